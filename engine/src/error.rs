@@ -1,0 +1,32 @@
+use model::routes::WorkloadId;
+
+/// Why an engine could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine's own process or daemon does not answer. Asking again later is right.
+    #[error("{engine} is out of reach")]
+    Unreachable {
+        /// Which part does not answer: `the host role`, `containerd`.
+        engine: &'static str,
+        /// What failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An applied workload differs from the one of the same id in more than its quantity.
+    #[error("workload {0} exists with other contents; workloads are immutable but for their quantity")]
+    Immutable(WorkloadId),
+    /// The container could not be made or started.
+    #[error("cannot start {what}: {reason}")]
+    Start {
+        /// Which container.
+        what: String,
+        /// In the runtime's words.
+        reason: String,
+    },
+    /// Too little disk or memory is left to start more.
+    #[error("{0}")]
+    Exhausted(String),
+    /// Anything else, in the engine's words.
+    #[error("{0}")]
+    Failed(String),
+}

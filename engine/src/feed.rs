@@ -1,0 +1,322 @@
+//! Publishes one half of the route table to routers, as [`model::routes`] describes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::routes::{Ack, Update};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// The table of one publisher, and who follows it. Clones share it.
+#[derive(Debug)]
+pub struct Feed<K, V> {
+    state: Arc<Mutex<State<K, V>>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State<K, V> {
+    version: u64,
+    rows: BTreeMap<K, Row<V>>,
+    /// Keys that are gone, with the version that took them, until every follower was told.
+    gone: BTreeMap<K, u64>,
+    next_follower: u64,
+    followers: BTreeMap<u64, Follower>,
+}
+
+#[derive(Debug)]
+struct Row<V> {
+    version: u64,
+    value: V,
+}
+
+#[derive(Debug, Default)]
+struct Follower {
+    /// Version of the whole table that it began with; it never held what was gone by then.
+    first: u64,
+    sent: u64,
+    serving: u64,
+    drained: BTreeSet<String>,
+}
+
+impl<K, V> Clone for Feed<K, V> {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), changed: self.changed.clone() }
+    }
+}
+
+impl<K, V> Feed<K, V>
+where
+    K: Ord + Clone + Serialize + Send + 'static,
+    V: PartialEq + Clone + Serialize + Send + 'static,
+{
+    /// A feed that begins with `rows`.
+    pub fn new(rows: BTreeMap<K, V>) -> Self {
+        let rows = rows.into_iter().map(|(key, value)| (key, Row { version: 1, value })).collect();
+        let state = State { version: 1, rows, gone: BTreeMap::new(), next_follower: 0, followers: BTreeMap::new() };
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1) }
+    }
+
+    /// Makes `rows` the whole table and returns its version, which stays the same if nothing changed.
+    pub fn publish(&self, rows: &BTreeMap<K, V>) -> u64 {
+        self.update(|state| {
+            let mut changed = false;
+            let next = state.version + 1;
+            let gone: Vec<K> = state.rows.keys().filter(|key| !rows.contains_key(key)).cloned().collect();
+            for key in gone {
+                changed = true;
+                state.rows.remove(&key);
+                state.gone.insert(key, next);
+            }
+            for (key, value) in rows {
+                if state.rows.get(key).is_some_and(|row| row.value == *value) {
+                    continue;
+                }
+                changed = true;
+                state.gone.remove(key);
+                state.rows.insert(key.clone(), Row { version: next, value: value.clone() });
+            }
+            changed
+        })
+    }
+
+    /// Sets one row, or takes it away, and returns the table's version.
+    pub fn set(&self, key: &K, value: Option<V>) -> u64 {
+        self.update(|state| {
+            let next = state.version + 1;
+            match value {
+                Some(value) if state.rows.get(key).is_some_and(|row| row.value == value) => false,
+                Some(value) => {
+                    state.gone.remove(key);
+                    state.rows.insert(key.clone(), Row { version: next, value });
+                    true
+                }
+                None if state.rows.remove(key).is_some() => {
+                    state.gone.insert(key.clone(), next);
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State<K, V>) -> bool) -> u64 {
+        let version = {
+            let mut state = self.lock();
+            if change(&mut state) {
+                state.version += 1;
+            }
+            state.version
+        };
+        self.changed.send_replace(version);
+        version
+    }
+
+    /// Waits until every router that follows now serves at least `version`; false when `limit` passed first. Without
+    /// any follower nobody routes, and it is true at once.
+    pub async fn served(&self, version: u64, limit: Duration) -> bool {
+        self.wait(limit, |follower| follower.serving >= version).await
+    }
+
+    /// Waits until no router that follows has a request left on `instance`, which version `gone_in` of the table took
+    /// away; false when `limit` passed first.
+    pub async fn drained(&self, instance: &str, gone_in: u64, limit: Duration) -> bool {
+        let free = |follower: &Follower| follower.first >= gone_in || follower.drained.contains(instance);
+        let drained = self.wait(limit, free).await;
+        for follower in self.lock().followers.values_mut() {
+            follower.drained.remove(instance);
+        }
+        drained
+    }
+
+    async fn wait(&self, limit: Duration, done: impl Fn(&Follower) -> bool) -> bool {
+        let mut changed = self.changed.subscribe();
+        let all_done = async {
+            while !self.lock().followers.values().all(&done) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(limit, all_done).await.is_ok()
+    }
+
+    /// Serves followers on a socket at `path`, which only root may use, for as long as the process lives.
+    pub async fn serve(self, path: &Path) -> io::Result<()> {
+        let listener = listen(path)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let feed = self.clone();
+            tokio::spawn(async move {
+                let id = feed.join();
+                if let Err(error) = feed.follow(stream, id).await {
+                    tracing::debug!(error = %error, "a router went away");
+                }
+                feed.leave(id);
+            });
+        }
+    }
+
+    async fn follow(&self, stream: UnixStream, id: u64) -> io::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let mut acks = BufReader::new(reader).lines();
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(line) = self.next_update(id)? {
+                writer.write_all(&line).await?;
+            }
+            tokio::select! {
+                result = changed.changed() => if result.is_err() { return Ok(()) },
+                line = acks.next_line() => match line? {
+                    None => return Ok(()),
+                    Some(line) => self.acknowledge(id, serde_json::from_str(&line)?),
+                },
+            }
+        }
+    }
+
+    /// The line that brings a follower up to date, if it is not.
+    fn next_update(&self, id: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut state = self.lock();
+        let version = state.version;
+        let Some(follower) = state.followers.get_mut(&id) else { return Ok(None) };
+        let sent = std::mem::replace(&mut follower.sent, version);
+        if sent == version {
+            return Ok(None);
+        }
+        if sent == 0 {
+            follower.first = version;
+        }
+        let update = Update {
+            version,
+            reset: sent == 0,
+            set: state.rows.iter().filter(|(_, row)| row.version > sent).map(|(key, row)| (key, &row.value)).collect(),
+            unset: state.gone.iter().filter(|(_, version)| sent > 0 && **version > sent).map(|(key, _)| key).collect(),
+        };
+        let mut line = serde_json::to_vec(&update)?;
+        line.push(b'\n');
+        let told = state.followers.values().map(|follower| follower.sent).min().unwrap_or(version);
+        state.gone.retain(|_, version| *version > told);
+        Ok(Some(line))
+    }
+
+    fn acknowledge(&self, id: u64, ack: Ack) {
+        {
+            let mut state = self.lock();
+            let Some(follower) = state.followers.get_mut(&id) else { return };
+            match ack {
+                Ack::Serving(version) => follower.serving = version,
+                Ack::Drained(instance) => {
+                    follower.drained.insert(instance);
+                }
+            }
+        }
+        self.changed.send_modify(|_| {});
+    }
+
+    fn join(&self) -> u64 {
+        let mut state = self.lock();
+        let id = state.next_follower;
+        state.next_follower += 1;
+        state.followers.insert(id, Follower::default());
+        id
+    }
+
+    fn leave(&self, id: u64) {
+        self.lock().followers.remove(&id);
+        self.changed.send_modify(|_| {});
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State<K, V>> {
+        // Nothing panics while it holds the lock, and the table is whole after every statement anyway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens on a Unix socket that only root may use, in place of whatever an earlier life left there.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Names = Feed<String, u32>;
+
+    fn rows(rows: &[(&str, u32)]) -> BTreeMap<String, u32> {
+        rows.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
+    }
+
+    struct Router {
+        lines: tokio::io::Lines<BufReader<tokio::net::unix::OwnedReadHalf>>,
+        writer: tokio::net::unix::OwnedWriteHalf,
+    }
+
+    impl Router {
+        async fn connect(path: &Path) -> Self {
+            let stream = loop {
+                match UnixStream::connect(path).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            let (reader, writer) = stream.into_split();
+            Self { lines: BufReader::new(reader).lines(), writer }
+        }
+
+        async fn next(&mut self) -> Update<String, u32> {
+            let line = self.lines.next_line().await.expect("readable").expect("open");
+            serde_json::from_str(&line).expect("an update")
+        }
+
+        async fn say(&mut self, ack: &Ack) {
+            let line = format!("{}\n", serde_json::to_string(ack).expect("JSON"));
+            self.writer.write_all(line.as_bytes()).await.expect("writable");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_router_gets_the_table_then_its_changes_and_holds_back_the_publisher() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("feed");
+        let feed = Names::new(rows(&[("a", 1), ("b", 2)]));
+        tokio::spawn({
+            let (feed, path) = (feed.clone(), path.clone());
+            async move { feed.serve(&path).await }
+        });
+        let mut router = Router::connect(&path).await;
+        let first = router.next().await;
+        assert!(first.reset);
+        assert_eq!(first.set, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+
+        assert_eq!(feed.publish(&rows(&[("a", 1), ("b", 2)])), first.version, "no change, no version");
+        let version = feed.publish(&rows(&[("a", 3)]));
+        let second = router.next().await;
+        assert_eq!((second.version, second.reset), (version, false));
+        assert_eq!((second.set, second.unset), (vec![("a".to_owned(), 3)], vec!["b".to_owned()]));
+
+        assert!(!feed.served(version, Duration::ZERO).await, "nothing acknowledged yet");
+        router.say(&Ack::Serving(version)).await;
+        assert!(feed.served(version, Duration::from_secs(60)).await);
+        router.say(&Ack::Drained("i1".to_owned())).await;
+        assert!(feed.drained("i1", version, Duration::from_secs(60)).await);
+        assert!(feed.drained("i2", first.version, Duration::from_secs(60)).await, "gone before this router came");
+
+        drop(router);
+        assert!(feed.served(u64::MAX, Duration::from_secs(60)).await, "nobody is left to wait for");
+    }
+}

@@ -1,0 +1,60 @@
+//! The seam between what should run and what runs it.
+//!
+//! An [`Engine`] keeps instances of [`Workload`]s alive; it decides nothing about releases. Keeping alive is the
+//! engine's job, deciding what should be alive is the controller's. Every engine must pass [`conformance`].
+
+mod error;
+pub mod feed;
+mod layers;
+mod oneoff;
+mod workload;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+pub use model::routes::WorkloadId;
+
+pub use error::EngineError;
+pub use layers::{LayerError, LayerStore};
+pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
+pub use workload::{
+    Container, Instance, InstanceState, Limits, Mount, Probe, ProbeReport, RootFs, Workload, WorkloadStatus,
+};
+
+/// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Makes `workload` desired: its `quantity` of instances is started and kept alive, through crashes (with growing
+    /// pauses) and reboots, until [`Engine::delete`]. Applying the same id again changes the quantity; everything else of
+    /// a workload is immutable and a difference is refused with [`EngineError::Immutable`]. Returns once the wish is durable,
+    /// not once instances run.
+    async fn apply(&self, workload: Workload) -> Result<(), EngineError>;
+
+    /// Stops all instances of a workload, out of the table first, then SIGTERM, then SIGKILL after the grace period, and
+    /// forgets it. Returns once the wish is durable. Deleting what does not exist is no error.
+    async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError>;
+
+    /// Every workload the engine knows, those being deleted included, with the instances that exist right now.
+    async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError>;
+
+    /// Says "something changed, call [`Engine::list`]" after any change of any instance. It may say so too often, never too
+    /// seldom; it ends when the engine is out of reach, and the caller then calls again.
+    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError>;
+
+    /// Replaces one instance by a new one, gracefully (`ps:restart`). Unknown instances are no error.
+    async fn restart(&self, instance: &str) -> Result<(), EngineError>;
+
+    /// Starts a container once: a build, a release phase, `run`. It ends with its process, its time limit, or with
+    /// [`Engine::kill`].
+    async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError>;
+
+    /// Ends a one-off at once and removes what it left. Unknown ids are no error.
+    async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError>;
+
+    /// One-offs that exist right now, so that a caller that restarted can end those it no longer knows.
+    async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError>;
+}
+
+/// How long an engine waits for routers to let go of an instance before it stops it anyway.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,69 @@
+//! Containers that run once: builds, release phases, `run`.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{AppId, Exit};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::workload::Container;
+
+/// Unique for ever; chosen by the caller, so that it can be written down before the container exists. Letters, digits, `.` and `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OneOffId(pub String);
+
+impl fmt::Display for OneOffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A container to run once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneOff {
+    /// Its id.
+    pub id: OneOffId,
+    /// Whose it is.
+    pub app: AppId,
+    /// What it runs.
+    pub container: Container,
+    /// A terminal of this size instead of pipes.
+    pub tty: Option<TtySize>,
+    /// It is killed after this long.
+    pub time_limit: Duration,
+}
+
+/// Size of a terminal in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TtySize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+/// What a caller sends to a running one-off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Bytes for its standard input.
+    Data(Bytes),
+    /// No more input.
+    Eof,
+    /// The terminal has a new size.
+    Resize(TtySize),
+}
+
+/// A one-off that runs. Dropping this does not end it.
+#[derive(Debug)]
+pub struct RunningOneOff {
+    /// To its standard input and terminal. Dropping it means no more input.
+    pub input: mpsc::Sender<Input>,
+    /// Its output, standard output and error as one stream; ends after the process ended and all was read. It may be
+    /// dropped at any time without harm to the process.
+    pub output: mpsc::Receiver<Bytes>,
+    /// How it ended; an error here means that the engine was lost.
+    pub exit: oneshot::Receiver<Exit>,
+}

@@ -1,0 +1,184 @@
+//! What should run, and what runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::routes::WorkloadId;
+use model::{AppId, Digest, DynoName, Exit, ProcessType, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// "Keep `quantity` instances of this alive."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// `<app id>.v<release>.<process type>`
+    pub id: WorkloadId,
+    /// Whose it is: instances of one app share a uid, a shim and a log stream, and nothing with other apps.
+    pub app: AppId,
+    /// Number of the release.
+    pub release: u64,
+    /// Names the instances: `web` makes `web.1`, `web.2`, …
+    pub process_type: ProcessType,
+    /// How many instances, each with a number from 1.
+    pub quantity: u32,
+    /// What each instance runs.
+    pub container: Container,
+    /// When an instance counts as healthy.
+    pub probe: Probe,
+    /// Time from SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+}
+
+/// One container: what to run, as whom, within which limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The root file system.
+    pub rootfs: RootFs,
+    /// Program and arguments, passed to execve as they are.
+    pub args: Vec<String>,
+    /// The whole environment, passed to execve byte for byte. The engine adds only `HOSTNAME` if unset.
+    pub env: BTreeMap<String, String>,
+    /// Absolute directory to start in.
+    pub working_dir: String,
+    /// The app's own uid and gid; never 0.
+    pub uid: u32,
+    /// Limits of this one container.
+    pub limits: Limits,
+    /// Host directories and files to mount; for the platform's own needs, never at an app's wish.
+    pub mounts: Vec<Mount>,
+}
+
+/// A container's root file system: a writable layer of its own over read-only ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFs {
+    /// Layers of the layer store, from the base up.
+    Layers(Vec<Digest>),
+}
+
+/// A mount into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mount {
+    /// A host path, read-only or writable.
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// In the container.
+        target: PathBuf,
+        /// Whether writing is refused.
+        read_only: bool,
+    },
+    /// An overlay of host directories: writes land in `upper`, where the caller finds them afterwards.
+    Overlay {
+        /// Read-only directories, the uppermost first (overlayfs order).
+        lower: Vec<PathBuf>,
+        /// Takes all writes.
+        upper: PathBuf,
+        /// An empty directory on the file system of `upper`.
+        work: PathBuf,
+        /// In the container.
+        target: PathBuf,
+    },
+}
+
+/// Limits of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory; over it, the kernel kills inside the container.
+    pub memory_bytes: u64,
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+    /// Weight against other containers when cores are short, 1 to 10,000; an app's is 100 (cgroup v2 `cpu.weight`).
+    pub cpu_weight: u32,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// When an instance counts as healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// Once it accepts TCP connections on this port (Heroku's rule for `web`). One that does not within `boot_timeout` is
+    /// stopped and counts as crashed (R10).
+    Tcp {
+        /// Also the value of `PORT` in the container's environment.
+        port: u16,
+        /// From start to the first accepted connection.
+        boot_timeout: Duration,
+    },
+    /// Once it stayed up for this long.
+    Alive {
+        /// From start.
+        settle: Duration,
+    },
+}
+
+/// What the engine knows of one workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadStatus {
+    /// Which.
+    pub id: WorkloadId,
+    /// Whose.
+    pub app: AppId,
+    /// Number of the release.
+    pub release: u64,
+    /// The process type.
+    pub process_type: ProcessType,
+    /// Desired instances; 0 when being deleted.
+    pub quantity: u32,
+    /// True after [`crate::Engine::delete`], while instances are still stopping.
+    pub deleting: bool,
+    /// The instances that exist, by number.
+    pub instances: Vec<Instance>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Unique for ever; a restart makes a new one.
+    pub id: String,
+    /// `web.1`
+    pub dyno: DynoName,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// Where it listens, once it has a network.
+    pub address: Option<SocketAddr>,
+    /// How often this number crashed in a row, the restarts of [`InstanceState::Crashed`] included.
+    pub crashes: u32,
+    /// How the last life of this number ended, if it crashed.
+    pub last_exit: Option<Exit>,
+    /// What the last failed probe saw, for the message of a deploy that does not get healthy.
+    pub probe: Option<ProbeReport>,
+}
+
+/// What an instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Being made, or running and not yet healthy.
+    Starting,
+    /// Running and healthy.
+    Up,
+    /// Ended by itself; the engine starts it again at this time.
+    Crashed {
+        /// When.
+        retry_at: Timestamp,
+    },
+    /// Out of the route table, on its way down.
+    Stopping,
+}
+
+/// What a failed probe saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// `connection refused on port 5000`
+    pub result: String,
+    /// TCP ports that something in the container really listens on.
+    pub listening: Vec<u16>,
+    /// Seconds since start, when it was seen.
+    pub after: Duration,
+}

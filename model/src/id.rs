@@ -1,0 +1,54 @@
+//! One UUID type per kind of thing, so that an app's id can never be passed where a release's is wanted.
+
+use crate::clock::Random;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(uuid::Uuid);
+
+        impl $name {
+            /// A new random (version 4) id.
+            pub fn random(random: &dyn Random) -> Self {
+                let mut bytes = [0; 16];
+                random.fill(&mut bytes);
+                Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// An app.
+    AppId;
+    /// A build.
+    BuildId;
+    /// A domain of an app.
+    DomainId;
+    /// A dyno: one life of one container.
+    DynoId;
+    /// A formation row: one process type of one app.
+    FormationId;
+    /// A release.
+    ReleaseId;
+    /// An API token.
+    TokenId;
+    /// A user.
+    UserId;
+}

@@ -1,0 +1,18 @@
+//! The pure domain: names, ids and states that every other room speaks. No async, no I/O.
+
+pub mod clock;
+pub mod dyno;
+pub mod id;
+pub mod image;
+pub mod log;
+pub mod name;
+pub mod process;
+pub mod routes;
+
+pub use clock::{Clock, Random, Timestamp};
+pub use dyno::{DynoName, Exit};
+pub use id::{AppId, BuildId, DomainId, DynoId, FormationId, ReleaseId, TokenId, UserId};
+pub use image::{Digest, Image, ImageConfig, Layer};
+pub use log::{LogSink, LogSource};
+pub use name::{AppName, ConfigVarName, Email, Hostname, NameError, ProcessType};
+pub use process::{DynoSize, Process};

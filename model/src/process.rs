@@ -1,0 +1,39 @@
+//! What an image offers to run, and the sizes it may run in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::ProcessType;
+
+/// A process type with its command (CNB `launch.toml`, `[[processes]]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// `web`, `worker`, …
+    pub process_type: ProcessType,
+    /// The command and the arguments that are always kept.
+    pub command: Vec<String>,
+    /// Arguments that a caller's own arguments replace.
+    pub args: Vec<String>,
+}
+
+impl Process {
+    /// The command as people read it in `ps`: a Procfile line as it was written, anything else joined by spaces.
+    pub fn display(&self) -> String {
+        match (self.command.as_slice(), self.args.as_slice()) {
+            ([shell, flag], [line]) if shell == "bash" && flag == "-c" => line.clone(),
+            (command, args) => command.iter().chain(args).map(String::as_str).collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// How much of the machine one dyno may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DynoSize {
+    /// The name people type, without regard to case: `Standard-1X`.
+    pub name: String,
+    /// Memory limit in bytes; a dyno over it is killed.
+    pub memory_bytes: u64,
+    /// CPU limit in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Most processes and threads at once.
+    pub pids: u32,
+}

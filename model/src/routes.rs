@@ -1,0 +1,100 @@
+//! The route table in its two halves and the messages that carry them (DESIGN: "Route table").
+//!
+//! *Names* (host → app → which workload is current) come from the controller, *addresses* (workload → healthy
+//! instances) from the engine's own role. Each publisher listens on a socket; a router connects to both, sends nothing
+//! first, and reads one JSON [`Update`] a line: the first has `reset` set and is the whole table, later ones are changes.
+//! The router answers on the same connection with one JSON [`Ack`] a line.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::AppId;
+use crate::name::{AppName, Hostname};
+
+/// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkloadId(pub String);
+
+impl std::fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A change of a keyed table. `version` grows by at least one with every update of one publisher's life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update<K, V> {
+    /// Version of the table once this update is applied.
+    pub version: u64,
+    /// The update is the whole table: forget everything held from this publisher before.
+    #[serde(default)]
+    pub reset: bool,
+    /// Rows that are new or changed.
+    pub set: Vec<(K, V)>,
+    /// Rows that are gone.
+    pub unset: Vec<K>,
+}
+
+/// From a router to a publisher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ack {
+    /// Every request from now on is routed by at least this version.
+    Serving(u64),
+    /// No request is left on this instance, which an update took away earlier.
+    Drained(String),
+}
+
+/// Rows of the names half, by app.
+pub type NamesUpdate = Update<AppId, AppRoute>;
+/// Rows of the addresses half, by workload.
+pub type AddressesUpdate = Update<WorkloadId, WorkloadAddresses>;
+
+/// What a router knows of an app by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRoute {
+    /// For log lines and error pages.
+    pub name: AppName,
+    /// Every host name that means this app, the default one first.
+    pub hosts: Vec<Hostname>,
+    /// What to do with a request.
+    pub mode: RouteMode,
+}
+
+/// What to do with a request to an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteMode {
+    /// Nothing was ever deployed (H81).
+    Blank,
+    /// The owner switched maintenance on (H80).
+    Maintenance,
+    /// The current release has no web process, or it is scaled to zero (H14).
+    NoWeb,
+    /// Send it to a healthy instance of this workload.
+    Serve(WorkloadId),
+}
+
+/// What a router knows of a workload's instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkloadAddresses {
+    /// Instances that take requests.
+    pub healthy: Vec<Endpoint>,
+    /// How many are still booting (H20 while none is healthy).
+    pub starting: u32,
+    /// How many crashed and wait for their restart (H10 while none is healthy or starting).
+    pub crashed: u32,
+}
+
+/// One instance that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The instance's id: unique for ever, so that a reused address is never mistaken for its former owner.
+    pub instance: String,
+    /// `web.1`, for log lines.
+    pub dyno: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
