@@ -9,6 +9,8 @@ use model::routes::WorkloadId;
 use model::{AppId, Digest, DynoName, Exit, ProcessType, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::EngineError;
+
 /// "Keep `quantity` instances of this alive."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -28,6 +30,14 @@ pub struct Workload {
     pub probe: Probe,
     /// Time from SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+}
+
+impl Workload {
+    /// This workload with the quantity of `wanted`, which must equal it in everything else.
+    pub fn with_quantity_of(&self, wanted: Self) -> Result<Self, EngineError> {
+        let same = Self { quantity: wanted.quantity, ..self.clone() };
+        if same == wanted { Ok(wanted) } else { Err(EngineError::Immutable(wanted.id)) }
+    }
 }
 
 /// One container: what to run, as whom, within which limits.

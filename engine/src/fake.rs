@@ -1,0 +1,507 @@
+//! An engine that runs nothing: a deterministic world in memory, moved by the test that holds it.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use engine::fake::FakeEngine;
+//! # use model::clock::SystemClock;
+//! let manual = FakeEngine::new(Arc::new(SystemClock)); // instances start and stop when the test says so
+//! let prompt = FakeEngine::prompt(Arc::new(SystemClock)); // instances are up, and gone, at once
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use model::{Clock, DynoName, Exit};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::WatchStream;
+
+use crate::{
+    Engine, EngineError, Input, Instance, InstanceState, OneOff, OneOffId, Probe, ProbeReport, RunningOneOff, Workload,
+    WorkloadId, WorkloadStatus,
+};
+
+/// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers a one-off with its whole output and how it ends; `None` leaves it to [`FakeEngine::next_run`].
+type Answer = Box<dyn Fn(&OneOff) -> Option<(Bytes, Exit)> + Send>;
+
+/// The engine. Clones share one world.
+#[derive(Clone)]
+pub struct FakeEngine {
+    world: Arc<Mutex<World>>,
+    changed: watch::Sender<u64>,
+    started: watch::Sender<u64>,
+    clock: Arc<dyn Clock>,
+    prompt: bool,
+}
+
+struct World {
+    reachable: bool,
+    refusal: Option<String>,
+    lives: u32,
+    workloads: BTreeMap<WorkloadId, Held>,
+    oneoffs: BTreeMap<OneOffId, oneshot::Sender<Exit>>,
+    runs: VecDeque<FakeRun>,
+    answer: Option<Answer>,
+}
+
+struct Held {
+    workload: Workload,
+    deleting: bool,
+    instances: Vec<Instance>,
+}
+
+/// A one-off that waits for the test to play its process.
+#[derive(Debug)]
+pub struct FakeRun {
+    /// What was asked for.
+    pub oneoff: OneOff,
+    /// What the caller sends.
+    pub input: mpsc::Receiver<Input>,
+    /// The process's output.
+    pub output: mpsc::Sender<Bytes>,
+    engine_exit: ExitSwitch,
+}
+
+impl FakeRun {
+    /// Ends the process, and its output with it.
+    pub fn exit(self, exit: Exit) {
+        drop(self.output);
+        (self.engine_exit.0)(exit);
+    }
+}
+
+struct ExitSwitch(Box<dyn FnOnce(Exit) + Send>);
+
+impl std::fmt::Debug for ExitSwitch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExitSwitch")
+    }
+}
+
+impl FakeEngine {
+    /// A world that moves only when the test moves it.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let world = World {
+            reachable: true,
+            refusal: None,
+            lives: 0,
+            workloads: BTreeMap::new(),
+            oneoffs: BTreeMap::new(),
+            runs: VecDeque::new(),
+            answer: None,
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            changed: watch::Sender::new(0),
+            started: watch::Sender::new(0),
+            clock,
+            prompt: false,
+        }
+    }
+
+    /// A world in which instances are up as soon as they are wanted and gone as soon as they are not.
+    pub fn prompt(clock: Arc<dyn Clock>) -> Self {
+        Self { prompt: true, ..Self::new(clock) }
+    }
+
+    /// Takes the engine out of reach (`false`): every call fails and streams of changes end. Instances live on.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.lock().reachable = reachable;
+        self.notify();
+    }
+
+    /// Makes every [`Engine::apply`] and [`Engine::run`] fail with [`EngineError::Exhausted`] in these words; `None` ends it.
+    pub fn refuse(&self, reason: Option<&str>) {
+        self.lock().refusal = reason.map(str::to_owned);
+    }
+
+    /// The workloads that are desired now, by id.
+    pub fn applied(&self) -> Vec<Workload> {
+        let world = self.lock();
+        world.workloads.values().filter(|held| !held.deleting).map(|held| held.workload.clone()).collect()
+    }
+
+    /// Makes a starting instance healthy, `number` counting from 1. What does not exist is left alone, here and below.
+    pub fn make_up(&self, workload: &WorkloadId, number: u32) {
+        let now = self.clock.now();
+        self.change(workload, number, |instance, _| {
+            instance.state = InstanceState::Up;
+            instance.since = now;
+        });
+    }
+
+    /// Makes all starting instances of a workload healthy.
+    pub fn make_all_up(&self, workload: &WorkloadId) {
+        let starting: Vec<u32> = self.lock().workloads.get(workload).map_or_else(Vec::new, |held| {
+            let starting = |instance: &&Instance| instance.state == InstanceState::Starting;
+            held.instances.iter().filter(starting).map(|instance| instance.dyno.number).collect()
+        });
+        for number in starting {
+            self.make_up(workload, number);
+        }
+    }
+
+    /// Ends an instance by itself; it waits for [`FakeEngine::retry`].
+    pub fn crash(&self, workload: &WorkloadId, number: u32, exit: Exit) {
+        let now = self.clock.now();
+        self.change(workload, number, |instance, _| {
+            instance.state = InstanceState::Crashed { retry_at: now.after(RETRY_PAUSE) };
+            instance.since = now;
+            instance.crashes += 1;
+            instance.last_exit = Some(exit);
+        });
+    }
+
+    /// Fails the probe of a starting instance for good (R10): it crashes, with `report`.
+    pub fn fail_boot(&self, workload: &WorkloadId, number: u32, report: ProbeReport) {
+        self.crash(workload, number, Exit::Signal(9));
+        self.change(workload, number, |instance, _| instance.probe = Some(report));
+    }
+
+    /// Starts a crashed instance again, as a new one.
+    pub fn retry(&self, workload: &WorkloadId, number: u32) {
+        let (id, now) = (self.new_id(), self.clock.now());
+        self.change(workload, number, |instance, _| {
+            instance.id = id;
+            instance.state = InstanceState::Starting;
+            instance.since = now;
+        });
+    }
+
+    /// Lets all stopping instances of a workload end; with the last one a deleted workload is gone.
+    pub fn finish_stopping(&self, workload: &WorkloadId) {
+        {
+            let mut world = self.lock();
+            let Some(held) = world.workloads.get_mut(workload) else { return };
+            held.instances.retain(|instance| instance.state != InstanceState::Stopping);
+            if held.deleting && held.instances.is_empty() {
+                world.workloads.remove(workload);
+            }
+        }
+        self.notify();
+    }
+
+    /// Answers the one-offs that start from now on, without a test having to play each.
+    pub fn answer_runs(&self, answer: impl Fn(&OneOff) -> Option<(Bytes, Exit)> + Send + 'static) {
+        self.lock().answer = Some(Box::new(answer));
+    }
+
+    /// The next one-off that nobody answered; waits until there is one.
+    pub async fn next_run(&self) -> FakeRun {
+        let mut started = self.started.subscribe();
+        loop {
+            if let Some(run) = self.lock().runs.pop_front() {
+                return run;
+            }
+            // The sender lives in `self`, so this cannot fail while we wait.
+            let _ = started.changed().await;
+        }
+    }
+
+    fn change(&self, workload: &WorkloadId, number: u32, change: impl FnOnce(&mut Instance, &Workload)) {
+        {
+            let mut world = self.lock();
+            let Some(held) = world.workloads.get_mut(workload) else { return };
+            let live =
+                |instance: &&mut Instance| instance.dyno.number == number && instance.state != InstanceState::Stopping;
+            let Some(instance) = held.instances.iter_mut().find(live) else { return };
+            change(instance, &held.workload);
+        }
+        self.notify();
+    }
+
+    fn new_id(&self) -> String {
+        let mut world = self.lock();
+        world.lives += 1;
+        format!("instance-{}", world.lives)
+    }
+
+    fn new_instance(&self, workload: &Workload, number: u32) -> Instance {
+        let id = self.new_id();
+        let port = match workload.probe {
+            Probe::Tcp { port, .. } => Some(port),
+            Probe::Alive { .. } => None,
+        };
+        let host = u8::try_from(number).unwrap_or(u8::MAX);
+        Instance {
+            id,
+            dyno: DynoName { process_type: workload.process_type.clone(), number },
+            state: if self.prompt { InstanceState::Up } else { InstanceState::Starting },
+            since: self.clock.now(),
+            address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
+            crashes: 0,
+            last_exit: None,
+            probe: None,
+        }
+    }
+
+    /// Brings the instances of a workload to its quantity.
+    fn settle(&self, id: &WorkloadId) {
+        let Some((workload, have)) = self.lock().workloads.get_mut(id).map(|held| {
+            let wanted = if held.deleting { 0 } else { held.workload.quantity };
+            for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
+                instance.state = InstanceState::Stopping;
+            }
+            held.instances.retain(|instance| !(self.prompt && instance.state == InstanceState::Stopping));
+            let live = |instance: &&Instance| instance.state != InstanceState::Stopping;
+            let have: Vec<u32> = held.instances.iter().filter(live).map(|instance| instance.dyno.number).collect();
+            (Workload { quantity: wanted, ..held.workload.clone() }, have)
+        }) else {
+            return;
+        };
+        for number in (1..=workload.quantity).filter(|number| !have.contains(number)) {
+            let instance = self.new_instance(&workload, number);
+            if let Some(held) = self.lock().workloads.get_mut(id) {
+                held.instances.push(instance);
+                held.instances.sort_by_key(|instance| instance.dyno.number);
+            }
+        }
+        let mut world = self.lock();
+        if world.workloads.get(id).is_some_and(|held| held.deleting && held.instances.is_empty()) {
+            world.workloads.remove(id);
+        }
+        drop(world);
+        self.notify();
+    }
+
+    fn reach(&self) -> Result<MutexGuard<'_, World>, EngineError> {
+        let world = self.lock();
+        if world.reachable {
+            Ok(world)
+        } else {
+            Err(EngineError::Unreachable { engine: "the fake engine", source: "taken out of reach by the test".into() })
+        }
+    }
+
+    fn accept(&self) -> Result<MutexGuard<'_, World>, EngineError> {
+        let world = self.reach()?;
+        match &world.refusal {
+            Some(reason) => Err(EngineError::Exhausted(reason.clone())),
+            None => Ok(world),
+        }
+    }
+
+    fn end_oneoff(&self, id: &OneOffId, exit: Exit) {
+        if let Some(sender) = self.lock().oneoffs.remove(id) {
+            // The caller may have gone; the process ends all the same.
+            let _ = sender.send(exit);
+        }
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Engine for FakeEngine {
+    async fn apply(&self, workload: Workload) -> Result<(), EngineError> {
+        let id = workload.id.clone();
+        {
+            let mut world = self.accept()?;
+            match world.workloads.get_mut(&id) {
+                Some(held) if !held.deleting => held.workload = held.workload.with_quantity_of(workload)?,
+                Some(held) => (held.workload, held.deleting) = (workload, false),
+                None => {
+                    world.workloads.insert(id.clone(), Held { workload, deleting: false, instances: Vec::new() });
+                }
+            }
+        }
+        self.settle(&id);
+        Ok(())
+    }
+
+    async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError> {
+        if let Some(held) = self.reach()?.workloads.get_mut(workload) {
+            held.deleting = true;
+        }
+        self.settle(workload);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError> {
+        let world = self.reach()?;
+        let status = |held: &Held| WorkloadStatus {
+            id: held.workload.id.clone(),
+            app: held.workload.app,
+            release: held.workload.release,
+            process_type: held.workload.process_type.clone(),
+            quantity: if held.deleting { 0 } else { held.workload.quantity },
+            deleting: held.deleting,
+            instances: held.instances.clone(),
+        };
+        Ok(world.workloads.values().map(status).collect())
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+        drop(self.reach()?);
+        let world = Arc::clone(&self.world);
+        let reachable = move || world.lock().unwrap_or_else(PoisonError::into_inner).reachable;
+        let changes = WatchStream::from_changes(self.changed.subscribe());
+        Ok(changes.take_while(move |_| futures::future::ready(reachable())).map(|_| ()).boxed())
+    }
+
+    async fn restart(&self, instance: &str) -> Result<(), EngineError> {
+        let found = {
+            let mut world = self.reach()?;
+            let mut live = world.workloads.values_mut().filter(|held| !held.deleting);
+            live.find_map(|held| {
+                let old = held.instances.iter_mut().find(|held| held.id == instance)?;
+                old.state = InstanceState::Stopping;
+                Some(held.workload.id.clone())
+            })
+        };
+        if let Some(workload) = found {
+            self.settle(&workload);
+        }
+        Ok(())
+    }
+
+    async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
+        let (input, input_end) = mpsc::channel(64);
+        let (output, output_end) = mpsc::channel(64);
+        let (exit, exit_end) = oneshot::channel();
+        let id = oneoff.id.clone();
+        let answer = {
+            let mut world = self.accept()?;
+            world.oneoffs.insert(id.clone(), exit);
+            world.answer.as_ref().and_then(|answer| answer(&oneoff))
+        };
+        if let Some((bytes, exit)) = answer {
+            // The channel is empty and its receiver is in our hands: there is room.
+            let _ = output.try_send(bytes);
+            self.end_oneoff(&id, exit);
+        } else {
+            let engine = self.clone();
+            let engine_exit = ExitSwitch(Box::new(move |exit| engine.end_oneoff(&id, exit)));
+            self.lock().runs.push_back(FakeRun { oneoff, input: input_end, output, engine_exit });
+            self.started.send_modify(|count| *count += 1);
+        }
+        Ok(RunningOneOff { input, output: output_end, exit: exit_end })
+    }
+
+    async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        drop(self.reach()?);
+        self.lock().runs.retain(|run| run.oneoff.id != *oneoff);
+        self.end_oneoff(oneoff, Exit::Signal(9));
+        Ok(())
+    }
+
+    async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
+        Ok(self.reach()?.oneoffs.keys().cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::AppId;
+    use model::clock::SystemClock;
+
+    use super::*;
+    use crate::{Container, Limits, RootFs};
+
+    fn container() -> Container {
+        Container {
+            rootfs: RootFs::Layers(Vec::new()),
+            args: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            working_dir: "/".to_owned(),
+            uid: 100_000,
+            limits: Limits { memory_bytes: 1 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 16 },
+            mounts: Vec::new(),
+        }
+    }
+
+    fn app() -> AppId {
+        "00000000-0000-4000-8000-000000000001".parse().expect("an id")
+    }
+
+    fn web(quantity: u32) -> Workload {
+        Workload {
+            id: WorkloadId("app.v1.web".to_owned()),
+            app: app(),
+            release: 1,
+            process_type: "web".parse().expect("a process type"),
+            quantity,
+            container: container(),
+            probe: Probe::Tcp { port: 5000, boot_timeout: Duration::from_secs(60) },
+            stop_grace: Duration::from_secs(30),
+        }
+    }
+
+    async fn states(engine: &FakeEngine) -> Vec<(String, InstanceState)> {
+        let list = engine.list().await.expect("reachable");
+        list.into_iter().flat_map(|status| status.instances).map(|i| (i.dyno.to_string(), i.state)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_test_moves_instances_through_their_life() {
+        let engine = FakeEngine::new(Arc::new(SystemClock));
+        let mut changes = engine.changes().await.expect("reachable");
+        let web = web(2);
+        engine.apply(web.clone()).await.expect("applied");
+        changes.next().await.expect("a change");
+        engine.make_up(&web.id, 1);
+        engine.crash(&web.id, 2, Exit::Code(1));
+        let list = engine.list().await.expect("reachable");
+        assert_eq!(list[0].instances[0].state, InstanceState::Up);
+        assert!(matches!(list[0].instances[1].state, InstanceState::Crashed { .. }));
+        assert_eq!((list[0].instances[1].crashes, list[0].instances[1].last_exit), (1, Some(Exit::Code(1))));
+
+        engine.retry(&web.id, 2);
+        engine.apply(Workload { quantity: 1, ..web.clone() }).await.expect("scaled");
+        let up_and_stopping = [("web.1".to_owned(), InstanceState::Up), ("web.2".to_owned(), InstanceState::Stopping)];
+        assert_eq!(states(&engine).await, up_and_stopping);
+        engine.delete(&web.id).await.expect("deleted");
+        assert!(engine.list().await.expect("reachable")[0].deleting);
+        engine.finish_stopping(&web.id);
+        assert!(engine.list().await.expect("reachable").is_empty());
+
+        let other = Workload { release: 2, ..web.clone() };
+        engine.apply(web).await.expect("applied");
+        assert!(matches!(engine.apply(other).await, Err(EngineError::Immutable(_))));
+        engine.set_reachable(false);
+        assert!(matches!(engine.list().await, Err(EngineError::Unreachable { .. })));
+        while changes.next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn a_test_plays_the_process_of_a_one_off() {
+        let engine = FakeEngine::prompt(Arc::new(SystemClock));
+        let id = OneOffId("run-1".to_owned());
+        let oneoff = OneOff {
+            id: id.clone(),
+            app: app(),
+            container: container(),
+            tty: None,
+            time_limit: Duration::from_secs(60),
+        };
+        let mut running = engine.run(oneoff.clone()).await.expect("started");
+        let run = engine.next_run().await;
+        run.output.send(Bytes::from_static(b"hello")).await.expect("a reader");
+        assert_eq!(engine.oneoffs().await.expect("reachable"), [id]);
+        run.exit(Exit::Code(3));
+        assert_eq!(running.output.recv().await.as_deref(), Some(b"hello".as_slice()));
+        assert_eq!(running.output.recv().await, None);
+        assert_eq!(running.exit.await, Ok(Exit::Code(3)));
+
+        engine.answer_runs(|_| Some((Bytes::from_static(b"ok"), Exit::Code(0))));
+        let mut running = engine.run(oneoff).await.expect("started");
+        assert_eq!(running.output.recv().await.as_deref(), Some(b"ok".as_slice()));
+        assert_eq!(running.exit.await, Ok(Exit::Code(0)));
+    }
+}
