@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The control plane: users, apps, config, builds, releases and what should run. Owns the database.
+//!
+//! Verbs (`impl Controller`, one file a noun) do the work and know nothing of HTTP; `api/` puts them on the wire as the
+//! Heroku Platform API v3, and the console and the `platform` CLI use the same verbs. `store/` is the only place with SQL.
+//! A verb that changes what should run commits it first and then wakes the rollout through [`Controller::changed`].
+
+pub mod accounts;
+pub mod config_vars;
+mod errors;
+pub mod formation;
+mod settings;
+pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::Arc;
+
+use builder::Builder;
+use engine::Engine;
+use model::{Clock, LogSink, Random};
+use tokio::sync::Notify;
+
+pub use errors::Error;
+pub use settings::Settings;
+use store::Store;
+
+/// Everything that the verbs need. One exists in a controller process.
+pub struct Controller {
+    /// The database.
+    pub store: Store,
+    /// What runs containers.
+    pub engine: Arc<dyn Engine>,
+    /// What turns commits into images.
+    pub builder: Arc<Builder>,
+    /// Takes lines of every app's log.
+    pub logs: Arc<dyn LogSink>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids, tokens, secrets.
+    pub random: Arc<dyn Random>,
+    /// What the operator decided.
+    pub settings: Settings,
+    /// Told after every committed change of what should run; the rollout waits on it.
+    pub changed: Notify,
+    /// Failed logins.
+    pub logins: accounts::LoginLimiter,
+}

@@ -1,0 +1,160 @@
+//! Config vars: the environment of an app's processes. A change makes a release.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use model::{ConfigVarName, LogSource};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{App, Change, NewRelease, Release, User};
+use crate::{Controller, Error};
+
+/// Most bytes of one value.
+pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// Most bytes of all names and values of an app, so that with the image's own environment they always pass execve.
+pub const MAX_TOTAL_BYTES: usize = 256 * 1024;
+
+/// Names that the platform gives to every process itself.
+const RESERVED: &[&str] = &["PORT", "DYNO"];
+
+/// The config vars of one release. Values are secrets: `Debug` shows the names only.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConfigVars(BTreeMap<ConfigVarName, String>);
+
+impl ConfigVars {
+    /// Names and values in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&ConfigVarName, &str)> {
+        self.0.iter().map(|(name, value)| (name, value.as_str()))
+    }
+
+    /// The value of a name.
+    pub fn get(&self, name: &ConfigVarName) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// As the environment of a process.
+    pub fn to_env(&self) -> BTreeMap<String, String> {
+        self.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect()
+    }
+
+    /// Sets what has a value and unsets what has none; says whether that changed anything.
+    pub fn apply(&mut self, patch: &BTreeMap<ConfigVarName, Option<String>>) -> bool {
+        let before = self.0.clone();
+        for (name, value) in patch {
+            match value {
+                Some(value) => self.0.insert(name.clone(), value.clone()),
+                None => self.0.remove(name),
+            };
+        }
+        before != self.0
+    }
+
+    fn total_bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+}
+
+impl fmt::Debug for ConfigVars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Controller {
+    /// Sets and unsets (`None`) config vars and returns the release that this made; none if it changed nothing.
+    pub async fn set_config(
+        &self,
+        app: &App,
+        user: &User,
+        patch: &BTreeMap<String, Option<String>>,
+    ) -> Result<Option<Release>, Error> {
+        let patch = check(patch)?;
+        let mut after = self.store.config(app.id).await?;
+        after.apply(&patch);
+        if after.total_bytes() > MAX_TOTAL_BYTES {
+            return Err(Error::Invalid(format!(
+                "The config vars of an app can have at most {MAX_TOTAL_BYTES} bytes together, names and values"
+            )));
+        }
+        let description = describe(&patch);
+        let now = self.clock.now();
+        let new =
+            NewRelease { app: app.id, user: user.id, description: &description, change: Change::Config(&patch), now };
+        let release = self.store.create_release(new).await?;
+        if let Some(release) = &release {
+            let line = format!("{description} by user {}: release v{}", user.email, release.version);
+            self.logs.write(app.id, now, &LogSource::app("api"), &line);
+            self.changed.notify_one();
+        }
+        Ok(release)
+    }
+}
+
+fn check(patch: &BTreeMap<String, Option<String>>) -> Result<BTreeMap<ConfigVarName, Option<String>>, Error> {
+    let mut checked = BTreeMap::new();
+    for (name, value) in patch {
+        let name: ConfigVarName =
+            name.parse().map_err(|rule| Error::Invalid(format!("Config var {name:?} is not valid: {rule}")))?;
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Error::Invalid(format!("Config var {name} is set by the platform and cannot be changed")));
+        }
+        match value {
+            Some(value) if value.contains('\0') => {
+                return Err(Error::Invalid(format!(
+                    "Config var {name} contains a NUL byte, which no process can be given"
+                )));
+            }
+            Some(value) if value.len() > MAX_VALUE_BYTES => {
+                return Err(Error::Invalid(format!(
+                    "Config var {name} has {} bytes; at most {MAX_VALUE_BYTES} are possible",
+                    value.len()
+                )));
+            }
+            _ => {}
+        }
+        checked.insert(name, value.clone());
+    }
+    Ok(checked)
+}
+
+/// `Set A, B config vars`, as Heroku words it.
+fn describe(patch: &BTreeMap<ConfigVarName, Option<String>>) -> String {
+    let names = |set: bool| {
+        let names = patch.iter().filter(|(_, value)| value.is_some() == set).map(|(name, _)| name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (names(true).as_str(), names(false).as_str()) {
+        (set, "") => format!("Set {set} config vars"),
+        ("", removed) => format!("Remove {removed} config vars"),
+        (set, removed) => format!("Set {set} config vars, remove {removed}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestController;
+
+    async fn set(test: &TestController, app: &App, user: &User, name: &str, value: &str) -> Result<(), Error> {
+        let patch = BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]);
+        test.controller.set_config(app, user, &patch).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn what_no_process_could_be_given_is_refused_by_name() {
+        let test = TestController::new().await;
+        let user = test.user("ada@example.com").await;
+        let app = test.app(&user, "configured").await;
+        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        for (name, value) in [("1A", ""), ("A-B", ""), ("PORT", "80"), ("NUL", "a\0b"), ("LONG", &long)] {
+            let refused = set(&test, &app, &user, name, value).await;
+            assert!(matches!(&refused, Err(Error::Invalid(message)) if message.contains(name)), "{name}: {refused:?}");
+        }
+        for name in ["A", "B", "C"] {
+            set(&test, &app, &user, name, &long[1..]).await.expect("set");
+        }
+        assert!(matches!(set(&test, &app, &user, "D", &long[1..]).await, Err(Error::Invalid(_))), "too much together");
+        assert!(!format!("{:?}", test.controller.store.config(app.id).await.expect("readable")).contains("xx"));
+    }
+}

@@ -1,0 +1,49 @@
+use engine::EngineError;
+
+use crate::store::StoreError;
+
+/// Why a verb of the controller refused or failed. The first group is the user's to mend, and `Display` says how; the API
+/// gives each a status (`api/error.rs`).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked for cannot be: one sentence that names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// It does not exist, or the user has no access to it: `app`, `release`, …
+    #[error("Couldn't find that {0}.")]
+    NotFound(&'static str),
+    /// It cannot be done now; one sentence that says why.
+    #[error("{0}")]
+    Conflict(String),
+    /// Wrong e-mail address or password, or a token that is no good.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// Too many attempts.
+    #[error("{0}")]
+    TooMany(&'static str),
+    /// The database.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// What runs containers.
+    #[error("the engine failed")]
+    Engine(#[from] EngineError),
+    /// Files, processes and other parts of the machine.
+    #[error("cannot {action}")]
+    System {
+        /// `read the log of a build`, …
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Taken(what) => Self::Invalid(format!("{what} is already taken")),
+            StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+use std::path::PathBuf;
+
+use model::{AppName, Hostname, NameError};
+
+/// What the controller must be told. Everything has been checked when it gets here.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of all state: repositories, build output, logs.
+    pub home: PathBuf,
+    /// The platform's own domain; apps are its subdomains.
+    pub domain: Hostname,
+    /// Port of the public entrance.
+    pub port: u16,
+    /// Name of the stack of new apps: `debian-13`.
+    pub stack: String,
+}
+
+impl Settings {
+    /// Where the API answers, without a slash at the end.
+    pub fn api_url(&self) -> String {
+        self.public_url(&self.domain)
+    }
+
+    /// Where an app answers by default.
+    pub fn default_host(&self, app: &AppName) -> Result<Hostname, NameError> {
+        format!("{app}.{}", self.domain).parse()
+    }
+
+    /// The public URL of a host, without a slash at the end.
+    pub fn public_url(&self, host: &Hostname) -> String {
+        match self.port {
+            80 => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
+        }
+    }
+
+    /// Where an app's repository is pushed to.
+    pub fn git_url(&self, app: &AppName) -> String {
+        format!("{}/{app}.git", self.api_url())
+    }
+}

@@ -1,0 +1,217 @@
+use model::{AppId, AppName, Email, ReleaseId, Timestamp, UserId};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use super::releases::{NewRow, insert_release};
+use super::{ReleaseStatus, Store, StoreError, UserRef, row};
+use crate::config_vars::ConfigVars;
+
+/// An app.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its id, for ever.
+    pub id: AppId,
+    /// Its name, which may change.
+    pub name: AppName,
+    /// Uid and gid of its builds and instances; no other app ever had it.
+    pub uid: u32,
+    /// Who owns it.
+    pub owner: UserRef,
+    /// The router answers for it.
+    pub maintenance: bool,
+    /// Name of its stack.
+    pub stack: String,
+    /// Buildpacks that the user chose, in order; empty means detect.
+    pub buildpacks: Vec<String>,
+    /// The release that really serves.
+    pub current_release: ReleaseId,
+    /// When a release last became current.
+    pub released_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Last change of the app itself.
+    pub updated_at: Timestamp,
+}
+
+/// An app to make.
+#[derive(Debug)]
+pub struct NewApp<'a> {
+    /// Its id.
+    pub id: AppId,
+    /// Its name.
+    pub name: &'a AppName,
+    /// Who will own it.
+    pub owner: UserId,
+    /// Name of its stack.
+    pub stack: &'a str,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What to change of an app; `None` leaves it.
+#[derive(Debug, Default)]
+pub struct AppChange<'a> {
+    /// Another name.
+    pub name: Option<&'a AppName>,
+    /// Maintenance on or off.
+    pub maintenance: Option<bool>,
+    /// Another list of buildpacks.
+    pub buildpacks: Option<&'a [String]>,
+}
+
+/// Somebody who may work on an app.
+#[derive(Debug, Clone)]
+pub struct Collaborator {
+    /// The id of this access.
+    pub id: String,
+    /// Who.
+    pub user: UserRef,
+    /// `owner`.
+    pub role: String,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+impl<'r> FromRow<'r, AnyRow> for App {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row::text(row, "id")?,
+            name: row::text(row, "name")?,
+            uid: row::number(row, "uid")?,
+            owner: UserRef { id: row::text(row, "owner_id")?, email: row::text(row, "owner_email")? },
+            maintenance: row::flag(row, "maintenance")?,
+            stack: row.try_get("stack")?,
+            buildpacks: row::json(row, "buildpacks")?,
+            current_release: row::text(row, "current_release_id")?,
+            released_at: row::optional_time(row, "released_at")?,
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+impl<'r> FromRow<'r, AnyRow> for Collaborator {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            user: UserRef { id: row::text(row, "user_id")?, email: row::text::<Email>(row, "email")? },
+            role: row.try_get("role")?,
+            created_at: row::time(row, "created_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
+     a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
+     JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
+
+const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
+
+impl Store {
+    /// Makes an app with its owner, its uid and its first, empty release.
+    pub async fn create_app(&self, new: NewApp<'_>) -> Result<App, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let uid: i64 =
+            sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'app_uid' RETURNING value")
+                .fetch_one(&mut *tx)
+                .await?;
+        let release = ReleaseId::random(&*self.random);
+        sqlx::query(
+            "INSERT INTO apps (id, name, uid, maintenance, stack, buildpacks, last_version, current_release_id, \
+             released_at, created_at, updated_at) VALUES ($1, $2, $3, 0, $4, '[]', 1, $5, $6, $6, $6)",
+        )
+        .bind(new.id.to_string())
+        .bind(new.name.as_str())
+        .bind(uid)
+        .bind(new.stack)
+        .bind(release.to_string())
+        .bind(new.now.as_millis())
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::taken("Name"))?;
+        sqlx::query(
+            "INSERT INTO collaborators (id, app_id, user_id, role, created_at) VALUES ($1, $2, $3, 'owner', $4)",
+        )
+        .bind(self.new_uuid())
+        .bind(new.id.to_string())
+        .bind(new.owner.to_string())
+        .bind(new.now.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        let row = NewRow {
+            id: release,
+            app: new.id,
+            version: 1,
+            description: "Initial release",
+            user: new.owner,
+            image: None,
+            build: None,
+            config: self.seal_config(release, &ConfigVars::default())?,
+            status: ReleaseStatus::Succeeded,
+            output_secret: self.new_secret(),
+            now: new.now,
+        };
+        insert_release(&mut tx, row).await?;
+        tx.commit().await?;
+        self.app(new.id).await?.ok_or(StoreError::Missing("App"))
+    }
+
+    /// The app with this id.
+    pub async fn app(&self, id: AppId) -> Result<Option<App>, StoreError> {
+        let sql = format!("{SELECT} WHERE a.id = $1");
+        Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The app that `reference`, a name or an id, means to this user; none if the user has no access to it.
+    pub async fn find_app(&self, user: UserId, reference: &str) -> Result<Option<App>, StoreError> {
+        let id = reference.parse::<AppId>().ok().map(|id| id.to_string());
+        let sql = format!("{SELECT} WHERE {VISIBLE} AND (a.name = $2 OR a.id = $3)");
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(reference).bind(id).fetch_optional(&self.pool).await?)
+    }
+
+    /// The apps that a user may work on, by name.
+    pub async fn apps_of(&self, user: UserId) -> Result<Vec<App>, StoreError> {
+        let sql = format!("{SELECT} WHERE {VISIBLE} ORDER BY a.name");
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// Every app, by name.
+    pub async fn apps(&self) -> Result<Vec<App>, StoreError> {
+        Ok(sqlx::query_as(&format!("{SELECT} ORDER BY a.name")).fetch_all(&self.pool).await?)
+    }
+
+    /// Changes an app and returns it as it is then.
+    pub async fn update_app(&self, id: AppId, change: AppChange<'_>, now: Timestamp) -> Result<App, StoreError> {
+        sqlx::query(
+            "UPDATE apps SET name = COALESCE($1, name), maintenance = COALESCE($2, maintenance), \
+             buildpacks = COALESCE($3, buildpacks), updated_at = $4 WHERE id = $5",
+        )
+        .bind(change.name.map(|name| name.as_str().to_owned()))
+        .bind(change.maintenance.map(i64::from))
+        .bind(change.buildpacks.map(serde_json::to_string).transpose()?)
+        .bind(now.as_millis())
+        .bind(id.to_string())
+        .execute(&self.pool)
+        .await
+        .map_err(StoreError::taken("Name"))?;
+        self.app(id).await?.ok_or(StoreError::Missing("App"))
+    }
+
+    /// Forgets an app and everything that belongs to it. What runs and lies on disk is the caller's to remove; both are
+    /// named by the app's id, so that what has no app any more can be told.
+    pub async fn delete_app(&self, id: AppId) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM apps WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Who may work on an app, the owner first.
+    pub async fn collaborators(&self, app: AppId) -> Result<Vec<Collaborator>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT c.id, c.user_id, u.email, c.role, c.created_at FROM collaborators c \
+             JOIN users u ON u.id = c.user_id WHERE c.app_id = $1 ORDER BY c.created_at, c.id",
+        )
+        .bind(app.to_string())
+        .fetch_all(&self.pool)
+        .await?)
+    }
+}

@@ -1,0 +1,161 @@
+use std::fmt;
+use std::str::FromStr;
+
+use model::{AppId, BuildId, NameError, ReleaseId, Timestamp, UserId};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use super::{Store, StoreError, UserRef, row};
+
+/// One run of the buildpacks over one commit.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// Its id.
+    pub id: BuildId,
+    /// Of which app.
+    pub app: AppId,
+    /// Who started it.
+    pub user: UserRef,
+    /// The commit, in full.
+    pub commit: String,
+    /// What became of it.
+    pub status: BuildStatus,
+    /// `id@version` of the buildpacks that took part; empty until it succeeded.
+    pub buildpacks: Vec<String>,
+    /// Bytes of the layers that the app adds to the run image, once it succeeded.
+    pub size_bytes: Option<u64>,
+    /// The release that deploys it.
+    pub release: Option<ReleaseId>,
+    /// Opens its output without a token.
+    pub output_secret: String,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub updated_at: Timestamp,
+}
+
+/// What became of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildStatus {
+    /// It runs.
+    Pending,
+    /// It made an image and a release.
+    Succeeded,
+    /// It did not.
+    Failed,
+}
+
+/// A build to note before it starts.
+#[derive(Debug)]
+pub struct NewBuild<'a> {
+    /// Its id.
+    pub id: BuildId,
+    /// Of which app.
+    pub app: AppId,
+    /// Who starts it.
+    pub user: UserId,
+    /// The commit, in full.
+    pub commit: &'a str,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+impl FromStr for BuildStatus {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text {
+            "pending" => Ok(Self::Pending),
+            "succeeded" => Ok(Self::Succeeded),
+            "failed" => Ok(Self::Failed),
+            _ => Err(NameError("A build is pending, succeeded or failed".to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for BuildStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl<'r> FromRow<'r, AnyRow> for Build {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        let size: Option<i64> = row.try_get("size_bytes")?;
+        Ok(Self {
+            id: row::text(row, "id")?,
+            app: row::text(row, "app_id")?,
+            user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
+            commit: row.try_get("commit_id")?,
+            status: row::text(row, "status")?,
+            buildpacks: row::json(row, "buildpacks")?,
+            size_bytes: size.and_then(|size| u64::try_from(size).ok()),
+            release: row::optional_text(row, "release_id")?,
+            output_secret: row.try_get("output_secret")?,
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.status, b.buildpacks, b.size_bytes, \
+     r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
+     JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id";
+
+impl Store {
+    /// Notes a build that is about to start. It succeeds with [`super::Change::Deploy`].
+    pub async fn insert_build(&self, new: NewBuild<'_>) -> Result<Build, StoreError> {
+        sqlx::query(
+            "INSERT INTO builds (id, app_id, user_id, commit_id, status, buildpacks, output_secret, created_at, \
+             updated_at) VALUES ($1, $2, $3, $4, 'pending', '[]', $5, $6, $6)",
+        )
+        .bind(new.id.to_string())
+        .bind(new.app.to_string())
+        .bind(new.user.to_string())
+        .bind(new.commit)
+        .bind(self.new_secret())
+        .bind(new.now.as_millis())
+        .execute(&self.pool)
+        .await?;
+        self.build(new.id).await?.ok_or(StoreError::Missing("Build"))
+    }
+
+    /// Ends a pending build without a result; false if it was not pending any more.
+    pub async fn fail_build(&self, id: BuildId, now: Timestamp) -> Result<bool, StoreError> {
+        let ended =
+            sqlx::query("UPDATE builds SET status = 'failed', updated_at = $1 WHERE id = $2 AND status = 'pending'")
+                .bind(now.as_millis())
+                .bind(id.to_string())
+                .execute(&self.pool)
+                .await?;
+        Ok(ended.rows_affected() > 0)
+    }
+
+    /// The build with this id.
+    pub async fn build(&self, id: BuildId) -> Result<Option<Build>, StoreError> {
+        let sql = format!("{SELECT} WHERE b.id = $1");
+        Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The build whose output this secret opens.
+    pub async fn build_by_output(&self, secret: &str) -> Result<Option<Build>, StoreError> {
+        let sql = format!("{SELECT} WHERE b.output_secret = $1");
+        Ok(sqlx::query_as(&sql).bind(secret).fetch_optional(&self.pool).await?)
+    }
+
+    /// An app's builds, the oldest first.
+    pub async fn builds(&self, app: AppId) -> Result<Vec<Build>, StoreError> {
+        let sql = format!("{SELECT} WHERE b.app_id = $1 ORDER BY b.created_at, b.id");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// The builds of all apps that are not over.
+    pub async fn pending_builds(&self) -> Result<Vec<Build>, StoreError> {
+        let sql = format!("{SELECT} WHERE b.status = 'pending' ORDER BY b.created_at, b.id");
+        Ok(sqlx::query_as(&sql).fetch_all(&self.pool).await?)
+    }
+}

@@ -1,0 +1,67 @@
+use model::{AppId, DomainId, Hostname, Timestamp};
+use sqlx::FromRow;
+use sqlx::any::AnyRow;
+
+use super::{Store, StoreError, row};
+
+/// A custom domain of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Its id.
+    pub id: DomainId,
+    /// Of which app.
+    pub app: AppId,
+    /// Unique on this platform.
+    pub hostname: Hostname,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// Last change.
+    pub updated_at: Timestamp,
+}
+
+impl<'r> FromRow<'r, AnyRow> for Domain {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row::text(row, "id")?,
+            app: row::text(row, "app_id")?,
+            hostname: row::text(row, "hostname")?,
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT id, app_id, hostname, created_at, updated_at FROM domains";
+
+impl Store {
+    /// Adds a custom domain.
+    pub async fn insert_domain(&self, domain: &Domain) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO domains (id, app_id, hostname, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(domain.id.to_string())
+            .bind(domain.app.to_string())
+            .bind(domain.hostname.as_str())
+            .bind(domain.created_at.as_millis())
+            .bind(domain.updated_at.as_millis())
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::taken("Hostname"))?;
+        Ok(())
+    }
+
+    /// An app's custom domains by host name.
+    pub async fn domains(&self, app: AppId) -> Result<Vec<Domain>, StoreError> {
+        let sql = format!("{SELECT} WHERE app_id = $1 ORDER BY hostname");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// The custom domains of all apps.
+    pub async fn all_domains(&self) -> Result<Vec<Domain>, StoreError> {
+        Ok(sqlx::query_as(&format!("{SELECT} ORDER BY hostname")).fetch_all(&self.pool).await?)
+    }
+
+    /// Takes a custom domain away from its app.
+    pub async fn delete_domain(&self, id: DomainId) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM domains WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+use model::{AppId, FormationId, ProcessType, Timestamp};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use super::{Store, StoreError, row};
+
+/// How many instances of a process type should run, and of which size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormationRow {
+    /// Its id.
+    pub id: FormationId,
+    /// `web`, `worker`, …
+    pub process_type: ProcessType,
+    /// How many.
+    pub quantity: u32,
+    /// Canonical name of the dyno size.
+    pub size: String,
+    /// When the process type was first seen.
+    pub created_at: Timestamp,
+    /// Last change.
+    pub updated_at: Timestamp,
+}
+
+/// A change of one process type; `None` leaves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scale {
+    /// Which.
+    pub process_type: ProcessType,
+    /// How many.
+    pub quantity: Option<Quantity>,
+    /// Canonical name of the dyno size.
+    pub size: Option<String>,
+}
+
+/// How many, absolutely or against now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// This many.
+    Exactly(u32),
+    /// So many more, or fewer.
+    By(i32),
+}
+
+impl<'r> FromRow<'r, AnyRow> for FormationRow {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row::text(row, "id")?,
+            process_type: row::text(row, "process_type")?,
+            quantity: row::number(row, "quantity")?,
+            size: row.try_get("size")?,
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT id, process_type, quantity, size, created_at, updated_at FROM formation WHERE app_id = $1 ORDER BY process_type";
+
+impl Store {
+    /// The formation of an app by process type, types that its current release no longer has included.
+    pub async fn formation(&self, app: AppId) -> Result<Vec<FormationRow>, StoreError> {
+        Ok(sqlx::query_as(SELECT).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// Applies all changes, or none if one of them is of an unknown process type or leaves 0 to `limit`.
+    pub async fn scale(&self, app: AppId, changes: &[Scale], limit: u32, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        // Locks the app: relative changes that arrive at once add up.
+        sqlx::query("UPDATE apps SET last_version = last_version WHERE id = $1")
+            .bind(app.to_string())
+            .execute(&mut *tx)
+            .await?;
+        let rows: Vec<FormationRow> = sqlx::query_as(SELECT).bind(app.to_string()).fetch_all(&mut *tx).await?;
+        let mut rows: Vec<_> = rows.into_iter().map(|row| (i64::from(row.quantity), row)).collect();
+        for change in changes {
+            let (quantity, row) = rows
+                .iter_mut()
+                .find(|(_, row)| row.process_type == change.process_type)
+                .ok_or(StoreError::Missing("Process type"))?;
+            match change.quantity {
+                Some(Quantity::Exactly(exactly)) => *quantity = i64::from(exactly),
+                Some(Quantity::By(by)) => *quantity += i64::from(by),
+                None => {}
+            }
+            if !(0..=i64::from(limit)).contains(quantity) {
+                return Err(StoreError::Quantity { process_type: change.process_type.clone(), quantity: *quantity });
+            }
+            if let Some(size) = &change.size {
+                row.size.clone_from(size);
+            }
+            sqlx::query("UPDATE formation SET quantity = $1, size = $2, updated_at = $3 WHERE id = $4")
+                .bind(*quantity)
+                .bind(&row.size)
+                .bind(now.as_millis())
+                .bind(row.id.to_string())
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}

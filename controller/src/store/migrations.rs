@@ -1,0 +1,24 @@
+//! The migrations, compiled in. The files and their rules are in `migrations/`.
+
+use std::borrow::Cow;
+
+use futures::future::BoxFuture;
+use sqlx::error::BoxDynError;
+use sqlx::migrate::{Migration, MigrationSource, MigrationType};
+
+/// Number, description, SQL; in the order in which they apply.
+const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../../migrations/0001_initial.sql"))];
+
+/// The migrations of this version.
+#[derive(Debug)]
+pub(super) struct Embedded;
+
+impl MigrationSource<'static> for Embedded {
+    fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
+        let migration = |(number, description, sql): &(i64, &'static str, &'static str)| {
+            let (description, sql) = (Cow::Borrowed(*description), Cow::Borrowed(*sql));
+            Migration::new(*number, description, MigrationType::Simple, sql, false)
+        };
+        Box::pin(async move { Ok(FILES.iter().map(migration).collect()) })
+    }
+}

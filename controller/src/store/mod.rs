@@ -1,0 +1,148 @@
+//! The database: the only place with SQL, the same for SQLite and PostgreSQL.
+//!
+//! To keep it portable: columns are `TEXT` and `BIGINT`, binds are `$1`, rows are read by hand, and a unique violation is
+//! told by its kind, since SQLite does not name the constraint. To keep it free of races: **a transaction begins with its
+//! write.** SQLite then takes its one write lock before anything is read, and waits for it instead of failing half-way;
+//! PostgreSQL locks the row that the rest of the transaction depends on, an app's above all.
+
+mod apps;
+mod builds;
+mod domains;
+mod formation;
+mod migrations;
+mod releases;
+mod row;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{ProcessType, Random};
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::Migrator;
+use sqlx::{AnyPool, Executor};
+
+pub use apps::{App, AppChange, Collaborator, NewApp};
+pub use builds::{Build, BuildStatus, NewBuild};
+pub use domains::Domain;
+pub use formation::{FormationRow, Quantity, Scale};
+pub use releases::{Change, Deploy, NewRelease, Outcome, Release, ReleaseStatus};
+pub use secrets::{SecretError, Secrets};
+pub use tokens::{NewToken, Token};
+pub use users::{User, UserRef};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be opened or brought up to date.
+    #[error("cannot open the database {url}")]
+    Open {
+        /// Which, without its password.
+        url: String,
+        /// What the driver said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database refused or broke.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// Something of that name or address exists already.
+    #[error("{0} is taken")]
+    Taken(&'static str),
+    /// What was to be changed does not exist, or no longer.
+    #[error("{0} does not exist")]
+    Missing(&'static str),
+    /// A process type cannot run that often.
+    #[error("{process_type} cannot be scaled to {quantity}")]
+    Quantity {
+        /// Which.
+        process_type: ProcessType,
+        /// What was asked for.
+        quantity: i64,
+    },
+    /// A sealed value cannot be opened: wrong key file or a damaged database.
+    #[error("a secret in the database cannot be read")]
+    Secret(#[from] SecretError),
+    /// A document in the database is not what this version writes.
+    #[error("a document in the database cannot be read")]
+    Document(#[from] serde_json::Error),
+}
+
+impl StoreError {
+    /// Turns a unique violation into "`what` is taken".
+    fn taken(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |error| match error.as_database_error() {
+            Some(cause) if cause.is_unique_violation() => Self::Taken(what),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// The database and the key of its secrets. Clones share both.
+#[derive(Clone)]
+pub struct Store {
+    pool: AnyPool,
+    secrets: Arc<Secrets>,
+    random: Arc<dyn Random>,
+}
+
+impl Store {
+    /// Opens the database at `url` (`sqlite://<path>` or `postgres://…`), brings its tables up to date, and reads the key of
+    /// its secrets from `key_file`, both made if they are missing.
+    pub async fn open(url: &str, key_file: &Path, random: Arc<dyn Random>) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let secrets = Arc::new(Secrets::open(key_file, Arc::clone(&random))?);
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { url: without_password(url), source };
+        let sqlite = url.starts_with("sqlite:");
+        let address = if sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
+        let pool = AnyPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(30))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if sqlite {
+                        connection.execute(SQLITE_SETTINGS).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&address)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let migrator = Migrator::new(migrations::Embedded).await.map_err(|error| failed(error.into()))?;
+        migrator.run(&pool).await.map_err(|error| failed(error.into()))?;
+        Ok(Self { pool, secrets, random })
+    }
+
+    /// An id of something that is never referred to by type.
+    fn new_uuid(&self) -> String {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
+    /// 160 bits that nobody guesses, for a URL.
+    fn new_secret(&self) -> String {
+        let mut bytes = [0; 20];
+        self.random.fill(&mut bytes);
+        hex::encode(bytes)
+    }
+}
+
+/// Readers never wait for the writer (WAL), and what was committed survives a power cut (FULL): a push that was told "v7
+/// is live" stays so.
+const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+     PRAGMA foreign_keys = ON;";
+
+fn without_password(url: &str) -> String {
+    let Ok(mut parsed) = url::Url::parse(url) else { return "(not a URL)".to_owned() };
+    // Fails only for URLs that cannot have a password.
+    let _ = parsed.set_password(None);
+    parsed.to_string()
+}

@@ -1,0 +1,435 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use model::{AppId, BuildId, ConfigVarName, Digest, FormationId, Image, NameError, ReleaseId, Timestamp, UserId};
+use sqlx::any::AnyRow;
+use sqlx::{Any, FromRow, Row, Transaction};
+
+use super::{Store, StoreError, UserRef, row};
+use crate::config_vars::ConfigVars;
+use crate::formation::DEFAULT_SIZE;
+
+/// A release: image, config and process types under a number. Only its status ever changes, and only once.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Its id.
+    pub id: ReleaseId,
+    /// Of which app.
+    pub app: AppId,
+    /// From 1, without gaps.
+    pub version: u64,
+    /// What it changes, for people.
+    pub description: String,
+    /// Who made it.
+    pub user: UserRef,
+    /// What it runs; none until something was deployed.
+    pub image: Option<Digest>,
+    /// The build that it deploys; none for config changes and rollbacks.
+    pub build: Option<BuildId>,
+    /// What became of it.
+    pub status: ReleaseStatus,
+    /// Why it failed, for people.
+    pub failure: Option<String>,
+    /// Opens the output of its release phase without a token.
+    pub output_secret: String,
+    /// It is the one that really serves.
+    pub current: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its status last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReleaseStatus {
+    /// Its release phase or its rollout is not over.
+    Pending,
+    /// It became current.
+    Succeeded,
+    /// It did not, and never will.
+    Failed,
+}
+
+/// How a pending release ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It becomes current.
+    Succeeded,
+    /// It never will; the reason, for people.
+    Failed(String),
+}
+
+/// A release to make.
+#[derive(Debug)]
+pub struct NewRelease<'a> {
+    /// Of which app.
+    pub app: AppId,
+    /// Who makes it.
+    pub user: UserId,
+    /// What it changes, for people.
+    pub description: &'a str,
+    /// What it changes.
+    pub change: Change<'a>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// What a release changes against the one before.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// Sets config vars, or unsets those without a value.
+    Config(&'a BTreeMap<ConfigVarName, Option<String>>),
+    /// Runs what a build made.
+    Deploy(Deploy<'a>),
+    /// Takes image and config of an earlier release.
+    Rollback(ReleaseId),
+}
+
+/// A build's result.
+#[derive(Debug)]
+pub struct Deploy<'a> {
+    /// Which build; it succeeds in the same transaction.
+    pub build: BuildId,
+    /// What it made.
+    pub image: &'a Image,
+    /// `id@version` of the buildpacks that took part.
+    pub buildpacks: &'a [String],
+    /// Bytes of the layers that the app adds to the run image.
+    pub size_bytes: u64,
+}
+
+impl FromStr for ReleaseStatus {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text {
+            "pending" => Ok(Self::Pending),
+            "succeeded" => Ok(Self::Succeeded),
+            "failed" => Ok(Self::Failed),
+            _ => Err(NameError("A release is pending, succeeded or failed".to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ReleaseStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+impl<'r> FromRow<'r, AnyRow> for Release {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        let id = row::text(row, "id")?;
+        Ok(Self {
+            id,
+            app: row::text(row, "app_id")?,
+            version: row::number(row, "version")?,
+            description: row.try_get("description")?,
+            user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
+            image: row::optional_text(row, "image")?,
+            build: row::optional_text(row, "build_id")?,
+            status: row::text(row, "status")?,
+            failure: row.try_get("failure")?,
+            output_secret: row.try_get("output_secret")?,
+            current: row::optional_text(row, "current_release_id")? == Some(id),
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.user_id, u.email, r.image, r.build_id, \
+     r.status, r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
+     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id";
+
+/// A row of the table, as it is first written.
+pub(super) struct NewRow<'a> {
+    pub(super) id: ReleaseId,
+    pub(super) app: AppId,
+    pub(super) version: i64,
+    pub(super) description: &'a str,
+    pub(super) user: UserId,
+    pub(super) image: Option<String>,
+    pub(super) build: Option<BuildId>,
+    pub(super) config: String,
+    pub(super) status: ReleaseStatus,
+    pub(super) output_secret: String,
+    pub(super) now: Timestamp,
+}
+
+/// What a new release starts from.
+struct Base {
+    config: ConfigVars,
+    image: Option<String>,
+}
+
+impl Store {
+    /// Makes the next release of an app; none if `change` changes nothing. It is pending if it has anything to run,
+    /// otherwise it succeeded and is current at once.
+    ///
+    /// It starts from the config of the newest release, whatever became of that one: a config var that was set stays set even
+    /// if the app did not boot with it. And from the image of the newest release that did not fail.
+    pub async fn create_release(&self, new: NewRelease<'_>) -> Result<Option<Release>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let version: i64 =
+            sqlx::query_scalar("UPDATE apps SET last_version = last_version + 1 WHERE id = $1 RETURNING last_version")
+                .bind(new.app.to_string())
+                .fetch_optional(&mut *tx)
+                .await?
+                .ok_or(StoreError::Missing("App"))?;
+        let mut base = self.base(&mut tx, new.app).await?;
+        let mut build = None;
+        match new.change {
+            Change::Config(vars) => {
+                if !base.config.apply(vars) {
+                    return Ok(None);
+                }
+            }
+            Change::Deploy(deploy) => {
+                self.take_image(&mut tx, new.app, &deploy, new.now).await?;
+                base.image = Some(deploy.image.digest.to_string());
+                build = Some(deploy.build);
+            }
+            Change::Rollback(target) => base = self.copy_of(&mut tx, new.app, target).await?,
+        }
+        let id = ReleaseId::random(&*self.random);
+        let status = if base.image.is_some() { ReleaseStatus::Pending } else { ReleaseStatus::Succeeded };
+        let row = NewRow {
+            id,
+            app: new.app,
+            version,
+            description: new.description,
+            user: new.user,
+            image: base.image,
+            build,
+            config: self.seal_config(id, &base.config)?,
+            status,
+            output_secret: self.new_secret(),
+            now: new.now,
+        };
+        insert_release(&mut tx, row).await?;
+        if status == ReleaseStatus::Succeeded {
+            make_current(&mut tx, id, new.now).await?;
+        }
+        tx.commit().await?;
+        self.release(id).await
+    }
+
+    /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.
+    pub async fn finish_release(&self, id: ReleaseId, outcome: Outcome, now: Timestamp) -> Result<bool, StoreError> {
+        let (status, failure) = match outcome {
+            Outcome::Succeeded => (ReleaseStatus::Succeeded, None),
+            Outcome::Failed(reason) => (ReleaseStatus::Failed, Some(reason)),
+        };
+        let mut tx = self.pool.begin().await?;
+        let changed = sqlx::query(
+            "UPDATE releases SET status = $1, failure = $2, updated_at = $3 WHERE id = $4 AND status = 'pending'",
+        )
+        .bind(status.to_string())
+        .bind(failure)
+        .bind(now.as_millis())
+        .bind(id.to_string())
+        .execute(&mut *tx)
+        .await?;
+        if changed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        if status == ReleaseStatus::Succeeded {
+            make_current(&mut tx, id, now).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The release with this id.
+    pub async fn release(&self, id: ReleaseId) -> Result<Option<Release>, StoreError> {
+        let sql = format!("{SELECT} WHERE r.id = $1");
+        Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The release of an app with this number.
+    pub async fn release_by_version(&self, app: AppId, version: u64) -> Result<Option<Release>, StoreError> {
+        let sql = format!("{SELECT} WHERE r.app_id = $1 AND r.version = $2");
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).bind(version).fetch_optional(&self.pool).await?)
+    }
+
+    /// All releases of an app, the oldest first.
+    pub async fn releases(&self, app: AppId) -> Result<Vec<Release>, StoreError> {
+        let sql = format!("{SELECT} WHERE r.app_id = $1 ORDER BY r.version");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// The releases of all apps that are not over, the oldest of each app first.
+    pub async fn pending_releases(&self) -> Result<Vec<Release>, StoreError> {
+        let sql = format!("{SELECT} WHERE r.status = 'pending' ORDER BY r.app_id, r.version");
+        Ok(sqlx::query_as(&sql).fetch_all(&self.pool).await?)
+    }
+
+    /// The config vars of a release.
+    pub async fn release_config(&self, id: ReleaseId) -> Result<ConfigVars, StoreError> {
+        let sealed: Option<String> = sqlx::query_scalar("SELECT config FROM releases WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        self.open_config(id, &sealed.ok_or(StoreError::Missing("Release"))?)
+    }
+
+    /// The config vars of an app: those of its newest release, whatever became of it.
+    pub async fn config(&self, app: AppId) -> Result<ConfigVars, StoreError> {
+        let newest = sqlx::query("SELECT id, config FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
+            .bind(app.to_string())
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::Missing("App"))?;
+        self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)
+    }
+
+    /// The image with this digest.
+    pub async fn image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        let document: Option<String> = sqlx::query_scalar("SELECT document FROM images WHERE digest = $1")
+            .bind(digest.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
+    }
+
+    /// The image of an app's newest release that did not fail.
+    pub async fn newest_image(&self, app: AppId) -> Result<Option<Image>, StoreError> {
+        let document: Option<String> = sqlx::query_scalar(
+            "SELECT i.document FROM releases r JOIN images i ON i.digest = r.image \
+             WHERE r.app_id = $1 AND r.status <> 'failed' ORDER BY r.version DESC LIMIT 1",
+        )
+        .bind(app.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
+    }
+
+    pub(super) fn seal_config(&self, release: ReleaseId, config: &ConfigVars) -> Result<String, StoreError> {
+        Ok(self.secrets.seal(&config_row(release), &serde_json::to_vec(config)?)?)
+    }
+
+    fn open_config(&self, release: ReleaseId, sealed: &str) -> Result<ConfigVars, StoreError> {
+        Ok(serde_json::from_slice(&self.secrets.unseal(&config_row(release), sealed)?)?)
+    }
+
+    async fn base(&self, tx: &mut Transaction<'_, Any>, app: AppId) -> Result<Base, StoreError> {
+        let newest = sqlx::query("SELECT id, config FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
+            .bind(app.to_string())
+            .fetch_one(&mut **tx)
+            .await?;
+        let image = sqlx::query_scalar::<_, Option<String>>(
+            "SELECT image FROM releases WHERE app_id = $1 AND status <> 'failed' ORDER BY version DESC LIMIT 1",
+        )
+        .bind(app.to_string())
+        .fetch_optional(&mut **tx)
+        .await?
+        .flatten();
+        let config = self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)?;
+        Ok(Base { config, image })
+    }
+
+    async fn copy_of(&self, tx: &mut Transaction<'_, Any>, app: AppId, release: ReleaseId) -> Result<Base, StoreError> {
+        let target = sqlx::query("SELECT image, config FROM releases WHERE id = $1 AND app_id = $2")
+            .bind(release.to_string())
+            .bind(app.to_string())
+            .fetch_optional(&mut **tx)
+            .await?
+            .ok_or(StoreError::Missing("Release"))?;
+        let config = self.open_config(release, &target.try_get::<String, _>("config")?)?;
+        Ok(Base { config, image: target.try_get("image")? })
+    }
+
+    /// Ends the build, keeps its image, and gives process types that are new a place in the formation: one `web`, none of
+    /// any other, as Heroku does.
+    async fn take_image(
+        &self,
+        tx: &mut Transaction<'_, Any>,
+        app: AppId,
+        deploy: &Deploy<'_>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let ended = sqlx::query(
+            "UPDATE builds SET status = 'succeeded', buildpacks = $1, size_bytes = $2, updated_at = $3 \
+             WHERE id = $4 AND app_id = $5 AND status = 'pending'",
+        )
+        .bind(serde_json::to_string(deploy.buildpacks)?)
+        .bind(i64::try_from(deploy.size_bytes).unwrap_or(i64::MAX))
+        .bind(now.as_millis())
+        .bind(deploy.build.to_string())
+        .bind(app.to_string())
+        .execute(&mut **tx)
+        .await?;
+        if ended.rows_affected() == 0 {
+            return Err(StoreError::Missing("Pending build"));
+        }
+        sqlx::query("INSERT INTO images (digest, document, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+            .bind(deploy.image.digest.as_str())
+            .bind(serde_json::to_string(deploy.image)?)
+            .bind(now.as_millis())
+            .execute(&mut **tx)
+            .await?;
+        for process in &deploy.image.processes {
+            sqlx::query(
+                "INSERT INTO formation (id, app_id, process_type, quantity, size, created_at, updated_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
+            )
+            .bind(FormationId::random(&*self.random).to_string())
+            .bind(app.to_string())
+            .bind(process.process_type.as_str())
+            .bind(i64::from(process.process_type.as_str() == "web"))
+            .bind(DEFAULT_SIZE)
+            .bind(now.as_millis())
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the sealed config of a release is bound to.
+fn config_row(release: ReleaseId) -> String {
+    format!("releases/{release}/config")
+}
+
+pub(super) async fn insert_release(tx: &mut Transaction<'_, Any>, row: NewRow<'_>) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO releases (id, app_id, version, description, user_id, image, build_id, config, status, \
+         output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+    )
+    .bind(row.id.to_string())
+    .bind(row.app.to_string())
+    .bind(row.version)
+    .bind(row.description)
+    .bind(row.user.to_string())
+    .bind(row.image)
+    .bind(row.build.map(|build| build.to_string()))
+    .bind(row.config)
+    .bind(row.status.to_string())
+    .bind(row.output_secret)
+    .bind(row.now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn make_current(tx: &mut Transaction<'_, Any>, id: ReleaseId, now: Timestamp) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE apps SET current_release_id = $1, released_at = $2 \
+         WHERE id = (SELECT app_id FROM releases WHERE id = $1) \
+         AND (SELECT version FROM releases WHERE id = $1) > \
+             (SELECT version FROM releases WHERE id = apps.current_release_id)",
+    )
+    .bind(id.to_string())
+    .bind(now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

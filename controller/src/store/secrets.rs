@@ -1,0 +1,152 @@
+//! Encryption of what must not be readable in a copy of the database: config vars above all.
+//!
+//! XChaCha20-Poly1305, a random 24-byte nonce for each value, and the row's identity as associated data, so that a sealed value
+//! copied into another row does not open. The key is in a file beside the database, not in it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
+use model::Random;
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// Why a secret cannot be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The key file cannot be read or made.
+    #[error("cannot read or make the key file {path}")]
+    KeyFile {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The key file does not hold a key.
+    #[error("the key file {path} must hold exactly {KEY_BYTES} bytes")]
+    KeyLength {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Sealed under another key or for another row, or damaged.
+    #[error("the sealed value does not fit its key and its row")]
+    Sealed,
+}
+
+/// Seals and opens.
+pub struct Secrets {
+    cipher: XChaCha20Poly1305,
+    random: Arc<dyn Random>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+impl Secrets {
+    /// With the key in `key_file`, which is made, readable by its owner only, if it does not exist.
+    pub fn open(key_file: &Path, random: Arc<dyn Random>) -> Result<Self, SecretError> {
+        let failed = |source| SecretError::KeyFile { path: key_file.to_owned(), source };
+        let key = match File::open(key_file) {
+            Ok(file) => read_key(file).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(key_file, &*random).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        if key.len() != KEY_BYTES {
+            return Err(SecretError::KeyLength { path: key_file.to_owned() });
+        }
+        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(&key)), random })
+    }
+
+    /// Seals `plain` for the row named `row`.
+    pub fn seal(&self, row: &str, plain: &[u8]) -> Result<String, SecretError> {
+        let mut sealed = vec![0; NONCE_BYTES];
+        self.random.fill(&mut sealed);
+        let payload = Payload { msg: plain, aad: row.as_bytes() };
+        let cipher_text = self.cipher.encrypt(XNonce::from_slice(&sealed), payload).map_err(|_| SecretError::Sealed)?;
+        sealed.extend(cipher_text);
+        Ok(BASE64.encode(sealed))
+    }
+
+    /// Opens what was sealed for the row named `row`.
+    pub fn unseal(&self, row: &str, sealed: &str) -> Result<Vec<u8>, SecretError> {
+        let sealed = BASE64.decode(sealed).map_err(|_| SecretError::Sealed)?;
+        let (nonce, cipher_text) = sealed.split_at_checked(NONCE_BYTES).ok_or(SecretError::Sealed)?;
+        let payload = Payload { msg: cipher_text, aad: row.as_bytes() };
+        self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| SecretError::Sealed)
+    }
+}
+
+fn read_key(file: File) -> io::Result<Vec<u8>> {
+    let mut key = Vec::new();
+    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut key)?;
+    Ok(key)
+}
+
+/// Writes a new key beside its place and links it there, so that a crash never leaves half a key and two controllers that
+/// start at once agree on one.
+fn make_key(key_file: &Path, random: &dyn Random) -> io::Result<Vec<u8>> {
+    let mut key = vec![0; KEY_BYTES];
+    random.fill(&mut key);
+    let draft = key_file.with_extension(format!("new-{}", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        std::fs::hard_link(&draft, key_file)?;
+        File::open(key_file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    // Gone already, or rubbish that the next start overwrites.
+    let _ = std::fs::remove_file(&draft);
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_key(File::open(key_file)?),
+        result => result.map(|()| key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use model::clock::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_only_with_its_key_and_in_its_row() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secrets.key");
+        let open = || Secrets::open(&path, Arc::new(SystemRandom)).expect("a key");
+        let secrets = open();
+        let sealed = secrets.seal("release 1", b"KEY=value").expect("sealed");
+        assert_eq!(open().unseal("release 1", &sealed).expect("opened"), b"KEY=value");
+        assert!(matches!(secrets.unseal("release 2", &sealed), Err(SecretError::Sealed)));
+        assert!(matches!(secrets.unseal("release 1", "AAAA"), Err(SecretError::Sealed)));
+        assert_ne!(sealed, secrets.seal("release 1", b"KEY=value").expect("sealed"), "a nonce is never used twice");
+
+        let other = Secrets::open(&folder.path().join("other.key"), Arc::new(SystemRandom)).expect("a key");
+        assert!(matches!(other.unseal("release 1", &sealed), Err(SecretError::Sealed)));
+    }
+
+    #[test]
+    fn the_key_file_is_private_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secrets.key");
+        Secrets::open(&path, Arc::new(SystemRandom)).expect("a key");
+        assert_eq!(path.metadata().expect("made").permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "no draft is left");
+        std::fs::write(&path, "short").expect("written");
+        assert!(matches!(Secrets::open(&path, Arc::new(SystemRandom)), Err(SecretError::KeyLength { .. })));
+    }
+}

@@ -1,0 +1,357 @@
+//! Every case runs on SQLite and on PostgreSQL.
+#![expect(clippy::print_stderr, reason = "says which case runs, and that PostgreSQL is missing")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use model::clock::SystemRandom;
+use model::{Clock, ConfigVarName, Timestamp, UserId};
+
+use super::*;
+use crate::testing::{TestClock, image, make_app, make_deploy};
+
+type Case = for<'a> fn(&'a Store) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+const CASES: &[(&str, Case)] = &[
+    ("releases are numbered without gaps, also when many are made at once", |store| Box::pin(numbering(store))),
+    ("a release starts from the newest config and the newest image that did not fail", |store| Box::pin(bases(store))),
+    ("an older release that succeeds late does not replace a newer one", |store| Box::pin(late(store))),
+    ("a rollback has image and config of its target", |store| Box::pin(rollback(store))),
+    ("every app has its own uid, and a name exists once", |store| Box::pin(uids(store))),
+    ("an app is seen only by those who have access", |store| Box::pin(access(store))),
+    ("deleting an app leaves nothing of it", |store| Box::pin(deletion(store))),
+    ("scaling at once adds up, and one bad change spoils all", |store| Box::pin(scaling(store))),
+    ("a token is good until it expires or is deleted", |store| Box::pin(tokens(store))),
+    ("a host name belongs to one app", |store| Box::pin(domains(store))),
+    ("a build ends once", |store| Box::pin(builds(store))),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_holds_on_sqlite() {
+    for (name, case) in CASES {
+        eprintln!("{name}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("platform.db").display());
+        case(&open(&url, folder.path()).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_case_holds_on_postgresql() {
+    let Some(server) = PostgreSql::start() else { return };
+    for (number, (name, case)) in CASES.iter().enumerate() {
+        eprintln!("{name}");
+        let folder = tempfile::tempdir().expect("a folder");
+        case(&open(&server.database(number).await, folder.path()).await).await;
+    }
+}
+
+async fn open(url: &str, folder: &Path) -> Store {
+    Store::open(url, &folder.join("secrets.key"), Arc::new(SystemRandom)).await.expect("a store")
+}
+
+fn now() -> Timestamp {
+    TestClock::default().now()
+}
+
+async fn user(store: &Store, email: &str) -> User {
+    let id = UserId::random(&SystemRandom);
+    let email = email.parse().expect("an address");
+    let user = User { id, email, last_login_at: None, created_at: now(), updated_at: now() };
+    store.insert_user(&user, "hash").await.expect("inserted");
+    user
+}
+
+fn patch(vars: &[(&str, Option<&str>)]) -> BTreeMap<ConfigVarName, Option<String>> {
+    let entry = |(name, value): &(&str, Option<&str>)| (name.parse().expect("a name"), value.map(str::to_owned));
+    vars.iter().map(entry).collect()
+}
+
+async fn set(store: &Store, app: &App, vars: &[(&str, Option<&str>)]) -> Option<Release> {
+    let patch = patch(vars);
+    let change = Change::Config(&patch);
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Set config vars", change, now: now() };
+    store.create_release(new).await.expect("released")
+}
+
+async fn finish(store: &Store, release: &Release, outcome: Outcome) -> bool {
+    store.finish_release(release.id, outcome, now()).await.expect("finished")
+}
+
+async fn current_version(store: &Store, app: &App) -> u64 {
+    let app = store.app(app.id).await.expect("readable").expect("there");
+    store.release(app.current_release).await.expect("readable").expect("there").version
+}
+
+async fn numbering(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "numbered").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let (store, app) = (store.clone(), app.clone());
+        tasks.spawn(async move { set(&store, &app, &[(&format!("VAR_{number}"), Some("x"))]).await });
+    }
+    tasks.join_all().await;
+    let versions: Vec<u64> =
+        store.releases(app.id).await.expect("readable").iter().map(|release| release.version).collect();
+    assert_eq!(versions, (1..=21).collect::<Vec<_>>());
+    assert_eq!(store.config(app.id).await.expect("readable").iter().count(), 20, "no change was lost");
+    assert!(set(store, &app, &[("VAR_1", Some("x"))]).await.is_none(), "no change, no release");
+    assert_eq!(set(store, &app, &[("VAR_1", None)]).await.expect("a change").version, 22, "and no number used up");
+    assert_eq!(current_version(store, &app).await, 22, "without an image there is nothing to wait for");
+}
+
+async fn bases(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "bases").await;
+    let (good, bad) = (image(&["web"]), image(&["web", "worker"]));
+    let first = make_deploy(store, &app, &good).await;
+    assert_eq!((first.version, first.status), (2, ReleaseStatus::Pending));
+    assert!(finish(store, &first, Outcome::Succeeded).await);
+    assert!(!finish(store, &first, Outcome::Failed("again".to_owned())).await, "a release ends once");
+    assert_eq!(current_version(store, &app).await, 2);
+
+    let second = make_deploy(store, &app, &bad).await;
+    let during = set(store, &app, &[("A", Some("1"))]).await.expect("a change");
+    assert_eq!(during.image.as_ref(), Some(&bad.digest), "what was deployed meanwhile stays deployed");
+    finish(store, &second, Outcome::Failed("no port".to_owned())).await;
+    finish(store, &during, Outcome::Failed("no port".to_owned())).await;
+    assert_eq!(current_version(store, &app).await, 2);
+    assert_eq!(store.newest_image(app.id).await.expect("readable"), Some(good.clone()));
+
+    let after = set(store, &app, &[("B", Some("2"))]).await.expect("a change");
+    assert_eq!(after.image.as_ref(), Some(&good.digest), "a failed image is not carried on");
+    let config = store.release_config(after.id).await.expect("readable");
+    let names: Vec<_> = config.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(names, ["A=1", "B=2"], "a config var survives the failure of its release");
+}
+
+async fn late(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "late").await;
+    let second = make_deploy(store, &app, &image(&["web"])).await;
+    let third = set(store, &app, &[("A", Some("1"))]).await.expect("a change");
+    let pending: Vec<u64> = store.pending_releases().await.expect("readable").iter().map(|r| r.version).collect();
+    assert_eq!(pending, [2, 3]);
+    finish(store, &third, Outcome::Succeeded).await;
+    finish(store, &second, Outcome::Succeeded).await;
+    assert_eq!(current_version(store, &app).await, 3);
+}
+
+async fn rollback(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "rollback").await;
+    let old = make_deploy(store, &app, &image(&["web"])).await;
+    set(store, &app, &[("A", Some("1"))]).await;
+    make_deploy(store, &app, &image(&["web", "worker"])).await;
+    let change = Change::Rollback(old.id);
+    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback to v2", change, now: now() };
+    let back = store.create_release(new).await.expect("released").expect("a release");
+    assert_eq!((back.version, &back.image, back.build), (5, &old.image, None));
+    assert_eq!(store.release_config(back.id).await.expect("readable").iter().count(), 0);
+
+    let other = make_app(store, &owner, "other").await;
+    let change = Change::Rollback(old.id);
+    let new = NewRelease { app: other.id, user: owner.id, description: "Rollback to v2", change, now: now() };
+    assert!(matches!(store.create_release(new).await, Err(StoreError::Missing("Release"))), "of another app");
+}
+
+async fn uids(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let first = make_app(store, &owner, "first").await;
+    store.delete_app(first.id).await.expect("deleted");
+    let second = make_app(store, &owner, "second").await;
+    assert_eq!((first.uid, second.uid), (100_000, 100_001), "a uid is never given twice");
+    let name = second.name.clone();
+    let id = model::AppId::random(&SystemRandom);
+    let again = NewApp { id, name: &name, owner: owner.id, stack: "debian-13", now: now() };
+    assert!(matches!(store.create_app(again).await, Err(StoreError::Taken("Name"))));
+}
+
+async fn access(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let stranger = user(store, "stranger@example.com").await;
+    let app = make_app(store, &owner, "private").await;
+    let id = app.id.to_string();
+    for reference in ["private", id.as_str()] {
+        assert!(store.find_app(owner.id, reference).await.expect("readable").is_some(), "{reference}");
+        assert!(store.find_app(stranger.id, reference).await.expect("readable").is_none(), "{reference}");
+    }
+    assert_eq!(store.apps_of(owner.id).await.expect("readable").len(), 1);
+    assert_eq!(store.apps_of(stranger.id).await.expect("readable").len(), 0);
+    assert_eq!(store.collaborators(app.id).await.expect("readable")[0].role, "owner");
+}
+
+async fn deletion(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "doomed").await;
+    let release = make_deploy(store, &app, &image(&["web"])).await;
+    store.delete_app(app.id).await.expect("deleted");
+    assert!(store.app(app.id).await.expect("readable").is_none());
+    assert!(store.release(release.id).await.expect("readable").is_none());
+    assert!(store.builds(app.id).await.expect("readable").is_empty());
+    assert!(store.formation(app.id).await.expect("readable").is_empty());
+    assert!(!finish(store, &release, Outcome::Succeeded).await, "what a rollout reports late is no error");
+}
+
+async fn scaling(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "scaled").await;
+    make_deploy(store, &app, &image(&["web", "worker"])).await;
+    let by = |process_type: &str, quantity| Scale {
+        process_type: process_type.parse().expect("a process type"),
+        quantity: Some(quantity),
+        size: None,
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let (store, app, change) = (store.clone(), app.id, by("web", Quantity::By(1)));
+        tasks.spawn(async move { store.scale(app, &[change], 100, now()).await.expect("scaled") });
+    }
+    tasks.join_all().await;
+    let quantities = async || {
+        let rows = store.formation(app.id).await.expect("readable");
+        rows.iter().map(|row| (row.process_type.to_string(), row.quantity)).collect::<Vec<_>>()
+    };
+    let expected = [("web".to_owned(), 11), ("worker".to_owned(), 0)];
+    assert_eq!(quantities().await, expected);
+    for bad in [by("cron", Quantity::Exactly(1)), by("worker", Quantity::By(-1)), by("worker", Quantity::Exactly(101))]
+    {
+        let changes = [by("web", Quantity::Exactly(1)), bad];
+        assert!(store.scale(app.id, &changes, 100, now()).await.is_err());
+        assert_eq!(quantities().await, expected, "all or nothing");
+    }
+}
+
+async fn tokens(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let stranger = user(store, "stranger@example.com").await;
+    let make = |expires_at| Token {
+        id: model::TokenId::random(&SystemRandom),
+        user: owner.id,
+        description: "test".to_owned(),
+        expires_at,
+        created_at: now(),
+    };
+    let (lasting, short) = (make(None), make(Some(now().after(Duration::from_secs(60)))));
+    store.insert_token(NewToken { token: &lasting, digest: "d1" }).await.expect("inserted");
+    store.insert_token(NewToken { token: &short, digest: "d2" }).await.expect("inserted");
+    let later = now().after(Duration::from_secs(60));
+    for (digest, moment, good) in [("d1", now(), true), ("d1", later, true), ("d2", now(), true), ("d2", later, false)]
+    {
+        let found = store.user_of_token(digest, moment).await.expect("readable");
+        assert_eq!(found.is_some_and(|(user, _)| user.id == owner.id), good, "{digest} at {moment}");
+    }
+    assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 2);
+    store.delete_expired_tokens(later).await.expect("deleted");
+    assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 1);
+    assert!(store.delete_token(stranger.id, lasting.id).await.expect("asked").is_none(), "not theirs");
+    assert!(store.delete_token(owner.id, lasting.id).await.expect("asked").is_some());
+    assert!(store.user_of_token("d1", now()).await.expect("readable").is_none());
+}
+
+async fn domains(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let (first, second) = (make_app(store, &owner, "first").await, make_app(store, &owner, "second").await);
+    let domain = |app: &App| Domain {
+        id: model::DomainId::random(&SystemRandom),
+        app: app.id,
+        hostname: "www.example.com".parse().expect("a host"),
+        created_at: now(),
+        updated_at: now(),
+    };
+    let mine = domain(&first);
+    store.insert_domain(&mine).await.expect("inserted");
+    assert!(matches!(store.insert_domain(&domain(&second)).await, Err(StoreError::Taken("Hostname"))));
+    assert_eq!(store.domains(first.id).await.expect("readable"), std::slice::from_ref(&mine));
+    store.delete_domain(mine.id).await.expect("deleted");
+    assert!(store.all_domains().await.expect("readable").is_empty());
+}
+
+async fn builds(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "built").await;
+    let release = make_deploy(store, &app, &image(&["web"])).await;
+    let build = store.build(release.build.expect("a build")).await.expect("readable").expect("there");
+    assert_eq!((build.status, build.release), (BuildStatus::Succeeded, Some(release.id)));
+    assert!(!store.fail_build(build.id, now()).await.expect("asked"), "it succeeded already");
+    assert_eq!(store.build_by_output(&build.output_secret).await.expect("readable").map(|b| b.id), Some(build.id));
+
+    let id = model::BuildId::random(&SystemRandom);
+    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", now: now() };
+    store.insert_build(new).await.expect("inserted");
+    assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
+    assert!(store.fail_build(id, now()).await.expect("asked"));
+    let deploy = Deploy { build: id, image: &image(&["web"]), buildpacks: &[], size_bytes: 0 };
+    let change = Change::Deploy(deploy);
+    let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", change, now: now() };
+    assert!(store.create_release(new).await.is_err(), "a failed build deploys nothing");
+}
+
+/// A PostgreSQL server of this test alone, on a socket in its own folder.
+struct PostgreSql {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+impl PostgreSql {
+    fn start() -> Option<Self> {
+        let versions = ["17", "16", "15"].map(|version| format!("/usr/lib/postgresql/{version}/bin"));
+        let Some(programs) = versions.iter().map(Path::new).find(|path| path.join("initdb").exists()) else {
+            eprintln!(
+                "SKIPPED: PostgreSQL is not installed (apt install postgresql), so the store was not tried on it"
+            );
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let command = |program: &str| {
+            let mut command = Command::new(programs.join(program));
+            command.current_dir(folder.path()).stdout(Stdio::null());
+            // It refuses to run as root.
+            if nix::unistd::geteuid().is_root() {
+                let user = nix::unistd::User::from_name("postgres").expect("readable").expect("a user postgres");
+                nix::unistd::chown(folder.path(), Some(user.uid), Some(user.gid)).expect("given away");
+                std::os::unix::process::CommandExt::uid(&mut command, user.uid.as_raw());
+                std::os::unix::process::CommandExt::gid(&mut command, user.gid.as_raw());
+            }
+            command
+        };
+        let options = ["-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "--locale=C", "-E", "UTF8"];
+        assert!(command("initdb").args(options).status().expect("initdb runs").success());
+        let socket = folder.path().to_str().expect("UTF-8");
+        let options = ["-D", "data", "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"];
+        let process = command("postgres").args(options).stderr(Stdio::null()).spawn().expect("postgres runs");
+        Some(Self { process, folder })
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@localhost/{database}?host={}", self.folder.path().display())
+    }
+
+    /// The URL of a new database.
+    async fn database(&self, number: usize) -> String {
+        sqlx::any::install_default_drivers();
+        let mut connection = loop {
+            match <sqlx::AnyConnection as sqlx::Connection>::connect(&self.url("postgres")).await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let name = format!("case_{number}");
+        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut connection).await.expect("a database");
+        self.url(&name)
+    }
+}
+
+impl Drop for PostgreSql {
+    fn drop(&mut self) {
+        // SIGINT: disconnect everybody and stop.
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
+        let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT);
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,103 @@
+use model::{Email, Timestamp, UserId};
+use sqlx::FromRow;
+use sqlx::any::AnyRow;
+
+use super::{Store, StoreError, row};
+
+/// A person who may log in.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// In lower case, unique.
+    pub email: Email,
+    /// Last time that the password was given.
+    pub last_login_at: Option<Timestamp>,
+    /// When the user was made.
+    pub created_at: Timestamp,
+    /// Last change.
+    pub updated_at: Timestamp,
+}
+
+/// A user as other things name one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRef {
+    /// Its id.
+    pub id: UserId,
+    /// Its address.
+    pub email: Email,
+}
+
+impl User {
+    /// The short form.
+    pub fn to_ref(&self) -> UserRef {
+        UserRef { id: self.id, email: self.email.clone() }
+    }
+}
+
+impl<'r> FromRow<'r, AnyRow> for User {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row::text(row, "id")?,
+            email: row::text(row, "email")?,
+            last_login_at: row::optional_time(row, "last_login_at")?,
+            created_at: row::time(row, "created_at")?,
+            updated_at: row::time(row, "updated_at")?,
+        })
+    }
+}
+
+const COLUMNS: &str = "id, email, last_login_at, created_at, updated_at";
+
+impl Store {
+    /// Adds a user.
+    pub async fn insert_user(&self, user: &User, password_hash: &str) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO users (id, email, password_hash, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(user.id.to_string())
+            .bind(user.email.as_str())
+            .bind(password_hash)
+            .bind(user.created_at.as_millis())
+            .bind(user.updated_at.as_millis())
+            .execute(&self.pool)
+            .await
+            .map_err(StoreError::taken("E-mail"))?;
+        Ok(())
+    }
+
+    /// The user with this address and the hash of the password.
+    pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, String)>, StoreError> {
+        let found = sqlx::query(&format!("SELECT {COLUMNS}, password_hash FROM users WHERE email = $1"))
+            .bind(email.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(found) = found else { return Ok(None) };
+        Ok(Some((User::from_row(&found)?, sqlx::Row::try_get(&found, "password_hash")?)))
+    }
+
+    /// Whether nobody was ever added.
+    pub async fn has_no_users(&self) -> Result<bool, StoreError> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&self.pool).await?;
+        Ok(count == 0)
+    }
+
+    /// Gives a user another password.
+    pub async fn set_password(&self, user: UserId, password_hash: &str, now: Timestamp) -> Result<(), StoreError> {
+        let changed = sqlx::query("UPDATE users SET password_hash = $1, updated_at = $2 WHERE id = $3")
+            .bind(password_hash)
+            .bind(now.as_millis())
+            .bind(user.to_string())
+            .execute(&self.pool)
+            .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::Missing("User")) } else { Ok(()) }
+    }
+
+    /// Notes that a user gave the password.
+    pub async fn note_login(&self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2")
+            .bind(now.as_millis())
+            .bind(user.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}

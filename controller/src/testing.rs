@@ -1,0 +1,156 @@
+//! A controller for tests: its own SQLite database and folder, the fake engine, a clock that stands still.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use builder::packages::PackageAccess;
+use builder::stack::Stack;
+use builder::{BuildLimits, Builder};
+use engine::LayerStore;
+use engine::fake::FakeEngine;
+use model::clock::SystemRandom;
+use model::{
+    AppId, AppName, BuildId, Clock, Digest, Image, ImageConfig, Layer, LogSink, LogSource, Process, Timestamp,
+};
+use tokio::sync::Notify;
+
+use crate::accounts::LoginLimiter;
+use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Store, User};
+use crate::{Controller, Settings};
+
+/// The password of every user that [`TestController::user`] makes.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A controller and what a test needs to move its world.
+pub(crate) struct TestController {
+    pub(crate) controller: Arc<Controller>,
+    #[expect(dead_code, reason = "soon")]
+    pub(crate) engine: FakeEngine,
+    pub(crate) clock: Arc<TestClock>,
+    _home: tempfile::TempDir,
+}
+
+/// A clock that moves when a test says so.
+#[derive(Debug)]
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(i64::try_from(by.as_millis()).expect("a short while"), Ordering::Relaxed);
+    }
+}
+
+impl Default for TestClock {
+    /// 2026-11-21T02:39:46Z
+    fn default() -> Self {
+        Self(AtomicI64::new(1_795_228_786_000))
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct NoLogs;
+
+impl LogSink for NoLogs {
+    fn write(&self, _: AppId, _: Timestamp, _: &LogSource, _: &str) {}
+}
+
+impl TestController {
+    /// With an empty database and an engine in which everything is up, or gone, at once.
+    pub(crate) async fn new() -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(TestClock::default());
+        let engine = FakeEngine::prompt(clock.clone());
+        let path = |name: &str| home.path().join(name);
+        let url = format!("sqlite://{}", path("platform.db").display());
+        let builder = Builder {
+            engine: Arc::new(engine.clone()),
+            layers: LayerStore::open(&path("layers")).expect("a layer store"),
+            stack: Stack { name: "debian-13".to_owned() },
+            buildpacks: path("buildpacks"),
+            program: path("platform"),
+            cache: path("cache"),
+            packages: PackageAccess::default(),
+            limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 0 },
+        };
+        let controller = Controller {
+            store: Store::open(&url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
+            engine: Arc::new(engine.clone()),
+            builder: Arc::new(builder),
+            logs: Arc::new(NoLogs),
+            clock: clock.clone(),
+            random: Arc::new(SystemRandom),
+            settings: Settings {
+                home: home.path().to_owned(),
+                domain: "localhost".parse().expect("a host"),
+                port: 8080,
+                stack: "debian-13".to_owned(),
+            },
+            changed: Notify::new(),
+            logins: LoginLimiter::default(),
+        };
+        Self { controller: Arc::new(controller), engine, clock, _home: home }
+    }
+
+    /// Makes a user.
+    pub(crate) async fn user(&self, email: &str) -> User {
+        self.controller.create_user(email, PASSWORD).await.expect("a user")
+    }
+
+    /// Makes an app.
+    pub(crate) async fn app(&self, owner: &User, name: &str) -> App {
+        make_app(&self.controller.store, owner, name).await
+    }
+
+    /// Deploys an image with these process types and lets the release succeed.
+    #[expect(dead_code, reason = "soon")]
+    pub(crate) async fn deploy(&self, app: &App, types: &[&str]) -> Release {
+        let store = &self.controller.store;
+        let release = make_deploy(store, app, &image(types)).await;
+        store.finish_release(release.id, Outcome::Succeeded, release.created_at).await.expect("finished");
+        store.release(release.id).await.expect("readable").expect("there")
+    }
+}
+
+pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {
+    let name: AppName = name.parse().expect("a name");
+    let id = AppId::random(&SystemRandom);
+    let new = NewApp { id, name: &name, owner: owner.id, stack: "debian-13", now: TestClock::default().now() };
+    store.create_app(new).await.expect("an app")
+}
+
+/// Notes a build and makes the pending release that deploys it.
+pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Release {
+    let now = TestClock::default().now();
+    let id = BuildId::random(&SystemRandom);
+    let commit = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
+    store.insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, now }).await.expect("a build");
+    let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
+    let change = Change::Deploy(deploy);
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", change, now };
+    store.create_release(new).await.expect("a release").expect("a change")
+}
+
+/// An image that offers these process types.
+pub(crate) fn image(types: &[&str]) -> Image {
+    let process = |name: &&str| Process {
+        process_type: name.parse().expect("a process type"),
+        command: vec!["bash".to_owned(), "-c".to_owned()],
+        args: vec![format!("run {name}")],
+    };
+    let mut hash = [0; 32];
+    for (byte, text) in hash.iter_mut().zip(types.join(",").bytes()) {
+        *byte = text;
+    }
+    Image {
+        digest: Digest::from_sha256(hash),
+        layers: vec![Layer { diff_id: Digest::from_sha256([7; 32]), created_by: "test".to_owned() }],
+        config: ImageConfig { working_dir: "/app".to_owned(), ..ImageConfig::default() },
+        processes: types.iter().map(process).collect(),
+    }
+}
