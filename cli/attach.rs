@@ -1,0 +1,200 @@
+//! Joins this terminal, or this pipe, to a one-off dyno over a WebSocket.
+//!
+//! Binary frames are the bytes of the dyno's input and output. Text frames are JSON: from here
+//! `{"resize":{"rows":R,"columns":C}}` and `{"eof":true}`, from there `{"exit":STATUS}` at the end.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use crossterm::terminal;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde::Deserialize;
+use serde_json::json;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Bytes, Error, Message, WebSocket};
+
+use crate::error::{CliError, Kind, Result};
+
+/// What the other side says beside the bytes.
+#[derive(Debug, Deserialize)]
+struct Control {
+    exit: Option<i32>,
+}
+
+/// Runs until the dyno ends; returns its exit status.
+pub(crate) fn attach(address: &str, tty: bool) -> Result<u8> {
+    let (mut socket, _) = tungstenite::connect(address).map_err(|error| lost(&error))?;
+    if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
+        stream.set_nonblocking(true).map_err(|error| lost(&error))?;
+    }
+    let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
+    let mut session = Session { socket, input_open: true, sending: false };
+    session.run(tty)
+}
+
+struct Session {
+    socket: WebSocket<MaybeTlsStream<TcpStream>>,
+    /// Standard input has not ended.
+    input_open: bool,
+    /// Something is queued that the connection had no room for: take no more input until it has.
+    sending: bool,
+}
+
+impl Session {
+    fn run(&mut self, tty: bool) -> Result<u8> {
+        let resized = if tty { Some(resize_events()?) } else { None };
+        if tty {
+            self.send_size()?;
+        }
+        loop {
+            // Whatever is buffered must be taken before waiting: the kernel no longer knows of it.
+            if let Some(status) = self.receive()? {
+                return Ok(status);
+            }
+            let ready = self.wait(resized.as_ref())?;
+            if ready.socket && self.sending {
+                let flushed = self.socket.flush();
+                self.queued(flushed)?;
+            }
+            if ready.resized
+                && let Some(events) = &resized
+            {
+                while matches!(events.read_signal(), Ok(Some(_))) {}
+                self.send_size()?;
+            }
+            if ready.input {
+                self.send_input()?;
+            }
+        }
+    }
+
+    fn wait(&self, resized: Option<&SignalFd>) -> Result<Ready> {
+        let stdin = io::stdin();
+        let MaybeTlsStream::Plain(stream) = self.socket.get_ref() else {
+            return Err(CliError::failed("This program attaches to dynos over plain ws:// only"));
+        };
+        let interest = if self.sending { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let mut fds = vec![PollFd::new(stream.as_fd(), interest)];
+        if let Some(resized) = resized {
+            fds.push(PollFd::new(resized.as_fd(), PollFlags::POLLIN));
+        }
+        let takes_input = self.input_open && !self.sending;
+        if takes_input {
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(CliError::failed("Cannot wait for the dyno").because(&error)),
+        }
+        let any = |fd: &PollFd| fd.any().unwrap_or(false);
+        Ok(Ready {
+            socket: any(&fds[0]),
+            resized: resized.is_some() && any(&fds[1]),
+            input: takes_input && fds.last().is_some_and(any),
+        })
+    }
+
+    /// Prints what has come; the exit status if the dyno ended.
+    fn receive(&mut self) -> Result<Option<u8>> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => {
+                    let mut stdout = io::stdout();
+                    stdout.write_all(&bytes)?;
+                    stdout.flush()?;
+                }
+                Ok(Message::Text(text)) => {
+                    let control: Option<Control> = serde_json::from_str(text.as_str()).ok();
+                    if let Some(exit) = control.and_then(|control| control.exit) {
+                        return Ok(Some(u8::try_from(exit & 0xff).unwrap_or(1)));
+                    }
+                }
+                Ok(Message::Close(_)) => return Err(lost(&Error::ConnectionClosed)),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+    }
+
+    fn send_input(&mut self) -> Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        let message = match io::stdin().read(&mut buffer) {
+            Ok(0) => {
+                self.input_open = false;
+                Message::text(json!({ "eof": true }).to_string())
+            }
+            Ok(length) => Message::Binary(Bytes::copy_from_slice(&buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(CliError::failed("Cannot read standard input").because(&error)),
+        };
+        self.send(message)
+    }
+
+    fn send_size(&mut self) -> Result<()> {
+        let Ok((columns, rows)) = terminal::size() else { return Ok(()) };
+        self.send(Message::text(json!({ "resize": { "rows": rows, "columns": columns } }).to_string()))
+    }
+
+    fn send(&mut self, message: Message) -> Result<()> {
+        let sent = self.socket.send(message);
+        self.queued(sent)
+    }
+
+    /// A message that had no room stays queued in the socket and goes with the next flush.
+    fn queued(&mut self, sent: Result<(), Error>) -> Result<()> {
+        self.sending = match sent {
+            Ok(()) => false,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => true,
+            Err(error) => return Err(lost(&error)),
+        };
+        Ok(())
+    }
+}
+
+/// What can be gone on with.
+struct Ready {
+    socket: bool,
+    resized: bool,
+    input: bool,
+}
+
+/// The terminal passes every key on as it is, until dropped.
+struct RawTerminal;
+
+impl RawTerminal {
+    fn enter() -> Result<Self> {
+        terminal::enable_raw_mode().map_err(|error| CliError::failed("Cannot prepare the terminal").because(&error))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A terminal that went away needs no restoring.
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// Readable whenever the terminal changes its size.
+fn resize_events() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGWINCH);
+    mask.thread_block()
+        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+        .map_err(|error| CliError::failed("Cannot watch the terminal's size").because(&error))
+}
+
+fn lost(error: &dyn std::error::Error) -> CliError {
+    // In raw mode a line must be ended by hand, or the report begins in the middle of it.
+    if io::stdout().is_terminal() {
+        let _ = io::stdout().write_all(b"\r");
+    }
+    CliError::new(Kind::Unreachable, "The connection to the dyno was lost before it ended")
+        .because(error)
+        .hint("See whether it still runs with `platform ps`, and what it said with `platform logs`.")
+}

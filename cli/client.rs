@@ -1,0 +1,237 @@
+//! Typed client of the platform's API. Everything the commands and the console know of the platform goes through here.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::{HeaderValue, Request, Response, StatusCode, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::{Agent, Body};
+use url::Url;
+
+use crate::error::{CliError, Kind, Result};
+
+mod resources;
+mod unix;
+
+pub(crate) use resources::*;
+
+const ACCEPT: &str = "application/vnd.heroku+json; version=3";
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Speaks to one platform.
+#[derive(Debug)]
+pub(crate) struct Client {
+    agent: Agent,
+    base: Url,
+    authorization: Option<String>,
+    unreachable: CliHint,
+}
+
+/// What to do when nobody answers.
+type CliHint = &'static str;
+
+/// How the API says no (Heroku Platform API, "Errors").
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    id: Option<String>,
+    message: String,
+}
+
+impl Client {
+    /// A client of the platform at `base`, speaking for the owner of `token`.
+    pub(crate) fn new(base: Url, token: Option<String>) -> Self {
+        let mut config = config();
+        if base
+            .host_str()
+            .is_some_and(|host| host == "localhost" || host.ends_with(".localhost") || host == "127.0.0.1")
+        {
+            // A company's proxy does not know the way to this machine's own loopback.
+            config = config.proxy(None);
+        }
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        Self { agent: config.build().new_agent(), base, authorization, unreachable: NOT_UP }
+    }
+
+    /// A client that has no token yet and comes to get one.
+    pub(crate) fn with_password(base: Url, email: &str, password: &str) -> Self {
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{email}:{password}"));
+        Self { authorization: Some(format!("Basic {basic}")), ..Self::new(base, None) }
+    }
+
+    /// A client of the platform on this machine, through the socket that only root may open.
+    pub(crate) fn local(socket: &Path) -> Result<Self> {
+        let base = Url::parse("http://localhost/")
+            .map_err(|error| CliError::failed("Cannot name the platform").because(&error))?;
+        let connector = unix::UnixConnector(socket.to_owned());
+        let agent = Agent::with_parts(config().proxy(None).build(), connector, DefaultResolver::default());
+        Ok(Self { agent, base, authorization: None, unreachable: NOT_UP_HERE })
+    }
+
+    /// The address of the platform.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Reads one resource.
+    pub(crate) fn get(&self, path: &[&str]) -> Result<Value> {
+        body(self.send("GET", path, None, None)?)
+    }
+
+    /// Reads a whole list, however many pages it has.
+    pub(crate) fn list(&self, path: &[&str]) -> Result<Value> {
+        let mut all = Vec::new();
+        let mut range: Option<HeaderValue> = None;
+        loop {
+            let response = self.send("GET", path, None, range.take())?;
+            let next = response.headers().get("next-range").cloned();
+            let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+            all.extend(typed::<Vec<Value>>(&body(response)?)?);
+            match next {
+                Some(next) if partial => range = Some(next),
+                _ => return Ok(Value::Array(all)),
+            }
+        }
+    }
+
+    /// Reads the newest `max` of a list that is ordered by version.
+    pub(crate) fn newest(&self, path: &[&str], max: u32) -> Result<Value> {
+        let range = HeaderValue::from_str(&format!("version ..; order=desc,max={max}"));
+        body(self.send("GET", path, None, range.ok())?)
+    }
+
+    /// Makes something.
+    pub(crate) fn post(&self, path: &[&str], content: &Value) -> Result<Value> {
+        body(self.send("POST", path, Some(content), None)?)
+    }
+
+    /// Changes something.
+    pub(crate) fn patch(&self, path: &[&str], content: &Value) -> Result<Value> {
+        body(self.send("PATCH", path, Some(content), None)?)
+    }
+
+    /// Takes something away.
+    pub(crate) fn delete(&self, path: &[&str]) -> Result<Value> {
+        body(self.send("DELETE", path, None, None)?)
+    }
+
+    /// Opens a stream that the API named, such as the lines of a log session. The address itself is the permission to read it.
+    pub(crate) fn open(&self, address: &str) -> Result<impl Read + use<>> {
+        let request =
+            Request::get(address).header(header::ACCEPT, "text/plain").header(header::ACCEPT_ENCODING, "identity");
+        let response = self.run(request.body(()).map_err(|error| malformed(&error))?)?;
+        Ok(response.into_body().into_reader())
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &[&str],
+        content: Option<&Value>,
+        range: Option<HeaderValue>,
+    ) -> Result<Response<Body>> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let mut request = Request::builder().method(method).uri(url.as_str()).header(header::ACCEPT, ACCEPT);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if let Some(range) = range {
+            request = request.header(header::RANGE, range);
+        }
+        match content {
+            None => self.run(request.body(()).map_err(|error| malformed(&error))?),
+            Some(content) => {
+                let request = request.header(header::CONTENT_TYPE, "application/json").body(content.to_string());
+                self.run(request.map_err(|error| malformed(&error))?)
+            }
+        }
+    }
+
+    fn run(&self, request: Request<impl ureq::AsSendBody>) -> Result<Response<Body>> {
+        let response = self.agent.run(request).map_err(|error| self.no_answer(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+    }
+
+    fn no_answer(&self, error: &ureq::Error) -> CliError {
+        let message = format!("Cannot reach the platform at {}", self.base.as_str().trim_end_matches('/'));
+        CliError::new(Kind::Unreachable, message).because(error).hint(self.unreachable)
+    }
+}
+
+const NOT_UP: CliHint = "Is it up? Start it with `platform up` on its machine, see how it is with `platform status`,\n\
+                         or name another address with --api or PLATFORM_API.";
+const NOT_UP_HERE: CliHint = "This command works on the platform's own machine, as root, while it is up: `sudo platform up`.\n\
+                              If the platform has its state elsewhere, set PLATFORM_HOME as you did for `platform up`.";
+
+/// An answer of the API as the type that a command wants.
+pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|error| {
+        CliError::failed("The platform's answer is not what this program expects")
+            .because(&error)
+            .hint("Do the versions fit? `platform --version` is this program's.")
+    })
+}
+
+fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT_LIMIT))
+        .user_agent(concat!("platform-cli/", env!("CARGO_PKG_VERSION")))
+}
+
+fn body(mut response: Response<Body>) -> Result<Value> {
+    let mut text = String::new();
+    let read = response.body_mut().as_reader().read_to_string(&mut text);
+    read.map_err(|error| {
+        CliError::new(Kind::Unreachable, "The platform's answer broke off").because(&error).hint(NOT_UP)
+    })?;
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_str(&text).map_err(|error| {
+        CliError::failed("The platform's answer is not JSON")
+            .because(&error)
+            .hint("Is the address that of a platform? Name it with --api or PLATFORM_API.")
+    })
+}
+
+fn refusal(mut response: Response<Body>) -> CliError {
+    let status = response.status();
+    let text = response.body_mut().read_to_string().unwrap_or_default();
+    let Ok(refusal) = serde_json::from_str::<Refusal>(&text) else {
+        let error = CliError::new(Kind::Unreachable, format!("The platform answered {status} and gave no reason"));
+        return error.hint("Its controller may be starting: try again in a moment, or look at `platform status`.");
+    };
+    let id = refusal.id.map(|id| format!(" ({id})")).unwrap_or_default();
+    let message = format!("{}{id}", refusal.message.trim_end_matches('.'));
+    match status {
+        StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message).hint("Log in with `platform login`."),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
+            .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
+        _ => CliError::failed(message),
+    }
+}
+
+fn malformed(error: &ureq::http::Error) -> CliError {
+    CliError::usage("The address or the token has characters that no request can carry").because(error)
+}
+
+/// Reads a stream to its end, line by line.
+pub(crate) fn lines(stream: impl Read) -> impl Iterator<Item = io::Result<String>> {
+    let mut reader = io::BufReader::new(stream);
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match io::BufRead::read_until(&mut reader, b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned())),
+            Err(error) => Some(Err(error)),
+        }
+    })
+}

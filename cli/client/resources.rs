@@ -1,0 +1,162 @@
+//! The API's resources, as far as commands print them (Heroku Platform API v3). What is not printed is not read,
+//! so a newer platform with more fields works with an older program.
+
+use serde::Deserialize;
+
+/// `GET /account`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Account {
+    /// Who is logged in.
+    pub(crate) email: String,
+}
+
+/// `POST /oauth/authorizations`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Authorization {
+    /// The new token.
+    pub(crate) access_token: AccessToken,
+}
+
+/// The secret part of an authorization.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AccessToken {
+    /// Goes into `Authorization: Bearer`.
+    pub(crate) token: String,
+}
+
+/// `POST /users` on the control socket.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NewUser {
+    /// The new user.
+    pub(crate) email: String,
+    /// A first token of theirs, shown this once.
+    pub(crate) token: String,
+}
+
+/// `GET /apps/:app`
+#[derive(Debug, Deserialize)]
+pub(crate) struct App {
+    /// Its name.
+    pub(crate) name: String,
+    /// The git remote.
+    pub(crate) git_url: String,
+    /// Where it answers.
+    pub(crate) web_url: Option<String>,
+    /// Requests get the maintenance page.
+    pub(crate) maintenance: bool,
+    /// Who made it.
+    pub(crate) owner: Owner,
+    /// What it is built and run on.
+    pub(crate) stack: Named,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+    /// RFC 3339; nothing released yet if missing.
+    pub(crate) released_at: Option<String>,
+}
+
+/// A user, in other resources.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Owner {
+    /// Their address.
+    pub(crate) email: String,
+}
+
+/// Anything that is only named.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Named {
+    /// Its name.
+    pub(crate) name: String,
+}
+
+/// `GET /apps/:app/dynos`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Dyno {
+    /// `web.1`
+    pub(crate) name: String,
+    /// `starting`, `up`, `crashed`, …
+    pub(crate) state: String,
+    /// As the Procfile has it.
+    pub(crate) command: String,
+    /// `Standard-1X`
+    pub(crate) size: String,
+    /// RFC 3339: since when it is in this state.
+    pub(crate) updated_at: String,
+    /// Where to attach, if asked for.
+    pub(crate) attach_url: Option<String>,
+}
+
+/// `GET /apps/:app/formation`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Formation {
+    /// `web`
+    #[serde(rename = "type")]
+    pub(crate) process_type: String,
+    /// How many should run.
+    pub(crate) quantity: u32,
+    /// `Standard-1X`
+    pub(crate) size: String,
+    /// As the Procfile has it.
+    pub(crate) command: String,
+}
+
+/// `GET /apps/:app/releases`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Release {
+    /// For rollback.
+    pub(crate) id: String,
+    /// The N of vN.
+    pub(crate) version: u32,
+    /// What it did: `Deploy 1a2b3c4`, `Set GREETING config vars`.
+    pub(crate) description: String,
+    /// `pending`, `succeeded`, `failed`, `expired`.
+    pub(crate) status: String,
+    /// It is what runs.
+    pub(crate) current: bool,
+    /// Who made it.
+    pub(crate) user: Owner,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+    /// There is an image to go back to.
+    #[serde(default)]
+    pub(crate) eligible_for_rollback: bool,
+}
+
+/// `GET /apps/:app/builds`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Build {
+    /// Which.
+    pub(crate) id: String,
+    /// `pending`, `succeeded`, `failed`.
+    pub(crate) status: String,
+    /// What was built.
+    pub(crate) source_blob: SourceBlob,
+    /// Who pushed.
+    pub(crate) user: Owner,
+    /// RFC 3339.
+    pub(crate) created_at: String,
+}
+
+/// What a build was made of.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SourceBlob {
+    /// The commit.
+    pub(crate) version: Option<String>,
+}
+
+/// `GET /apps/:app/domains`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Domain {
+    /// The host name.
+    pub(crate) hostname: String,
+    /// `heroku` for the app's own name, `custom` for those added.
+    pub(crate) kind: String,
+    /// What a DNS record should point at.
+    pub(crate) cname: Option<String>,
+}
+
+/// `POST /apps/:app/log-sessions`
+#[derive(Debug, Deserialize)]
+pub(crate) struct LogSession {
+    /// Where the lines are.
+    pub(crate) logplex_url: String,
+}

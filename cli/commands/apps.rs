@@ -1,0 +1,312 @@
+//! `apps`, `create`, `info`, `rename`, `open`, `maintenance`, `destroy`.
+
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::client::{self, App, Client};
+use crate::context::{self, AppArg, Context, Format};
+use crate::error::{CliError, Result};
+use crate::git;
+use crate::output;
+
+/// List your apps
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform apps
+  $ platform apps --json | jq -r '.[].name'")]
+pub(crate) struct List {
+    #[command(flatten)]
+    format: Format,
+}
+
+impl List {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let apps = cx.client()?.list(&["apps"])?;
+        cx.show_list(&self.format, &apps, |out, apps: Vec<App>| {
+            let row = |app: App| {
+                let released =
+                    app.released_at.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));
+                vec![app.name, app.web_url.unwrap_or_default(), released]
+            };
+            out.table(
+                &["Name", "Address", "Released"],
+                apps.into_iter().map(row).collect(),
+                "You have no apps. Make one with `platform create`.",
+            )
+        })
+    }
+}
+
+/// Create an app, and the git remote to push it to
+///
+/// Without a name the platform makes one up. In a git repository that has no remote of that name yet, the remote is added.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform create
+  $ platform create my-app
+  $ platform create my-app-staging --remote staging
+  $ git push platform main")]
+pub(crate) struct Create {
+    /// Name of the app: lowercase letters, digits and dashes
+    name: Option<String>,
+    /// Name of the git remote
+    #[arg(short, long, default_value = git::REMOTE)]
+    remote: String,
+    /// Add no git remote
+    #[arg(long)]
+    no_remote: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Create {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let client = cx.client()?;
+        let content = self.name.as_ref().map_or_else(|| json!({}), |name| json!({ "name": name }));
+        let made = cx.out.step("Creating app", || client.post(&["apps"], &content))?;
+        let app: App = client::typed(&made)?;
+        cx.show(&self.format, &made, |out| {
+            out.pairs([
+                ("App", app.name.clone()),
+                ("Address", app.web_url.clone().unwrap_or_default()),
+                ("Git", app.git_url.clone()),
+            ])
+        })?;
+        if self.no_remote || !git::in_repository() {
+            return Ok(());
+        }
+        match git::remote_url(&self.remote) {
+            None => {
+                git::set_remote(&self.remote, &app.git_url)?;
+                cx.out.note(&format!("Added the git remote {r}. Deploy with `git push {r} main`.", r = self.remote));
+            }
+            Some(address) => cx.out.note(&format!(
+                "The git remote {} already points to {address} and stays. For this app: `platform git:remote -a {} -r NAME`.",
+                self.remote, app.name
+            )),
+        }
+        Ok(())
+    }
+}
+
+/// Show what is known about an app
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform info
+  $ platform info -a my-app --json")]
+pub(crate) struct Info {
+    #[command(flatten)]
+    app: AppArg,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Info {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let value = client.get(&["apps", &name])?;
+        cx.show(&self.format, &value, |out| {
+            let app: App = client::typed(&value)?;
+            out.heading(&app.name)?;
+            let released =
+                app.released_at.map_or_else(|| "never".to_owned(), |time| output::when(&time, context::now()));
+            out.pairs([
+                ("Address", app.web_url.unwrap_or_default()),
+                ("Git", app.git_url),
+                ("Owner", app.owner.email),
+                ("Stack", app.stack.name),
+                ("Maintenance", if app.maintenance { "on" } else { "off" }.to_owned()),
+                ("Created", output::when(&app.created_at, context::now())),
+                ("Released", released),
+            ])
+        })
+    }
+}
+
+/// Rename an app
+///
+/// Its address changes with its name, at once. The git remote of this repository follows.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform rename my-better-name
+  $ platform rename my-better-name -a my-app")]
+pub(crate) struct Rename {
+    /// The new name
+    new_name: String,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Rename {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let before: App = client::typed(&client.get(&["apps", &name])?)?;
+        let renamed = cx.out.step(&format!("Renaming {name} to {}", self.new_name), || {
+            client.patch(&["apps", &name], &json!({ "name": self.new_name }))
+        })?;
+        let app: App = client::typed(&renamed)?;
+        for remote in git::remotes_to(&before.git_url) {
+            git::set_remote(&remote, &app.git_url)?;
+            cx.out.note(&format!("The git remote {remote} is now {}", app.git_url));
+        }
+        cx.out.line(app.web_url.unwrap_or(app.name))
+    }
+}
+
+/// Print the address of an app, and open it in a browser if there is one
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform open
+  $ platform open /admin -a my-app
+  $ curl \"$(platform open -a my-app)\"")]
+pub(crate) struct Open {
+    /// Path in the app
+    path: Option<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Open {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let app: App = client::typed(&client.get(&["apps", &name])?)?;
+        let Some(web_url) = app.web_url else {
+            return Err(CliError::failed(format!("{name} has no address")));
+        };
+        let path = self.path.unwrap_or_default();
+        let address = format!("{}/{}", web_url.trim_end_matches('/'), path.trim_start_matches('/'));
+        cx.out.line(&address)?;
+        if has_browser() {
+            let opened = Command::new("xdg-open").arg(&address).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if !opened.is_ok_and(|status| status.success()) {
+                cx.out.note("No browser could be opened here; the address above is the one to visit.");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Show whether an app is in maintenance mode
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform maintenance -a my-app")]
+pub(crate) struct Maintenance {
+    #[command(flatten)]
+    app: AppArg,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Maintenance {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let value = client.get(&["apps", &name])?;
+        cx.show(&self.format, &value, |out| {
+            out.line(if client::typed::<App>(&value)?.maintenance { "on" } else { "off" })
+        })
+    }
+}
+
+/// Answer all requests to an app with the maintenance page
+///
+/// The app goes on running; only its visitors see the page.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform maintenance:on -a my-app")]
+pub(crate) struct MaintenanceOn {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl MaintenanceOn {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        set_maintenance(cx, &self.app, true)
+    }
+}
+
+/// Let requests reach an app again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform maintenance:off -a my-app")]
+pub(crate) struct MaintenanceOff {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl MaintenanceOff {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        set_maintenance(cx, &self.app, false)
+    }
+}
+
+/// Destroy an app with everything it has: releases, config vars, repository, logs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform destroy -a my-app
+  $ platform destroy -a my-app --confirm my-app")]
+pub(crate) struct Destroy {
+    #[command(flatten)]
+    app: AppArg,
+    /// The app's name again, instead of being asked for it
+    #[arg(long, value_name = "APP")]
+    confirm: Option<String>,
+}
+
+impl Destroy {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let app: App = client::typed(&client.get(&["apps", &name])?)?;
+        let answer = match self.confirm {
+            Some(answer) => answer,
+            None => ask_for_name(&app.name)?,
+        };
+        if answer != app.name {
+            return Err(CliError::usage(format!("`{answer}` is not the name of the app; nothing was destroyed"))
+                .hint(format!("To destroy it: platform destroy -a {n} --confirm {n}", n = app.name)));
+        }
+        cx.out.step(&format!("Destroying {} with all its data", app.name), || destroy(&client, &app))?;
+        Ok(())
+    }
+}
+
+fn destroy(client: &Client, app: &App) -> Result<Value> {
+    let gone = client.delete(&["apps", &app.name])?;
+    for remote in git::remotes_to(&app.git_url) {
+        git::remove_remote(&remote)?;
+    }
+    Ok(gone)
+}
+
+fn ask_for_name(name: &str) -> Result<String> {
+    if !context::can_ask() {
+        return Err(CliError::usage(format!("Destroying {name} must be confirmed"))
+            .hint(format!("Run it again as: platform destroy -a {name} --confirm {name}")));
+    }
+    write!(io::stderr(), "This destroys {name} with all its data and cannot be undone.\nType its name to go on: ")?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(|error| CliError::failed("Cannot read the terminal").because(&error))?;
+    Ok(line.trim().to_owned())
+}
+
+fn set_maintenance(cx: &Context, app: &AppArg, on: bool) -> Result<()> {
+    let (client, name) = cx.app(app)?;
+    let what = format!("Switching maintenance mode {} for {name}", if on { "on" } else { "off" });
+    cx.out.step(&what, || client.patch(&["apps", &name], &json!({ "maintenance": on })))?;
+    Ok(())
+}
+
+fn has_browser() -> bool {
+    ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}

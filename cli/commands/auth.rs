@@ -1,0 +1,183 @@
+//! `login`, `logout`, `whoami`.
+
+use std::io::{self, Read, Write};
+
+use clap::Args;
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::terminal;
+use serde_json::json;
+
+use crate::client::{self, Account, Authorization, Client};
+use crate::context::{self, Context, Format};
+use crate::credentials::{self, Credentials};
+use crate::error::{CliError, Kind, Result};
+use crate::git;
+
+/// Log in to a platform
+///
+/// Asks for e-mail and password, and keeps a token in ~/.config/platform/credentials.toml, which only you can read. git
+/// learns to use the same token for this platform. Later commands go to the platform that you logged in to last.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform login
+  $ platform login --api https://platform.example.com
+  $ platform login --token - < token.txt")]
+pub(crate) struct Login {
+    /// Your e-mail address; asked for if missing
+    #[arg(long)]
+    email: Option<String>,
+    /// A token to use instead of e-mail and password; `-` reads it from standard input
+    #[arg(long, conflicts_with = "email")]
+    token: Option<String>,
+}
+
+impl Login {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let api = cx.api()?;
+        let token = match self.token {
+            Some(token) if token == "-" => read_line_from_stdin()?,
+            Some(token) => token,
+            None => {
+                let email = match self.email {
+                    Some(email) => email,
+                    None => ask("E-mail")?,
+                };
+                let password = ask_secret("Password")?;
+                new_token(&Client::with_password(api.clone(), &email, &password))?
+            }
+        };
+        let account: Account = client::typed(&Client::new(api.clone(), Some(token.clone())).get(&["account"])?)?;
+        keep(cx, &api, credentials::Login { email: account.email, token })
+    }
+}
+
+/// Keeps a login that is known to be good, and tells git about it.
+pub(crate) fn keep(cx: &Context, api: &url::Url, login: credentials::Login) -> Result<()> {
+    let email = login.email.clone();
+    let mut credentials = Credentials::load()?;
+    credentials.add(api, login);
+    credentials.save()?;
+    if let Err(error) = git::use_our_credentials(api) {
+        cx.out.note(
+            &error
+                .hint("You are logged in, but `git push` will ask for a password: give it your token.")
+                .report(cx.out.paint),
+        );
+    }
+    cx.out.line(format!("Logged in to {} as {email}", credentials::key(api)))
+}
+
+/// Log out: forget the token, here and on the platform
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform logout
+  $ platform logout --api https://platform.example.com")]
+pub(crate) struct Logout {
+    /// Forget the token here, but leave it good on the platform
+    #[arg(long)]
+    local: bool,
+}
+
+impl Logout {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let api = cx.api()?;
+        let mut credentials = Credentials::load()?;
+        let Some(login) = credentials.remove(&api) else {
+            return Err(CliError::new(Kind::Login, format!("Nobody is logged in to {}", credentials::key(&api))));
+        };
+        credentials.save()?;
+        git::forget_our_credentials(&api);
+        if self.local {
+            return cx.out.line(format!("Logged out of {}", credentials::key(&api)));
+        }
+        // The platform may be down, or have forgotten the token already: logged out here all the same.
+        if let Err(error) = Client::new(api.clone(), Some(login.token)).delete(&["oauth", "authorizations", "~"]) {
+            cx.out.note(
+                &error.hint("You are logged out here; the platform may still know the token.").report(cx.out.paint),
+            );
+        }
+        cx.out.line(format!("Logged out of {}", credentials::key(&api)))
+    }
+}
+
+/// Show who is logged in
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform whoami
+  $ platform whoami --json")]
+pub(crate) struct Whoami {
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Whoami {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let account = cx.client()?.get(&["account"])?;
+        cx.show(&self.format, &account, |out| out.line(client::typed::<Account>(&account)?.email))
+    }
+}
+
+fn new_token(client: &Client) -> Result<String> {
+    let content = json!({ "description": "platform login", "scope": ["global"] });
+    let authorization: Authorization = client::typed(&client.post(&["oauth", "authorizations"], &content)?)?;
+    Ok(authorization.access_token.token)
+}
+
+fn ask(what: &str) -> Result<String> {
+    if !context::can_ask() {
+        return Err(CliError::usage(format!("{what} is missing and nobody can be asked for it"))
+            .hint("Use --token, with `-` to read the token from standard input."));
+    }
+    write!(io::stderr(), "{what}: ")?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(|error| CliError::failed("Cannot read the terminal").because(&error))?;
+    Ok(line.trim().to_owned())
+}
+
+/// Asks without showing what is typed; from a pipe, reads the first line.
+fn ask_secret(what: &str) -> Result<String> {
+    if !context::can_ask() {
+        return read_line_from_stdin();
+    }
+    write!(io::stderr(), "{what}: ")?;
+    let failed = |error: io::Error| CliError::failed("Cannot read the terminal").because(&error);
+    terminal::enable_raw_mode().map_err(failed)?;
+    let typed = read_keys();
+    let restored = terminal::disable_raw_mode();
+    writeln!(io::stderr())?;
+    restored.map_err(failed)?;
+    typed.map_err(failed)?.ok_or_else(|| CliError::failed("Nothing was changed: the login was interrupted"))
+}
+
+/// What is typed up to Enter; `None` for Ctrl-C and Ctrl-D.
+fn read_keys() -> io::Result<Option<String>> {
+    let mut typed = String::new();
+    loop {
+        let Event::Key(key) = event::read()? else { continue };
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            _ if key.kind == KeyEventKind::Release => {}
+            KeyCode::Enter => return Ok(Some(typed)),
+            KeyCode::Char('c' | 'd') if control => return Ok(None),
+            KeyCode::Char('u') if control => typed.clear(),
+            KeyCode::Backspace => drop(typed.pop()),
+            KeyCode::Char(letter) if !control => typed.push(letter),
+            _ => {}
+        }
+    }
+}
+
+fn read_line_from_stdin() -> Result<String> {
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| CliError::failed("Cannot read standard input").because(&error))?;
+    let line = text.lines().next().unwrap_or_default().trim().to_owned();
+    if line.is_empty() {
+        return Err(CliError::usage("Standard input was empty; a token or a password was expected there"));
+    }
+    Ok(line)
+}

@@ -1,0 +1,92 @@
+//! `domains` and its kin.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::client::{self, Domain};
+use crate::context::{AppArg, Context, Format};
+use crate::error::Result;
+
+/// List the domains of an app
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform domains
+  $ platform domains -a my-app --json")]
+pub(crate) struct List {
+    #[command(flatten)]
+    app: AppArg,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl List {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let domains = client.list(&["apps", &name, "domains"])?;
+        cx.show_list(&self.format, &domains, |out, domains: Vec<Domain>| {
+            let row = |domain: Domain| {
+                let kind = if domain.kind == "heroku" { "platform" } else { "custom" };
+                vec![domain.hostname, kind.to_owned(), domain.cname.unwrap_or_default()]
+            };
+            out.table(&["Domain", "Kind", "DNS target"], domains.into_iter().map(row).collect(), "No domains.")
+        })
+    }
+}
+
+/// Add domains to an app
+///
+/// The platform answers for the domain at once. Point the domain's DNS at this machine yourself.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform domains:add www.example.com -a my-app
+  $ platform domains:add '*.example.com'")]
+pub(crate) struct Add {
+    /// Host names; the first label may be `*`
+    #[arg(required = true, value_name = "HOSTNAME")]
+    hostnames: Vec<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Add {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        for hostname in &self.hostnames {
+            let content = json!({ "hostname": hostname, "sni_endpoint": null });
+            let made = cx
+                .out
+                .step(&format!("Adding {hostname} to {name}"), || client.post(&["apps", &name, "domains"], &content))?;
+            if let Some(cname) = client::typed::<Domain>(&made)?.cname {
+                cx.out.note(&format!("Point the DNS of {hostname} at {cname}."));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Remove domains from an app
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform domains:remove www.example.com -a my-app")]
+pub(crate) struct Remove {
+    /// Host names
+    #[arg(required = true, value_name = "HOSTNAME")]
+    hostnames: Vec<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Remove {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        for hostname in &self.hostnames {
+            cx.out.step(&format!("Removing {hostname} from {name}"), || {
+                client.delete(&["apps", &name, "domains", hostname])
+            })?;
+        }
+        Ok(())
+    }
+}

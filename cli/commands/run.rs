@@ -1,0 +1,147 @@
+//! `run`: a one-off dyno, with this terminal or without.
+
+use std::io::{self, IsTerminal};
+
+use clap::Args;
+use crossterm::terminal;
+use serde_json::{Map, Value, json};
+
+use crate::attach;
+use crate::client::{self, Dyno};
+use crate::context::{AppArg, Context};
+use crate::error::{CliError, Result};
+
+/// Run a command in a new dyno of an app
+///
+/// The command gets the app's current image and config vars. On a terminal it is interactive; with a pipe, standard input
+/// goes to it. This program ends with the exit status of the command. `-a APP` may also stand at the very end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform run bash
+  $ platform run node -e 'console.log(process.env.GREETING)'
+  $ platform run -a my-app -- rake db:migrate --trace
+  $ platform run 'ls | wc -l'
+  $ cat dump.sql | platform run 'psql $DATABASE_URL'
+  $ platform run --detached ./nightly-job")]
+pub(crate) struct Run {
+    /// The command and its arguments; a single argument may be a whole shell line
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// Start it, print its name and leave it running; its output goes to the log
+    #[arg(short, long)]
+    detached: bool,
+    /// Environment variable for this run alone
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// Size of the dyno
+    #[arg(short, long)]
+    size: Option<String>,
+    /// Treat input and output as plain data even on a terminal
+    #[arg(long)]
+    no_tty: bool,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Run {
+    /// Returns the exit status of the command.
+    pub(crate) fn run(mut self, cx: &Context) -> Result<u8> {
+        if let Some(app) = app_at_the_end(&self.command)
+            && self.app.name_if_missing(app)
+        {
+            self.command.truncate(self.command.len() - 2);
+        }
+        let tty = !self.no_tty && !self.detached && io::stdin().is_terminal() && io::stdout().is_terminal();
+        let command = shell_line(&self.command);
+        let mut content =
+            json!({ "command": command, "type": "run", "attach": !self.detached, "env": self.environment(tty)? });
+        if !tty {
+            content["force_no_tty"] = true.into();
+        }
+        if let Some(size) = self.size {
+            content["size"] = size.into();
+        }
+        let (client, name) = cx.app(&self.app)?;
+        let start = || -> Result<Dyno> { client::typed(&client.post(&["apps", &name, "dynos"], &content)?) };
+        if self.detached {
+            let dyno = start()?;
+            cx.out.line(&dyno.name)?;
+            cx.out
+                .note(&format!("It runs `{command}`. Its output: platform logs --tail --dyno {} -a {name}", dyno.name));
+            return Ok(0);
+        }
+        let dyno = if tty { cx.out.step(&format!("Starting `{command}` on {name}"), start)? } else { start()? };
+        let Some(address) = dyno.attach_url else {
+            return Err(CliError::failed(format!("The platform started {} but offers no connection to it", dyno.name))
+                .hint(format!("Its output: platform logs --tail --dyno {} -a {name}", dyno.name)));
+        };
+        attach::attach(&address, tty)
+    }
+
+    fn environment(&self, tty: bool) -> Result<Map<String, Value>> {
+        let mut env = Map::new();
+        if tty {
+            let (columns, lines) = terminal::size().unwrap_or((80, 24));
+            env.insert("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into()).into());
+            env.insert("COLUMNS".into(), columns.to_string().into());
+            env.insert("LINES".into(), lines.to_string().into());
+        }
+        for text in &self.env {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| CliError::usage(format!("`{text}` is not of the form KEY=VALUE")))?;
+            env.insert(key.to_owned(), value.into());
+        }
+        Ok(env)
+    }
+}
+
+/// `bash -a my-app`: everything after the command is the command's, but this is how Heroku's users have always typed it.
+fn app_at_the_end(words: &[String]) -> Option<&str> {
+    match words {
+        [_, .., flag, app] if (flag == "-a" || flag == "--app") && app.parse::<model::AppName>().is_ok() => Some(app),
+        _ => None,
+    }
+}
+
+/// One line for the shell in the dyno. A single argument is one already; several are words and stay words.
+fn shell_line(words: &[String]) -> String {
+    match words {
+        [line] => line.clone(),
+        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_may_be_named_at_the_end() {
+        let app = |line: &str| {
+            let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            app_at_the_end(&words).map(str::to_owned)
+        };
+        assert_eq!(app("bash -a my-app").as_deref(), Some("my-app"));
+        assert_eq!(app("ls -a /tmp"), None);
+        assert_eq!(app("-a my-app"), None);
+    }
+
+    #[test]
+    fn words_stay_words_and_a_line_stays_a_line() {
+        let line = |words: &[&str]| shell_line(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(line(&["ls | wc -l"]), "ls | wc -l");
+        assert_eq!(line(&["node", "-e", "it's $x"]), r"node -e 'it'\''s $x'");
+        assert_eq!(line(&["rake", "db:migrate", ""]), "rake db:migrate ''");
+    }
+}

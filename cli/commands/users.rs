@@ -1,0 +1,46 @@
+//! `users:create`: by root on the platform's own machine, so that the first user needs no user.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::client::{self, Client, NewUser};
+use crate::commands::auth;
+use crate::context::{Context, Format};
+use crate::credentials::Login;
+use crate::error::Result;
+
+/// Create a user, on the platform's own machine and as root
+///
+/// Prints a token for the new user, this once. Give it to them for `platform login --token`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ sudo platform users:create ada@example.com
+  $ sudo platform users:create ada@example.com --login
+  $ sudo platform users:create ci@example.com --json | jq -r .token")]
+pub(crate) struct Create {
+    /// The e-mail address of the new user
+    email: String,
+    /// Log in as the new user, here and now
+    #[arg(long)]
+    login: bool,
+    /// The platform's internal socket
+    #[arg(long, default_value = "/run/platform/control.sock", hide = true)]
+    socket: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Create {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let made = Client::local(&self.socket)?.post(&["users"], &json!({ "email": self.email }))?;
+        let user: NewUser = client::typed(&made)?;
+        cx.show(&self.format, &made, |out| out.pairs([("User", user.email.clone()), ("Token", user.token.clone())]))?;
+        if self.login {
+            auth::keep(cx, &cx.api()?, Login { email: user.email, token: user.token })?;
+        }
+        Ok(())
+    }
+}

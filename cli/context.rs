@@ -1,0 +1,173 @@
+//! What commands share: which platform, which app, who is asking.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use model::clock::{Clock, SystemClock, Timestamp};
+use serde_json::Value;
+use url::Url;
+
+use crate::client::{self, Client};
+use crate::credentials::{self, Credentials};
+use crate::error::{CliError, Kind, Result};
+use crate::git;
+use crate::output::Output;
+
+/// The platform that a machine has by itself.
+const DEFAULT_API: &str = "http://localhost:8080";
+
+/// Names the app that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct AppArg {
+    /// App to work on; without it, the one that the git remote names
+    #[arg(short, long, env = "PLATFORM_APP", hide_env = true)]
+    app: Option<String>,
+    /// Git remote that names the app
+    #[arg(short, long, default_value = git::REMOTE, hide_default_value = true)]
+    remote: String,
+}
+
+impl AppArg {
+    /// Names the app unless it is named already; true if it took the name.
+    pub(crate) fn name_if_missing(&mut self, app: &str) -> bool {
+        let missing = self.app.is_none();
+        if missing {
+            self.app = Some(app.to_owned());
+        }
+        missing
+    }
+}
+
+/// Lets programs read what a command prints.
+#[derive(Debug, Args)]
+pub(crate) struct Format {
+    /// Print the API's JSON instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What commands share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where to print.
+    pub(crate) out: Output,
+    /// The address named by `--api` or `PLATFORM_API`.
+    api: Option<String>,
+}
+
+impl Context {
+    /// A context for commands to the platform at `api`, or to the usual one.
+    pub(crate) fn new(api: Option<String>) -> Self {
+        Self { out: Output::detect(), api }
+    }
+
+    /// Which platform: the one named, else the one logged in to last, else the one on this machine.
+    pub(crate) fn api(&self) -> Result<Url> {
+        let named = match &self.api {
+            Some(api) => Some(api.clone()),
+            None => Credentials::load()?.api,
+        };
+        parse_api(named.as_deref().unwrap_or(DEFAULT_API))
+    }
+
+    /// A client that speaks for who is logged in.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let api = self.api()?;
+        let token = token(&api)?;
+        Ok(Client::new(api, Some(token)))
+    }
+
+    /// The client, and the app that a command is about.
+    pub(crate) fn app(&self, arg: &AppArg) -> Result<(Client, String)> {
+        let client = self.client()?;
+        if let Some(name) = &arg.app {
+            return Ok((client, name.clone()));
+        }
+        let Some(address) = git::remote_url(&arg.remote) else {
+            return Err(CliError::usage("Which app?").hint(format!(
+                "Name it with -a APP or PLATFORM_APP, or work in a git repository that has the remote `{}`:\n`platform git:remote -a APP` adds it.",
+                arg.remote
+            )));
+        };
+        match git::app_of(&address) {
+            Some((api, app)) if credentials::key(&api) == credentials::key(client.base()) => Ok((client, app)),
+            Some((api, app)) => Err(CliError::usage(format!(
+                "The git remote `{}` is for {}, but this command would go to {}",
+                arg.remote,
+                credentials::key(&api),
+                credentials::key(client.base())
+            ))
+            .hint(format!("Say which: --api {}, or -a {app} for the app of that name here.", credentials::key(&api)))),
+            None => Err(CliError::usage(format!("The git remote `{}` does not name an app: {address}", arg.remote))
+                .hint("Name the app with -a APP, or mend the remote with `platform git:remote -a APP`.")),
+        }
+    }
+
+    /// Prints JSON for programs, or lets `words` print for people.
+    pub(crate) fn show(&self, format: &Format, value: &Value, words: impl FnOnce(Output) -> Result<()>) -> Result<()> {
+        if format.json { self.out.json(value) } else { words(self.out) }
+    }
+
+    /// The same for a list of resources.
+    pub(crate) fn show_list<T: serde::de::DeserializeOwned>(
+        &self,
+        format: &Format,
+        value: &Value,
+        words: impl FnOnce(Output, Vec<T>) -> Result<()>,
+    ) -> Result<()> {
+        self.show(format, value, |out| words(out, client::typed(value)?))
+    }
+}
+
+/// The present moment.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// The token: `PLATFORM_TOKEN`, or that of the login.
+fn token(api: &Url) -> Result<String> {
+    if let Some(token) = token_from_environment() {
+        return Ok(token);
+    }
+    Credentials::load()?.login(api).map(|login| login.token.clone()).ok_or_else(|| {
+        CliError::new(Kind::Login, format!("Nobody is logged in to {}", credentials::key(api)))
+            .hint("Log in with `platform login`, or set PLATFORM_TOKEN. The first user is made on the\nplatform's machine: `sudo platform users:create you@example.com --login`.")
+    })
+}
+
+/// A token passed in by the environment, as in CI.
+pub(crate) fn token_from_environment() -> Option<String> {
+    std::env::var("PLATFORM_TOKEN").ok().filter(|token| !token.is_empty())
+}
+
+/// True if there is a person who can be asked something.
+pub(crate) fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+fn parse_api(text: &str) -> Result<Url> {
+    let wrong = |why: String| {
+        CliError::usage(format!("`{text}` is not the address of a platform"))
+            .because(&std::io::Error::other(why))
+            .hint("It looks like http://localhost:8080 or https://platform.example.com.")
+    };
+    let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(wrong("it must begin with http:// or https:// and a host name".to_owned()));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_an_example() {
+        for bad in ["localhost:8080", "ftp://example.com", "nonsense"] {
+            let report = parse_api(bad).unwrap_err().report(crate::output::Paint::plain());
+            assert!(report.contains("It looks like http://localhost:8080"), "{report}");
+        }
+        assert!(parse_api("http://localhost:8080").is_ok());
+    }
+}

@@ -1,0 +1,127 @@
+//! What a person at the terminal is told when a command fails: what happened, why, and what to do about it.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::io;
+
+use crate::output::{Color, Paint};
+
+/// What kind of failure, which decides the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The platform refused, or something on this machine failed: status 1.
+    Failed,
+    /// The command line makes no sense: status 2, as the argument parser's own errors.
+    Usage,
+    /// Nobody is logged in, or the token is no longer good: status 3.
+    Login,
+    /// The platform cannot be reached: status 4.
+    Unreachable,
+    /// The reader of our output went away (`platform logs | head`): status 141 and not a word, as other programs end by SIGPIPE.
+    OutputClosed,
+}
+
+impl Kind {
+    /// The exit status of the program.
+    pub(crate) fn exit_status(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Login => 3,
+            Self::Unreachable => 4,
+            Self::OutputClosed => 141,
+        }
+    }
+}
+
+/// A failure in words.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    /// Decides the exit status.
+    pub(crate) kind: Kind,
+    message: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+/// What every fallible step of a command returns.
+pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
+
+impl CliError {
+    /// `message` says what happened, as a sentence without a full stop.
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// A plain failure.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// A wrong command line.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Adds why: `source` and everything below it.
+    #[must_use]
+    pub(crate) fn because(mut self, source: &dyn Error) -> Self {
+        let mut next = Some(source);
+        while let Some(error) = next {
+            let text = error.to_string();
+            if !self.causes.iter().any(|earlier| earlier.contains(&text)) {
+                self.causes.push(text);
+            }
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The whole report, ready for stderr.
+    pub(crate) fn report(&self, paint: Paint) -> String {
+        // Writing to a String cannot fail.
+        let mut text = format!("{} {}\n", paint.bold(Color::Red, "Error:"), self.message);
+        for cause in &self.causes {
+            let _ = writeln!(text, "  {} {cause}", paint.color(Color::DarkGrey, "because:"));
+        }
+        if let Some(hint) = &self.hint {
+            let hint = hint.replace('\n', "\n           ");
+            let _ = writeln!(text, "  {} {hint}", paint.color(Color::Cyan, "what now:"));
+        }
+        text
+    }
+}
+
+/// Failing to write to stdout: silent when its reader went away.
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::new(Kind::OutputClosed, "The reader of the output went away");
+        }
+        Self::failed("Cannot write the output").because(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_why_and_what_to_do() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        let error =
+            CliError::new(Kind::Unreachable, "Cannot reach the platform").because(&refused).hint("Is it up?\nLook.");
+        assert_eq!(
+            error.report(Paint::plain()),
+            "Error: Cannot reach the platform\n  because: connection refused\n  what now: Is it up?\n           Look.\n"
+        );
+        assert_eq!(error.kind.exit_status(), 4);
+    }
+}

@@ -1,0 +1,179 @@
+//! What commands print: lines, tables, JSON and progress. Results go to stdout, everything else to stderr.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{Attribute, Cell, ContentArrangement, Table};
+use crossterm::style::Stylize;
+use model::Timestamp;
+use serde_json::Value;
+
+use crate::error::{CliError, Result};
+
+pub(crate) use crossterm::style::Color;
+
+/// Puts colours around text, or not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paint(bool);
+
+impl Paint {
+    /// Colours if `stream` is a terminal that shows them and nobody objects (`NO_COLOR`, `TERM=dumb`).
+    pub(crate) fn detect(stream: &impl IsTerminal) -> Self {
+        let objects = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self(stream.is_terminal() && !objects && !dumb)
+    }
+
+    /// Never colours.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self(false)
+    }
+
+    /// `text` in `color`.
+    pub(crate) fn color(self, color: Color, text: &str) -> String {
+        if self.0 { text.with(color).to_string() } else { text.to_owned() }
+    }
+
+    /// `text` in bold `color`.
+    pub(crate) fn bold(self, color: Color, text: &str) -> String {
+        if self.0 { text.with(color).bold().to_string() } else { text.to_owned() }
+    }
+}
+
+/// Where a command prints.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// Colours of stdout.
+    pub(crate) paint: Paint,
+    progress: Paint,
+}
+
+impl Output {
+    /// Looks at what stdout and stderr are.
+    pub(crate) fn detect() -> Self {
+        Self { paint: Paint::detect(&io::stdout()), progress: Paint::detect(&io::stderr()) }
+    }
+
+    /// One line of result.
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn line(self, text: impl AsRef<str>) -> Result<()> {
+        writeln!(io::stdout(), "{}", text.as_ref()).map_err(CliError::from)
+    }
+
+    /// A heading over a part of the result: `=== my-app`.
+    pub(crate) fn heading(self, text: &str) -> Result<()> {
+        self.line(format!("{} {}", self.paint.color(Color::DarkGrey, "==="), self.paint.bold(Color::White, text)))
+    }
+
+    /// The API's own JSON, for programs.
+    pub(crate) fn json(self, value: &Value) -> Result<()> {
+        self.line(format!("{value:#}"))
+    }
+
+    /// Rows under a header, for people. `empty` is said, on stderr, when there are none.
+    pub(crate) fn table(self, header: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Result<()> {
+        if rows.is_empty() {
+            self.note(empty);
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if self.paint.0 {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(header.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
+        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|text| printable(&text)).collect::<Vec<_>>()));
+        if let Some(first) = table.column_mut(0) {
+            first.set_padding((0, 1));
+        }
+        for line in table.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// `name: value` lines with the values under each other.
+    pub(crate) fn pairs<'a>(self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<()> {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        let width = pairs.iter().map(|(name, _)| name.len() + 2).max().unwrap_or(0);
+        for (name, value) in pairs {
+            let gap = " ".repeat(width - name.len() - 1);
+            self.line(format!("{}{gap}{value}", self.paint.color(Color::Green, &format!("{name}:"))))?;
+        }
+        Ok(())
+    }
+
+    /// Something that is good to know and not the result.
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn note(self, text: &str) {
+        // Nobody can be told that stderr is closed.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// Does `work` between `Restarting web on my-app...` and ` done`.
+    pub(crate) fn step<T>(self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _ = write!(io::stderr(), "{what}... ");
+        let result = work();
+        let end = match &result {
+            Ok(_) => self.progress.color(Color::Green, "done"),
+            Err(_) => self.progress.color(Color::Red, "failed"),
+        };
+        let _ = writeln!(io::stderr(), "{end}");
+        result
+    }
+}
+
+/// Text from elsewhere, safe to show in a table: no control characters that could drive the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\u{1b}' { ' ' } else { c }).collect()
+}
+
+/// A time of the API (`2026-11-21T02:39:46Z`) as people say it: `2026-11-21 02:39:46 UTC (5 min ago)`.
+pub(crate) fn when(time: &str, now: Timestamp) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(moment) => format!("{} ({})", moment.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, now)),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// How long ago a time of the API was: `just now`, `5 min ago`, `3 days ago`.
+pub(crate) fn ago(time: &str, now: Timestamp) -> String {
+    let Ok(moment) = time.parse::<jiff::Timestamp>() else { return time.to_owned() };
+    span(now.since(Timestamp::from_millis(moment.as_millisecond())))
+}
+
+fn span(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    let (number, unit) = match seconds {
+        0..10 => return "just now".to_owned(),
+        10..60 => (seconds, "s"),
+        60..3_600 => (seconds / 60, "min"),
+        3_600..86_400 => (seconds / 3_600, "h"),
+        86_400..172_800 => (1, "day"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{number} {unit} ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let now = Timestamp::from_millis(1_795_228_786_000);
+        assert_eq!(ago("2026-11-21T02:39:46Z", now), "just now");
+        assert_eq!(ago("2026-11-21T02:35:00Z", now), "4 min ago");
+        assert_eq!(ago("2026-11-20T02:00:00Z", now), "1 day ago");
+        assert_eq!(when("2026-11-21T00:39:46Z", now), "2026-11-21 00:39:46 UTC (2 h ago)");
+        assert_eq!(ago("never", now), "never");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\u{7}b\rc"), "a b c");
+    }
+}
