@@ -1,6 +1,22 @@
-.PHONY: test
+.PHONY: help demo down test bench build install
 
-test:
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo test --workspace
+help: ## List what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: ## From a bare machine to a pushed app that answers on its URL
+	@scripts/demo.sh
+
+down: ## Stop what the demo started; its state is kept
+	@scripts/down.sh
+
+test: ## Formatting, lints and every test
+	@scripts/test.sh
+
+bench: ## Measure: push to live, requests a second, memory
+	@scripts/bench.sh
+
+build: ## Build the release binary
+	cargo build --release --bin platform
+
+install: build ## Put the program into PREFIX/bin (default /usr/local)
+	install -D -m 755 $${CARGO_TARGET_DIR:-target}/release/platform $${PREFIX:-/usr/local}/bin/platform

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs what is missing to build and run the platform (`deps.sh run`) or to test it too (`deps.sh test`).
+# For Debian 12 and 13 and Ubuntu 24.04. What is there already is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+purpose=${1:-run}
+missing=()
+# want PACKAGE TEST...: the package, unless the test says that it is not needed
+want() {
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+have() { command -v "$1"; }
+
+want containerd have containerd
+want runc have runc
+want containernetworking-plugins test -x /usr/lib/cni/ptp -o -x /opt/cni/bin/ptp
+want mmdebstrap have mmdebstrap
+want debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+want gpg have gpg
+want git have git
+want nftables have nft
+want iproute2 have ip
+want curl have curl
+want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+want gcc have cc
+want libc6-dev test -e /usr/include/stdio.h
+want protobuf-compiler have protoc
+# The well-known types that containerd's API is written with.
+want libprotobuf-dev test -e /usr/include/google/protobuf/any.proto
+if [ "$purpose" = test ]; then
+  want busybox-static test -x /bin/busybox -o -x /usr/bin/busybox
+  want wrk have wrk
+  want postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
+  want procps have ps
+fi
+
+# The package starts a system-wide containerd. We start a private one: leave the machine as it was.
+quiet_containerd() {
+  [ -d /run/systemd/system ] && systemctl disable --now containerd.service || true
+}
+
+if [ ${#missing[@]} -gt 0 ]; then
+  need_root "make ${MAKE_TARGET:-demo}"
+  command -v apt-get >/dev/null || die "These are missing: ${missing[*]}" "Install them; this script knows only Debian and Ubuntu."
+  export DEBIAN_FRONTEND=noninteractive
+  step "Refreshing the package lists" apt-get update
+  step "Installing ${missing[*]}" apt-get install -y --no-install-recommends "${missing[@]}"
+  case " ${missing[*]} " in *" containerd "*) quiet_containerd >/dev/null 2>&1 ;; esac
+fi
+
+install_rust() {
+  if apt-get install -y --no-install-recommends rustup; then
+    rustup default stable
+  else
+    curl --proto '=https' --tlsv1.2 -fsSL https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt
+  fi
+}
+
+if ! command -v cargo >/dev/null; then
+  need_root "make ${MAKE_TARGET:-demo}"
+  step "Installing a Rust toolchain" install_rust
+fi

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Formatting, lints and every test. What CI runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+need_root "make test"
+
+MAKE_TARGET=test scripts/deps.sh test
+title "Formatting"
+cargo fmt --all --check
+title "Lints"
+cargo clippy --workspace --all-targets -- -D warnings
+title "Tests"
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --workspace
+else
+  cargo test --workspace
+fi
