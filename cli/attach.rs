@@ -3,7 +3,7 @@
 //! Binary frames are the bytes of the dyno's input and output. Text frames are JSON: from here
 //! `{"resize":{"rows":R,"columns":C}}` and `{"eof":true}`, from there `{"exit":STATUS}` at the end.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
@@ -190,10 +190,6 @@ fn resize_events() -> Result<SignalFd> {
 }
 
 fn lost(error: &dyn std::error::Error) -> CliError {
-    // In raw mode a line must be ended by hand, or the report begins in the middle of it.
-    if io::stdout().is_terminal() {
-        let _ = io::stdout().write_all(b"\r");
-    }
     CliError::new(Kind::Unreachable, "The connection to the dyno was lost before it ended")
         .because(error)
         .hint("See whether it still runs with `platform ps`, and what it said with `platform logs`.")

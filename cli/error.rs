@@ -87,13 +87,13 @@ impl CliError {
     /// The whole report, ready for stderr.
     pub(crate) fn report(&self, paint: Paint) -> String {
         // Writing to a String cannot fail.
-        let mut text = format!("{} {}\n", paint.bold(Color::Red, "Error:"), self.message);
+        let mut text = format!("{} {}\n", paint.color(Color::DarkRed, "Error:"), self.message);
         for cause in &self.causes {
             let _ = writeln!(text, "  {} {cause}", paint.color(Color::DarkGrey, "because:"));
         }
         if let Some(hint) = &self.hint {
             let hint = hint.replace('\n', "\n           ");
-            let _ = writeln!(text, "  {} {hint}", paint.color(Color::Cyan, "what now:"));
+            let _ = writeln!(text, "  {} {hint}", paint.color(Color::DarkCyan, "what now:"));
         }
         text
     }

@@ -35,9 +35,9 @@ impl Paint {
         if self.0 { text.with(color).to_string() } else { text.to_owned() }
     }
 
-    /// `text` in bold `color`.
-    pub(crate) fn bold(self, color: Color, text: &str) -> String {
-        if self.0 { text.with(color).bold().to_string() } else { text.to_owned() }
+    /// `text` in bold.
+    pub(crate) fn strong(self, text: &str) -> String {
+        if self.0 { text.bold().to_string() } else { text.to_owned() }
     }
 }
 
@@ -63,7 +63,7 @@ impl Output {
 
     /// A heading over a part of the result: `=== my-app`.
     pub(crate) fn heading(self, text: &str) -> Result<()> {
-        self.line(format!("{} {}", self.paint.color(Color::DarkGrey, "==="), self.paint.bold(Color::White, text)))
+        self.line(format!("{} {}", self.paint.color(Color::DarkGrey, "==="), self.paint.strong(text)))
     }
 
     /// The API's own JSON, for programs.
@@ -72,20 +72,23 @@ impl Output {
     }
 
     /// Rows under a header, for people. `empty` is said, on stderr, when there are none.
-    pub(crate) fn table(self, header: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Result<()> {
+    pub(crate) fn table(self, header: &[&str], rows: Vec<Vec<Field>>, empty: &str) -> Result<()> {
         if rows.is_empty() {
             self.note(empty);
             return Ok(());
         }
         let mut table = Table::new();
-        table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        table.load_preset(comfy_table::presets::NOTHING);
+        if let Some(width) = terminal_width() {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
         if self.paint.0 {
             table.enforce_styling();
         } else {
             table.force_no_tty();
         }
         table.set_header(header.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
-        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|text| printable(&text)).collect::<Vec<_>>()));
+        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(Cell::from).collect::<Vec<_>>()));
         if let Some(first) = table.column_mut(0) {
             first.set_padding((0, 1));
         }
@@ -96,12 +99,13 @@ impl Output {
     }
 
     /// `name: value` lines with the values under each other.
-    pub(crate) fn pairs<'a>(self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<()> {
+    pub(crate) fn pairs<N: AsRef<str>>(self, pairs: impl IntoIterator<Item = (N, Field)>) -> Result<()> {
         let pairs: Vec<_> = pairs.into_iter().collect();
-        let width = pairs.iter().map(|(name, _)| name.len() + 2).max().unwrap_or(0);
+        let width = pairs.iter().map(|(name, _)| name.as_ref().len() + 2).max().unwrap_or(0);
         for (name, value) in pairs {
+            let name = name.as_ref();
             let gap = " ".repeat(width - name.len() - 1);
-            self.line(format!("{}{gap}{value}", self.paint.color(Color::Green, &format!("{name}:"))))?;
+            self.line(format!("{}{gap}{}", self.paint.color(Color::DarkGreen, &format!("{name}:")), value.text))?;
         }
         Ok(())
     }
@@ -118,17 +122,67 @@ impl Output {
         let _ = write!(io::stderr(), "{what}... ");
         let result = work();
         let end = match &result {
-            Ok(_) => self.progress.color(Color::Green, "done"),
-            Err(_) => self.progress.color(Color::Red, "failed"),
+            Ok(_) => self.progress.color(Color::DarkGreen, "done"),
+            Err(_) => self.progress.color(Color::DarkRed, "failed"),
         };
         let _ = writeln!(io::stderr(), "{end}");
         result
     }
 }
 
-/// Text from elsewhere, safe to show in a table: no control characters that could drive the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\u{1b}' { ' ' } else { c }).collect()
+/// Columns of the terminal that shows the output. Files and pipes get whole lines, and so do terminals too narrow for a table.
+fn terminal_width() -> Option<u16> {
+    let (columns, _) = io::stdout().is_terminal().then(crossterm::terminal::size)?.ok()?;
+    (columns >= 60).then_some(columns)
+}
+
+/// One piece of a table: text, and what it means for the reader's mood.
+#[derive(Debug, Clone)]
+pub(crate) struct Field {
+    text: String,
+    mood: Mood,
+}
+
+/// What a state means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Nothing special.
+    Plain,
+    /// As it should be.
+    Good,
+    /// On its way.
+    Busy,
+    /// Somebody should look.
+    Bad,
+}
+
+impl Field {
+    /// With this meaning.
+    #[must_use]
+    pub(crate) fn mood(mut self, mood: Mood) -> Self {
+        self.mood = mood;
+        self
+    }
+}
+
+/// Text may come from anywhere, so what could drive the terminal is taken out.
+impl<T: AsRef<str>> From<T> for Field {
+    fn from(text: T) -> Self {
+        let harmless = |c: char| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c };
+        Self { text: text.as_ref().chars().map(harmless).collect(), mood: Mood::Plain }
+    }
+}
+
+impl From<Field> for Cell {
+    fn from(field: Field) -> Self {
+        let cell = Cell::new(field.text);
+        match field.mood {
+            Mood::Plain => cell,
+            Mood::Good => cell.fg(comfy_table::Color::DarkGreen),
+            Mood::Busy => cell.fg(comfy_table::Color::DarkYellow),
+            Mood::Bad => cell.fg(comfy_table::Color::DarkRed),
+        }
+    }
 }
 
 /// A time of the API (`2026-11-21T02:39:46Z`) as people say it: `2026-11-21 02:39:46 UTC (5 min ago)`.
@@ -174,6 +228,6 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_cannot_drive_the_terminal() {
-        assert_eq!(printable("a\u{7}b\rc"), "a b c");
+        assert_eq!(Field::from("a\u{7}b\r\u{1b}[31mc\n").text, "a b  [31mc\n");
     }
 }

@@ -30,7 +30,7 @@ impl List {
             let row = |app: App| {
                 let released =
                     app.released_at.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));
-                vec![app.name, app.web_url.unwrap_or_default(), released]
+                vec![app.name.into(), app.web_url.unwrap_or_default().into(), released.into()]
             };
             out.table(
                 &["Name", "Address", "Released"],
@@ -72,9 +72,9 @@ impl Create {
         let app: App = client::typed(&made)?;
         cx.show(&self.format, &made, |out| {
             out.pairs([
-                ("App", app.name.clone()),
-                ("Address", app.web_url.clone().unwrap_or_default()),
-                ("Git", app.git_url.clone()),
+                ("App", app.name.as_str().into()),
+                ("Address", app.web_url.as_deref().unwrap_or_default().into()),
+                ("Git", app.git_url.as_str().into()),
             ])
         })?;
         if self.no_remote || !git::in_repository() {
@@ -117,13 +117,13 @@ impl Info {
             let released =
                 app.released_at.map_or_else(|| "never".to_owned(), |time| output::when(&time, context::now()));
             out.pairs([
-                ("Address", app.web_url.unwrap_or_default()),
-                ("Git", app.git_url),
-                ("Owner", app.owner.email),
-                ("Stack", app.stack.name),
-                ("Maintenance", if app.maintenance { "on" } else { "off" }.to_owned()),
-                ("Created", output::when(&app.created_at, context::now())),
-                ("Released", released),
+                ("Address", app.web_url.unwrap_or_default().into()),
+                ("Git", app.git_url.into()),
+                ("Owner", app.owner.email.into()),
+                ("Stack", app.stack.name.into()),
+                ("Maintenance", if app.maintenance { "on" } else { "off" }.into()),
+                ("Created", output::when(&app.created_at, context::now()).into()),
+                ("Released", released.into()),
             ])
         })
     }

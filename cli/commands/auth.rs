@@ -122,7 +122,11 @@ impl Whoami {
 
 fn new_token(client: &Client) -> Result<String> {
     let content = json!({ "description": "platform login", "scope": ["global"] });
-    let authorization: Authorization = client::typed(&client.post(&["oauth", "authorizations"], &content)?)?;
+    let made = client.post(&["oauth", "authorizations"], &content).map_err(|error| match error.kind {
+        Kind::Login => error.hint("Check the e-mail address and the password. Nobody was logged in or out."),
+        _ => error,
+    })?;
+    let authorization: Authorization = client::typed(&made)?;
     Ok(authorization.access_token.token)
 }
 

@@ -38,7 +38,7 @@ impl List {
                 return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", quoted(value))));
             }
             out.heading(&format!("{name} config vars"))?;
-            out.pairs(vars.iter().map(|(key, value)| (key.as_str(), value.clone())))
+            out.pairs(vars.iter().map(|(key, value)| (key, value.into())))
         })
     }
 }

@@ -27,7 +27,7 @@ impl List {
         cx.show_list(&self.format, &domains, |out, domains: Vec<Domain>| {
             let row = |domain: Domain| {
                 let kind = if domain.kind == "heroku" { "platform" } else { "custom" };
-                vec![domain.hostname, kind.to_owned(), domain.cname.unwrap_or_default()]
+                vec![domain.hostname.into(), kind.into(), domain.cname.unwrap_or_default().into()]
             };
             out.table(&["Domain", "Kind", "DNS target"], domains.into_iter().map(row).collect(), "No domains.")
         })

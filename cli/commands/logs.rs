@@ -1,14 +1,21 @@
 //! `logs`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::client::{self, LogSession};
+use crate::client::{self, Client, LogSession};
 use crate::context::{AppArg, Context};
-use crate::error::{CliError, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::output::{Color, Paint};
+
+/// Most lines that the API gives at once.
+const MAX_LINES: u32 = 1500;
+/// Pause before asking a platform again that did not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Show the log of an app: its own output, the router's lines and the platform's
 #[derive(Debug, Args)]
@@ -23,7 +30,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     tail: bool,
     /// How many lines to begin with
-    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=1500))]
+    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LINES)))]
     num: u32,
     /// Only lines of this dyno, such as web.1, or of this process type
     #[arg(short, long)]
@@ -45,25 +52,50 @@ impl Logs {
         if let Some(source) = self.source {
             content["source"] = source.into();
         }
-        let session: LogSession = client::typed(&client.post(&["apps", &name, "log-sessions"], &content)?)?;
-        for line in client::lines(client.open(&session.logplex_url)?) {
-            let line = line.map_err(|error| broke_off(&error))?;
-            cx.out.line(colored(cx.out.paint, &line))?;
+        let path = ["apps", name.as_str(), "log-sessions"];
+        let mut last = show(cx, &client, &client.post(&path, &content)?, "")?;
+        if !self.tail {
+            return Ok(());
         }
-        if self.tail {
-            return Err(broke_off(&std::io::Error::other("the platform closed it")));
+        loop {
+            cx.out.note("The log stream broke off; connecting again.");
+            // Far enough back to miss nothing; what was shown already is left out.
+            content["lines"] = MAX_LINES.into();
+            last = show(cx, &client, &again(&client, &path, &content)?, &last)?;
         }
-        Ok(())
     }
 }
 
-fn broke_off(error: &std::io::Error) -> CliError {
-    CliError::new(Kind::Unreachable, "The log stream broke off").because(error).hint("Run the command again to go on.")
+/// Shows the lines of a session that are later than `seen`, until it ends; returns the time of the last one.
+fn show(cx: &Context, client: &Client, session: &Value, seen: &str) -> Result<String> {
+    let session: LogSession = client::typed(session)?;
+    let mut last = seen.to_owned();
+    // A stream that breaks in the middle has ended: the caller knows whether it should have.
+    for line in client::lines(client.open(&session.logplex_url)?).map_while(std::io::Result::ok) {
+        let time = line.split(' ').next().unwrap_or_default();
+        if time > seen {
+            last.replace_range(.., time);
+            cx.out.line(colored(cx.out.paint, &line))?;
+        }
+    }
+    Ok(last)
+}
+
+/// A new session, as soon as the platform answers again.
+fn again(client: &Client, path: &[&str], content: &Value) -> Result<Value> {
+    loop {
+        thread::sleep(RETRY);
+        match client.post(path, content) {
+            Err(error) if error.kind == Kind::Unreachable => {}
+            result => return result,
+        }
+    }
 }
 
 /// Gives each source its own colour: `2026-11-21T02:39:46.255000+00:00 app[web.1]: text`.
 fn colored(paint: Paint, line: &str) -> String {
-    const COLORS: [Color; 6] = [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::DarkCyan];
+    const COLORS: [Color; 6] =
+        [Color::DarkCyan, Color::DarkYellow, Color::DarkGreen, Color::DarkMagenta, Color::DarkBlue, Color::DarkRed];
     let Some((head, text)) = line.split_once("]: ") else { return line.to_owned() };
     let Some((_, source)) = head.split_once(' ') else { return line.to_owned() };
     let mut hasher = DefaultHasher::new();

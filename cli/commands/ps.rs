@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::client::{Dyno, Formation};
 use crate::context::{self, AppArg, Context, Format};
 use crate::error::{CliError, Result};
-use crate::output::{self, Color, Output};
+use crate::output::{self, Field, Mood};
 
 /// List the dynos of an app
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ impl List {
             dynos.sort_by_key(|dyno| natural(&dyno.name));
             let row = |dyno: Dyno| {
                 let since = output::ago(&dyno.updated_at, context::now());
-                vec![dyno.name, state(out, &dyno.state), since, dyno.size, dyno.command]
+                vec![dyno.name.into(), state(&dyno.state), since.into(), dyno.size.into(), dyno.command.into()]
             };
             out.table(
                 &["Dyno", "State", "Since", "Size", "Command"],
@@ -71,7 +71,9 @@ impl Scale {
             cx.out.step(&what, || client.patch(&path, &json!({ "updates": updates })))?
         };
         cx.show_list(&self.format, &formation, |out, formation: Vec<Formation>| {
-            let row = |part: Formation| vec![part.process_type, part.quantity.to_string(), part.size, part.command];
+            let row = |part: Formation| {
+                vec![part.process_type.into(), part.quantity.to_string().into(), part.size.into(), part.command.into()]
+            };
             out.table(
                 &["Type", "Quantity", "Size", "Command"],
                 formation.into_iter().map(row).collect(),
@@ -138,13 +140,12 @@ fn natural(name: &str) -> (String, u32) {
     (process_type.to_owned(), number.parse().unwrap_or(0))
 }
 
-fn state(out: Output, state: &str) -> String {
-    let color = match state {
-        "up" => Color::Green,
-        "crashed" => Color::Red,
-        _ => Color::Yellow,
-    };
-    out.paint.color(color, state)
+fn state(state: &str) -> Field {
+    Field::from(state).mood(match state {
+        "up" => Mood::Good,
+        "crashed" => Mood::Bad,
+        _ => Mood::Busy,
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::client::{self, Build, Client, Release};
 use crate::context::{self, AppArg, Context, Format};
 use crate::error::{CliError, Result};
-use crate::output::{self, Color, Output};
+use crate::output::{self, Field, Mood};
 
 /// How often a release that is under way is looked at.
 const POLL: Duration = Duration::from_millis(300);
@@ -41,8 +41,14 @@ impl List {
         cx.show_list(&self.format, &releases, |out, releases: Vec<Release>| {
             let row = |release: Release| {
                 let created = output::ago(&release.created_at, context::now());
-                let state = state(out, &release);
-                vec![format!("v{}", release.version), state, release.description, release.user.email, created]
+                let state = state(&release);
+                vec![
+                    format!("v{}", release.version).into(),
+                    state,
+                    release.description.into(),
+                    release.user.email.into(),
+                    created.into(),
+                ]
             };
             out.table(
                 &["Release", "State", "What", "Who", "When"],
@@ -86,14 +92,14 @@ impl Info {
                 client::typed(&client.get(&["apps", &name, "releases", &version, "config-vars"])?)?;
             out.heading(&format!("{name} v{}", release.version))?;
             out.pairs([
-                ("State", state(out, &release)),
-                ("What", release.description),
-                ("Who", release.user.email),
-                ("When", output::when(&release.created_at, context::now())),
+                ("State", state(&release)),
+                ("What", release.description.into()),
+                ("Who", release.user.email.into()),
+                ("When", output::when(&release.created_at, context::now()).into()),
             ])?;
             out.line("")?;
             out.heading("config vars")?;
-            out.pairs(vars.iter().map(|(key, value)| (key.as_str(), value.clone())))
+            out.pairs(vars.iter().map(|(key, value)| (key, value.into())))
         })
     }
 }
@@ -151,9 +157,9 @@ impl Builds {
         cx.show_list(&self.format, &builds, |out, mut builds: Vec<Build>| {
             builds.sort_by(|a, b| b.created_at.cmp(&a.created_at));
             let row = |build: Build| {
-                let commit = build.source_blob.version.unwrap_or_default().chars().take(8).collect();
+                let commit: String = build.source_blob.version.unwrap_or_default().chars().take(8).collect();
                 let created = output::ago(&build.created_at, context::now());
-                vec![build.id, status(out, &build.status), commit, build.user.email, created]
+                vec![build.id.into(), status(&build.status), commit.into(), build.user.email.into(), created.into()]
             };
             out.table(
                 &["Build", "State", "Commit", "Who", "When"],
@@ -202,15 +208,15 @@ fn version_of(text: &str) -> Result<u32> {
     })
 }
 
-fn state(out: Output, release: &Release) -> String {
-    if release.current { out.paint.bold(Color::Green, "current") } else { status(out, &release.status) }
+fn state(release: &Release) -> Field {
+    if release.current { Field::from("current").mood(Mood::Good) } else { status(&release.status) }
 }
 
-fn status(out: Output, status: &str) -> String {
+fn status(status: &str) -> Field {
     match status {
-        "failed" => out.paint.color(Color::Red, status),
-        "pending" => out.paint.color(Color::Yellow, status),
-        _ => status.to_owned(),
+        "failed" => Field::from(status).mood(Mood::Bad),
+        "pending" => Field::from(status).mood(Mood::Busy),
+        _ => Field::from(status),
     }
 }
 

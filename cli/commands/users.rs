@@ -37,7 +37,9 @@ impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let made = Client::local(&self.socket)?.post(&["users"], &json!({ "email": self.email }))?;
         let user: NewUser = client::typed(&made)?;
-        cx.show(&self.format, &made, |out| out.pairs([("User", user.email.clone()), ("Token", user.token.clone())]))?;
+        cx.show(&self.format, &made, |out| {
+            out.pairs([("User", user.email.as_str().into()), ("Token", user.token.as_str().into())])
+        })?;
         if self.login {
             auth::keep(cx, &cx.api()?, Login { email: user.email, token: user.token })?;
         }
