@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod packages;
 pub mod stack;
 
+mod apt;
 mod errors;
 
 pub use errors::BuildError;
