@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use model::{ConfigVarName, LogSource};
+use model::ConfigVarName;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{App, Change, NewRelease, Release, User};
@@ -83,8 +83,7 @@ impl Controller {
             NewRelease { app: app.id, user: user.id, description: &description, change: Change::Config(&patch), now };
         let release = self.store.create_release(new).await?;
         if let Some(release) = &release {
-            let line = format!("{description} by user {}: release v{}", user.email, release.version);
-            self.logs.write(app.id, now, &LogSource::app("api"), &line);
+            self.note(app, user, &format!("{description}: release v{}", release.version));
             self.changed.notify_one();
         }
         Ok(release)

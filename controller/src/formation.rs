@@ -2,10 +2,106 @@
 
 use std::sync::LazyLock;
 
-use model::DynoSize;
+use model::{DynoSize, ProcessType};
+
+use crate::store::{App, FormationRow, Quantity, Scale, StoreError, User};
+use crate::{Controller, Error};
 
 /// Size of a process type that nobody gave another.
 pub const DEFAULT_SIZE: &str = "Standard-1X";
+/// Most instances of one process type.
+pub const MAX_QUANTITY: u32 = 100;
+
+/// Runs once for each release, before it serves; never as part of the formation.
+const RELEASE_PHASE: &str = "release";
+
+/// One process type as the user sees it.
+#[derive(Debug, Clone)]
+pub struct ProcessFormation {
+    /// How many, of which size.
+    pub row: FormationRow,
+    /// The command, as people read it.
+    pub command: String,
+}
+
+/// A wish to change one process type, as a user words it; `None` leaves it.
+#[derive(Debug, Clone)]
+pub struct ScaleRequest {
+    /// `web`, `worker`, …
+    pub process_type: String,
+    /// `2`, `+1` or `-1`.
+    pub quantity: Option<String>,
+    /// Name of a dyno size, in any case.
+    pub size: Option<String>,
+}
+
+impl Controller {
+    /// The process types of the newest release that did not fail, by name.
+    pub async fn formation(&self, app: &App) -> Result<Vec<ProcessFormation>, Error> {
+        let Some(image) = self.store.newest_image(app.id).await? else { return Ok(Vec::new()) };
+        let rows = self.store.formation(app.id).await?.into_iter();
+        let known = |row: FormationRow| {
+            let process = image.processes.iter().find(|process| process.process_type == row.process_type)?;
+            Some(ProcessFormation { row, command: process.display() })
+        };
+        Ok(rows.filter_map(known).collect())
+    }
+
+    /// Applies all wishes or none, and returns the process types that were named.
+    pub async fn scale(
+        &self,
+        app: &App,
+        user: &User,
+        requests: &[ScaleRequest],
+    ) -> Result<Vec<ProcessFormation>, Error> {
+        let known = self.formation(app).await?;
+        let changes = requests.iter().map(|request| check(request, &known)).collect::<Result<Vec<Scale>, Error>>()?;
+        self.store.scale(app.id, &changes, MAX_QUANTITY, self.clock.now()).await.map_err(|error| match error {
+            StoreError::Quantity { process_type, quantity } => Error::Invalid(format!(
+                "quantity of {process_type} would be {quantity}; possible are 0 to {MAX_QUANTITY}"
+            )),
+            other => other.into(),
+        })?;
+        let is_named = |formation: &ProcessFormation| {
+            changes.iter().any(|change| change.process_type == formation.row.process_type)
+        };
+        let named: Vec<_> = self.formation(app).await?.into_iter().filter(is_named).collect();
+        let words: Vec<_> =
+            named.iter().map(|f| format!("{}@{}:{}", f.row.process_type, f.row.quantity, f.row.size)).collect();
+        self.note(app, user, &format!("Scaled to {}", words.join(" ")));
+        self.changed.notify_one();
+        Ok(named)
+    }
+}
+
+fn check(request: &ScaleRequest, known: &[ProcessFormation]) -> Result<Scale, Error> {
+    let name = &request.process_type;
+    let is_known = |process_type: &ProcessType| known.iter().any(|f| f.row.process_type == *process_type);
+    let process_type = name.parse().ok().filter(is_known);
+    let process_type = process_type.ok_or(Error::NotFound("process type"))?;
+    let quantity = request.quantity.as_deref().map(parse_quantity).transpose()?;
+    if name == RELEASE_PHASE && quantity.is_some_and(|quantity| quantity != Quantity::Exactly(0)) {
+        return Err(Error::Invalid("The release process runs once for each release and cannot be scaled".to_owned()));
+    }
+    let size = match request.size.as_deref() {
+        Some(size) => Some(dyno_size(size).ok_or_else(|| unknown_size(size))?.name.clone()),
+        None => None,
+    };
+    Ok(Scale { process_type, quantity, size })
+}
+
+fn parse_quantity(text: &str) -> Result<Quantity, Error> {
+    let parsed = match text.trim() {
+        relative if relative.starts_with(['+', '-']) => relative.parse().ok().map(Quantity::By),
+        absolute => absolute.parse().ok().map(Quantity::Exactly),
+    };
+    parsed.ok_or_else(|| Error::Invalid(format!("quantity {text:?} is not a number like 2, +1 or -1")))
+}
+
+fn unknown_size(size: &str) -> Error {
+    let names: Vec<_> = dyno_sizes().iter().map(|size| size.name.as_str()).collect();
+    Error::Invalid(format!("size {size:?} does not exist; available are {}", names.join(", ")))
+}
 
 /// The sizes that there are, from small to large. The 1X sizes share a core's time with others; larger ones get more of it.
 pub fn dyno_sizes() -> &'static [DynoSize] {

@@ -5,9 +5,13 @@
 //! A verb that changes what should run commits it first and then wakes the rollout through [`Controller::changed`].
 
 pub mod accounts;
+pub mod api;
+pub mod apps;
 pub mod config_vars;
+pub mod domains;
 mod errors;
 pub mod formation;
+pub mod releases;
 mod settings;
 pub mod store;
 #[cfg(test)]

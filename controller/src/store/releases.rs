@@ -312,6 +312,13 @@ impl Store {
         Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
+    /// Whether any release of an app has an image.
+    pub async fn was_deployed(&self, app: AppId) -> Result<bool, StoreError> {
+        let sql = "SELECT count(*) FROM releases WHERE app_id = $1 AND image IS NOT NULL";
+        let count: i64 = sqlx::query_scalar(sql).bind(app.to_string()).fetch_one(&self.pool).await?;
+        Ok(count > 0)
+    }
+
     pub(super) fn seal_config(&self, release: ReleaseId, config: &ConfigVars) -> Result<String, StoreError> {
         Ok(self.secrets.seal(&config_row(release), &serde_json::to_vec(config)?)?)
     }

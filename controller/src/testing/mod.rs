@@ -1,5 +1,7 @@
 //! A controller for tests: its own SQLite database and folder, the fake engine, a clock that stands still.
 
+pub(crate) mod http;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -25,8 +27,6 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// A controller and what a test needs to move its world.
 pub(crate) struct TestController {
     pub(crate) controller: Arc<Controller>,
-    #[expect(dead_code, reason = "soon")]
-    pub(crate) engine: FakeEngine,
     pub(crate) clock: Arc<TestClock>,
     _home: tempfile::TempDir,
 }
@@ -80,7 +80,7 @@ impl TestController {
         };
         let controller = Controller {
             store: Store::open(&url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
-            engine: Arc::new(engine.clone()),
+            engine: Arc::new(engine),
             builder: Arc::new(builder),
             logs: Arc::new(NoLogs),
             clock: clock.clone(),
@@ -94,7 +94,7 @@ impl TestController {
             changed: Notify::new(),
             logins: LoginLimiter::default(),
         };
-        Self { controller: Arc::new(controller), engine, clock, _home: home }
+        Self { controller: Arc::new(controller), clock, _home: home }
     }
 
     /// Makes a user.
@@ -108,7 +108,6 @@ impl TestController {
     }
 
     /// Deploys an image with these process types and lets the release succeed.
-    #[expect(dead_code, reason = "soon")]
     pub(crate) async fn deploy(&self, app: &App, types: &[&str]) -> Release {
         let store = &self.controller.store;
         let release = make_deploy(store, app, &image(types)).await;

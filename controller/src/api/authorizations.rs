@@ -1,0 +1,111 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde_json::{Value, json};
+
+use super::auth::Credentials;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::range::{Page, Range};
+use crate::accounts::{Session, TokenRequest};
+use crate::store::{Token, User};
+use crate::{Controller, Error};
+
+const MAX_DESCRIPTION: usize = 1024;
+
+/// Who may make a token: somebody with a token, or, here only, with a password.
+pub(super) struct Login(User);
+
+impl FromRequestParts<Arc<Controller>> for Login {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, ApiError> {
+        if let Some(Credentials::Basic { name, password }) = Credentials::of(parts)
+            && name.contains('@')
+        {
+            // Terraform's provider sends the address with a token.
+            if let Ok(session) = controller.authenticate(&password).await {
+                return Ok(Self(session.user));
+            }
+            return Ok(Self(controller.check_password(&name, &password).await?));
+        }
+        Ok(Self(Session::from_request_parts(parts, controller).await?.user))
+    }
+}
+
+/// `POST /oauth/authorizations`: the only answer that holds the token itself.
+pub(super) async fn create(
+    State(controller): State<Arc<Controller>>,
+    Login(user): Login,
+    fields: Fields,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let description = fields.text("description")?.unwrap_or_default();
+    if description.len() > MAX_DESCRIPTION {
+        return Err(ApiError::invalid(format!("description can have at most {MAX_DESCRIPTION} bytes")));
+    }
+    let lifetime = fields.number("expires_in")?.map(Duration::from_secs);
+    let issued = controller.issue_token(user.id, TokenRequest { description, lifetime }).await?;
+    Ok((StatusCode::CREATED, Json(wire(&issued.token, &user, Some(&issued.text)))))
+}
+
+/// `GET /oauth/authorizations`
+pub(super) async fn list(
+    State(controller): State<Arc<Controller>>,
+    session: Session,
+    range: Range,
+) -> Result<Page, ApiError> {
+    let tokens = controller.store.tokens(session.user.id, controller.clock.now()).await?;
+    Ok(range.page(tokens.iter().map(|token| wire(token, &session.user, None)).collect(), "created_at"))
+}
+
+/// `GET /oauth/authorizations/{authorization}`; `~` is the one that this request is made with.
+pub(super) async fn info(
+    State(controller): State<Arc<Controller>>,
+    session: Session,
+    Path(authorization): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = parse(&authorization, &session)?;
+    let tokens = controller.store.tokens(session.user.id, controller.clock.now()).await?;
+    let token = tokens.iter().find(|token| token.id == id).ok_or(Error::NotFound("authorization"))?;
+    Ok(Json(wire(token, &session.user, None)))
+}
+
+/// `DELETE /oauth/authorizations/{authorization}`
+pub(super) async fn delete(
+    State(controller): State<Arc<Controller>>,
+    session: Session,
+    Path(authorization): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = parse(&authorization, &session)?;
+    let deleted = controller.store.delete_token(session.user.id, id).await?;
+    Ok(Json(wire(&deleted.ok_or(Error::NotFound("authorization"))?, &session.user, None)))
+}
+
+fn parse(authorization: &str, session: &Session) -> Result<model::TokenId, Error> {
+    match authorization {
+        "~" => Ok(session.token),
+        id => id.parse().map_err(|_| Error::NotFound("authorization")),
+    }
+}
+
+fn wire(token: &Token, user: &User, text: Option<&str>) -> Value {
+    let expires_in = token.expires_at.map(|end| end.since(token.created_at).as_secs());
+    let access = text.map(|text| json!({ "expires_in": expires_in, "id": token.id, "token": text, "version": null }));
+    json!({
+        "access_token": access,
+        "client": null,
+        "created_at": token.created_at.to_rfc3339(),
+        "description": token.description,
+        "grant": null,
+        "id": token.id,
+        "refresh_token": null,
+        "scope": ["global"],
+        "session": null,
+        "updated_at": token.created_at.to_rfc3339(),
+        "user": { "id": user.id, "email": user.email, "full_name": null },
+    })
+}

@@ -1,0 +1,110 @@
+//! Errors on the wire: `{id, message, resource?}`, as Heroku's clients read them. The one place where an [`Error`] gets a status.
+
+use std::error::Error as StdError;
+use std::fmt::Write;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::Error;
+use crate::store::StoreError;
+
+/// An answer that is an error.
+#[derive(Debug, Serialize)]
+pub struct ApiError {
+    #[serde(skip)]
+    status: StatusCode,
+    id: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, id: &'static str, message: impl Into<String>) -> Self {
+        Self { status, id, message: message.into(), resource: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    pub(super) fn unauthorized(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// `resource` as clients expect it: `app`, `add_on`, …
+    pub(super) fn not_found(resource: &str, message: &str) -> Self {
+        let resource = Some(resource.replace(' ', "_"));
+        Self { resource, ..Self::new(StatusCode::NOT_FOUND, "not_found", message) }
+    }
+
+    pub(super) fn method_not_allowed(message: String) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("The request body has more than {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_params", message)
+    }
+
+    /// What a stranger may know of a failure that is ours. The cause goes to the log.
+    pub(super) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_server_error", "Internal server error.")
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(message) => Self::invalid(message),
+            Error::NotFound(what) => Self::not_found(what, &format!("Couldn't find that {what}.")),
+            Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
+            Error::Unauthorized(message) => Self::unauthorized(message),
+            Error::TooMany(message) => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message),
+            Error::Store(StoreError::Missing(what)) => {
+                let what = what.to_lowercase();
+                Self::not_found(&what, &format!("Couldn't find that {what}."))
+            }
+            Error::Engine(engine::EngineError::Unreachable { .. }) => {
+                log(&error);
+                let message = "What runs the apps does not answer just now. Try again in a moment.";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message)
+            }
+            Error::Store(_) | Error::Engine(_) | Error::System { .. } => {
+                log(&error);
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self)).into_response()
+    }
+}
+
+/// The whole chain of causes in one line, once.
+fn log(error: &Error) {
+    let mut causes = String::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a String cannot fail.
+        let _ = write!(causes, ": {cause}");
+        source = cause.source();
+    }
+    tracing::error!("A request failed: {error}{causes}");
+}

@@ -1,0 +1,89 @@
+//! The Heroku Platform API v3 on the wire. This file is its table of contents: every route, nothing else.
+
+mod account;
+mod apps;
+mod auth;
+mod authorizations;
+mod builds;
+mod catalog;
+mod config_vars;
+mod domains;
+mod envelope;
+mod error;
+mod fields;
+mod formation;
+mod range;
+mod releases;
+mod routing;
+#[cfg(test)]
+mod tests;
+mod unused;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::Controller;
+pub use error::ApiError;
+use routing::{Route, delete, get, patch, post, put};
+
+/// The API as a router. What it does not know gets a 404 in JSON, also when other routers were merged into it.
+pub fn routes(controller: Arc<Controller>) -> Router {
+    routing::router(controller, table())
+}
+
+/// Every route. All of them want a token.
+fn table() -> Vec<Route> {
+    vec![
+        get("/account", account::info),
+        get("/account/features", unused::list),
+        get("/account/keys", unused::list),
+        get("/account/rate-limits", account::rate_limits),
+        get("/users/{user}", account::info),
+        get("/users/{user}/apps", apps::list),
+        get("/oauth/authorizations", authorizations::list),
+        post("/oauth/authorizations", authorizations::create),
+        get("/oauth/authorizations/{authorization}", authorizations::info),
+        delete("/oauth/authorizations/{authorization}", authorizations::delete),
+        delete("/oauth/sessions/{session}", unused::no_session),
+        get("/apps", apps::list),
+        post("/apps", apps::create),
+        get("/apps/{app}", apps::info),
+        patch("/apps/{app}", apps::update),
+        delete("/apps/{app}", apps::delete),
+        get("/apps/{app}/config-vars", config_vars::info),
+        patch("/apps/{app}/config-vars", config_vars::update),
+        get("/apps/{app}/releases", releases::list),
+        post("/apps/{app}/releases", releases::rollback),
+        get("/apps/{app}/releases/{release}", releases::info),
+        get("/apps/{app}/releases/{release}/config-vars", releases::config_vars),
+        get("/apps/{app}/formation", formation::list),
+        patch("/apps/{app}/formation", formation::batch_update),
+        get("/apps/{app}/formation/{type}", formation::info),
+        patch("/apps/{app}/formation/{type}", formation::update),
+        get("/apps/{app}/builds", builds::list),
+        get("/apps/{app}/builds/{build}", builds::info),
+        get("/apps/{app}/domains", domains::list),
+        post("/apps/{app}/domains", domains::create),
+        get("/apps/{app}/domains/{domain}", domains::info),
+        delete("/apps/{app}/domains/{domain}", domains::delete),
+        get("/apps/{app}/buildpack-installations", apps::buildpacks),
+        put("/apps/{app}/buildpack-installations", apps::set_buildpacks),
+        get("/apps/{app}/collaborators", apps::collaborators),
+        get("/apps/{app}/addons", unused::list_of_app),
+        get("/apps/{app}/addon-attachments", unused::list_of_app),
+        get("/apps/{app}/features", unused::list_of_app),
+        get("/apps/{app}/log-drains", unused::list_of_app),
+        get("/apps/{app}/pipeline-couplings", unused::no_pipeline),
+        get("/apps/{app}/sni-endpoints", unused::list_of_app),
+        get("/apps/{app}/webhooks", unused::list_of_app),
+        get("/addons", unused::list),
+        get("/addon-attachments", unused::list),
+        get("/addon-services", unused::list),
+        get("/pipelines", unused::list),
+        get("/teams", unused::list),
+        get("/dyno-sizes", catalog::dyno_sizes_list),
+        get("/regions", catalog::regions),
+        get("/stacks", catalog::stacks),
+    ]
+}

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::envelope;
+use super::error::ApiError;
+use crate::Controller;
+
+/// One line of the table of contents.
+pub(super) struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the test that tries every route without a token"))]
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    handler: MethodRouter<Arc<Controller>>,
+}
+
+macro_rules! methods {
+    ($($name:ident $method:ident;)*) => {$(
+        pub(super) fn $name<H, T>(path: &'static str, handler: H) -> Route
+        where
+            H: Handler<T, Arc<Controller>>,
+            T: 'static,
+        {
+            Route { method: Method::$method, path, handler: on(MethodFilter::$method, handler) }
+        }
+    )*};
+}
+
+methods! {
+    get GET;
+    post POST;
+    put PUT;
+    patch PATCH;
+    delete DELETE;
+}
+
+pub(super) fn router(controller: Arc<Controller>, table: Vec<Route>) -> Router {
+    table
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.path, route.handler))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&controller), envelope::wrap))
+        .with_state(controller)
+}
+
+async fn unknown() -> ApiError {
+    ApiError::not_found("endpoint", "The requested API endpoint was not found.")
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    ApiError::method_not_allowed(format!("{} is not possible here.", request.method()))
+}

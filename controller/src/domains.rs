@@ -1,0 +1,112 @@
+//! Host names of apps: the default one, which follows from the app's name, and custom ones.
+
+use std::net::IpAddr;
+
+use model::{DomainId, Hostname, NameError, Timestamp};
+
+use crate::store::{App, Domain, User};
+use crate::{Controller, Error};
+
+/// Most custom domains of one app.
+const MAX_DOMAINS: usize = 1000;
+
+/// A host name of an app.
+#[derive(Debug, Clone)]
+pub struct AppDomain {
+    /// Its id; the default one has its app's.
+    pub id: String,
+    /// The name.
+    pub hostname: Hostname,
+    /// Whether somebody added it, or it follows from the app's name.
+    pub custom: bool,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Last change.
+    pub updated_at: Timestamp,
+}
+
+impl Controller {
+    /// All host names of an app, the default one first.
+    pub async fn domains(&self, app: &App) -> Result<Vec<AppDomain>, Error> {
+        let custom = self.store.domains(app.id).await?;
+        Ok(std::iter::once(self.default_domain(app)?).chain(custom.iter().map(AppDomain::from)).collect())
+    }
+
+    /// Adds a custom domain.
+    pub async fn add_domain(&self, app: &App, user: &User, hostname: &str) -> Result<AppDomain, Error> {
+        let hostname = self.check_hostname(hostname)?;
+        if self.store.domains(app.id).await?.len() >= MAX_DOMAINS {
+            return Err(Error::Invalid(format!("An app can have at most {MAX_DOMAINS} domains")));
+        }
+        let now = self.clock.now();
+        let id = DomainId::random(&*self.random);
+        let domain = Domain { id, app: app.id, hostname, created_at: now, updated_at: now };
+        self.store.insert_domain(&domain).await?;
+        self.note(app, user, &format!("Add domain {}", domain.hostname));
+        self.changed.notify_one();
+        Ok(AppDomain::from(&domain))
+    }
+
+    /// The domain of an app that `reference`, a host name or an id, means.
+    pub async fn find_domain(&self, app: &App, reference: &str) -> Result<AppDomain, Error> {
+        let reference = reference.to_ascii_lowercase();
+        let named = |domain: &AppDomain| domain.id == reference || domain.hostname.as_str() == reference;
+        self.domains(app).await?.into_iter().find(named).ok_or(Error::NotFound("domain"))
+    }
+
+    /// Takes a custom domain away.
+    pub async fn remove_domain(&self, app: &App, user: &User, domain: &AppDomain) -> Result<(), Error> {
+        let id: Option<DomainId> = domain.id.parse().ok().filter(|_| domain.custom);
+        let Some(id) = id else {
+            return Err(Error::Invalid("The default domain follows the app's name and cannot be removed".to_owned()));
+        };
+        self.store.delete_domain(id).await?;
+        self.note(app, user, &format!("Remove domain {}", domain.hostname));
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    fn default_domain(&self, app: &App) -> Result<AppDomain, Error> {
+        Ok(AppDomain {
+            id: app.id.to_string(),
+            hostname: self.settings.default_host(&app.name).map_err(invalid)?,
+            custom: false,
+            created_at: app.created_at,
+            updated_at: app.updated_at,
+        })
+    }
+
+    /// A host name that can be an app's own: not an address, and nothing under the platform's domain, where it could take
+    /// over another app or the API.
+    fn check_hostname(&self, hostname: &str) -> Result<Hostname, Error> {
+        let lower = hostname.trim_end_matches('.').to_ascii_lowercase();
+        let parsed: Hostname = lower.parse().map_err(invalid)?;
+        if lower.parse::<IpAddr>().is_ok() || !lower.contains('.') {
+            return Err(Error::Invalid(format!(
+                "hostname {hostname:?} is not a full domain name like www.example.com"
+            )));
+        }
+        let own = self.settings.domain.as_str();
+        if lower.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+            return Err(Error::Invalid(format!("hostname {hostname:?} is under {own}, which belongs to the platform")));
+        }
+        Ok(parsed)
+    }
+}
+
+impl From<&Domain> for AppDomain {
+    fn from(domain: &Domain) -> Self {
+        Self {
+            id: domain.id.to_string(),
+            hostname: domain.hostname.clone(),
+            custom: true,
+            created_at: domain.created_at,
+            updated_at: domain.updated_at,
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "so that map_err can name it")]
+fn invalid(rule: NameError) -> Error {
+    Error::Invalid(format!("hostname is not valid: {rule}"))
+}
