@@ -1,9 +1,10 @@
 //! The seam between what should run and what runs it.
 //!
 //! An [`Engine`] keeps instances of [`Workload`]s alive; it decides nothing about releases. Keeping alive is the
-//! engine's job, deciding what should be alive is the controller's. Every engine must pass the conformance suite; [`fake`] serves the tests of those
+//! engine's job, deciding what should be alive is the controller's. Every engine must pass [`conformance`]; [`fake`] serves the tests of those
 //! who only talk to one.
 
+pub mod conformance;
 mod error;
 pub mod fake;
 pub mod feed;

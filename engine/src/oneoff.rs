@@ -61,7 +61,7 @@ pub enum Input {
 pub struct RunningOneOff {
     /// To its standard input and terminal. Dropping it means no more input.
     pub input: mpsc::Sender<Input>,
-    /// Its output, standard output and error as one stream; ends after the process ended and all was read. It may be
+    /// Its output, standard output and error in one (they may overtake each other, unless it has a terminal); ends after the process ended and all was read. It may be
     /// dropped at any time without harm to the process.
     pub output: mpsc::Receiver<Bytes>,
     /// How it ended; an error here means that the engine was lost.

@@ -47,7 +47,8 @@ pub struct Container {
     pub rootfs: RootFs,
     /// Program and arguments, passed to execve as they are.
     pub args: Vec<String>,
-    /// The whole environment, passed to execve byte for byte. The engine adds only `HOSTNAME` if unset.
+    /// The whole environment, passed to execve byte for byte. The engine adds only `HOSTNAME` and `HOME`,
+    /// and `TERM` with a terminal, if unset.
     pub env: BTreeMap<String, String>,
     /// Absolute directory to start in.
     pub working_dir: String,

@@ -1,0 +1,139 @@
+//! The role's socket, which [`crate::HostClient`] speaks to. Only root may open it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use engine::{EngineError, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use futures::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::host::Host;
+use crate::wire::{UPGRADE, WireError, decode_input, encode_exit, encode_output};
+
+/// A workload carries its whole environment.
+const LONGEST_REQUEST: usize = 64 << 20;
+
+type Shared = State<Arc<Host>>;
+
+pub(crate) fn router(host: Arc<Host>) -> Router {
+    Router::new()
+        .route("/workloads", put(apply).get(list))
+        .route("/workloads/{id}", delete(remove))
+        .route("/changes", get(changes))
+        .route("/instances/{id}/restart", post(restart))
+        .route("/oneoffs", post(run).get(oneoffs))
+        .route("/oneoffs/{id}", delete(kill))
+        .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
+        .with_state(host)
+}
+
+struct Refusal(EngineError);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0 {
+            EngineError::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            EngineError::Immutable(_) => StatusCode::CONFLICT,
+            EngineError::Start { .. } | EngineError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            EngineError::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        (status, Json(WireError::from(self.0))).into_response()
+    }
+}
+
+async fn apply(State(host): Shared, Json(workload): Json<Workload>) -> Result<StatusCode, Refusal> {
+    host.apply(workload).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(State(host): Shared, Path(id): Path<WorkloadId>) -> Result<StatusCode, Refusal> {
+    host.delete(&id).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list(State(host): Shared) -> Json<Vec<WorkloadStatus>> {
+    Json(host.list())
+}
+
+/// One byte for each change, or for several that came together.
+async fn changes(State(host): Shared) -> Body {
+    let changes = WatchStream::from_changes(host.changes());
+    Body::from_stream(changes.map(|_| Ok::<_, std::convert::Infallible>(Bytes::from_static(b"\n"))))
+}
+
+async fn restart(State(host): Shared, Path(id): Path<String>) -> StatusCode {
+    host.restart(&id);
+    StatusCode::NO_CONTENT
+}
+
+async fn oneoffs(State(host): Shared) -> Json<Vec<OneOffId>> {
+    Json(host.oneoffs())
+}
+
+async fn kill(State(host): Shared, Path(id): Path<OneOffId>) -> StatusCode {
+    host.kill(&id).await;
+    StatusCode::NO_CONTENT
+}
+
+/// Starts a one-off and turns the connection into its streams.
+async fn run(State(host): Shared, mut request: Request) -> Result<Response, Refusal> {
+    let failed = |error: &dyn std::fmt::Display| Refusal(EngineError::Failed(error.to_string()));
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = axum::body::to_bytes(request.into_body(), LONGEST_REQUEST).await.map_err(|error| failed(&error))?;
+    let oneoff: OneOff = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
+    // In a task of its own: a caller who hangs up now must not leave half a container.
+    let running = tokio::spawn(crate::oneoff::run(host, oneoff)).await.map_err(|error| failed(&error))?;
+    let running = running.map_err(Refusal)?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => attach(Framed::new(TokioIo::new(connection), codec()), running).await,
+            // The one-off runs on; its input and output end here.
+            Err(error) => tracing::debug!(error = %error, "a caller hung up before its one-off ran"),
+        }
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+async fn attach(connection: Framed<TokioIo<hyper::upgrade::Upgraded>, LengthDelimitedCodec>, running: RunningOneOff) {
+    let (mut to_client, mut from_client) = connection.split();
+    let RunningOneOff { input, mut output, exit } = running;
+    let sending = async {
+        while let Some(bytes) = output.recv().await {
+            to_client.send(encode_output(&bytes)).await?;
+        }
+        if let Ok(exit) = exit.await {
+            to_client.send(encode_exit(exit)).await?;
+        }
+        to_client.close().await
+    };
+    let receiving = async {
+        while let Some(Ok(mut frame)) = from_client.next().await {
+            let Some(message) = decode_input(&mut frame) else { return };
+            if input.send(message).await.is_err() {
+                break;
+            }
+        }
+        // The caller's last word: no more input. Without a connection there is no more of it either.
+        drop(input);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // A caller who hung up leaves the one-off to itself.
+        _ = sending => {}
+        () = receiving => {}
+    }
+}
+
+/// Frames may be as long as the longest piece of input that anybody sends at once.
+pub(crate) fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(LONGEST_REQUEST).new_codec()
+}

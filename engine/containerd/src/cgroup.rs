@@ -1,0 +1,54 @@
+//! What the kernel counts for a container, in both versions of cgroups.
+
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// How this machine mounts cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// One tree for each controller.
+    V1 {
+        /// Whether swap is limited together with memory.
+        limits_swap: bool,
+    },
+    /// One tree.
+    V2,
+}
+
+impl Version {
+    /// As mounted now.
+    pub(crate) fn detect() -> Self {
+        if Path::new(ROOT).join("cgroup.controllers").exists() {
+            return Self::V2;
+        }
+        Self::V1 { limits_swap: Path::new(ROOT).join("memory/memory.memsw.limit_in_bytes").exists() }
+    }
+
+    /// Whether the kernel killed anything in the cgroup at `path` (from the hierarchy's root) because it outgrew its memory.
+    pub(crate) fn was_out_of_memory(self, path: &Path) -> bool {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let file: PathBuf = match self {
+            Self::V1 { .. } => Path::new(ROOT).join("memory").join(relative).join("memory.oom_control"),
+            Self::V2 => Path::new(ROOT).join(relative).join("memory.events"),
+        };
+        std::fs::read_to_string(file).is_ok_and(|text| counts_kills(&text))
+    }
+}
+
+fn counts_kills(text: &str) -> bool {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_versions() {
+        assert!(counts_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"));
+        assert!(counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n"));
+        assert!(!counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\n"));
+    }
+}

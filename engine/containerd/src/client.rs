@@ -1,0 +1,145 @@
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use engine::{Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, BodyStream, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::codec::Framed;
+
+use crate::api::codec;
+use crate::wire::{FromHost, UPGRADE, WireError, decode_output, encode_input};
+
+const CHANNEL: usize = 64;
+
+/// The engine as the controller sees it: everything is asked of the host role over its socket.
+#[derive(Debug, Clone)]
+pub struct HostClient {
+    socket: PathBuf,
+}
+
+impl HostClient {
+    /// A client of the role that listens, or will listen, on `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, EngineError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+        // It ends with the answer, or with the streams that the answer turns into.
+        tokio::spawn(connection.with_upgrades());
+        let response = sender.send_request(request).await.map_err(unreachable)?;
+        if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
+        let body = response.into_body().collect().await.map_err(unreachable)?.to_bytes();
+        let error = serde_json::from_slice::<WireError>(&body).map(EngineError::from);
+        Err(error.unwrap_or_else(|_| EngineError::Failed(String::from_utf8_lossy(&body).into_owned())))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
+        let body = self.send(request(Method::GET, path, Vec::new())?).await?.into_body();
+        let body = body.collect().await.map_err(unreachable)?.to_bytes();
+        serde_json::from_slice(&body).map_err(failed)
+    }
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, EngineError> {
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "host");
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    request.body(Full::new(Bytes::from(body))).map_err(failed)
+}
+
+fn unreachable(source: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::Unreachable { engine: "the host role", source: Box::new(source) }
+}
+
+fn failed(error: impl std::fmt::Display) -> EngineError {
+    EngineError::Failed(error.to_string())
+}
+
+#[async_trait]
+impl Engine for HostClient {
+    async fn apply(&self, workload: Workload) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(&workload).map_err(failed)?;
+        self.send(request(Method::PUT, "/workloads", body)?).await.map(drop)
+    }
+
+    async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError> {
+        self.send(request(Method::DELETE, &format!("/workloads/{workload}"), Vec::new())?).await.map(drop)
+    }
+
+    async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError> {
+        self.get("/workloads").await
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+        let response = self.send(request(Method::GET, "/changes", Vec::new())?).await?;
+        let frames = BodyStream::new(response.into_body());
+        Ok(frames.take_while(|frame| futures::future::ready(frame.is_ok())).map(|_| ()).boxed())
+    }
+
+    async fn restart(&self, instance: &str) -> Result<(), EngineError> {
+        self.send(request(Method::POST, &format!("/instances/{instance}/restart"), Vec::new())?).await.map(drop)
+    }
+
+    async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
+        let mut request = request(Method::POST, "/oneoffs", serde_json::to_vec(&oneoff).map_err(failed)?)?;
+        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
+        let response = self.send(request).await?;
+        let connection = hyper::upgrade::on(response).await.map_err(unreachable)?;
+        let (mut to_host, mut from_host) = Framed::new(TokioIo::new(connection), codec()).split();
+        let (input, mut input_receiver) = mpsc::channel(CHANNEL);
+        let (output_sender, output) = mpsc::channel(CHANNEL);
+        let (exit_sender, exit) = oneshot::channel();
+        let sending = async move {
+            while let Some(message) = input_receiver.recv().await {
+                if to_host.send(encode_input(&message)).await.is_err() {
+                    return;
+                }
+            }
+            // The caller dropped its end. If this does not arrive, the connection is gone, which says the same.
+            let _ = to_host.send(encode_input(&Input::Eof)).await;
+            // Kept open: a closed connection would end the output too.
+            std::future::pending::<()>().await;
+        };
+        tokio::spawn(async move {
+            let receiving = async move {
+                while let Some(Ok(mut frame)) = from_host.next().await {
+                    match decode_output(&mut frame) {
+                        // A caller may stop listening and still wait for the end.
+                        Some(FromHost::Output(bytes)) => drop(output_sender.send(bytes).await),
+                        Some(FromHost::Exit(exit)) => {
+                            let _ = exit_sender.send(exit);
+                            return;
+                        }
+                        None => return,
+                    }
+                }
+            };
+            tokio::select! {
+                () = receiving => {}
+                () = sending => {}
+            }
+        });
+        Ok(RunningOneOff { input, output, exit })
+    }
+
+    async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        self.send(request(Method::DELETE, &format!("/oneoffs/{oneoff}"), Vec::new())?).await.map(drop)
+    }
+
+    async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
+        self.get("/oneoffs").await
+    }
+}

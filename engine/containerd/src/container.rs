@@ -1,0 +1,96 @@
+//! Making one container, from its folder to a process that waits to run, and seeing how it ends.
+
+use engine::{Container, TtySize};
+use model::{AppId, Exit};
+use nix::sys::signal::Signal;
+
+use crate::containerd::{NewTask, Stdio};
+use crate::error::Fault;
+use crate::files::{Record, Running};
+use crate::host::Host;
+use crate::spec::{Blueprint, spec};
+use crate::{netns, rootfs};
+
+/// A container to make.
+pub(crate) struct NewContainer<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) record: &'a Record,
+    pub(crate) container: &'a Container,
+    pub(crate) app: AppId,
+    pub(crate) hostname: &'a str,
+    pub(crate) tty: Option<TtySize>,
+    pub(crate) stdio: Stdio,
+}
+
+impl Host {
+    /// Makes the files of a container, its FIFOs among them. Whatever fails, here or in [`Host::create`], the caller must
+    /// [`Host::destroy`] what is there.
+    pub(crate) fn prepare(&self, new: &NewContainer<'_>) -> Result<(), Fault> {
+        if new.container.uid == 0 {
+            return Err(Fault::Refused("a container never runs as root".to_owned()));
+        }
+        let folder = self.folder(new.id);
+        folder.make(new.record)?;
+        rootfs::prepare(new.container, &self.settings.layers, &folder, new.hostname, &self.network.resolvers)?;
+        match &new.stdio {
+            Stdio::File { stdin, .. } => stdin.as_deref().map_or(Ok(()), make_fifo),
+            Stdio::Terminal { stdin, stdout } => make_fifo(stdin).and_then(|()| make_fifo(stdout)),
+        }
+    }
+
+    /// Makes a prepared container, whose process then waits for [`crate::containerd::Containerd::start`].
+    pub(crate) async fn create(&self, new: NewContainer<'_>) -> Result<Running, Fault> {
+        let (folder, layers) = (self.folder(new.id), &self.settings.layers);
+        let netns = self.network.namespace(new.id);
+        netns::create(&netns).await.map_err(Fault::on("make the network namespace", &netns))?;
+        let spec = spec(&Blueprint {
+            container: new.container,
+            group: new.app.to_string(),
+            hostname: new.hostname,
+            netns,
+            cgroup: self.cgroup(new.id),
+            cgroups: self.cgroups,
+            tty: new.tty,
+        })?;
+        let task = NewTask {
+            id: new.id,
+            spec: &spec,
+            rootfs: rootfs::mount_options(new.container, layers, &folder)?,
+            uid: new.container.uid,
+            stdio: new.stdio,
+        };
+        // The process does not run before both are done, so they need not wait for each other. Both always end: what is
+        // half made could not be removed.
+        let (address, pid) = tokio::join!(self.network.add(new.id), self.containerd.create(task));
+        let running = Running { pid: pid?, address: address?, started: self.now() };
+        folder.set_running(&running)?;
+        Ok(running)
+    }
+
+    /// Waits until a container ended, through any absence of containerd. `None` status: it is gone and nobody saw how.
+    pub(crate) async fn ended(&self, id: &str) -> Option<u32> {
+        self.insist(id, || self.containerd.wait(id)).await
+    }
+
+    /// Sends a signal, through any absence of containerd.
+    pub(crate) async fn signal(&self, id: &str, signal: Signal) {
+        self.insist(id, || self.containerd.kill(id, signal)).await;
+    }
+
+    /// What a container's status means. Must be asked before the container is removed, with which its counters go.
+    pub(crate) fn exit(&self, id: &str, status: Option<u32>) -> Exit {
+        match status.and_then(|status| i32::try_from(status).ok()) {
+            None => Exit::Lost,
+            Some(0) => Exit::Code(0),
+            Some(_) if self.cgroups.was_out_of_memory(&self.cgroup(id)) => Exit::OutOfMemory,
+            // The shim and init processes report a signal as shells do.
+            Some(status @ 129..=192) => Exit::Signal(status - 128),
+            Some(status) => Exit::Code(status),
+        }
+    }
+}
+
+fn make_fifo(path: &std::path::Path) -> Result<(), Fault> {
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(path, mode).map_err(|error| Fault::on("make", path)(error.into()))
+}

@@ -1,0 +1,240 @@
+//! containerd through its gRPC API: containers and their tasks, nothing else of it.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use containerd_client::services::v1::container::Runtime;
+use containerd_client::services::v1::containers_client::ContainersClient;
+use containerd_client::services::v1::tasks_client::TasksClient;
+use containerd_client::services::v1::version_client::VersionClient;
+use containerd_client::services::v1::{
+    CloseIoRequest, Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
+    KillRequest, ListContainersRequest, ResizePtyRequest, StartRequest, WaitRequest,
+};
+use engine::TtySize;
+use prost_types::Any;
+use tokio::sync::OnceCell;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::error::{Fault, HostError};
+
+/// Specs travel with the list of containers, environment and all.
+const LONGEST_ANSWER: usize = 256 << 20;
+const SHIM: &str = "io.containerd.runc.v2";
+
+/// Options of the shim `io.containerd.runc.v2` (containerd, `runc/options/oci.proto`): those that we set.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ShimOptions {
+    #[prost(uint32, tag = "4")]
+    io_uid: u32,
+    #[prost(uint32, tag = "5")]
+    io_gid: u32,
+    #[prost(string, tag = "6")]
+    binary_name: String,
+}
+
+/// A connection that comes back by itself when containerd does.
+pub(crate) struct Containerd {
+    socket: PathBuf,
+    namespace: AsciiMetadataValue,
+    runtime: String,
+    channel: OnceCell<Channel>,
+}
+
+/// A container to create, not started yet.
+pub(crate) struct NewTask<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) spec: &'a oci_spec::runtime::Spec,
+    /// Mount options of the overlay that is the root file system.
+    pub(crate) rootfs: Vec<String>,
+    /// Owner of the pipes, so that the process may open `/dev/stdout` again.
+    pub(crate) uid: u32,
+    pub(crate) stdio: Stdio,
+}
+
+/// Where a container's input comes from and its output goes to.
+pub(crate) enum Stdio {
+    /// Standard output and error are appended to a file, which the shim writes, so that nobody else must live.
+    File { output: PathBuf, stdin: Option<PathBuf> },
+    /// A terminal, behind two FIFOs.
+    Terminal { stdin: PathBuf, stdout: PathBuf },
+}
+
+impl Containerd {
+    pub(crate) fn new(socket: &Path, namespace: &str, runtime: &str) -> Result<Self, HostError> {
+        let refused = || HostError::Network(format!("{namespace:?} is no name for a namespace"));
+        let namespace = namespace.parse().map_err(|_| refused())?;
+        Ok(Self { socket: socket.to_owned(), namespace, runtime: runtime.to_owned(), channel: OnceCell::new() })
+    }
+
+    /// Creates a container and its task, and returns the pid that waits to become the process.
+    pub(crate) async fn create(&self, new: NewTask<'_>) -> Result<u32, Fault> {
+        let spec = serde_json::to_vec(new.spec)
+            .map_err(|error| Fault::Refused(format!("the container cannot be described: {error}")))?;
+        let options = ShimOptions { io_uid: new.uid, io_gid: new.uid, binary_name: self.runtime.clone() };
+        let options =
+            Any { type_url: "containerd.runc.v1.Options".to_owned(), value: prost::Message::encode_to_vec(&options) };
+        let container = Container {
+            id: new.id.to_owned(),
+            runtime: Some(Runtime { name: SHIM.to_owned(), options: Some(options.clone()) }),
+            spec: Some(Any {
+                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
+                value: spec,
+            }),
+            ..Container::default()
+        };
+        let request = CreateContainerRequest { container: Some(container) };
+        self.containers()
+            .await?
+            .create(self.request(request))
+            .await
+            .map_err(|status| fault("create a container", &status))?;
+
+        let rootfs = containerd_client::types::Mount {
+            r#type: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            options: new.rootfs,
+            ..containerd_client::types::Mount::default()
+        };
+        let mut request = CreateTaskRequest {
+            container_id: new.id.to_owned(),
+            rootfs: vec![rootfs],
+            options: Some(options),
+            ..CreateTaskRequest::default()
+        };
+        match new.stdio {
+            Stdio::File { output, stdin } => {
+                // Plain paths of a file that exists, and two names for it: of a `file://` URI, or of one name for both, the
+                // shim of containerd 1.6 makes one handle and closes it with the first stream that ends, and what is
+                // still written to the other is lost.
+                request.stdout = output.display().to_string();
+                request.stderr = same_file(&output).display().to_string();
+                request.stdin = stdin.map(|path| path.display().to_string()).unwrap_or_default();
+            }
+            Stdio::Terminal { stdin, stdout } => {
+                request.terminal = true;
+                request.stdin = stdin.display().to_string();
+                request.stdout = stdout.display().to_string();
+            }
+        }
+        let created = self.tasks().await?.create(self.request(request)).await;
+        Ok(created.map_err(|status| fault("create a task", &status))?.into_inner().pid)
+    }
+
+    /// Lets the created process run.
+    pub(crate) async fn start(&self, id: &str) -> Result<(), Fault> {
+        let request = StartRequest { container_id: id.to_owned(), exec_id: String::new() };
+        self.tasks().await?.start(self.request(request)).await.map_err(|status| fault("start a task", &status))?;
+        Ok(())
+    }
+
+    /// Waits until the process ended and returns its status as a shell would see it; `None` when there is no such task.
+    pub(crate) async fn wait(&self, id: &str) -> Result<Option<u32>, Fault> {
+        let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
+        match self.tasks().await?.wait(self.request(request)).await {
+            Ok(answer) => Ok(Some(answer.into_inner().exit_status)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(fault("wait for a task", &status)),
+        }
+    }
+
+    /// Sends a signal to the container's first process. A process that is gone is no error.
+    pub(crate) async fn kill(&self, id: &str, signal: nix::sys::signal::Signal) -> Result<(), Fault> {
+        let signal = u32::try_from(signal as i32).unwrap_or_default();
+        let request = KillRequest { container_id: id.to_owned(), exec_id: String::new(), signal, all: false };
+        gone_is_fine(self.tasks().await?.kill(self.request(request)).await, "kill a task")
+    }
+
+    /// Ends whatever the container still does and removes it, its mounts and its cgroup. All its output is written then.
+    /// A container that is gone is no error.
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), Fault> {
+        let request = || DeleteTaskRequest { container_id: id.to_owned() };
+        let first = self.tasks().await?.delete(self.request(request())).await;
+        if first.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition) {
+            self.kill(id, nix::sys::signal::Signal::SIGKILL).await?;
+            self.wait(id).await?;
+            gone_is_fine(self.tasks().await?.delete(self.request(request())).await, "delete a task")?;
+        } else {
+            gone_is_fine(first, "delete a task")?;
+        }
+        let request = DeleteContainerRequest { id: id.to_owned() };
+        gone_is_fine(self.containers().await?.delete(self.request(request)).await, "delete a container")
+    }
+
+    /// Sets the size of a container's terminal.
+    pub(crate) async fn resize(&self, id: &str, size: TtySize) -> Result<(), Fault> {
+        let request = ResizePtyRequest {
+            container_id: id.to_owned(),
+            exec_id: String::new(),
+            width: size.columns.into(),
+            height: size.rows.into(),
+        };
+        gone_is_fine(self.tasks().await?.resize_pty(self.request(request)).await, "resize a terminal")
+    }
+
+    /// Ends the process's standard input.
+    pub(crate) async fn close_stdin(&self, id: &str) -> Result<(), Fault> {
+        let request = CloseIoRequest { container_id: id.to_owned(), exec_id: String::new(), stdin: true };
+        gone_is_fine(self.tasks().await?.close_io(self.request(request)).await, "close a task's input")
+    }
+
+    /// Whether containerd answers.
+    pub(crate) async fn ping(&self) -> Result<(), Fault> {
+        let mut version = VersionClient::new(self.channel().await?);
+        version.version(()).await.map_err(|status| fault("tell its version", &status))?;
+        Ok(())
+    }
+
+    /// Ids of all containers of our namespace.
+    pub(crate) async fn ids(&self) -> Result<Vec<String>, Fault> {
+        let request = self.request(ListContainersRequest::default());
+        let answer =
+            self.containers().await?.list(request).await.map_err(|status| fault("list containers", &status))?;
+        Ok(answer.into_inner().containers.into_iter().map(|container| container.id).collect())
+    }
+
+    async fn tasks(&self) -> Result<TasksClient<Channel>, Fault> {
+        Ok(TasksClient::new(self.channel().await?))
+    }
+
+    async fn containers(&self) -> Result<ContainersClient<Channel>, Fault> {
+        Ok(ContainersClient::new(self.channel().await?).max_decoding_message_size(LONGEST_ANSWER))
+    }
+
+    async fn channel(&self) -> Result<Channel, Fault> {
+        let connect = || containerd_client::connect(&self.socket);
+        self.channel.get_or_try_init(connect).await.cloned().map_err(|error| Fault::Unreachable(Box::new(error)))
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
+        request
+    }
+}
+
+/// Another path of the same file.
+fn same_file(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => PathBuf::from(format!("{}/./{}", parent.display(), name.display())),
+        _ => path.to_owned(),
+    }
+}
+
+fn gone_is_fine<T>(result: Result<T, Status>, action: &'static str) -> Result<(), Fault> {
+    match result {
+        Err(status) if status.code() != Code::NotFound => Err(fault(action, &status)),
+        _ => Ok(()),
+    }
+}
+
+fn fault(action: &'static str, status: &Status) -> Fault {
+    // A status that was made on this side has a source: the connection broke. One from containerd has none.
+    if status.source().is_some() || status.code() == Code::Unavailable {
+        Fault::Unreachable(Box::new(status.clone()))
+    } else {
+        Fault::Containerd { action, reason: status.message().to_owned() }
+    }
+}

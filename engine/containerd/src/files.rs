@@ -1,0 +1,196 @@
+//! What the role writes down: the workloads that are desired, and a folder for each container that exists.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use engine::{OneOff, Workload, WorkloadId};
+use model::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+
+/// Whose container a folder is. Written before anything else of the container exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// An instance of a workload, whole, because the wish may be gone while the instance still stops.
+    Instance { workload: Box<Workload>, number: u32 },
+    /// A one-off, which ends at `deadline` at the latest.
+    OneOff { oneoff: Box<OneOff>, deadline: Timestamp },
+}
+
+/// A container whose process exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) started: Timestamp,
+}
+
+/// Folder of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(instances: &Path, id: &str) -> Self {
+        Self { path: instances.join(id) }
+    }
+
+    /// Makes the folder, its record first, then what a container mounts.
+    pub(crate) fn make(&self, record: &Record) -> Result<(), Fault> {
+        make_private(&self.path)?;
+        write_json(&self.path.join("record.json"), record)?;
+        for dir in [self.upper(), self.work()] {
+            fs::create_dir(&dir).map_err(Fault::on("make", &dir))?;
+        }
+        // The upper directory's mode is that of the container's `/`.
+        set_mode(&self.upper(), 0o755)?;
+        let output = self.output();
+        fs::File::create(&output).map_err(Fault::on("make", &output))?;
+        set_mode(&output, 0o600)
+    }
+
+    pub(crate) fn record(&self) -> Option<Record> {
+        read_json(&self.path.join("record.json"))
+    }
+
+    pub(crate) fn set_running(&self, running: &Running) -> Result<(), Fault> {
+        write_json(&self.path.join("running.json"), running)
+    }
+
+    pub(crate) fn running(&self) -> Option<Running> {
+        read_json(&self.path.join("running.json"))
+    }
+
+    /// Notes that the instance is healthy, so that another life of this role need not prove it again.
+    pub(crate) fn set_healthy(&self) -> Result<(), Fault> {
+        let path = self.path.join("healthy");
+        fs::write(&path, "").map_err(Fault::on("write", &path))
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.path.join("healthy").exists()
+    }
+
+    /// The writable layer of the root file system.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.path.join("upper")
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    /// The file to which the shim appends standard output and error.
+    pub(crate) fn output(&self) -> PathBuf {
+        self.path.join("output")
+    }
+
+    /// How much of the output was taken, as 8 bytes.
+    pub(crate) fn offset(&self) -> PathBuf {
+        self.path.join("offset")
+    }
+
+    /// A FIFO for standard input, or the terminal's.
+    pub(crate) fn stdin(&self) -> PathBuf {
+        self.path.join("stdin")
+    }
+
+    /// A FIFO for a terminal's output.
+    pub(crate) fn terminal(&self) -> PathBuf {
+        self.path.join("terminal")
+    }
+
+    /// Removes the folder with all that the container wrote. A folder that is gone is no error.
+    pub(crate) async fn remove(&self) -> Result<(), Fault> {
+        let path = self.path.clone();
+        let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
+            _ => Ok(()),
+        });
+        removed.await.unwrap_or_else(|panic| Err(Fault::Refused(panic.to_string())))
+    }
+}
+
+/// Ids of all folders of containers.
+pub(crate) fn folders(instances: &Path) -> Vec<String> {
+    let entries = fs::read_dir(instances).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The desired workloads as the last life left them. A file that cannot be read is reported and left alone.
+pub(crate) fn load_workloads(dir: &Path) -> Vec<Workload> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_workload = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    files
+        .filter(is_workload)
+        .filter_map(|path| {
+            let workload = read_json(&path);
+            if workload.is_none() {
+                tracing::error!(workload.path = %path.display(), "a desired workload is not readable and will not run");
+            }
+            workload
+        })
+        .collect()
+}
+
+/// Makes a wish durable.
+pub(crate) fn save_workload(dir: &Path, workload: &Workload) -> Result<(), Fault> {
+    let path = workload_path(dir, &workload.id);
+    let fresh = path.with_extension("new");
+    let text = serde_json::to_vec(workload).map_err(|error| Fault::Refused(error.to_string()))?;
+    let mut file = create_private(&fresh)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Fault::on("write", &fresh))?;
+    fs::rename(&fresh, &path).map_err(Fault::on("rename", &fresh))?;
+    sync_dir(dir)
+}
+
+/// Forgets a wish for good. One that does not exist is no error.
+pub(crate) fn forget_workload(dir: &Path, id: &WorkloadId) -> Result<(), Fault> {
+    let path = workload_path(dir, id);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(Fault::on("remove", &path))?,
+    }
+    sync_dir(dir)
+}
+
+fn workload_path(dir: &Path, id: &WorkloadId) -> PathBuf {
+    dir.join(format!("{id}.json"))
+}
+
+/// Makes a folder that only root may enter, and its parents.
+pub(crate) fn make_private(path: &Path) -> Result<(), Fault> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Fault::on("make", path))
+}
+
+fn create_private(path: &Path) -> Result<fs::File, Fault> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.map_err(Fault::on("make", path))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Fault> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Fault::on("set the mode of", path))
+}
+
+/// Not synced: what it describes does not survive a reboot either.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Fault> {
+    let fresh = path.with_extension("new");
+    let text = serde_json::to_vec(value).map_err(|error| Fault::Refused(error.to_string()))?;
+    create_private(&fresh)?.write_all(&text).map_err(Fault::on("write", &fresh))?;
+    fs::rename(&fresh, path).map_err(Fault::on("rename", &fresh))
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Fault> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(Fault::on("sync", dir))
+}

@@ -1,0 +1,444 @@
+//! The role's state, and the one path that brings what runs to what is desired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::feed::Feed;
+use engine::{EngineError, Instance, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId, WorkloadStatus};
+use model::routes::{Endpoint, WorkloadAddresses};
+use model::{AppId, DynoName, LogSource, Timestamp};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup;
+use crate::containerd::Containerd;
+use crate::error::{Fault, HostError};
+use crate::files::{self, Folder, Record};
+use crate::logs::Watcher;
+use crate::network::Network;
+use crate::rootfs::is_safe_id;
+use crate::settings::HostSettings;
+use crate::slot::{self, Slot};
+
+/// First and longest pause before asking a silent containerd again.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The role.
+pub(crate) struct Host {
+    pub(crate) settings: HostSettings,
+    pub(crate) containerd: Containerd,
+    pub(crate) network: Network,
+    pub(crate) watcher: Watcher,
+    pub(crate) cgroups: cgroup::Version,
+    /// Routers follow this.
+    pub(crate) feed: Feed<WorkloadId, WorkloadAddresses>,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    /// Held while a wish is made durable, so that the files agree with `state.desired`.
+    wishes: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    desired: BTreeMap<WorkloadId, Workload>,
+    slots: BTreeMap<u64, Held>,
+    next_slot: u64,
+    oneoffs: BTreeMap<OneOffId, CancellationToken>,
+}
+
+/// One number of a workload that is kept alive, or on its way down.
+struct Held {
+    workload: Arc<Workload>,
+    instance: Instance,
+    stop: CancellationToken,
+}
+
+impl Host {
+    /// Reads what is desired and sets up what all containers share.
+    pub(crate) async fn open(settings: HostSettings) -> Result<Arc<Self>, HostError> {
+        for dir in [settings.workloads(), settings.instances(), settings.netns(), settings.leases()] {
+            files::make_private(&dir).map_err(|fault| match fault {
+                Fault::Files { action, path, source } => HostError::Files { action, path, source },
+                other => HostError::Network(other.to_string()),
+            })?;
+        }
+        let containerd = Containerd::new(&settings.containerd_socket, &settings.namespace, &settings.runtime)?;
+        let network = Network::open(&settings).await?;
+        let watcher = Watcher::start().map_err(|source| HostError::Files {
+            action: "watch",
+            path: settings.instances(),
+            source,
+        })?;
+        let desired = files::load_workloads(&settings.workloads());
+        let desired = desired.into_iter().map(|workload| (workload.id.clone(), workload)).collect();
+        Ok(Arc::new(Self {
+            settings,
+            containerd,
+            network,
+            watcher,
+            cgroups: cgroup::Version::detect(),
+            feed: Feed::new(BTreeMap::new()),
+            state: Mutex::new(State { desired, ..State::default() }),
+            changed: watch::Sender::new(0),
+            wishes: tokio::sync::Mutex::new(()),
+        }))
+    }
+
+    /// Takes over the containers that an earlier life of this role left running, starts what is missing, and removes the
+    /// rest. Takes over first: a healthy instance is in the route table before anybody can ask for it.
+    pub(crate) fn recover(self: &Arc<Self>) {
+        for id in files::folders(&self.settings.instances()) {
+            let folder = self.folder(&id);
+            let Some(running) = folder.running() else { continue };
+            if !crate::netns::holds(&self.network.namespace(&id), running.pid) {
+                continue;
+            }
+            match folder.record() {
+                Some(Record::Instance { workload, number }) => {
+                    self.spawn_slot(&Arc::new(*workload), number, Some(id), None);
+                }
+                Some(Record::OneOff { oneoff, deadline }) => crate::oneoff::adopt(self, *oneoff, deadline),
+                None => {}
+            }
+        }
+        self.reconcile();
+        let host = Arc::clone(self);
+        tokio::spawn(async move { host.remove_orphans().await });
+    }
+
+    /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
+    pub(crate) fn reconcile(self: &Arc<Self>) {
+        let missing = {
+            let state = self.lock();
+            for held in state.slots.values() {
+                let wanted = state.desired.get(&held.workload.id).map_or(0, |workload| workload.quantity);
+                if held.instance.dyno.number > wanted {
+                    held.stop.cancel();
+                }
+            }
+            let kept: BTreeSet<(&WorkloadId, u32)> = state
+                .slots
+                .values()
+                .filter(|held| !held.stop.is_cancelled())
+                .map(|held| (&held.workload.id, held.instance.dyno.number))
+                .collect();
+            let mut missing = Vec::new();
+            for workload in state.desired.values() {
+                let numbers = (1..=workload.quantity).filter(|number| !kept.contains(&(&workload.id, *number)));
+                let numbers: Vec<u32> = numbers.collect();
+                if !numbers.is_empty() {
+                    missing.push((Arc::new(workload.clone()), numbers));
+                }
+            }
+            missing
+        };
+        for (workload, numbers) in missing {
+            for number in numbers {
+                self.spawn_slot(&workload, number, None, None);
+            }
+        }
+    }
+
+    /// Keeps one number of a workload alive from now on. `adopted` is a container of it that runs already; `replaces` is
+    /// told to stop once this one is up or has failed.
+    fn spawn_slot(
+        self: &Arc<Self>,
+        workload: &Arc<Workload>,
+        number: u32,
+        adopted: Option<String>,
+        replaces: Option<CancellationToken>,
+    ) {
+        let id = adopted.clone().unwrap_or_else(|| self.new_id());
+        let instance = Instance {
+            id,
+            dyno: DynoName { process_type: workload.process_type.clone(), number },
+            state: InstanceState::Starting,
+            since: self.now(),
+            address: None,
+            crashes: 0,
+            last_exit: None,
+            probe: None,
+        };
+        let stop = CancellationToken::new();
+        let key = {
+            let mut state = self.lock();
+            let key = state.next_slot;
+            state.next_slot += 1;
+            let held = Held { workload: Arc::clone(workload), instance, stop: stop.clone() };
+            state.slots.insert(key, held);
+            key
+        };
+        self.publish(&workload.id);
+        let slot = Slot { host: Arc::clone(self), key, workload: Arc::clone(workload), number, stop, replaces };
+        if adopted.is_some() {
+            slot.take_over();
+        }
+        let host = Arc::clone(self);
+        let workload = Arc::clone(workload);
+        tokio::spawn(async move {
+            // In a task of its own, so that a slot whose code panics is replaced like one that ended.
+            if let Err(panic) = tokio::spawn(slot::keep_alive(slot, adopted.is_some())).await {
+                tracing::error!(workload.id = %workload.id, error = %panic, "an instance's keeper died");
+            }
+            host.lock().slots.remove(&key);
+            host.publish(&workload.id);
+            host.reconcile();
+        });
+    }
+
+    /// Removes all containers, namespaces, addresses and folders that belong to nothing we know.
+    async fn remove_orphans(self: &Arc<Self>) {
+        let mut pause = ASK_AGAIN.0;
+        let containers = loop {
+            match self.containerd.ids().await {
+                Ok(ids) => break ids,
+                Err(fault) => {
+                    tracing::debug!(error = %fault, "containerd cannot say which containers exist; asking again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ASK_AGAIN.1);
+                }
+            }
+        };
+        let found = containers.into_iter().chain(self.network.ids()).chain(files::folders(&self.settings.instances()));
+        for id in found.collect::<BTreeSet<_>>() {
+            if !self.knows(&id) {
+                tracing::info!(container.id = %id, "removing a container that nobody wants");
+                tokio::spawn(Arc::clone(self).destroy(id));
+            }
+        }
+    }
+
+    fn knows(&self, id: &str) -> bool {
+        let state = self.lock();
+        state.slots.values().any(|held| held.instance.id == id) || state.oneoffs.keys().any(|oneoff| oneoff.0 == id)
+    }
+
+    /// Changes what is known of a slot's instance, tells routers and callers, and returns the version of the route table
+    /// that says so.
+    pub(crate) fn update(&self, key: u64, change: impl FnOnce(&mut Instance)) -> u64 {
+        let workload = {
+            let mut state = self.lock();
+            let Some(held) = state.slots.get_mut(&key) else { return 0 };
+            let before = held.instance.state;
+            change(&mut held.instance);
+            if held.instance.state != before {
+                held.instance.since = self.now();
+            }
+            held.workload.id.clone()
+        };
+        self.publish(&workload)
+    }
+
+    /// What is known of a slot's instance.
+    pub(crate) fn instance(&self, key: u64) -> Option<Instance> {
+        self.lock().slots.get(&key).map(|held| held.instance.clone())
+    }
+
+    fn publish(&self, id: &WorkloadId) -> u64 {
+        let version = {
+            let state = self.lock();
+            let slots = state.slots.values().filter(|held| held.workload.id == *id);
+            let routed = slots.filter(|held| matches!(held.workload.probe, Probe::Tcp { .. })).collect::<Vec<_>>();
+            let row = (!routed.is_empty()).then(|| addresses(&routed));
+            self.feed.set(id, row)
+        };
+        self.notify();
+        version
+    }
+
+    fn notify(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Removes all that a container left, asking again for as long as it takes.
+    pub(crate) async fn destroy(self: Arc<Self>, id: String) {
+        self.insist(&id, || self.containerd.remove(&id)).await;
+        self.insist(&id, || self.network.remove(&id)).await;
+        self.insist(&id, || async { self.folder(&id).remove().await }).await;
+    }
+
+    /// Repeats one step of a removal until it succeeds. Whatever does not is there again after a restart of this role.
+    pub(crate) async fn insist<F, T>(&self, id: &str, step: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut pause = ASK_AGAIN.0;
+        loop {
+            match step().await {
+                Ok(value) => return value,
+                Err(fault @ Fault::Unreachable(_)) => {
+                    tracing::debug!(container.id = %id, error = %fault, "asking containerd again");
+                }
+                Err(fault) => tracing::warn!(container.id = %id, error = %fault, "trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(ASK_AGAIN.1);
+        }
+    }
+
+    /// Writes a line of the platform about a dyno into its app's log.
+    pub(crate) fn say(&self, app: AppId, dyno: &DynoName, line: &str) {
+        self.settings.log.write(app, self.now(), &LogSource::platform(dyno), line);
+    }
+
+    pub(crate) fn folder(&self, id: &str) -> Folder {
+        Folder::new(&self.settings.instances(), id)
+    }
+
+    /// The cgroup of a container, from the hierarchy's root.
+    pub(crate) fn cgroup(&self, id: &str) -> PathBuf {
+        PathBuf::from(format!("/{}/{id}", self.settings.namespace))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.settings.clock.now()
+    }
+
+    pub(crate) fn new_id(&self) -> String {
+        let mut bytes = [0; 8];
+        self.settings.random.fill(&mut bytes);
+        hex::encode(bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock, and the state is whole after every statement anyway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What callers ask for; see [`engine::Engine`].
+impl Host {
+    pub(crate) async fn apply(self: &Arc<Self>, workload: Workload) -> Result<(), EngineError> {
+        if !is_safe_id(&workload.id.0) {
+            return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", workload.id.0)));
+        }
+        {
+            let _wish = self.wishes.lock().await;
+            let known = self.lock().desired.get(&workload.id).cloned();
+            let workload = known.map_or(Ok(workload.clone()), |known| known.with_quantity_of(workload))?;
+            files::save_workload(&self.settings.workloads(), &workload)
+                .map_err(|fault| fault.into_engine(&workload.id.0))?;
+            self.lock().desired.insert(workload.id.clone(), workload);
+        }
+        self.reconcile();
+        self.notify();
+        Ok(())
+    }
+
+    pub(crate) async fn delete(self: &Arc<Self>, id: &WorkloadId) -> Result<(), EngineError> {
+        if is_safe_id(&id.0) {
+            let _wish = self.wishes.lock().await;
+            files::forget_workload(&self.settings.workloads(), id)
+                .map_err(|fault| EngineError::Failed(fault.to_string()))?;
+            self.lock().desired.remove(id);
+        }
+        self.reconcile();
+        self.notify();
+        Ok(())
+    }
+
+    pub(crate) fn list(&self) -> Vec<WorkloadStatus> {
+        let state = self.lock();
+        let status = |workload: &Workload, quantity, deleting| WorkloadStatus {
+            id: workload.id.clone(),
+            app: workload.app,
+            release: workload.release,
+            process_type: workload.process_type.clone(),
+            quantity,
+            deleting,
+            instances: Vec::new(),
+        };
+        let desired = state.desired.values().map(|workload| status(workload, workload.quantity, false));
+        let mut known: BTreeMap<WorkloadId, WorkloadStatus> =
+            desired.map(|status| (status.id.clone(), status)).collect();
+        for held in state.slots.values() {
+            let workload = held.workload.as_ref();
+            let known = known.entry(workload.id.clone()).or_insert_with(|| status(workload, 0, true));
+            known.instances.push(held.instance.clone());
+        }
+        for status in known.values_mut() {
+            status.instances.sort_by_key(|instance| instance.dyno.number);
+        }
+        known.into_values().collect()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Replaces an instance. One that serves requests serves on until its successor is up.
+    pub(crate) fn restart(self: &Arc<Self>, instance: &str) {
+        let found = {
+            let state = self.lock();
+            let held = state.slots.values().find(|held| held.instance.id == instance && !held.stop.is_cancelled());
+            held.map(|held| (Arc::clone(&held.workload), held.instance.clone(), held.stop.clone()))
+        };
+        let Some((workload, instance, stop)) = found else { return };
+        let serves = instance.state == InstanceState::Up && matches!(workload.probe, Probe::Tcp { .. });
+        if serves {
+            self.spawn_slot(&workload, instance.dyno.number, None, Some(stop));
+        } else {
+            stop.cancel();
+            self.reconcile();
+        }
+    }
+
+    /// Notes a new one-off; the token is how [`Host::kill`] ends it.
+    pub(crate) fn register_oneoff(&self, oneoff: &OneOff) -> Result<CancellationToken, EngineError> {
+        let id = &oneoff.id;
+        if !is_safe_id(&id.0) {
+            return Err(EngineError::Failed(format!("{:?} cannot be a one-off's id", id.0)));
+        }
+        let mut state = self.lock();
+        if state.oneoffs.contains_key(id) {
+            return Err(EngineError::Failed(format!("one-off {id} exists already")));
+        }
+        let kill = CancellationToken::new();
+        state.oneoffs.insert(id.clone(), kill.clone());
+        Ok(kill)
+    }
+
+    pub(crate) fn forget_oneoff(&self, id: &OneOffId) {
+        self.lock().oneoffs.remove(id);
+        self.notify();
+    }
+
+    /// Ends a one-off and returns once nothing of it is left.
+    pub(crate) async fn kill(&self, id: &OneOffId) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            match self.lock().oneoffs.get(id) {
+                Some(kill) => kill.cancel(),
+                None => return,
+            }
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn oneoffs(&self) -> Vec<OneOffId> {
+        self.lock().oneoffs.keys().cloned().collect()
+    }
+}
+
+fn addresses(slots: &[&Held]) -> WorkloadAddresses {
+    let mut row = WorkloadAddresses::default();
+    for held in slots {
+        let instance = &held.instance;
+        match (instance.state, instance.address) {
+            (InstanceState::Up, Some(address)) => {
+                let (instance, dyno) = (instance.id.clone(), instance.dyno.to_string());
+                row.healthy.push(Endpoint { instance, dyno, address });
+            }
+            (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,
+            (InstanceState::Crashed { .. }, _) => row.crashed += 1,
+            // On its way down without having been told to: it ended by itself and is being cleaned up.
+            (InstanceState::Stopping, _) if !held.stop.is_cancelled() => row.crashed += 1,
+            (InstanceState::Stopping, _) => {}
+        }
+    }
+    row
+}

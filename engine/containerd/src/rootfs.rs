@@ -1,0 +1,96 @@
+//! The few files of a container's root file system that are its own from the start.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use engine::{Container, LayerStore, RootFs};
+
+use crate::error::Fault;
+use crate::files::Folder;
+use crate::network::Resolvers;
+use crate::spec::overlay_options;
+
+/// Mount options of the container's root file system.
+pub(crate) fn mount_options(container: &Container, layers: &LayerStore, folder: &Folder) -> Result<Vec<String>, Fault> {
+    let lower = lower_dirs(container, layers)?;
+    Ok(overlay_options(&lower, &folder.upper(), &folder.work()))
+}
+
+/// Writes into the upper layer what differs between containers: names, name servers, the app's user, a `/tmp`.
+pub(crate) fn prepare(
+    container: &Container,
+    layers: &LayerStore,
+    folder: &Folder,
+    hostname: &str,
+    resolvers: &Resolvers,
+) -> Result<(), Fault> {
+    let upper = folder.upper();
+    let etc = upper.join("etc");
+    fs::create_dir(&etc).map_err(Fault::on("make", &etc))?;
+    let tmp = upper.join("tmp");
+    fs::create_dir(&tmp).map_err(Fault::on("make", &tmp))?;
+    for (path, mode) in [(&etc, 0o755), (&tmp, 0o1777)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Fault::on("set the mode of", path))?;
+    }
+    let lower = lower_dirs(container, layers)?;
+    let uid = container.uid;
+    let passwd = with_line(&lower, "etc/passwd", &format!("app:x:{uid}:{uid}::/app:/bin/bash"));
+    let group = with_line(&lower, "etc/group", &format!("app:x:{uid}:"));
+    let files = [
+        ("hostname", format!("{hostname}\n")),
+        ("hosts", format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {hostname}\n")),
+        ("resolv.conf", resolvers.to_file()),
+        ("passwd", passwd),
+        ("group", group),
+    ];
+    for (name, text) in files {
+        let path = etc.join(name);
+        fs::write(&path, text).map_err(Fault::on("write", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(Fault::on("set the mode of", &path))?;
+    }
+    Ok(())
+}
+
+/// The uppermost layer's copy of a file, with one line more: many programs ask for the name of the user that they run as.
+fn with_line(lower: &[PathBuf], file: &str, line: &str) -> String {
+    let mut text = lower.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text + line + "\n"
+}
+
+/// The layers' directories, the uppermost first.
+fn lower_dirs(container: &Container, layers: &LayerStore) -> Result<Vec<PathBuf>, Fault> {
+    let RootFs::Layers(digests) = &container.rootfs;
+    if digests.is_empty() {
+        return Err(Fault::Refused("the container has no layers".to_owned()));
+    }
+    if let Some(missing) = digests.iter().find(|digest| !layers.contains(digest)) {
+        return Err(Fault::Refused(format!("layer {missing} is not in the layer store")));
+    }
+    // Missing directories of mounts are made by the runtime.
+    Ok(digests.iter().rev().map(|digest| layers.path(digest)).collect())
+}
+
+/// Whether an id may name files, containers and network namespaces.
+pub(crate) fn is_safe_id(id: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    id.len() <= 76 && id.split(['.', '-', '_']).all(part) && Path::new(id).components().count() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_safe_as_file_names() {
+        for good in ["build-00000000-0000-4000-8000-000000000001", "a.v1.web", "run-1"] {
+            assert!(is_safe_id(good), "{good}");
+        }
+        for bad in ["", ".", "..", "a..b", "a/b", "-a", "a b", "ä"] {
+            assert!(!is_safe_id(bad), "{bad}");
+        }
+    }
+}

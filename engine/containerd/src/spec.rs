@@ -1,0 +1,246 @@
+//! The OCI runtime spec of a container: what it sees, what it may do, how much it gets.
+//!
+//! Instances run as their app's own uid with no capability and no way to gain one. User namespaces are not used: every
+//! file of an app is owned by its uid on the host already, and a mapping for one single id would leave runc without the
+//! root inside that it sets containers up with.
+
+use std::path::{Path, PathBuf};
+
+use engine::{Container, Limits, Mount, TtySize};
+use oci_spec::runtime::{
+    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
+    MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use oci_spec::{OciSpecError, runtime as oci};
+
+use crate::cgroup::Version;
+use crate::error::Fault;
+
+/// Allows what servers and builds use; above all no new namespaces, no `io_uring`, no `bpf`, no `keyctl`, and of the
+/// socket families only those below `AF_ALG`.
+const SECCOMP: &str = include_str!("seccomp.json");
+
+/// The annotation by which containers share one shim.
+const GROUP: &str = "io.containerd.runc.v2.group";
+
+/// What a spec is made of.
+pub(crate) struct Blueprint<'a> {
+    pub(crate) container: &'a Container,
+    /// Containers of one group share a shim.
+    pub(crate) group: String,
+    pub(crate) hostname: &'a str,
+    pub(crate) netns: PathBuf,
+    /// From the hierarchy's root: `/platform/<id>`.
+    pub(crate) cgroup: PathBuf,
+    pub(crate) cgroups: Version,
+    pub(crate) tty: Option<TtySize>,
+}
+
+/// Describes a container to the runtime.
+pub(crate) fn spec(blueprint: &Blueprint<'_>) -> Result<Spec, Fault> {
+    build(blueprint).map_err(|error| Fault::Refused(format!("the container cannot be described: {error}")))
+}
+
+fn build(blueprint: &Blueprint<'_>) -> Result<Spec, OciSpecError> {
+    SpecBuilder::default()
+        .version("1.0.2")
+        .hostname(blueprint.hostname)
+        .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
+        .annotations([(GROUP.to_owned(), blueprint.group.clone())])
+        .process(process(blueprint)?)
+        .mounts(mounts(&blueprint.container.mounts)?)
+        .linux(linux(blueprint)?)
+        .build()
+}
+
+fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
+    let container = blueprint.container;
+    let mut env: Vec<String> = container.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if !container.env.contains_key("HOSTNAME") {
+        env.push(format!("HOSTNAME={}", blueprint.hostname));
+    }
+    if blueprint.tty.is_some() && !container.env.contains_key("TERM") {
+        env.push("TERM=xterm-256color".to_owned());
+    }
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    let mut process = ProcessBuilder::default()
+        .user(UserBuilder::default().uid(container.uid).gid(container.uid).build()?)
+        .args(container.args.clone())
+        .env(env)
+        .cwd(container.working_dir.as_str())
+        .capabilities(none)
+        .no_new_privileges(true)
+        .build()?;
+    process.set_rlimits(None);
+    process.set_terminal(Some(blueprint.tty.is_some()));
+    if let Some(size) = blueprint.tty {
+        let size = BoxBuilder::default().height(u64::from(size.rows)).width(u64::from(size.columns)).build()?;
+        process.set_console_size(Some(size));
+    }
+    Ok(process)
+}
+
+fn mounts(own: &[Mount]) -> Result<Vec<oci::Mount>, OciSpecError> {
+    let base: [(&str, &str, &[&str]); 7] = [
+        ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        ("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
+        ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        // Language runtimes read their memory and CPU limits here.
+        ("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+    ];
+    let base = base.into_iter().map(|(target, kind, options)| {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
+    });
+    base.chain(own.iter().map(own_mount)).collect()
+}
+
+fn own_mount(mount: &Mount) -> Result<oci::Mount, OciSpecError> {
+    match mount {
+        Mount::Bind { source, target, read_only } => {
+            let access = if *read_only { "ro" } else { "rw" };
+            let options = ["bind", access, "nosuid", "nodev", "rprivate"].map(str::to_owned);
+            MountBuilder::default().destination(target).typ("bind").source(source).options(options).build()
+        }
+        Mount::Overlay { lower, upper, work, target } => {
+            let mut options = overlay_options(lower, upper, work);
+            options.extend(["nosuid".to_owned(), "nodev".to_owned()]);
+            MountBuilder::default().destination(target).typ("overlay").source("overlay").options(options).build()
+        }
+    }
+}
+
+/// Options of an overlay mount; `lower` has the uppermost directory first.
+pub(crate) fn overlay_options(lower: &[PathBuf], upper: &Path, work: &Path) -> Vec<String> {
+    let lower: Vec<String> = lower.iter().map(|path| path.display().to_string()).collect();
+    vec![
+        format!("lowerdir={}", lower.join(":")),
+        format!("upperdir={}", upper.display()),
+        format!("workdir={}", work.display()),
+    ]
+}
+
+fn linux(blueprint: &Blueprint<'_>) -> Result<Linux, OciSpecError> {
+    let own = [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
+    ];
+    let mut namespaces = Vec::new();
+    for kind in own {
+        namespaces.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
+    }
+    let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(blueprint.netns.as_path());
+    namespaces.push(network.build()?);
+    let seccomp: LinuxSeccomp = serde_json::from_str(SECCOMP)?;
+    LinuxBuilder::default()
+        .namespaces(namespaces)
+        .resources(resources(&blueprint.container.limits, blueprint.cgroups)?)
+        .cgroups_path(blueprint.cgroup.as_path())
+        .seccomp(seccomp)
+        .masked_paths(
+            [
+                "/proc/acpi",
+                "/proc/asound",
+                "/proc/interrupts",
+                "/proc/kcore",
+                "/proc/keys",
+                "/proc/latency_stats",
+                "/proc/sched_debug",
+                "/proc/scsi",
+                "/proc/timer_list",
+                "/proc/timer_stats",
+                "/sys/devices/virtual/powercap",
+                "/sys/firmware",
+            ]
+            .map(str::to_owned),
+        )
+        .readonly_paths(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned))
+        .build()
+}
+
+fn resources(limits: &Limits, cgroups: Version) -> Result<LinuxResources, OciSpecError> {
+    const PERIOD_MICROS: u64 = 100_000;
+    let bytes = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+    let mut memory = LinuxMemoryBuilder::default().limit(bytes);
+    if cgroups != (Version::V1 { limits_swap: false }) {
+        memory = memory.swap(bytes);
+    }
+    let quota = i64::from(limits.cpu_millis) * i64::try_from(PERIOD_MICROS / 1000).unwrap_or(100);
+    let mut cpu = LinuxCpuBuilder::default().period(PERIOD_MICROS).quota(quota);
+    let mut resources = LinuxResourcesBuilder::default()
+        .devices(vec![LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?])
+        .memory(memory.build()?)
+        .pids(LinuxPidsBuilder::default().limit(i64::from(limits.pids)).build()?);
+    match cgroups {
+        // A weight of 100 is the default of version 2, 1024 shares are that of version 1.
+        Version::V1 { .. } => cpu = cpu.shares((u64::from(limits.cpu_weight) * 1024 / 100).max(2)),
+        Version::V2 => {
+            resources = resources.unified([("cpu.weight".to_owned(), limits.cpu_weight.to_string())]);
+        }
+    }
+    resources.cpu(cpu.build()?).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use engine::RootFs;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn json_of(cgroups: Version) -> Value {
+        let container = Container {
+            rootfs: RootFs::Layers(Vec::new()),
+            args: vec!["a \"b\"".to_owned()],
+            env: BTreeMap::from([("A".to_owned(), "x\ny".to_owned())]),
+            working_dir: "/app".to_owned(),
+            uid: 100_001,
+            limits: Limits { memory_bytes: 512 << 20, cpu_millis: 1500, cpu_weight: 50, pids: 256 },
+            mounts: Vec::new(),
+        };
+        let blueprint = Blueprint {
+            container: &container,
+            group: "app".to_owned(),
+            hostname: "web.1",
+            netns: PathBuf::from("/run/n"),
+            cgroup: PathBuf::from("/platform/i"),
+            cgroups,
+            tty: None,
+        };
+        serde_json::to_value(spec(&blueprint).expect("a spec")).expect("JSON")
+    }
+
+    #[test]
+    fn a_container_has_no_privilege_and_its_limits() {
+        let spec = json_of(Version::V2);
+        let process = &spec["process"];
+        assert_eq!(process["user"]["uid"], 100_001);
+        assert_eq!(process["noNewPrivileges"], true);
+        assert_eq!(process["capabilities"], json!({}));
+        assert!(process.get("rlimits").is_none() && process.get("oomScoreAdj").is_none());
+        assert_eq!(process["env"], json!(["A=x\ny", "HOSTNAME=web.1"]));
+        let resources = &spec["linux"]["resources"];
+        assert_eq!(resources["memory"], json!({ "limit": 512 << 20, "swap": 512 << 20 }));
+        assert_eq!(resources["cpu"], json!({ "period": 100_000, "quota": 150_000 }));
+        assert_eq!(resources["unified"], json!({ "cpu.weight": "50" }));
+        assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+    }
+
+    #[test]
+    fn version_1_has_shares_and_perhaps_no_swap() {
+        let resources = &json_of(Version::V1 { limits_swap: false })["linux"]["resources"];
+        assert_eq!(resources["memory"], json!({ "limit": 512 << 20 }));
+        assert_eq!(resources["cpu"]["shares"], 512);
+        assert!(resources.get("unified").is_none());
+    }
+}

@@ -1,0 +1,311 @@
+//! A whole machine for one test: a containerd of its own, a host role in a process of its own, a root file system.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::conformance::Subject;
+use engine::{Container, Engine, LayerStore, Limits, RootFs};
+use engine_containerd::{HostClient, HostSettings, containerd_config};
+use model::clock::{SystemClock, SystemRandom};
+use model::{AppId, Digest, LogSink, LogSource, Random, Timestamp};
+
+/// Set in the environment of a host role's process: the machine's folder.
+pub const MACHINE: &str = "TEST_MACHINE";
+const UID: u32 = 100_123;
+
+pub struct Machine {
+    folder: tempfile::TempDir,
+    containerd: Option<Child>,
+    host: Option<Child>,
+}
+
+/// What differs between two machines on one computer.
+fn settings_of(folder: &Path) -> HostSettings {
+    let number = fs::read_to_string(folder.join("number")).expect("the machine's number");
+    let (first, second) = number.split_once('.').expect("two numbers");
+    HostSettings {
+        home: folder.join("home"),
+        run_dir: folder.join("run"),
+        containerd_socket: folder.join("containerd.sock"),
+        namespace: format!("test-{first}-{second}"),
+        cni_bin_dirs: vec!["/usr/lib/cni".into(), "/opt/cni/bin".into()],
+        subnet: format!("10.{first}.{second}.0/24").parse().expect("a subnet"),
+        runtime: "runc".to_owned(),
+        layers: LayerStore::open(&folder.join("layers")).expect("a layer store"),
+        log: Arc::new(FileLog(Mutex::new(
+            fs::File::options().append(true).create(true).open(folder.join("log")).expect("a log"),
+        ))),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    }
+}
+
+struct FileLog(Mutex<fs::File>);
+
+impl LogSink for FileLog {
+    fn write(&self, _app: AppId, _time: Timestamp, source: &LogSource, line: &str) {
+        let line = format!("{source}: {line}\n");
+        self.0.lock().expect("the log").write_all(line.as_bytes()).expect("written");
+    }
+}
+
+/// The host role's process.
+pub fn host_process() {
+    let Some(folder) = std::env::var_os(MACHINE) else { return };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let error =
+        runtime.block_on(engine_containerd::serve(settings_of(Path::new(&folder)))).expect_err("it never ends well");
+    panic!("{error}: {:?}", std::error::Error::source(&error));
+}
+
+impl Machine {
+    pub async fn boot() -> Self {
+        let folder = tempfile::Builder::new().prefix("host-").tempdir_in("/tmp").expect("a folder");
+        let path = folder.path();
+        // What runs in containers must be able to pass through.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let mut random = [0; 2];
+        SystemRandom.fill(&mut random);
+        fs::write(path.join("number"), format!("{}.{}", 100 + random[0] % 100, random[1])).expect("a number");
+        make_root(&path.join("layers/staging/busybox"));
+        let layers = LayerStore::open(&path.join("layers")).expect("a layer store");
+        layers.insert(&digest(), &path.join("layers/staging/busybox")).expect("a layer");
+        fs::create_dir(path.join("scratch")).expect("a folder");
+        std::os::unix::fs::chown(path.join("scratch"), Some(UID), Some(UID)).expect("its owner");
+        let config = containerd_config(&path.join("root"), &path.join("state"), &path.join("containerd.sock"));
+        fs::write(path.join("containerd.toml"), config).expect("containerd's settings");
+        let mut machine = Self { folder, containerd: None, host: None };
+        machine.start_containerd();
+        machine.start_host();
+        machine.until_answering().await;
+        machine
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn settings(&self) -> HostSettings {
+        settings_of(self.path())
+    }
+
+    pub fn client(&self) -> HostClient {
+        HostClient::new(&self.settings().socket())
+    }
+
+    pub fn subject(&self, scratch: &str) -> Subject {
+        let scratch = self.path().join("scratch").join(scratch);
+        fs::create_dir(&scratch).expect("a folder");
+        std::os::unix::fs::chown(&scratch, Some(UID), Some(UID)).expect("its owner");
+        Subject { engine: Arc::new(self.client()), container: container(), scratch }
+    }
+
+    pub fn start_containerd(&mut self) {
+        let log =
+            fs::File::options().append(true).create(true).open(self.path().join("containerd.log")).expect("a log");
+        let mut containerd = Command::new("containerd");
+        containerd.arg("-c").arg(self.path().join("containerd.toml")).stdout(Stdio::null()).stderr(log);
+        self.containerd = Some(containerd.spawn().expect("containerd is installed"));
+    }
+
+    pub fn start_host(&mut self) {
+        let log = fs::File::options().append(true).create(true).open(self.path().join("host.log")).expect("a log");
+        let mut host = Command::new(std::env::current_exe().expect("this program"));
+        host.args(["--exact", "host_process", "--nocapture", "--include-ignored"]).env(MACHINE, self.path());
+        self.host = Some(host.stdout(Stdio::null()).stderr(log).spawn().expect("a host role"));
+    }
+
+    pub fn kill_containerd(&mut self) {
+        kill(self.containerd.take());
+    }
+
+    pub fn kill_host(&mut self) {
+        kill(self.host.take());
+    }
+
+    /// All that a power cut takes: processes, mounts, and what lies on a `tmpfs`.
+    pub fn power_cut(&mut self) {
+        kill(self.containerd.take());
+        self.end_everything();
+        for lost in ["run", "state"] {
+            fs::remove_dir_all(self.path().join(lost)).expect("removed");
+        }
+    }
+
+    pub async fn until_answering(&self) {
+        let client = self.client();
+        self.until("the host role answers", async || client.list().await.is_ok()).await;
+    }
+
+    /// Asks again and again; the pause keeps the question from disturbing what is asked about.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let ask = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), ask).await.is_err() {
+            let host_log = fs::read_to_string(self.path().join("host.log")).unwrap_or_default();
+            panic!("never came: {what}\nleft: {:?}\nthe host role said:\n{host_log}", self.leftovers());
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+
+    /// Everything on this computer that belongs to a container of this machine.
+    pub fn leftovers(&self) -> Vec<String> {
+        let settings = self.settings();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        let of_us = |line: &&str| line.contains(&*self.path().to_string_lossy());
+        let mut found: Vec<String> = mounts.lines().filter(of_us).map(str::to_owned).collect();
+        for dir in ["home/host/instances", "run/netns", "state/io.containerd.runtime.v2.task"] {
+            found.extend(names(&self.path().join(dir)).into_iter().filter(|name| *name != settings.namespace));
+        }
+        found.extend(
+            names(&self.path().join("run/leases").join(&settings.namespace))
+                .into_iter()
+                .filter(|name| name.starts_with("10.")),
+        );
+        found.extend(self.cgroups());
+        found.extend(self.shims().iter().map(|pid| format!("shim {pid}")));
+        found
+    }
+
+    fn cgroups(&self) -> Vec<String> {
+        let root = format!("/sys/fs/cgroup/memory/{}", self.settings().namespace);
+        let root =
+            if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { root.replace("/memory", "") } else { root };
+        let entries = fs::read_dir(root).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    }
+
+    fn end_everything(&self) {
+        for cgroup in self.cgroups() {
+            let pids = fs::read_to_string(Path::new(&cgroup).join("cgroup.procs")).unwrap_or_default();
+            pids.lines().filter_map(|pid| pid.parse().ok()).for_each(kill_pid);
+        }
+        self.shims().into_iter().for_each(kill_pid);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        for target in targets.filter(|target| Path::new(target).starts_with(self.path())) {
+            let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
+        }
+        for controller in names(Path::new("/sys/fs/cgroup")).into_iter().chain([String::new()]) {
+            let parent = Path::new("/sys/fs/cgroup").join(controller).join(&self.settings().namespace);
+            for child in names(&parent) {
+                let _ = fs::remove_dir(parent.join(child));
+            }
+            let _ = fs::remove_dir(parent);
+        }
+    }
+
+    pub fn shims(&self) -> Vec<u32> {
+        let processes = names(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<u32>().ok());
+        let socket = self.path().join("containerd.sock").display().to_string();
+        let ours = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains("containerd-shim") && line.contains(&socket)
+        };
+        processes.filter(ours).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        kill(self.host.take());
+        kill(self.containerd.take());
+        if std::thread::panicking() && std::env::var_os("KEEP_MACHINE").is_some() {
+            let _ = fs::write(format!("{}.log", self.path().display()), self.log());
+            for log in ["host.log", "containerd.log"] {
+                let _ = fs::copy(self.path().join(log), format!("{}.{log}", self.path().display()));
+            }
+        }
+        self.end_everything();
+        let settings = self.settings();
+        let table = settings.namespace.replace('-', "_");
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
+    }
+}
+
+fn kill(child: Option<Child>) {
+    if let Some(mut child) = child {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn kill_pid(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn digest() -> Digest {
+    Digest::from_sha256([0xbb; 32])
+}
+
+pub fn container() -> Container {
+    Container {
+        rootfs: RootFs::Layers(vec![digest()]),
+        args: vec!["/bin/true".to_owned()],
+        env: BTreeMap::new(),
+        working_dir: "/".to_owned(),
+        uid: UID,
+        limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 256 },
+        mounts: Vec::new(),
+    }
+}
+
+/// A root file system of one program.
+fn make_root(root: &Path) {
+    let bin = root.join("bin");
+    for dir in ["bin", "etc", "proc", "sys", "dev", "app"] {
+        fs::create_dir_all(root.join(dir)).expect("a folder");
+    }
+    fs::copy(busybox(), bin.join("busybox")).expect("BusyBox");
+    let list = Command::new(bin.join("busybox")).arg("--list").output().expect("BusyBox runs");
+    for applet in String::from_utf8(list.stdout).expect("text").lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", bin.join(applet)).expect("a link");
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").expect("users");
+    fs::write(root.join("etc/group"), "root:x:0:\n").expect("groups");
+}
+
+/// A static `BusyBox`: the machine's own, or from the Debian package, fetched once.
+fn busybox() -> PathBuf {
+    let is_static = |path: &Path| {
+        let checked = Command::new("ldd").arg(path).output();
+        path.exists() && checked.is_ok_and(|output| !output.status.success())
+    };
+    let own = PathBuf::from("/bin/busybox");
+    if is_static(&own) {
+        return own;
+    }
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    let cache = std::env::var_os("PLATFORM_CACHE").map_or_else(|| home.join(".cache/platform"), PathBuf::from);
+    let kept = cache.join("busybox-static");
+    if !kept.exists() {
+        fs::create_dir_all(&cache).expect("the cache");
+        let fresh = tempfile::tempdir_in(&cache).expect("a folder");
+        let script = "apt-get download busybox-static && dpkg-deb -x busybox-static_*.deb .";
+        let fetched = Command::new("sh").args(["-c", script]).current_dir(fresh.path()).output().expect("a shell");
+        assert!(fetched.status.success(), "install busybox-static: {}", String::from_utf8_lossy(&fetched.stderr));
+        let found = ["bin/busybox", "usr/bin/busybox"].map(|path| fresh.path().join(path));
+        let found = found.iter().find(|path| path.exists()).expect("the package holds BusyBox");
+        fs::rename(found, &kept).expect("kept");
+    }
+    kept
+}
