@@ -3,6 +3,7 @@
 //! Binary frames are the bytes of the dyno's input and output. Text frames are JSON: from here
 //! `{"resize":{"rows":R,"columns":C}}` and `{"eof":true}`, from there `{"exit":STATUS}` at the end.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -25,27 +26,35 @@ struct Control {
     exit: Option<i32>,
 }
 
-/// Runs until the dyno ends; returns its exit status.
+/// Joins standard input and output to the dyno at `address` until it ends; returns its exit status.
 pub(crate) fn attach(address: &str, tty: bool) -> Result<u8> {
-    let (mut socket, _) = tungstenite::connect(address).map_err(|error| lost(&error))?;
-    if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
-        stream.set_nonblocking(true).map_err(|error| lost(&error))?;
-    }
-    let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
-    let mut session = Session { socket, input_open: true, sending: false };
-    session.run(tty)
+    // A file of its own: what poll(2) says of it holds, as no buffer stands between.
+    let input = io::stdin().as_fd().try_clone_to_owned();
+    let input = input.map_err(|error| CliError::failed("Cannot use standard input").because(&error))?;
+    Session::open(address, File::from(input), io::stdout())?.run(tty)
 }
 
-struct Session {
+struct Session<W> {
     socket: WebSocket<MaybeTlsStream<TcpStream>>,
-    /// Standard input has not ended.
+    input: File,
+    output: W,
+    /// The input has not ended.
     input_open: bool,
     /// Something is queued that the connection had no room for: take no more input until it has.
     sending: bool,
 }
 
-impl Session {
+impl<W: Write> Session<W> {
+    fn open(address: &str, input: File, output: W) -> Result<Self> {
+        let (mut socket, _) = tungstenite::connect(address).map_err(|error| lost(&error))?;
+        if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
+            stream.set_nonblocking(true).map_err(|error| lost(&error))?;
+        }
+        Ok(Self { socket, input, output, input_open: true, sending: false })
+    }
+
     fn run(&mut self, tty: bool) -> Result<u8> {
+        let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
         let resized = if tty { Some(resize_events()?) } else { None };
         if tty {
             self.send_size()?;
@@ -73,7 +82,6 @@ impl Session {
     }
 
     fn wait(&self, resized: Option<&SignalFd>) -> Result<Ready> {
-        let stdin = io::stdin();
         let MaybeTlsStream::Plain(stream) = self.socket.get_ref() else {
             return Err(CliError::failed("This program attaches to dynos over plain ws:// only"));
         };
@@ -84,7 +92,7 @@ impl Session {
         }
         let takes_input = self.input_open && !self.sending;
         if takes_input {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(self.input.as_fd(), PollFlags::POLLIN));
         }
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -103,9 +111,8 @@ impl Session {
         loop {
             match self.socket.read() {
                 Ok(Message::Binary(bytes)) => {
-                    let mut stdout = io::stdout();
-                    stdout.write_all(&bytes)?;
-                    stdout.flush()?;
+                    self.output.write_all(&bytes)?;
+                    self.output.flush()?;
                 }
                 Ok(Message::Text(text)) => {
                     let control: Option<Control> = serde_json::from_str(text.as_str()).ok();
@@ -123,7 +130,7 @@ impl Session {
 
     fn send_input(&mut self) -> Result<()> {
         let mut buffer = [0; 16 * 1024];
-        let message = match io::stdin().read(&mut buffer) {
+        let message = match self.input.read(&mut buffer) {
             Ok(0) => {
                 self.input_open = false;
                 Message::text(json!({ "eof": true }).to_string())
@@ -193,4 +200,51 @@ fn lost(error: &dyn std::error::Error) -> CliError {
     CliError::new(Kind::Unreachable, "The connection to the dyno was lost before it ended")
         .because(error)
         .hint("See whether it still runs with `platform ps`, and what it said with `platform logs`.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::thread;
+
+    use super::*;
+
+    /// A dyno behind a WebSocket.
+    fn dyno(behave: impl FnOnce(&mut WebSocket<TcpStream>) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("ws://{}/attach/secret", listener.local_addr().unwrap());
+        thread::spawn(move || behave(&mut tungstenite::accept(listener.accept().unwrap().0).unwrap()));
+        address
+    }
+
+    fn session(address: &str, input: &'static [u8]) -> (Result<u8>, Vec<u8>) {
+        let (reader, mut writer) = io::pipe().unwrap();
+        thread::spawn(move || writer.write_all(input));
+        let mut output = Vec::new();
+        let status = Session::open(address, File::from(OwnedFd::from(reader)), &mut output).unwrap().run(false);
+        (status, output)
+    }
+
+    #[test]
+    fn input_goes_there_to_its_end_and_output_and_status_come_back() {
+        let address = dyno(|socket| {
+            while let Message::Binary(bytes) = socket.read().unwrap() {
+                socket.send(Message::binary(bytes)).unwrap();
+            }
+            socket.send(Message::text("{\"exit\":7}")).unwrap();
+        });
+        let input = vec![b'x'; 5_000_000].leak();
+        let (status, output) = session(&address, input);
+        assert_eq!(status.unwrap(), 7);
+        assert!(output == input);
+    }
+
+    #[test]
+    fn a_lost_connection_is_not_a_success() {
+        let address = dyno(|socket| socket.send(Message::binary("half")).unwrap());
+        let (status, output) = session(&address, b"");
+        assert_eq!(output, b"half");
+        assert_eq!(status.unwrap_err().kind, Kind::Unreachable);
+    }
 }

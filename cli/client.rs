@@ -16,6 +16,8 @@ use url::Url;
 use crate::error::{CliError, Kind, Result};
 
 mod resources;
+#[cfg(test)]
+mod tests;
 mod unix;
 
 pub(crate) use resources::*;

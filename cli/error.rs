@@ -89,6 +89,7 @@ impl CliError {
         // Writing to a String cannot fail.
         let mut text = format!("{} {}\n", paint.color(Color::DarkRed, "Error:"), self.message);
         for cause in &self.causes {
+            let cause = cause.replace('\n', "\n           ");
             let _ = writeln!(text, "  {} {cause}", paint.color(Color::DarkGrey, "because:"));
         }
         if let Some(hint) = &self.hint {

@@ -116,6 +116,9 @@ pub(crate) struct Release {
     pub(crate) user: Owner,
     /// RFC 3339.
     pub(crate) created_at: String,
+    /// Why it failed, if it did.
+    #[serde(default)]
+    pub(crate) failure: Option<String>,
     /// There is an image to go back to.
     #[serde(default)]
     pub(crate) eligible_for_rollback: bool,

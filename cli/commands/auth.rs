@@ -142,7 +142,7 @@ fn ask(what: &str) -> Result<String> {
 }
 
 /// Asks without showing what is typed; from a pipe, reads the first line.
-fn ask_secret(what: &str) -> Result<String> {
+pub(crate) fn ask_secret(what: &str) -> Result<String> {
     if !context::can_ask() {
         return read_line_from_stdin();
     }

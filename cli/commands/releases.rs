@@ -91,12 +91,14 @@ impl Info {
             let vars: BTreeMap<String, String> =
                 client::typed(&client.get(&["apps", &name, "releases", &version, "config-vars"])?)?;
             out.heading(&format!("{name} v{}", release.version))?;
-            out.pairs([
+            let failure = release.failure.as_ref().map(|failure| ("Failure", Field::from(failure)));
+            let known = [
                 ("State", state(&release)),
                 ("What", release.description.into()),
                 ("Who", release.user.email.into()),
                 ("When", output::when(&release.created_at, context::now()).into()),
-            ])?;
+            ];
+            out.pairs(known.into_iter().chain(failure))?;
             out.line("")?;
             out.heading("config vars")?;
             out.pairs(vars.iter().map(|(key, value)| (key, value.into())))
@@ -179,8 +181,10 @@ fn finished(client: &Client, app: &str, mut release: Release) -> Result<Release>
     if release.status == "succeeded" {
         return Ok(release);
     }
+    let failure = std::io::Error::other(release.failure.unwrap_or_else(|| format!("it is {}", release.status)));
     Err(CliError::failed(format!("Release v{} did not come up; what ran before still runs", release.version))
-        .hint(format!("See why: platform logs -n 100 -a {app}")))
+        .because(&failure)
+        .hint(format!("See what it said: platform logs -n 100 -a {app}")))
 }
 
 /// The newest release older than the current one that can be gone back to.

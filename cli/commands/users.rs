@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use model::clock::{Random, SystemRandom};
 use serde_json::json;
 
 use crate::client::{self, Client, NewUser};
@@ -13,7 +14,8 @@ use crate::error::Result;
 
 /// Create a user, on the platform's own machine and as root
 ///
-/// Prints a token for the new user, this once. Give it to them for `platform login --token`.
+/// Prints a token for the new user, this once: they log in with `platform login --token`. With `--password` they can also
+/// log in with their e-mail address and that password.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,6 +25,9 @@ Examples:
 pub(crate) struct Create {
     /// The e-mail address of the new user
     email: String,
+    /// Ask for a password for the new user; from a pipe, read it from standard input
+    #[arg(long)]
+    password: bool,
     /// Log in as the new user, here and now
     #[arg(long)]
     login: bool,
@@ -35,7 +40,9 @@ pub(crate) struct Create {
 
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let made = Client::local(&self.socket)?.post(&["users"], &json!({ "email": self.email }))?;
+        let password = if self.password { auth::ask_secret("Password of the new user")? } else { unguessable() };
+        let content = json!({ "email": self.email, "password": password });
+        let made = Client::local(&self.socket)?.post(&["users"], &content)?;
         let user: NewUser = client::typed(&made)?;
         cx.show(&self.format, &made, |out| {
             out.pairs([("User", user.email.as_str().into()), ("Token", user.token.as_str().into())])
@@ -45,4 +52,11 @@ impl Create {
         }
         Ok(())
     }
+}
+
+/// A password that nobody knows: the token is the only way in.
+fn unguessable() -> String {
+    let mut bytes = [0; 32];
+    SystemRandom.fill(&mut bytes);
+    hex::encode(bytes)
 }
