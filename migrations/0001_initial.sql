@@ -1,7 +1,8 @@
 CREATE TABLE users (
     id TEXT NOT NULL PRIMARY KEY,
     email TEXT NOT NULL UNIQUE,
-    password_hash TEXT NOT NULL,
+    -- Argon2id; null for users who get in by token only.
+    password_hash TEXT,
     last_login_at BIGINT,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL

@@ -58,15 +58,18 @@ pub struct LoginLimiter {
 }
 
 impl Controller {
-    /// Adds a user.
-    pub async fn create_user(&self, email: &str, password: &str) -> Result<User, Error> {
+    /// Adds a user. Without a password they get in by token only.
+    pub async fn create_user(&self, email: &str, password: Option<&str>) -> Result<User, Error> {
         let email: Email =
             email.to_lowercase().parse().map_err(|rule| Error::Invalid(format!("email is not valid: {rule}")))?;
-        let hash = self.hash_password(password).await?;
+        let hash = match password {
+            Some(password) => Some(self.hash_password(password).await?),
+            None => None,
+        };
         let now = self.clock.now();
         let id = UserId::random(&*self.random);
         let user = User { id, email, last_login_at: None, created_at: now, updated_at: now };
-        self.store.insert_user(&user, &hash).await?;
+        self.store.insert_user(&user, hash.as_deref()).await?;
         Ok(user)
     }
 
@@ -86,7 +89,7 @@ impl Controller {
         }
         let found = self.store.user_with_password(&email).await?;
         // An unknown address costs the same time as a wrong password, so that nobody learns which addresses exist.
-        let hash = found.as_ref().map_or_else(|| ABSENT_HASH.to_owned(), |(_, hash)| hash.clone());
+        let hash = found.as_ref().and_then(|(_, hash)| hash.clone()).unwrap_or_else(|| ABSENT_HASH.to_owned());
         let fits = verify(hash, password.to_owned()).await?;
         match found {
             Some((user, _)) if fits => {
@@ -215,9 +218,21 @@ mod tests {
         assert_eq!((session.user.id, session.token), (user.id, issued.token.id));
         assert!(matches!(controller.authenticate("guess").await, Err(Error::Unauthorized(_))));
         for bad in ["short", &"x".repeat(MAX_PASSWORD + 1)] {
-            assert!(matches!(controller.create_user("b@example.com", bad).await, Err(Error::Invalid(_))));
+            assert!(matches!(controller.create_user("b@example.com", Some(bad)).await, Err(Error::Invalid(_))));
         }
-        assert!(matches!(controller.create_user("ada@example.com", PASSWORD).await, Err(Error::Invalid(_))));
+        assert!(matches!(controller.create_user("ada@example.com", None).await, Err(Error::Invalid(_))), "taken");
+    }
+
+    #[tokio::test]
+    async fn a_user_without_a_password_gets_in_by_token_only() {
+        let test = TestController::new().await;
+        let controller = &test.controller;
+        let user = controller.create_user("ci@example.com", None).await.expect("a user");
+        for guess in ["", "password", "unknown"] {
+            assert!(matches!(controller.check_password("ci@example.com", guess).await, Err(Error::Unauthorized(_))));
+        }
+        let issued = controller.issue_token(user.id, TokenRequest::default()).await.expect("a token");
+        controller.authenticate(&issued.text).await.expect("let in");
     }
 
     #[tokio::test]

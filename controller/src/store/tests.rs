@@ -62,7 +62,7 @@ async fn user(store: &Store, email: &str) -> User {
     let id = UserId::random(&SystemRandom);
     let email = email.parse().expect("an address");
     let user = User { id, email, last_login_at: None, created_at: now(), updated_at: now() };
-    store.insert_user(&user, "hash").await.expect("inserted");
+    store.insert_user(&user, Some("hash")).await.expect("inserted");
     user
 }
 

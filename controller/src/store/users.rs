@@ -50,8 +50,8 @@ impl<'r> FromRow<'r, AnyRow> for User {
 const COLUMNS: &str = "id, email, last_login_at, created_at, updated_at";
 
 impl Store {
-    /// Adds a user.
-    pub async fn insert_user(&self, user: &User, password_hash: &str) -> Result<(), StoreError> {
+    /// Adds a user; one without a password gets in by token only.
+    pub async fn insert_user(&self, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
         sqlx::query("INSERT INTO users (id, email, password_hash, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
             .bind(user.id.to_string())
             .bind(user.email.as_str())
@@ -64,8 +64,8 @@ impl Store {
         Ok(())
     }
 
-    /// The user with this address and the hash of the password.
-    pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, String)>, StoreError> {
+    /// The user with this address and the hash of the password, if there is one.
+    pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, Option<String>)>, StoreError> {
         let found = sqlx::query(&format!("SELECT {COLUMNS}, password_hash FROM users WHERE email = $1"))
             .bind(email.as_str())
             .fetch_optional(&self.pool)

@@ -71,7 +71,7 @@ impl TestController {
         let builder = Builder {
             engine: Arc::new(engine.clone()),
             layers: LayerStore::open(&path("layers")).expect("a layer store"),
-            stack: Stack { name: "debian-13".to_owned() },
+            stack: stack(),
             buildpacks: path("buildpacks"),
             program: path("platform"),
             cache: path("cache"),
@@ -99,7 +99,7 @@ impl TestController {
 
     /// Makes a user.
     pub(crate) async fn user(&self, email: &str) -> User {
-        self.controller.create_user(email, PASSWORD).await.expect("a user")
+        self.controller.create_user(email, Some(PASSWORD)).await.expect("a user")
     }
 
     /// Makes an app.
@@ -113,6 +113,20 @@ impl TestController {
         let release = make_deploy(store, app, &image(types)).await;
         store.finish_release(release.id, Outcome::Succeeded, release.created_at).await.expect("finished");
         store.release(release.id).await.expect("readable").expect("there")
+    }
+}
+
+fn stack() -> Stack {
+    Stack {
+        name: "debian-13".to_owned(),
+        version: "1".to_owned(),
+        recipe: "recipe".to_owned(),
+        build: Digest::from_sha256([1; 32]),
+        run: Digest::from_sha256([2; 32]),
+        distro_name: "debian".to_owned(),
+        distro_version: "13".to_owned(),
+        os: "linux".to_owned(),
+        arch: "amd64".to_owned(),
     }
 }
 
