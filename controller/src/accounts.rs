@@ -8,6 +8,7 @@ use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use model::{Email, Random, Timestamp, TokenId, UserId};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use crate::store::{NewToken, Token, User};
 use crate::{Controller, Error};
@@ -22,6 +23,8 @@ const ATTEMPTS: usize = 10;
 const ATTEMPTS_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Addresses whose failures are remembered at once; the oldest go first.
 const ATTEMPTS_MEMORY: usize = 10_000;
+/// Passwords hashed at the same time; each takes 19 MiB and a core, and strangers decide how many come.
+const HASHES_AT_ONCE: usize = 2;
 
 const WRONG_PASSWORD: Error = Error::Unauthorized("Invalid credentials provided.");
 
@@ -51,10 +54,17 @@ pub struct Session {
     pub token: TokenId,
 }
 
-/// Remembers failed logins, in memory only: a restart forgives.
-#[derive(Debug, Default)]
+/// Remembers failed logins, in memory only (a restart forgives), and keeps the hashing of passwords within bounds.
+#[derive(Debug)]
 pub struct LoginLimiter {
     failures: Mutex<VecDeque<(Timestamp, Email)>>,
+    hashing: Semaphore,
+}
+
+impl Default for LoginLimiter {
+    fn default() -> Self {
+        Self { failures: Mutex::default(), hashing: Semaphore::new(HASHES_AT_ONCE) }
+    }
 }
 
 impl Controller {
@@ -90,7 +100,10 @@ impl Controller {
         let found = self.store.user_with_password(&email).await?;
         // An unknown address costs the same time as a wrong password, so that nobody learns which addresses exist.
         let hash = found.as_ref().and_then(|(_, hash)| hash.clone()).unwrap_or_else(|| ABSENT_HASH.to_owned());
+        // Waiting here is what a flood of logins gets; an error would mean that the semaphore was closed, which nobody does.
+        let turn = self.logins.hashing.acquire().await;
         let fits = verify(hash, password.to_owned()).await?;
+        drop(turn);
         match found {
             Some((user, _)) if fits => {
                 self.store.note_login(user.id, now).await?;

@@ -14,6 +14,9 @@ pub const MAX_VALUE_BYTES: usize = 64 * 1024;
 /// Most bytes of all names and values of an app, so that with the image's own environment they always pass execve.
 pub const MAX_TOTAL_BYTES: usize = 256 * 1024;
 
+/// So many names are listed in a release's description.
+const NAMES_SHOWN: usize = 10;
+
 /// Names that the platform gives to every process itself.
 const RESERVED: &[&str] = &["PORT", "DYNO"];
 
@@ -117,11 +120,15 @@ fn check(patch: &BTreeMap<String, Option<String>>) -> Result<BTreeMap<ConfigVarN
     Ok(checked)
 }
 
-/// `Set A, B config vars`, as Heroku words it.
+/// `Set A, B config vars`, as Heroku words it. Long lists are cut, since people read them in a table.
 fn describe(patch: &BTreeMap<ConfigVarName, Option<String>>) -> String {
     let names = |set: bool| {
         let names = patch.iter().filter(|(_, value)| value.is_some() == set).map(|(name, _)| name.as_str());
-        names.collect::<Vec<_>>().join(", ")
+        let names: Vec<_> = names.collect();
+        match names.split_at_checked(NAMES_SHOWN) {
+            Some((shown, more)) if !more.is_empty() => format!("{} and {} more", shown.join(", "), more.len()),
+            _ => names.join(", "),
+        }
     };
     match (names(true).as_str(), names(false).as_str()) {
         (set, "") => format!("Set {set} config vars"),
@@ -154,6 +161,11 @@ mod tests {
             set(&test, &app, &user, name, &long[1..]).await.expect("set");
         }
         assert!(matches!(set(&test, &app, &user, "D", &long[1..]).await, Err(Error::Invalid(_))), "too much together");
+        let releases = test.controller.store.releases(app.id).await.expect("readable");
+        assert_eq!(releases.last().map(|release| release.description.as_str()), Some("Set C config vars"));
+        let many = (0..12).map(|n| (format!("N{n:02}"), Some(String::new()))).collect();
+        let release = test.controller.set_config(&app, &user, &many).await.expect("set").expect("a release");
+        assert!(release.description.ends_with("N08, N09 and 2 more config vars"), "{}", release.description);
         assert!(!format!("{:?}", test.controller.store.config(app.id).await.expect("readable")).contains("xx"));
     }
 }

@@ -45,6 +45,8 @@ impl Fields {
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, ApiError> {
         match self.value(name) {
             None => Ok(None),
+            // PostgreSQL keeps no NUL, and nothing that people name has one.
+            Some(Value::String(text)) if text.contains('\0') => Err(must_be(name, "a string without NUL")),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(must_be(name, "a string")),

@@ -55,3 +55,24 @@ async fn unknown() -> ApiError {
 async fn wrong_method(request: Request) -> ApiError {
     ApiError::method_not_allowed(format!("{} is not possible here.", request.method()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestController;
+    use crate::testing::http::Server;
+
+    async fn broken() -> ApiError {
+        panic!("the secret cause")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_tells_nothing() {
+        let test = TestController::new().await;
+        let routes = router(Arc::clone(&test.controller), vec![get("/broken", broken)]);
+        let server = Server::serve(test, routes).await;
+        let answer = server.stranger().get("/broken").await;
+        assert_eq!((answer.status, answer.id()), (500, "internal_server_error"));
+        assert!(!answer.text.contains("secret") && !answer.header("request-id").is_empty());
+    }
+}

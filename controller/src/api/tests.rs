@@ -27,6 +27,7 @@ async fn what_does_not_exist_is_said_in_json() {
         ("PUT", "/apps", 405, "method_not_allowed"),
         ("GET", "/apps/nobody", 404, "not_found"),
         ("GET", "/apps/%FF/releases", 404, "not_found"),
+        ("GET", "/apps/a%00b", 404, "not_found"),
         ("GET", "/oauth/authorizations/nobody", 404, "not_found"),
         ("DELETE", "/oauth/sessions/~", 404, "not_found"),
     ] {
@@ -220,6 +221,7 @@ async fn bodies_are_limited_and_must_be_json() {
     assert_eq!(post(b"{\"name\":".to_vec()).await.id(), "bad_request");
     assert_eq!(post(b"[]".to_vec()).await.status, 400);
     assert_eq!(post(vec![b' '; (1 << 20) + 1]).await.status, 413);
+    assert_eq!(ada.send("POST", "/oauth/authorizations", &[], json!({"description": "a\0b"})).await.status, 422);
     let big = json!({"BIG": "x".repeat(32 * 1024)});
     ada.send("POST", "/apps", &[], json!({"name": "large"})).await;
     assert_eq!(ada.send("PATCH", "/apps/large/config-vars", &[], big.clone()).await.body, big);

@@ -164,9 +164,10 @@ impl Store {
 
     /// The app that `reference`, a name or an id, means to this user; none if the user has no access to it.
     pub async fn find_app(&self, user: UserId, reference: &str) -> Result<Option<App>, StoreError> {
+        let name = reference.parse::<AppName>().ok().map(String::from);
         let id = reference.parse::<AppId>().ok().map(|id| id.to_string());
         let sql = format!("{SELECT} WHERE {VISIBLE} AND (a.name = $2 OR a.id = $3)");
-        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(reference).bind(id).fetch_optional(&self.pool).await?)
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(name).bind(id).fetch_optional(&self.pool).await?)
     }
 
     /// The apps that a user may work on, by name.

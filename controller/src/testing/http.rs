@@ -36,6 +36,11 @@ impl Server {
     pub(crate) async fn start() -> Self {
         let test = TestController::new().await;
         let routes = crate::api::routes(test.controller.clone());
+        Self::serve(test, routes).await
+    }
+
+    /// Serves any routes.
+    pub(crate) async fn serve(test: TestController, routes: axum::Router) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, routes).await });
