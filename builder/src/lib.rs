@@ -2,12 +2,13 @@
 //!
 //! The phases are those of the specification (Platform API 0.13, Buildpack API 0.7 to 0.12), one file each. Analyze, restore and
 //! export run here, on the host, over the layer store; detect and build run in one container on the build image, driven by
-//! [`lifecycle`], which is this same program under another name.
+//! [`lifecycle`], which is this same program under another name. Nothing is packed or unpacked on the way: restored layers are
+//! mounted, new ones are moved into the store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::{Engine, LayerStore, OneOffId};
 use model::{AppId, BuildId, Image};
@@ -18,12 +19,40 @@ pub mod lifecycle;
 pub mod packages;
 pub mod stack;
 
+mod analyze;
 mod apt;
+mod build;
+mod buildpack;
+mod container;
+mod detect;
+mod env;
 mod errors;
+mod export;
+mod formats;
+mod garbage;
+mod image;
+mod launcher_layer;
+mod metadata;
+mod order;
+mod outcome;
+mod plan;
+mod restore;
+#[cfg(test)]
+mod testing;
+mod tree;
+mod workspace;
 
-pub use errors::BuildError;
+pub use errors::{BuildError, Failure, Reason};
+pub use image::oci_config;
+pub use tree::{diff_id, write_tar};
 
-/// What every build of this machine shares.
+use workspace::Workspace;
+
+/// The Platform API that this lifecycle speaks.
+const PLATFORM_API: &str = "0.13";
+
+/// What every build of this machine shares. Cloning is cheap.
+#[derive(Clone)]
 pub struct Builder {
     /// Runs the build containers.
     pub engine: Arc<dyn Engine>,
@@ -63,13 +92,13 @@ pub struct BuildRequest {
     pub app: AppId,
     /// The app's own uid: build and app run as it.
     pub uid: u32,
-    /// The commit's files. The build takes the folder over and removes it.
+    /// The commit's files, on the layer store's file system. The build takes the folder over and removes it.
     pub source: PathBuf,
     /// The image of the app's last good build: its launch layers may be reused.
     pub previous: Option<Image>,
     /// Config vars: user-provided environment (Platform spec, "Environment").
     pub env: BTreeMap<String, String>,
-    /// Buildpack ids to use in this order instead of detecting; empty means detect.
+    /// Buildpack ids (`id` or `id@version`) to use in this order instead of detecting; empty means detect.
     pub buildpacks: Vec<String>,
 }
 
@@ -82,20 +111,101 @@ pub struct Built {
     pub buildpacks: Vec<String>,
     /// Bytes of all layers that this app adds to the run image.
     pub size_bytes: u64,
-    /// Time of each phase: `analyze`, `detect`, `restore`, `build`, `export`.
+    /// Time of each phase: `analyze`, `restore`, `start` (of the container, and its end), `detect`, `build`, `export`.
     pub phases: Vec<(&'static str, Duration)>,
 }
 
+/// One build under way.
+struct Job {
+    builder: Builder,
+    request: BuildRequest,
+    workspace: Workspace,
+}
+
 impl Builder {
+    const ONEOFF_PREFIX: &str = "build-";
+
     /// Builds. Output lines (of any kind, without newline, colours kept) go to `output`; a closed receiver does not stop the build.
-    #[expect(clippy::unused_async, reason = "placeholder")]
+    /// If the returned future is dropped, the container runs on until [`Engine::kill`] of [`Builder::oneoff`] or its time limit.
     pub async fn build(&self, request: BuildRequest, output: mpsc::Sender<String>) -> Result<Built, BuildError> {
-        let _ = (request, output);
-        Err(BuildError::Placeholder)
+        let mut phases = Phases::start();
+        let builder = self.clone();
+        let (job, analysis) = blocking(move || {
+            workspace::check_disk(&builder.layers, builder.limits.free_disk_bytes)?;
+            let analysis = analyze::analyze(request.previous.as_ref(), &builder.cache_file(request.app));
+            let workspace = Workspace::make(&builder, &request)?;
+            Ok((Arc::new(Job { builder, request, workspace }), analysis))
+        })
+        .await?;
+        phases.end("analyze");
+
+        let restored = restore::plan(&analysis, &|layer| self.layers.contains(layer));
+        restored.write(&job.workspace.layers(), job.request.uid).map_err(|source| BuildError::Io {
+            action: "restore",
+            path: job.workspace.layers(),
+            source,
+        })?;
+        phases.end("restore");
+
+        let outcome = container::run(&job, &restored, &output).await?;
+        phases.end("start");
+        phases.move_from("start", [("detect", outcome.detect), ("build", outcome.build)]);
+
+        let buildpacks = outcome.group.iter().map(|member| format!("{}@{}", member.id, member.version)).collect();
+        let exported = blocking(move || {
+            let exported = export::export(&job, &restored, &outcome, &analysis.cache.sizes)?;
+            let cache = job.builder.cache_file(job.request.app);
+            exported.cache.write(&cache).map_err(|source| BuildError::Io { action: "write", path: cache, source })?;
+            Ok(exported)
+        })
+        .await?;
+        let _ = output.send(exported.summary()).await;
+        phases.end("export");
+        Ok(Built { image: exported.image, buildpacks, size_bytes: exported.size_bytes, phases: phases.times })
     }
 
     /// The id of the container that runs this build's buildpacks.
     pub fn oneoff(build: BuildId) -> OneOffId {
-        OneOffId(format!("build-{build}"))
+        OneOffId(format!("{}{build}", Self::ONEOFF_PREFIX))
+    }
+
+    fn cache_file(&self, app: AppId) -> PathBuf {
+        self.cache.join(app.to_string()).join("cache.json")
+    }
+}
+
+/// Runs what waits for the disk where it holds up nobody else.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
+    }
+}
+
+/// How long each phase took.
+struct Phases {
+    since: Instant,
+    times: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn start() -> Self {
+        Self { since: Instant::now(), times: Vec::new() }
+    }
+
+    fn end(&mut self, phase: &'static str) {
+        self.times.push((phase, self.since.elapsed()));
+        self.since = Instant::now();
+    }
+
+    /// Takes `parts` out of the time of `whole`.
+    fn move_from<const N: usize>(&mut self, whole: &str, parts: [(&'static str, Duration); N]) {
+        let sum = parts.iter().map(|(_, time)| *time).sum();
+        for (_, time) in self.times.iter_mut().filter(|(phase, _)| *phase == whole) {
+            *time = time.saturating_sub(sum);
+        }
+        self.times.extend(parts);
     }
 }

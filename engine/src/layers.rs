@@ -1,6 +1,7 @@
 //! The layer store: every layer is an immutable directory named by its diffID.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::Digest;
 
@@ -55,8 +56,55 @@ impl LayerStore {
     pub fn insert(&self, diff_id: &Digest, tree: &Path) -> Result<(), LayerError> {
         let path = self.path(diff_id);
         match std::fs::rename(tree, &path) {
-            Err(_) if path.is_dir() => Ok(()),
-            result => result.map_err(|source| LayerError { action: "rename a new layer to", path, source }),
+            Err(_) if path.is_dir() => {}
+            result => {
+                result.map_err(|source| LayerError { action: "rename a new layer to", path: path.clone(), source })?;
+            }
         }
+        // Its age counts from now, also if it was here before: whoever inserts it is about to refer to it.
+        let touch = || {
+            let now = nix::sys::time::TimeSpec::UTIME_NOW;
+            nix::sys::stat::futimens(std::fs::File::open(&path)?, &now, &now).map_err(std::io::Error::from)
+        };
+        touch().map_err(|source| LayerError { action: "touch", path, source })
+    }
+
+    /// Makes the names of all layers inserted so far durable.
+    pub fn sync(&self) -> Result<(), LayerError> {
+        let synced = std::fs::File::open(&self.root).and_then(|root| root.sync_all());
+        synced.map_err(|source| LayerError { action: "sync", path: self.root.clone(), source })
+    }
+
+    /// Every layer, and how long ago it was last inserted.
+    pub fn list(&self) -> Result<Vec<(Digest, Duration)>, LayerError> {
+        let trouble = |source| LayerError { action: "list", path: self.root.clone(), source };
+        let mut layers = Vec::new();
+        for entry in self.root.read_dir().map_err(trouble)? {
+            let entry = entry.map_err(trouble)?;
+            let name = entry.file_name();
+            if let Ok(digest) = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>() {
+                let modified = entry.metadata().and_then(|metadata| metadata.modified()).map_err(trouble)?;
+                layers.push((digest, modified.elapsed().unwrap_or_default()));
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Removes a layer. It loses its name first, so that no half of it can be taken for the whole.
+    pub fn remove(&self, diff_id: &Digest) -> Result<(), LayerError> {
+        let (path, doomed) = (self.path(diff_id), self.staging().join(format!("removed-{}", diff_id.hex())));
+        let removed = std::fs::rename(&path, &doomed).and_then(|()| std::fs::remove_dir_all(&doomed));
+        removed.map_err(|source| LayerError { action: "remove", path, source })
+    }
+
+    /// Removes everything in [`LayerStore::staging`]: at a start, before anything is staged anew.
+    pub fn clear_staging(&self) -> Result<(), LayerError> {
+        let trouble = |source| LayerError { action: "clear", path: self.staging(), source };
+        for entry in self.staging().read_dir().map_err(trouble)? {
+            let path = entry.map_err(trouble)?.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(trouble)?;
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,164 @@
+//! The build container: what is mounted where, and how its end is read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use engine::{Container, EngineError, Limits, Mount, OneOff, RootFs};
+use model::Exit;
+use tokio::sync::mpsc;
+
+use crate::errors::BuildError;
+use crate::outcome::Outcome;
+use crate::restore::Restored;
+use crate::workspace::Workspace;
+use crate::{Builder, Job};
+
+/// A build that forks without end hits this before it hurts the machine.
+const PIDS: u32 = 4096;
+/// Below an app's 100: builds take what running apps leave.
+const CPU_WEIGHT: u32 = 20;
+/// `HOME` of a build: buildpacks' tools keep their rubbish there, outside the app.
+const HOME: &str = "/home/build";
+/// A longer line of output is cut into pieces, in bytes.
+const LINE_LIMIT: usize = 16 * 1024;
+
+/// Runs detect and build in a container of their own.
+pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<String>) -> Result<Outcome, BuildError> {
+    let builder = &job.builder;
+    let started = Instant::now();
+    let mut running = builder.engine.run(oneoff(job, restored)).await?;
+    let mut lines = Lines::default();
+    while let Some(bytes) = running.output.recv().await {
+        for line in lines.push(&bytes) {
+            // A receiver that went away does not stop the build.
+            let _ = output.send(line).await;
+        }
+    }
+    if let Some(line) = lines.rest() {
+        let _ = output.send(line).await;
+    }
+    let exit =
+        running.exit.await.map_err(|_| EngineError::Failed("the engine was lost while the build ran".to_owned()))?;
+    if exit == Exit::OutOfMemory {
+        return Err(BuildError::OutOfMemory { memory_bytes: builder.limits.memory_bytes });
+    }
+    match Outcome::read(&job.workspace.layers()) {
+        Ok(Outcome { failure: Some(failure), .. }) => Err(failure.into()),
+        Ok(outcome) if exit.is_success() => Ok(outcome),
+        _ if started.elapsed() >= builder.limits.time => Err(BuildError::TimeLimit { limit: builder.limits.time }),
+        _ => Err(BuildError::Vanished(exit)),
+    }
+}
+
+fn oneoff(Job { builder, request, workspace }: &Job, restored: &Restored) -> OneOff {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    OneOff {
+        id: Builder::oneoff(request.build),
+        app: request.app,
+        container: Container {
+            rootfs: RootFs::Layers(vec![builder.stack.build.clone()]),
+            args: ["/usr/bin/tini", "-g", "--", "/cnb/lifecycle/lifecycle"].map(str::to_owned).to_vec(),
+            env: environment(builder),
+            working_dir: "/app".to_owned(),
+            uid: request.uid,
+            limits: Limits {
+                memory_bytes: builder.limits.memory_bytes,
+                cpu_millis: u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000),
+                cpu_weight: CPU_WEIGHT,
+                pids: PIDS,
+            },
+            mounts: mounts(builder, workspace, restored),
+        },
+        tty: None,
+        time_limit: builder.limits.time,
+    }
+}
+
+fn environment(builder: &Builder) -> BTreeMap<String, String> {
+    let stack = &builder.stack;
+    [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", HOME),
+        ("CNB_PLATFORM_API", crate::PLATFORM_API),
+        ("CNB_STACK_ID", &stack.name),
+        ("CNB_TARGET_OS", &stack.os),
+        ("CNB_TARGET_ARCH", &stack.arch),
+        ("CNB_TARGET_DISTRO_NAME", &stack.distro_name),
+        ("CNB_TARGET_DISTRO_VERSION", &stack.distro_version),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
+}
+
+fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Vec<Mount> {
+    let bind = |source: PathBuf, target: &Path, read_only| Mount::Bind { source, target: target.to_owned(), read_only };
+    let mut mounts = vec![
+        bind(workspace.app(), Path::new("/app"), false),
+        bind(workspace.home(), Path::new(HOME), false),
+        bind(workspace.platform(), Path::new("/platform"), true),
+        bind(workspace.order(), Path::new("/cnb/order.toml"), true),
+        bind(builder.buildpacks.clone(), Path::new("/cnb/buildpacks"), true),
+        layers(builder, workspace, restored),
+    ];
+    for name in ["platform", "lifecycle", "launcher"] {
+        mounts.push(bind(builder.program.clone(), &Path::new("/cnb/lifecycle").join(name), true));
+    }
+    mounts.extend(builder.packages.files.iter().map(|(source, target)| bind(source.clone(), target, true)));
+    mounts
+}
+
+/// `/layers`: an overlay over what was restored, or, over nothing, the directory itself.
+fn layers(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Mount {
+    let (lower, target) = (restored.lower(&builder.layers), PathBuf::from("/layers"));
+    if lower.is_empty() {
+        return Mount::Bind { source: workspace.layers(), target, read_only: false };
+    }
+    Mount::Overlay { lower, upper: workspace.layers(), work: workspace.overlay_work(), target }
+}
+
+/// Cuts a stream of bytes into lines.
+#[derive(Default)]
+struct Lines(BytesMut);
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.0.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        loop {
+            let end = self.0.iter().take(LINE_LIMIT).position(|byte| *byte == b'\n');
+            match end {
+                Some(end) => {
+                    lines.push(text(&self.0[..end]));
+                    self.0.advance(end + 1);
+                }
+                None if self.0.len() >= LINE_LIMIT => lines.push(text(&self.0.split_to(LINE_LIMIT))),
+                None => return lines,
+            }
+        }
+    }
+
+    fn rest(self) -> Option<String> {
+        if self.0.is_empty() { None } else { Some(text(&self.0)) }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_cut_into_lines_however_it_arrives() {
+        let mut lines = Lines::default();
+        assert!(lines.push(b"one, ").is_empty());
+        assert_eq!(lines.push(b"still one\r\n\ntwo\nthr"), ["one, still one", "", "two"]);
+        assert_eq!(lines.push(&[b'x'; LINE_LIMIT]).len(), 1);
+        assert_eq!(lines.rest().unwrap(), "xxx");
+    }
+}

@@ -1,0 +1,200 @@
+//! The detect phase: which buildpacks build this app. Runs inside the build container.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use crate::buildpack::{Buildpack, Buildpacks};
+use crate::errors::{Failure, Reason};
+use crate::formats::{Api, DetectPlan, Order};
+use crate::lifecycle::Paths;
+use crate::order::{self, Candidate};
+use crate::plan::{self, Member, Resolution};
+
+/// Longest output of one `bin/detect` that is kept, in bytes.
+const OUTPUT_LIMIT: u64 = 64 * 1024;
+
+/// What one `bin/detect` said.
+#[derive(Debug, Clone)]
+struct Finding {
+    verdict: Verdict,
+    /// The line to show a person.
+    said: String,
+}
+
+#[derive(Debug, Clone)]
+enum Verdict {
+    Pass(DetectPlan),
+    Fail,
+    Error,
+}
+
+/// The group that builds the app: the first of the order whose required members all pass and whose plan resolves.
+pub(crate) fn detect<'a>(
+    paths: &Paths,
+    installed: &'a Buildpacks,
+) -> Result<(Vec<&'a Buildpack>, Resolution), Failure> {
+    let text = fs::read_to_string(&paths.order).map_err(|error| Failure::unusable(&paths.order, &error))?;
+    let order: Order = toml::from_str(&text).map_err(|error| Failure::unusable(&paths.order, &error.message()))?;
+    let mut detection = Detection { paths, findings: BTreeMap::new() };
+    let mut mismatches = Vec::new();
+    for group in order::expand(&order, installed)? {
+        detection.run_missing(&group)?;
+        match detection.resolve(&group) {
+            Ok(resolution) => {
+                let stays =
+                    |candidate: &Candidate<'a>| resolution.group.iter().any(|id| id == candidate.buildpack.id());
+                let buildpacks = group.iter().filter(|c| stays(c)).map(|c| c.buildpack).collect();
+                return Ok((buildpacks, resolution));
+            }
+            Err(reason) => mismatches.extend(reason),
+        }
+    }
+    Err(detection.nothing(&mismatches))
+}
+
+struct Detection<'a> {
+    paths: &'a Paths,
+    /// By `id@version`: each buildpack is asked once.
+    findings: BTreeMap<String, Finding>,
+}
+
+impl Detection<'_> {
+    /// Asks those members of the group that were not asked yet, all at once.
+    fn run_missing(&mut self, group: &[Candidate]) -> Result<(), Failure> {
+        let missing: Vec<&Buildpack> = group
+            .iter()
+            .map(|candidate| candidate.buildpack)
+            .filter(|buildpack| !self.findings.contains_key(&buildpack.name()))
+            .collect();
+        let paths = self.paths;
+        let findings = std::thread::scope(|scope| {
+            let asked: Vec<_> = missing.iter().map(|buildpack| scope.spawn(|| ask(paths, buildpack))).collect();
+            asked
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Ok(error("it crashed the lifecycle".into()))))
+                .collect::<Vec<_>>()
+        });
+        for (buildpack, finding) in missing.iter().zip(findings) {
+            self.findings.insert(buildpack.name(), finding?);
+        }
+        Ok(())
+    }
+
+    /// The error is the plan's problem, or nothing if a required member did not pass.
+    fn resolve(&self, group: &[Candidate]) -> Result<Resolution, Option<String>> {
+        let mut members = Vec::new();
+        for candidate in group {
+            match self.findings.get(&candidate.buildpack.name()).map(|finding| &finding.verdict) {
+                Some(Verdict::Pass(plan)) => members.push(Member {
+                    id: candidate.buildpack.id().to_owned(),
+                    optional: candidate.optional,
+                    plan: plan.clone(),
+                }),
+                _ if candidate.optional => {}
+                _ => return Err(None),
+            }
+        }
+        if members.is_empty() {
+            return Err(None);
+        }
+        plan::resolve(&members).map_err(Some)
+    }
+
+    fn nothing(&self, mismatches: &[String]) -> Failure {
+        let reason = |(name, finding): (&String, &Finding)| {
+            let id = name.split('@').next().unwrap_or(name);
+            let said = match &finding.verdict {
+                Verdict::Pass(_) => {
+                    let about = mismatches.iter().find(|mismatch| mismatch.starts_with(&format!("{id} ")));
+                    about.map_or("fits, but not without another buildpack".to_owned(), |mismatch| {
+                        format!("fits, but{}", &mismatch[id.len()..])
+                    })
+                }
+                _ => finding.said.clone(),
+            };
+            Reason { buildpack: id.to_owned(), said }
+        };
+        let errored = self.findings.values().any(|finding| matches!(finding.verdict, Verdict::Error));
+        let mut files: Vec<String> = fs::read_dir(&self.paths.app)
+            .map(|entries| {
+                let name = |entry: fs::DirEntry| {
+                    let slash = if entry.path().is_dir() { "/" } else { "" };
+                    format!("{}{slash}", entry.file_name().to_string_lossy())
+                };
+                entries.flatten().map(name).collect()
+            })
+            .unwrap_or_default();
+        files.sort();
+        Failure::NothingDetected { reasons: self.findings.iter().map(reason).collect(), files, errored }
+    }
+}
+
+fn error(said: String) -> Finding {
+    Finding { verdict: Verdict::Error, said }
+}
+
+/// Runs one `bin/detect`. Only the lifecycle's own trouble is an `Err`; a buildpack's is a finding.
+fn ask(paths: &Paths, buildpack: &Buildpack) -> Result<Finding, Failure> {
+    if !buildpack.supports(&paths.target) {
+        return Ok(error("does not support this stack".to_owned()));
+    }
+    let trouble = |error: std::io::Error| Failure::io("ask a buildpack", &error);
+    let scratch = paths.scratch(&format!("detect-{}", crate::formats::escaped(buildpack.id()))).map_err(trouble)?;
+    let plan = scratch.join("plan.toml");
+    File::create(&plan).map_err(trouble)?;
+    let mut env = paths.buildpack_env(buildpack, &paths.base_env()).map_err(trouble)?;
+    if buildpack.api() >= Api::new(0, 8) {
+        env.set("CNB_BUILD_PLAN_PATH", &plan);
+    }
+    let (mut reader, writer) = std::io::pipe().map_err(trouble)?;
+    let mut command = Command::new(buildpack.dir.join("bin/detect"));
+    command.arg(&paths.platform).arg(&plan).current_dir(&paths.app).env_clear().envs(env.iter());
+    command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(trouble)?).stderr(writer);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(reason) => return Ok(error(format!("bin/detect could not be started: {reason}"))),
+    };
+    drop(command);
+    let mut output = Vec::new();
+    reader.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut output).map_err(trouble)?;
+    // What goes beyond the limit is read and dropped, so that the child does not die of a closed pipe.
+    std::io::copy(&mut reader, &mut std::io::sink()).map_err(trouble)?;
+    let status = child.wait().map_err(trouble)?;
+    let said = last_line(&String::from_utf8_lossy(&output));
+    Ok(match status.code() {
+        Some(0) => match read_plan(&fs::read_to_string(&plan).unwrap_or_default()) {
+            Ok(plan) => Finding { verdict: Verdict::Pass(plan), said },
+            Err(problem) => error(format!("wrote a build plan that is not valid: {problem}")),
+        },
+        Some(100) => Finding { verdict: Verdict::Fail, said },
+        _ => error(format!("bin/detect failed ({status}): {said}")),
+    })
+}
+
+fn read_plan(text: &str) -> Result<DetectPlan, String> {
+    let plan: DetectPlan = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let mut requires = std::iter::once(&plan.first).chain(&plan.or).flat_map(|sections| &sections.requires);
+    match requires.find(|require| require.version.is_some()) {
+        Some(require) => Err(format!("the version of `{}` belongs into its metadata", require.name)),
+        None => Ok(plan),
+    }
+}
+
+fn last_line(output: &str) -> String {
+    output.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("did not say why").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_with_a_version_at_the_wrong_place_is_refused() {
+        let error = read_plan("[[requires]]\nname = 'node'\nversion = '1'").unwrap_err();
+        assert_eq!(error, "the version of `node` belongs into its metadata");
+        let plan = read_plan("[[provides]]\nname = 'a'\n[[or]]\n[[or.provides]]\nname = 'b'").unwrap();
+        assert_eq!(plan.or.len(), 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! What may go: layers that no image and no cache refers to, and what builds of an earlier life left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use engine::{LayerError, OneOffId};
+use model::{AppId, Digest};
+
+use crate::errors::BuildError;
+use crate::metadata::Cache;
+use crate::{Builder, blocking};
+
+/// A layer younger than this stays: its image may not be written down yet.
+const GRACE: Duration = Duration::from_secs(60 * 60);
+
+impl Builder {
+    /// Ends builds of an earlier life and removes what they left. To be called once, before the first build.
+    pub async fn recover(&self) -> Result<(), BuildError> {
+        for OneOffId(id) in self.engine.oneoffs().await? {
+            if id.starts_with(Self::ONEOFF_PREFIX) {
+                self.engine.kill(&OneOffId(id)).await?;
+            }
+        }
+        let layers = self.layers.clone();
+        blocking(move || Ok(layers.clear_staging()?)).await
+    }
+
+    /// Removes every layer that is not in `in_use` (layers of releases and their images), not part of the stack, and not in any
+    /// app's build cache. Returns how many went.
+    pub async fn collect_garbage(&self, in_use: BTreeSet<Digest>) -> Result<usize, BuildError> {
+        let builder = self.clone();
+        blocking(move || {
+            let mut keep = in_use;
+            keep.extend([builder.stack.build.clone(), builder.stack.run.clone()]);
+            keep.extend(builder.cached_layers()?);
+            let garbage = garbage(builder.layers.list()?, &keep);
+            for layer in &garbage {
+                builder.layers.remove(layer)?;
+            }
+            Ok(garbage.len())
+        })
+        .await
+    }
+
+    /// Forgets what an app's builds kept between themselves; its layers go with the next [`Builder::collect_garbage`].
+    pub async fn forget(&self, app: AppId) -> Result<(), BuildError> {
+        let path = self.cache.join(app.to_string());
+        blocking(move || match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(BuildError::Io { action: "remove", path, source })
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    fn cached_layers(&self) -> Result<BTreeSet<Digest>, LayerError> {
+        let mut layers = BTreeSet::new();
+        let trouble = |source| LayerError { action: "read", path: self.cache.clone(), source };
+        if !self.cache.exists() {
+            return Ok(layers);
+        }
+        for app in self.cache.read_dir().map_err(trouble)? {
+            let cache = Cache::read(&app.map_err(trouble)?.path().join("cache.json"));
+            layers.extend(cache.layers.into_values().flatten().map(|(_, layer)| layer.sha));
+        }
+        Ok(layers)
+    }
+}
+
+/// Of layers and their ages, those that nobody needs.
+fn garbage(present: Vec<(Digest, Duration)>, keep: &BTreeSet<Digest>) -> Vec<Digest> {
+    let unneeded = |(layer, age): &(Digest, Duration)| !keep.contains(layer) && *age > GRACE;
+    present.into_iter().filter(unneeded).map(|(layer, _)| layer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn young_and_needed_layers_stay() {
+        let [a, b, c] = ["a", "b", "c"].map(|digit| format!("sha256:{}", digit.repeat(64)).parse::<Digest>().unwrap());
+        let present = vec![(a.clone(), GRACE * 2), (b.clone(), GRACE * 2), (c, GRACE / 2)];
+        assert_eq!(garbage(present, &BTreeSet::from([a])), [b]);
+    }
+}

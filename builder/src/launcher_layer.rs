@@ -1,0 +1,66 @@
+//! The layer with the launcher: this very program, the same in all images until the platform is updated.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use model::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::BuildError;
+use crate::{Builder, tree};
+
+/// Which program the layer was made of. Reading a hundred megabytes for their digest in every build would be the longest part of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    layer: Digest,
+}
+
+/// The launcher's layer, made if this program has none yet.
+pub(crate) fn ensure(builder: &Builder) -> Result<Digest, BuildError> {
+    let note = builder.cache.join("launcher.json");
+    let trouble = |source| BuildError::Io { action: "make a layer of", path: builder.program.clone(), source };
+    let program = fs::metadata(&builder.program).map_err(trouble)?;
+    let made: Option<Made> = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(made) = made.filter(|made| *made == Made::of(&program, made.layer.clone()))
+        && builder.layers.contains(&made.layer)
+    {
+        return Ok(made.layer);
+    }
+    let dir = builder.layers.staging().join(format!("launcher-{}", program.ino()));
+    let layer = make(&builder.program, &dir).map_err(trouble)?;
+    builder.layers.insert(&layer, &dir)?;
+    // If the layer was there before, the tree still is.
+    let _ = fs::remove_dir_all(&dir);
+    let text = serde_json::to_vec(&Made::of(&program, layer.clone())).map_err(|error| trouble(error.into()))?;
+    fs::create_dir_all(&builder.cache).and_then(|()| fs::write(&note, text)).map_err(trouble)?;
+    Ok(layer)
+}
+
+impl Made {
+    fn of(program: &fs::Metadata, layer: Digest) -> Self {
+        Self { inode: program.ino(), bytes: program.len(), modified: (program.mtime(), program.mtime_nsec()), layer }
+    }
+}
+
+fn make(program: &Path, dir: &Path) -> io::Result<Digest> {
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    let mut folder = dir.to_owned();
+    tree::make_dir(&folder, 0o755)?;
+    for part in ["cnb", "lifecycle"] {
+        folder.push(part);
+        tree::make_dir(&folder, 0o755)?;
+    }
+    let launcher = folder.join("launcher");
+    fs::copy(program, &launcher)?;
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;
+    chown(&launcher, Some(0), Some(0))?;
+    fs::File::open(&launcher)?.sync_all()?;
+    tree::diff_id(dir)
+}

@@ -1,0 +1,161 @@
+//! Order expansion: from nested groups to the flat groups that detection tries, in the order it tries them.
+
+use std::rc::Rc;
+
+use crate::buildpack::{Buildpack, Buildpacks};
+use crate::errors::Failure;
+use crate::formats::{Order, OrderEntry, OrderGroup};
+
+/// An order that expands to more groups than this is refused: detection would not end within a build's time.
+const MOST_GROUPS: usize = 1000;
+
+/// One place in a flat group.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) buildpack: &'a Buildpack,
+    pub(crate) optional: bool,
+}
+
+/// Expands depth first, from left to right (Buildpack spec, "Order Resolution"): a composite is replaced by each of its groups in
+/// turn, an optional one also by nothing, last; an id that is in the group already is skipped.
+pub(crate) fn expand<'a>(order: &Order, installed: &'a Buildpacks) -> Result<Vec<Vec<Candidate<'a>>>, Failure> {
+    let mut expansion = Expansion { installed, groups: Vec::new() };
+    for group in &order.order {
+        expansion.visit(&elements(group, &None), Vec::new())?;
+    }
+    Ok(expansion.groups)
+}
+
+struct Expansion<'a> {
+    installed: &'a Buildpacks,
+    groups: Vec<Vec<Candidate<'a>>>,
+}
+
+/// An entry still to be expanded, and the composites it came out of.
+#[derive(Clone)]
+struct Element {
+    entry: OrderEntry,
+    within: Within,
+}
+
+type Within = Option<Rc<Composite>>;
+
+struct Composite {
+    id: String,
+    within: Within,
+}
+
+fn elements(group: &OrderGroup, within: &Within) -> Vec<Element> {
+    group.group.iter().map(|entry| Element { entry: entry.clone(), within: within.clone() }).collect()
+}
+
+impl<'a> Expansion<'a> {
+    fn visit(&mut self, todo: &[Element], mut done: Vec<Candidate<'a>>) -> Result<(), Failure> {
+        let Some((first, rest)) = todo.split_first() else {
+            self.groups.push(done);
+            return if self.groups.len() > MOST_GROUPS { Err(too_many()) } else { Ok(()) };
+        };
+        let buildpack = self.find(&first.entry)?;
+        if buildpack.order().is_empty() {
+            if !done.iter().any(|candidate| candidate.buildpack.id() == buildpack.id()) {
+                done.push(Candidate { buildpack, optional: first.entry.optional });
+            }
+            return self.visit(rest, done);
+        }
+        let within = enter(buildpack.id(), &first.within)?;
+        for group in buildpack.order() {
+            let todo: Vec<Element> = elements(group, &within).into_iter().chain(rest.iter().cloned()).collect();
+            self.visit(&todo, done.clone())?;
+        }
+        if first.entry.optional { self.visit(rest, done) } else { Ok(()) }
+    }
+
+    fn find(&self, entry: &OrderEntry) -> Result<&'a Buildpack, Failure> {
+        self.installed.find(&entry.id, entry.version.as_deref()).ok_or_else(|| Failure::UnknownBuildpack {
+            buildpack: entry.version.as_ref().map_or(entry.id.clone(), |version| format!("{}@{version}", entry.id)),
+            installed: self.installed.ids(),
+        })
+    }
+}
+
+/// The composites around the groups of `id`; refused when `id` is one of them already.
+fn enter(id: &str, within: &Within) -> Result<Within, Failure> {
+    let mut outer = within.as_ref();
+    while let Some(composite) = outer {
+        if composite.id == id {
+            return Err(Failure::Unusable {
+                what: format!("buildpack {id}"),
+                problem: "its order contains itself".into(),
+            });
+        }
+        outer = composite.within.as_ref();
+    }
+    Ok(Some(Rc::new(Composite { id: id.to_owned(), within: within.clone() })))
+}
+
+fn too_many() -> Failure {
+    Failure::Unusable {
+        what: "the buildpack order".into(),
+        problem: format!("it expands to more than {MOST_GROUPS} groups; make it shorter"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn installed(buildpacks: &[(&str, &str)]) -> Buildpacks {
+        let folder = tempfile::tempdir().unwrap();
+        for (id, extra) in buildpacks {
+            let dir = folder.path().join(id).join("1.0.0");
+            fs::create_dir_all(&dir).unwrap();
+            let text = format!("api = '0.10'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{extra}");
+            fs::write(dir.join("buildpack.toml"), text).unwrap();
+        }
+        Buildpacks::load(folder.path()).unwrap()
+    }
+
+    fn expanded(order: &str, installed: &Buildpacks) -> Vec<String> {
+        let order: Order = toml::from_str(order).unwrap();
+        let show = |candidate: &Candidate| {
+            format!("{}{}", candidate.buildpack.id(), if candidate.optional { "?" } else { "" })
+        };
+        expand(&order, installed)
+            .unwrap()
+            .iter()
+            .map(|group| group.iter().map(show).collect::<Vec<_>>().join(" "))
+            .collect()
+    }
+
+    #[test]
+    fn composites_are_replaced_by_each_of_their_groups() {
+        let buildpacks = installed(&[
+            ("a", ""),
+            ("b", ""),
+            ("c", ""),
+            ("ab", "[[order]]\ngroup = [{id = 'a'}, {id = 'b', optional = true}]\n[[order]]\ngroup = [{id = 'b'}]"),
+        ]);
+        let order = "[[order]]\ngroup = [{id = 'ab'}, {id = 'c'}]\n[[order]]\ngroup = [{id = 'c', optional = true}]";
+        assert_eq!(expanded(order, &buildpacks), ["a b? c", "b c", "c?"]);
+        let optional = "[[order]]\ngroup = [{id = 'ab', optional = true}, {id = 'b'}]";
+        assert_eq!(expanded(optional, &buildpacks), ["a b?", "b", "b"]);
+    }
+
+    #[test]
+    fn an_order_that_contains_itself_is_refused() {
+        let buildpacks = installed(&[("loop", "[[order]]\ngroup = [{id = 'loop'}]")]);
+        let order: Order = toml::from_str("[[order]]\ngroup = [{id = 'loop'}]").unwrap();
+        let error = expand(&order, &buildpacks).unwrap_err();
+        assert!(error.to_string().contains("contains itself"), "{error}");
+    }
+
+    #[test]
+    fn a_buildpack_that_is_not_installed_is_named_with_those_that_are() {
+        let buildpacks = installed(&[("a", "")]);
+        let order: Order = toml::from_str("[[order]]\ngroup = [{id = 'z', version = '1.2.3'}]").unwrap();
+        let error = expand(&order, &buildpacks).unwrap_err().to_string();
+        assert!(error.contains("z@1.2.3") && error.contains("  a"), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! What the phases in the container tell the host: one JSON file in the layers directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::errors::Failure;
+use crate::formats::{GroupMember, Label, LaunchProcess, Types};
+
+/// A larger file is not read: the app's own code may have written it.
+const SIZE_LIMIT: u64 = 16 << 20;
+
+/// What detect and build found and made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// The buildpacks that took part, in order.
+    pub(crate) group: Vec<GroupMember>,
+    /// Layers with at least one flag, by group order and then by name.
+    pub(crate) layers: Vec<BuiltLayer>,
+    /// Process types, sorted.
+    pub(crate) processes: Vec<LaunchProcess>,
+    /// The process type that runs when nothing else is asked for.
+    pub(crate) default_process: Option<String>,
+    /// Labels for the image; a later one of the same key wins.
+    pub(crate) labels: Vec<Label>,
+    /// `store.toml` metadata by buildpack id.
+    pub(crate) stores: BTreeMap<String, Table>,
+    /// How long detect took.
+    pub(crate) detect: Duration,
+    /// How long build took.
+    pub(crate) build: Duration,
+    /// Why there is no image, if so.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// A layer as its buildpack left it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BuiltLayer {
+    /// Id of the buildpack.
+    pub(crate) buildpack: String,
+    /// Name of the layer.
+    pub(crate) name: String,
+    /// What it is for.
+    pub(crate) types: Types,
+    /// What the buildpack wants to know next time.
+    pub(crate) metadata: Table,
+}
+
+impl Outcome {
+    /// Writes it into `<layers>/config`.
+    pub(crate) fn write(&self, layers: &Path) -> io::Result<()> {
+        fs::create_dir_all(layers.join("config"))?;
+        fs::write(layers.join("config/outcome.json"), serde_json::to_vec(self)?)
+    }
+
+    /// Reads it on the host. Links are not followed, since whoever wrote them means files of the host's.
+    pub(crate) fn read(layers: &Path) -> io::Result<Self> {
+        let config = layers.join("config");
+        if !fs::symlink_metadata(&config)?.is_dir() {
+            return Err(io::Error::other("the build replaced its config directory"));
+        }
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
+        let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(config.join("outcome.json"))?;
+        let mut text = String::new();
+        file.take(SIZE_LIMIT).read_to_string(&mut text)?;
+        Ok(serde_json::from_str(&text)?)
+    }
+}
