@@ -11,6 +11,7 @@ pub mod config_vars;
 pub mod domains;
 mod errors;
 pub mod formation;
+pub mod logs;
 pub mod releases;
 mod settings;
 pub mod store;
@@ -48,4 +49,22 @@ pub struct Controller {
     pub changed: Notify,
     /// Failed logins.
     pub logins: accounts::LoginLimiter,
+    /// Log sessions that can be opened.
+    pub log_sessions: logs::Sessions,
+}
+
+impl Controller {
+    /// 160 bits in hex that nobody guesses, for a URL or a child process.
+    fn new_secret(&self) -> String {
+        let mut bytes = [0; 20];
+        self.random.fill(&mut bytes);
+        hex::encode(bytes)
+    }
+
+    /// An id of something that is never referred to by type.
+    fn new_uuid(&self) -> String {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
 }

@@ -93,6 +93,7 @@ impl TestController {
             },
             changed: Notify::new(),
             logins: LoginLimiter::default(),
+            log_sessions: crate::logs::Sessions::default(),
         };
         Self { controller: Arc::new(controller), clock, _home: home }
     }
