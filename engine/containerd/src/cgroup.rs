@@ -1,6 +1,12 @@
 //! What the kernel counts for a container, in both versions of cgroups.
 
+use std::io;
 use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::Fault;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -33,6 +39,33 @@ impl Version {
             Self::V2 => Path::new(ROOT).join(relative).join("memory.events"),
         };
         std::fs::read_to_string(file).is_ok_and(|text| counts_kills(&text))
+    }
+
+    /// Kills what lives in the cgroup at `path` and removes it. Fails while the dead are still leaving: ask again.
+    pub(crate) fn clear(self, path: &Path) -> Result<(), Fault> {
+        for dir in self.dirs(path) {
+            let members = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in members.lines().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw) {
+                // It may have ended by itself meanwhile.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            match std::fs::remove_dir(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::on("remove", &dir)(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn dirs(self, path: &Path) -> Vec<PathBuf> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let roots = match self {
+            Self::V1 { .. } => {
+                std::fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+            }
+            Self::V2 => vec![PathBuf::from(ROOT)],
+        };
+        roots.into_iter().map(|root| root.join(relative)).filter(|dir| dir.is_dir()).collect()
     }
 }
 

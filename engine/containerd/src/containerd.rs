@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::error::{Fault, HostError};
+use crate::settings::HostSettings;
 
 /// Specs travel with the list of containers, environment and all.
 const LONGEST_ANSWER: usize = 256 << 20;
@@ -33,6 +34,8 @@ struct ShimOptions {
     io_gid: u32,
     #[prost(string, tag = "6")]
     binary_name: String,
+    #[prost(string, tag = "7")]
+    root: String,
 }
 
 /// A connection that comes back by itself when containerd does.
@@ -40,6 +43,8 @@ pub(crate) struct Containerd {
     socket: PathBuf,
     namespace: AsciiMetadataValue,
     runtime: String,
+    /// Where the runtime keeps its own state.
+    runtime_root: PathBuf,
     channel: OnceCell<Channel>,
 }
 
@@ -63,17 +68,28 @@ pub(crate) enum Stdio {
 }
 
 impl Containerd {
-    pub(crate) fn new(socket: &Path, namespace: &str, runtime: &str) -> Result<Self, HostError> {
-        let refused = || HostError::Network(format!("{namespace:?} is no name for a namespace"));
-        let namespace = namespace.parse().map_err(|_| refused())?;
-        Ok(Self { socket: socket.to_owned(), namespace, runtime: runtime.to_owned(), channel: OnceCell::new() })
+    pub(crate) fn new(settings: &HostSettings) -> Result<Self, HostError> {
+        let name = &settings.namespace;
+        let refused = |_| HostError::Network(format!("{name:?} is no name for a namespace"));
+        Ok(Self {
+            socket: settings.containerd_socket.clone(),
+            namespace: name.parse().map_err(refused)?,
+            runtime: settings.runtime.clone(),
+            runtime_root: settings.run_dir.join("runc"),
+            channel: OnceCell::new(),
+        })
     }
 
     /// Creates a container and its task, and returns the pid that waits to become the process.
     pub(crate) async fn create(&self, new: NewTask<'_>) -> Result<u32, Fault> {
         let spec = serde_json::to_vec(new.spec)
             .map_err(|error| Fault::Refused(format!("the container cannot be described: {error}")))?;
-        let options = ShimOptions { io_uid: new.uid, io_gid: new.uid, binary_name: self.runtime.clone() };
+        let options = ShimOptions {
+            io_uid: new.uid,
+            io_gid: new.uid,
+            binary_name: self.runtime.clone(),
+            root: self.runtime_root.display().to_string(),
+        };
         let options =
             Any { type_url: "containerd.runc.v1.Options".to_owned(), value: prost::Message::encode_to_vec(&options) };
         let container = Container {
@@ -161,6 +177,24 @@ impl Containerd {
         }
         let request = DeleteContainerRequest { id: id.to_owned() };
         gone_is_fine(self.containers().await?.delete(self.request(request)).await, "delete a container")
+    }
+
+    /// Makes the runtime itself remove a container that containerd has lost: when the connection breaks while containerd
+    /// starts or deletes a task, containerd forgets the task and may leave its process.
+    pub(crate) async fn remove_lost(&self, id: &str) -> Result<(), Fault> {
+        let root = self.runtime_root.join(self.namespace.to_str().unwrap_or_default());
+        if !root.join(id).exists() {
+            return Ok(());
+        }
+        let mut runtime = tokio::process::Command::new(&self.runtime);
+        runtime.arg("--root").arg(&root).args(["delete", "--force", id]);
+        let output = runtime.stdin(std::process::Stdio::null()).output().await;
+        let output = output.map_err(Fault::on("run", Path::new(&self.runtime)))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(Fault::Refused(format!("the runtime cannot delete a container: {reason}")))
     }
 
     /// Sets the size of a container's terminal.

@@ -20,10 +20,15 @@ use crate::logs::Watcher;
 use crate::network::Network;
 use crate::rootfs::is_safe_id;
 use crate::settings::HostSettings;
+use crate::shims::Idle;
 use crate::slot::{self, Slot};
 
 /// First and longest pause before asking a silent containerd again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Pauses between looks for what nobody wants: the first few, then each.
+const FIRST_SWEEPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The role.
 pub(crate) struct Host {
@@ -46,6 +51,8 @@ struct State {
     slots: BTreeMap<u64, Held>,
     next_slot: u64,
     oneoffs: BTreeMap<OneOffId, CancellationToken>,
+    /// Containers that are being removed because nobody knew them.
+    doomed: BTreeSet<String>,
 }
 
 /// One number of a workload that is kept alive, or on its way down.
@@ -64,7 +71,7 @@ impl Host {
                 other => HostError::Network(other.to_string()),
             })?;
         }
-        let containerd = Containerd::new(&settings.containerd_socket, &settings.namespace, &settings.runtime)?;
+        let containerd = Containerd::new(&settings)?;
         let network = Network::open(&settings).await?;
         let watcher = Watcher::start().map_err(|source| HostError::Files {
             action: "watch",
@@ -188,25 +195,27 @@ impl Host {
         });
     }
 
-    /// Removes all containers, namespaces, addresses and folders that belong to nothing we know.
+    /// Removes all containers, namespaces, addresses and folders that belong to nothing we know, now and from time to
+    /// time: what an earlier life had begun when it was killed may come to an end only after this one looked.
     async fn remove_orphans(self: &Arc<Self>) {
-        let mut pause = ASK_AGAIN.0;
-        let containers = loop {
-            match self.containerd.ids().await {
-                Ok(ids) => break ids,
-                Err(fault) => {
-                    tracing::debug!(error = %fault, "containerd cannot say which containers exist; asking again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(ASK_AGAIN.1);
+        let mut pauses = FIRST_SWEEPS.into_iter();
+        let mut shims = Idle::default();
+        loop {
+            let containers = self.insist("all", || self.containerd.ids()).await;
+            let folders = files::folders(&self.settings.instances());
+            let found = containers.into_iter().chain(self.network.ids()).chain(folders);
+            for id in found.collect::<BTreeSet<_>>() {
+                if !self.knows(&id) && self.lock().doomed.insert(id.clone()) {
+                    tracing::info!(container.id = %id, "removing a container that nobody wants");
+                    let host = Arc::clone(self);
+                    tokio::spawn(async move {
+                        Arc::clone(&host).destroy(id.clone()).await;
+                        host.lock().doomed.remove(&id);
+                    });
                 }
             }
-        };
-        let found = containers.into_iter().chain(self.network.ids()).chain(files::folders(&self.settings.instances()));
-        for id in found.collect::<BTreeSet<_>>() {
-            if !self.knows(&id) {
-                tracing::info!(container.id = %id, "removing a container that nobody wants");
-                tokio::spawn(Arc::clone(self).destroy(id));
-            }
+            shims.sweep(&self.settings.containerd_socket);
+            tokio::time::sleep(pauses.next().unwrap_or(SWEEP)).await;
         }
     }
 
@@ -255,6 +264,9 @@ impl Host {
     /// Removes all that a container left, asking again for as long as it takes.
     pub(crate) async fn destroy(self: Arc<Self>, id: String) {
         self.insist(&id, || self.containerd.remove(&id)).await;
+        let cgroup = self.cgroup(&id);
+        self.insist(&id, || self.containerd.remove_lost(&id)).await;
+        self.insist(&id, || async { self.cgroups.clear(&cgroup) }).await;
         self.insist(&id, || self.network.remove(&id)).await;
         self.insist(&id, || async { self.folder(&id).remove().await }).await;
     }

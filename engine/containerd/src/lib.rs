@@ -24,6 +24,7 @@ mod oneoff;
 mod probe;
 mod rootfs;
 mod settings;
+mod shims;
 mod slot;
 mod spec;
 mod wire;

@@ -1,12 +1,13 @@
 //! Network namespaces, each kept alive by a bind mount until it is removed.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
-use std::os::fd::AsRawFd;
 
 /// Makes a network namespace that is named by a file at `path`, with its loopback interface up and IPv6 on nothing else: an
 /// instance must not reach the host through a link-local address that no rule for IPv4 sees.
@@ -30,6 +31,12 @@ fn create_here(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether `path` names a namespace: while one is made or removed, there is a moment when it is an empty file.
+pub(crate) fn exists(path: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(path).is_some_and(|own| path.parent().and_then(device) != Some(own))
+}
+
 /// Removes a namespace. One that does not exist is no error.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match umount2(path, MntFlags::MNT_DETACH) {
@@ -45,7 +52,6 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 /// Whether process `pid` lives in the namespace at `path`. This proves that a pid written down in an earlier life is still
 /// the same process, as a reused one would live elsewhere.
 pub(crate) fn holds(path: &Path, pid: u32) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let inode = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let of_process = inode(Path::new(&format!("/proc/{pid}/ns/net")));
     of_process.is_some() && of_process == inode(path)

@@ -95,7 +95,7 @@ impl Network {
     pub(crate) async fn remove(&self, id: &str) -> Result<(), Fault> {
         let namespace = self.namespace(id);
         // Without a namespace the plugin only gives the address back (CNI specification, DEL).
-        let argument = if namespace.exists() { namespace.as_path() } else { Path::new("") };
+        let argument = if netns::exists(&namespace) { namespace.as_path() } else { Path::new("") };
         self.plugin("DEL", id, argument).await?;
         netns::remove(&namespace).map_err(Fault::on("remove", &namespace))
     }

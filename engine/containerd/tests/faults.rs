@@ -124,7 +124,6 @@ async fn what_ends_while_nobody_looks_is_noticed_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "being worked on: leaves empty cgroups"]
 async fn killing_the_host_at_any_moment_leaves_no_orphans() {
     let mut machine = Machine::boot().await;
     let workload = web(3);

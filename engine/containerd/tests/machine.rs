@@ -58,6 +58,10 @@ impl LogSink for FileLog {
 /// The host role's process.
 pub fn host_process() {
     let Some(folder) = std::env::var_os(MACHINE) else { return };
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let error =
         runtime.block_on(engine_containerd::serve(settings_of(Path::new(&folder)))).expect_err("it never ends well");
