@@ -39,6 +39,8 @@ mod plan;
 mod restore;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod workspace;
 

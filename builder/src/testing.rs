@@ -4,7 +4,12 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
+use engine::{Engine, EngineError, Mount, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use futures::stream::BoxStream;
+use model::Exit;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio::sync::{mpsc, oneshot};
 use walkdir::WalkDir;
 
 /// A real overlay mount in a temporary directory; unmounted when dropped.
@@ -58,4 +63,90 @@ pub(crate) fn listing(tree: &Path) -> String {
         writeln!(text, "{} {content}", entry.path().strip_prefix(tree).unwrap().display()).unwrap();
     }
     text
+}
+
+/// An engine that runs the lifecycle of a build without a container, over the mounts that the container would have.
+pub(crate) struct Uncontained {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Uncontained {
+    /// Where `target` of the container is, and what has to be unmounted afterwards.
+    fn place(&self, id: &str, mount_: &Mount) -> (PathBuf, PathBuf, bool) {
+        match mount_ {
+            Mount::Bind { source, target, .. } => (target.clone(), source.clone(), false),
+            Mount::Overlay { lower, upper, work, target } => {
+                let place = self.dir.path().join(id);
+                fs::create_dir_all(&place).unwrap();
+                let lower: Vec<String> = lower.iter().map(|dir| dir.display().to_string()).collect();
+                let options =
+                    format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+                mount(Some("overlay"), &place, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+                (target.clone(), place, true)
+            }
+        }
+    }
+
+    fn run_lifecycle(&self, oneoff: &OneOff) -> Exit {
+        let places: Vec<_> = oneoff.container.mounts.iter().map(|mount| self.place(&oneoff.id.0, mount)).collect();
+        let at = |target: &str| {
+            let place = places.iter().find(|(path, ..)| path == Path::new(target));
+            place.map(|(_, place, _)| place.clone().into_os_string()).unwrap_or_default()
+        };
+        let paths = [
+            ("CNB_APP_DIR", at("/app")),
+            ("CNB_LAYERS_DIR", at("/layers")),
+            ("CNB_PLATFORM_DIR", at("/platform")),
+            ("CNB_BUILDPACKS_DIR", at("/cnb/buildpacks")),
+            ("CNB_ORDER_PATH", at("/cnb/order.toml")),
+        ];
+        let env = oneoff.container.env.iter().map(|(name, value)| (name.into(), value.into()));
+        let vars = paths.into_iter().map(|(name, value)| (name.into(), value)).chain(env);
+        let layers = PathBuf::from(at("/layers"));
+        let outcome = crate::lifecycle::run(&crate::lifecycle::Paths::new(vars));
+        outcome.write(&layers).unwrap();
+        for (_, place, mounted) in places {
+            if mounted {
+                umount2(&place, MntFlags::MNT_DETACH).unwrap();
+            }
+        }
+        Exit::Code(outcome.failure.map_or(0, |failure| failure.exit_code().into()))
+    }
+}
+
+#[async_trait]
+impl Engine for Uncontained {
+    async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
+        let (exit_sender, exit) = oneshot::channel();
+        exit_sender.send(self.run_lifecycle(&oneoff)).unwrap();
+        Ok(RunningOneOff { input: mpsc::channel(1).0, output: mpsc::channel(1).1, exit })
+    }
+
+    async fn apply(&self, _: Workload) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &WorkloadId) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+        Ok(Box::pin(futures::stream::empty()))
+    }
+
+    async fn restart(&self, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn kill(&self, _: &OneOffId) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
+        Ok(Vec::new())
+    }
 }

@@ -1,0 +1,262 @@
+//! Whole builds, one after the other, over shell-script buildpacks. Only the container is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use engine::LayerStore;
+use model::clock::SystemRandom;
+use model::{AppId, BuildId, Image};
+use tokio::sync::mpsc;
+
+use crate::packages::PackageAccess;
+use crate::testing::{Uncontained, listing};
+use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, diff_id};
+
+/// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
+/// `downloads` for the cache alone; `conf` for launch alone, reused by its name.
+const BUILD: &str = r#"
+cd $CNB_LAYERS_DIR
+test ! -f $OLDPWD/fail || exit 9
+if ! grep -qs "$(cat $OLDPWD/lock)" deps.toml; then
+    mkdir -p deps; test -e deps/first || touch deps/first; cp $OLDPWD/lock deps/lock
+fi
+test -e $OLDPWD/clean && rm -r deps && mkdir deps && touch deps/only
+printf '[types]\nlaunch = true\ncache = true\n[metadata]\nlock = "%s"' "$(cat $OLDPWD/lock)" > deps.toml
+mkdir -p downloads; echo again >> downloads/log
+printf '[types]\ncache = true' > downloads.toml
+grep -qs made conf.toml || { mkdir conf; echo conf > conf/file; }
+printf '[types]\nlaunch = true\n[metadata]\nmade = true' > conf.toml
+printf '[[processes]]\ntype = "web"\ncommand = ["run"]\ndefault = true' > launch.toml
+"#;
+
+struct World {
+    dir: tempfile::TempDir,
+    builder: Builder,
+    app: AppId,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let bin = path("buildpacks/t_deps/1.0.0/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join("../buildpack.toml"), "api = '0.10'\n[buildpack]\nid = 't/deps'\nversion = '1.0.0'")
+            .unwrap();
+        for (name, script) in [("detect", "test -f lock || { echo needs: lock; exit 100; }"), ("build", BUILD)] {
+            fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(path("buildpacks/order.toml"), "[[order]]\ngroup = [{id = 't/deps'}]").unwrap();
+        fs::write(path("program"), "the launcher").unwrap();
+        let layers = LayerStore::open(&path("layers")).unwrap();
+        let base = layers.staging().join("base");
+        fs::create_dir(&base).unwrap();
+        let digest = diff_id(&base).unwrap();
+        layers.insert(&digest, &base).unwrap();
+        let builder = Builder {
+            engine: Arc::new(Uncontained { dir: tempfile::tempdir().unwrap() }),
+            layers,
+            stack: crate::stack::Stack {
+                name: "test-1".into(),
+                version: "1".into(),
+                recipe: String::new(),
+                build: digest.clone(),
+                run: digest,
+                distro_name: "test".into(),
+                distro_version: "1".into(),
+                os: "linux".into(),
+                arch: "amd64".into(),
+            },
+            buildpacks: path("buildpacks"),
+            program: path("program"),
+            cache: path("cache"),
+            packages: PackageAccess::default(),
+            limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 1 },
+        };
+        Self { dir, builder, app: AppId::random(&SystemRandom) }
+    }
+
+    async fn build(&self, files: &[(&str, &str)], previous: Option<&Image>) -> Result<Built, BuildError> {
+        let source = self.dir.path().join("source");
+        for (name, content) in files {
+            let path = source.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let request = BuildRequest {
+            build: BuildId::random(&SystemRandom),
+            app: self.app,
+            uid: 100_007,
+            source: source.clone(),
+            previous: previous.cloned(),
+            env: BTreeMap::from([("CONFIG".to_owned(), "value".to_owned())]),
+            buildpacks: Vec::new(),
+        };
+        let result = self.builder.build(request, mpsc::channel(100).0).await;
+        assert!(!source.exists(), "the build takes its source over");
+        result
+    }
+
+    /// Where a layer of the image is in the store, by a part of what made it.
+    fn layer(&self, image: &Image, made_by: &str) -> PathBuf {
+        let layer = image.layers.iter().find(|layer| layer.created_by.contains(made_by)).unwrap();
+        self.builder.layers.path(&layer.diff_id)
+    }
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap().ino()
+}
+
+#[tokio::test]
+async fn an_image_has_a_layer_for_each_part_and_says_what_made_it() {
+    let world = World::new();
+    let built = world.build(&[("lock", "1"), ("app.txt", "hello")], None).await.unwrap();
+    assert_eq!(built.buildpacks, ["t/deps@1.0.0"]);
+    let made_by: Vec<&str> = built.image.layers.iter().map(|layer| layer.created_by.as_str()).collect();
+    assert_eq!(
+        made_by,
+        [
+            "Run image test-1",
+            "Layer: 'conf', Created by buildpack: t/deps@1.0.0",
+            "Layer: 'deps', Created by buildpack: t/deps@1.0.0",
+            "Application Layer",
+            "Application Launcher",
+            "Buildpacks Launcher Config and Process Types",
+        ]
+    );
+    let all: String = made_by[1..].iter().map(|made_by| listing(&world.layer(&built.image, made_by))).collect();
+    insta::assert_snapshot!(all, @r#"
+    layers /
+    layers/t_deps /
+    layers/t_deps/conf /
+    layers/t_deps/conf/file conf
+
+    layers /
+    layers/t_deps /
+    layers/t_deps/deps /
+    layers/t_deps/deps/first 
+    layers/t_deps/deps/lock 1
+    app /
+    app/app.txt hello
+    app/lock 1
+    cnb /
+    cnb/lifecycle /
+    cnb/lifecycle/launcher the launcher
+    cnb /
+    cnb/process /
+    cnb/process/web -> /cnb/lifecycle/launcher
+    layers /
+    layers/config /
+    layers/config/metadata.toml [[buildpacks]]
+    id = "t/deps"
+    version = "1.0.0"
+    api = "0.10"
+
+    [[processes]]
+    type = "web"
+    command = ["run"]
+    args = []
+    direct = true
+    buildpackID = "t/deps"
+    "#);
+    for layer in &built.image.layers {
+        assert_eq!(diff_id(&world.builder.layers.path(&layer.diff_id)).unwrap(), layer.diff_id, "{}", layer.created_by);
+    }
+    assert_eq!(built.image.config.entrypoint, ["/cnb/process/web"]);
+    assert_eq!(built.image.processes[0].process_type.as_str(), "web");
+    let app = world.layer(&built.image, "Application Layer").join("app/app.txt");
+    assert_eq!(fs::metadata(app).unwrap().uid(), 100_007);
+    let phases: Vec<&str> = built.phases.iter().map(|(phase, _)| *phase).collect();
+    assert_eq!(phases, ["analyze", "restore", "start", "detect", "build", "export"]);
+}
+
+#[tokio::test]
+async fn the_same_commit_gives_the_same_image_and_a_changed_line_only_a_new_app_layer() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1"), ("app.txt", "hello")], None).await.unwrap();
+    let second = world.build(&[("lock", "1"), ("app.txt", "hello")], Some(&first.image)).await.unwrap();
+    assert_eq!(first.image, second.image);
+    assert_eq!(first.size_bytes, second.size_bytes);
+    let third = world.build(&[("lock", "1"), ("app.txt", "goodbye")], Some(&second.image)).await.unwrap();
+    let changed: Vec<&str> = (third.image.layers.iter().zip(&second.image.layers))
+        .filter(|(new, old)| new.diff_id != old.diff_id)
+        .map(|(new, _)| new.created_by.as_str())
+        .collect();
+    assert_eq!(changed, ["Application Layer"]);
+    assert_ne!(third.image.digest, second.image.digest);
+}
+
+#[tokio::test]
+async fn a_changed_dependency_layer_shares_what_did_not_change() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1")], None).await.unwrap();
+    let second = world.build(&[("lock", "2")], Some(&first.image)).await.unwrap();
+    let (old, new) = (world.layer(&first.image, "'deps'"), world.layer(&second.image, "'deps'"));
+    assert_ne!(old, new);
+    let at = |root: &Path, name: &str| root.join("layers/t_deps/deps").join(name);
+    assert_eq!(fs::read_to_string(at(&old, "lock")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(at(&new, "lock")).unwrap(), "2");
+    assert_eq!(diff_id(&old).unwrap().hex(), old.file_name().unwrap().to_str().unwrap(), "the old layer is unharmed");
+    let third = world.build(&[("lock", "2"), ("clean", "")], Some(&second.image)).await.unwrap();
+    let fresh = world.layer(&third.image, "'deps'").join("layers/t_deps/deps");
+    assert_eq!(listing(&fresh), "only \n");
+    let fourth = world.build(&[("lock", "3")], Some(&second.image)).await.unwrap();
+    let merged = world.layer(&fourth.image, "'deps'");
+    assert_eq!(fs::read_to_string(at(&merged, "lock")).unwrap(), "3");
+    assert_eq!(inode(&at(&merged, "first")), inode(&at(&new, "first")), "unchanged files are shared");
+}
+
+#[tokio::test]
+async fn a_cache_layer_comes_back_and_is_in_no_image() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1")], None).await.unwrap();
+    let second = world.build(&[("lock", "1")], Some(&first.image)).await.unwrap();
+    assert!(second.image.layers.iter().all(|layer| !layer.created_by.contains("downloads")));
+    let layers = world.builder.layers.list().unwrap();
+    let logs: Vec<PathBuf> = layers
+        .iter()
+        .map(|(digest, _)| world.builder.layers.path(digest).join("layers/t_deps/downloads/log"))
+        .filter(|log| log.exists())
+        .collect();
+    let mut contents: Vec<String> = logs.iter().map(|log| fs::read_to_string(log).unwrap()).collect();
+    contents.sort();
+    assert_eq!(contents, ["again\n", "again\nagain\n"]);
+}
+
+#[tokio::test]
+async fn garbage_is_what_neither_images_nor_caches_need() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1"), ("app.txt", "1")], None).await.unwrap();
+    let second = world.build(&[("lock", "1"), ("app.txt", "2")], Some(&first.image)).await.unwrap();
+    let in_use: BTreeSet<_> = second.image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    assert_eq!(world.builder.collect_garbage(in_use.clone()).await.unwrap(), 0, "young layers stay");
+    for (digest, _) in world.builder.layers.list().unwrap() {
+        let layer = fs::File::open(world.builder.layers.path(&digest)).unwrap();
+        layer.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    let removed = world.builder.collect_garbage(in_use.clone()).await.unwrap();
+    assert_eq!(removed, 2, "the first build's app layer and its outdated cache");
+    assert!(in_use.iter().all(|digest| world.builder.layers.contains(digest)));
+    let third = world.build(&[("lock", "1"), ("app.txt", "2")], Some(&second.image)).await.unwrap();
+    assert_eq!(third.image, second.image);
+    world.builder.forget(world.app).await.unwrap();
+    world.builder.recover().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_build_says_why_and_leaves_the_last_image_alone() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1")], None).await.unwrap();
+    let error = world.build(&[("lock", "2"), ("fail", "")], Some(&first.image)).await.unwrap_err();
+    assert!(error.to_string().starts_with("Buildpack t/deps@1.0.0 failed with exit code 9."), "{error}");
+    let error = world.build(&[("readme", "")], Some(&first.image)).await.unwrap_err();
+    assert!(error.to_string().contains("t/deps  needs: lock"), "{error}");
+    let second = world.build(&[("lock", "1")], Some(&first.image)).await.unwrap();
+    assert_eq!(second.image, first.image);
+}
