@@ -62,6 +62,11 @@ where
         Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1) }
     }
 
+    /// Version of the table as it is now.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
     /// Makes `rows` the whole table and returns its version, which stays the same if nothing changed.
     pub fn publish(&self, rows: &BTreeMap<K, V>) -> u64 {
         self.update(|state| {
