@@ -1,11 +1,10 @@
 //! What may go: layers that no image and no cache refers to, and what builds of an earlier life left.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use engine::{LayerError, OneOffId};
-use model::{AppId, Digest};
+use model::Digest;
 
 use crate::errors::BuildError;
 use crate::metadata::Cache;
@@ -26,8 +25,8 @@ impl Builder {
         blocking(move || Ok(layers.clear_staging()?)).await
     }
 
-    /// Removes every layer that is not in `in_use` (layers of releases and their images), not part of the stack, and not in any
-    /// app's build cache. Returns how many went.
+    /// Removes every layer that is not in `in_use` (the layers of all images), not part of the stack, and not in any app's
+    /// build cache (`cache/<app id>`). Returns how many went.
     pub async fn collect_garbage(&self, in_use: BTreeSet<Digest>) -> Result<usize, BuildError> {
         let builder = self.clone();
         blocking(move || {
@@ -39,18 +38,6 @@ impl Builder {
                 builder.layers.remove(layer)?;
             }
             Ok(garbage.len())
-        })
-        .await
-    }
-
-    /// Forgets what an app's builds kept between themselves; its layers go with the next [`Builder::collect_garbage`].
-    pub async fn forget(&self, app: AppId) -> Result<(), BuildError> {
-        let path = self.cache.join(app.to_string());
-        blocking(move || match fs::remove_dir_all(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(BuildError::Io { action: "remove", path, source })
-            }
-            _ => Ok(()),
         })
         .await
     }

@@ -83,6 +83,22 @@ impl Controller {
         Ok(user)
     }
 
+    /// The user of this address, made if there is none; with a password, theirs from now on.
+    pub async fn ensure_user(&self, email: &str, password: Option<&str>) -> Result<User, Error> {
+        let known = match email.to_lowercase().parse::<Email>() {
+            Ok(email) => self.store.user_with_password(&email).await?,
+            Err(_) => None,
+        };
+        match (known, password) {
+            (None, _) => self.create_user(email, password).await,
+            (Some((user, _)), None) => Ok(user),
+            (Some((user, _)), Some(password)) => {
+                self.set_password(&user.email, password).await?;
+                Ok(user)
+            }
+        }
+    }
+
     /// Gives a user another password. Tokens stay good.
     pub async fn set_password(&self, email: &Email, password: &str) -> Result<(), Error> {
         let hash = self.hash_password(password).await?;

@@ -7,14 +7,22 @@
 pub mod accounts;
 pub mod api;
 pub mod apps;
+mod builds;
 pub mod config_vars;
+pub mod control;
 pub mod domains;
+pub mod dynos;
 mod errors;
 pub mod formation;
+pub mod git;
+mod live;
 pub mod logs;
 pub mod releases;
+mod rollout;
+mod serve;
 mod settings;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -26,6 +34,8 @@ use model::{Clock, LogSink, Random};
 use tokio::sync::Notify;
 
 pub use errors::Error;
+pub use live::Live;
+pub use serve::{Sockets, serve};
 pub use settings::Settings;
 use store::Store;
 
@@ -51,6 +61,8 @@ pub struct Controller {
     pub logins: accounts::LoginLimiter,
     /// Log sessions that can be opened.
     pub log_sessions: logs::Sessions,
+    /// What it knows only while it lives.
+    pub live: Live,
 }
 
 impl Controller {

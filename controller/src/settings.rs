@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::{AppName, Hostname, NameError};
 
@@ -13,6 +14,16 @@ pub struct Settings {
     pub port: u16,
     /// Name of the stack of new apps: `debian-13`.
     pub stack: String,
+    /// This program; git hooks are this under another name.
+    pub program: PathBuf,
+    /// Where the control socket is.
+    pub control_socket: PathBuf,
+    /// Largest push, in bytes.
+    pub push_limit: u64,
+    /// Time in which a web process must accept connections.
+    pub boot_timeout: Duration,
+    /// Time from SIGTERM to SIGKILL when an instance stops.
+    pub stop_grace: Duration,
 }
 
 impl Settings {

@@ -24,7 +24,7 @@ pub(super) struct Access {
 
 /// What a request says about who sends it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Credentials {
+pub(crate) enum Credentials {
     /// `Bearer <token>`
     Bearer(String),
     /// `Basic <name:password>`; clients put a token where the password goes.
@@ -32,7 +32,7 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    pub(super) fn of(parts: &Parts) -> Option<Self> {
+    pub(crate) fn of(parts: &Parts) -> Option<Self> {
         let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, rest) = value.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("bearer") {
@@ -44,7 +44,7 @@ impl Credentials {
         scheme.eq_ignore_ascii_case("basic").then_some(basic)
     }
 
-    fn token(&self) -> &str {
+    pub(crate) fn token(&self) -> &str {
         match self {
             Self::Bearer(token) => token,
             Self::Basic { password, .. } => password,

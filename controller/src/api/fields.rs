@@ -101,6 +101,18 @@ impl Fields {
         values.iter().map(|value| value.as_object().cloned().map(Self).ok_or_else(must)).collect()
     }
 
+    /// An object of texts; numbers are taken as their text.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<(String, String)>, ApiError> {
+        match self.value(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Object(object)) => {
+                let fields = Self(object.clone());
+                object.keys().map(|key| Ok((key.clone(), fields.text(key)?.unwrap_or_default()))).collect()
+            }
+            Some(_) => Err(must_be(name, "an object of strings")),
+        }
+    }
+
     fn value(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }

@@ -8,10 +8,12 @@ mod builds;
 mod catalog;
 mod config_vars;
 mod domains;
+mod dynos;
 mod envelope;
 mod error;
 mod fields;
 mod formation;
+mod log_sessions;
 mod range;
 mod releases;
 mod routing;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use crate::Controller;
+pub(crate) use auth::Credentials;
 pub use error::ApiError;
 use routing::{Route, delete, get, patch, post, put};
 
@@ -61,6 +64,13 @@ fn table() -> Vec<Route> {
         patch("/apps/{app}/formation", formation::batch_update),
         get("/apps/{app}/formation/{type}", formation::info),
         patch("/apps/{app}/formation/{type}", formation::update),
+        get("/apps/{app}/dynos", dynos::list),
+        post("/apps/{app}/dynos", dynos::create),
+        delete("/apps/{app}/dynos", dynos::restart_all),
+        get("/apps/{app}/dynos/{dyno}", dynos::info),
+        delete("/apps/{app}/dynos/{dyno}", dynos::restart),
+        delete("/apps/{app}/formations/{dyno}", dynos::restart),
+        post("/apps/{app}/log-sessions", log_sessions::create),
         get("/apps/{app}/builds", builds::list),
         get("/apps/{app}/builds/{build}", builds::info),
         get("/apps/{app}/domains", domains::list),

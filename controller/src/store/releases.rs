@@ -300,6 +300,15 @@ impl Store {
         Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
+    /// Forgets the images of releases that are gone; answers with all others.
+    pub async fn prune_images(&self) -> Result<Vec<Image>, StoreError> {
+        sqlx::query("DELETE FROM images WHERE digest NOT IN (SELECT image FROM releases WHERE image IS NOT NULL)")
+            .execute(&self.pool)
+            .await?;
+        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM images").fetch_all(&self.pool).await?;
+        Ok(documents.iter().map(|document| serde_json::from_str(document)).collect::<Result<_, _>>()?)
+    }
+
     /// The image of an app's newest release that did not fail.
     pub async fn newest_image(&self, app: AppId) -> Result<Option<Image>, StoreError> {
         let document: Option<String> = sqlx::query_scalar(

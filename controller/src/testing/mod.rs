@@ -90,10 +90,16 @@ impl TestController {
                 domain: "localhost".parse().expect("a host"),
                 port: 8080,
                 stack: "debian-13".to_owned(),
+                program: path("platform"),
+                control_socket: path("control.sock"),
+                push_limit: 1 << 30,
+                boot_timeout: Duration::from_secs(60),
+                stop_grace: Duration::from_secs(30),
             },
             changed: Notify::new(),
             logins: LoginLimiter::default(),
             log_sessions: crate::logs::Sessions::default(),
+            live: crate::Live::default(),
         };
         Self { controller: Arc::new(controller), clock, _home: home }
     }

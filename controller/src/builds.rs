@@ -1,0 +1,294 @@
+//! From a pushed commit to a live release, as straight-line code.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use builder::{BuildError, BuildRequest, Built};
+use model::{AppId, BuildId, LogSource, Timestamp, UserId};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::git::{Checkout, checkout, repository};
+use crate::live::Stages;
+use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, ReleaseStatus};
+use crate::{Controller, Error};
+
+/// How often the output of a running release phase is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A commit to deploy.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) app: AppId,
+    pub(crate) user: UserId,
+    /// In full.
+    pub(crate) id: String,
+    /// Environment under which git finds its objects.
+    pub(crate) env: BTreeMap<String, String>,
+    /// How long the platform took to receive it.
+    pub(crate) received: Duration,
+}
+
+/// A build that runs: what a second push is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Building {
+    commit: String,
+    since: Timestamp,
+}
+
+/// Where the lines of a build go: to whoever pushed, to the build's own file, to the app's log.
+struct Output {
+    controller: Arc<Controller>,
+    app: AppId,
+    file: Mutex<Option<File>>,
+    client: mpsc::Sender<String>,
+}
+
+impl Output {
+    async fn line(&self, text: &str) {
+        if let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            // The file is a copy; a full disk must not end a build that got this far.
+            let _ = writeln!(file, "{text}");
+        }
+        self.controller.logs.write(self.app, self.controller.clock.now(), &LogSource::app("build"), text);
+        // A client that is gone does not need the line.
+        let _ = self.client.send(text.to_owned()).await;
+    }
+
+    async fn text(&self, text: &str) {
+        for line in text.lines() {
+            self.line(line).await;
+        }
+    }
+}
+
+/// Why a deploy did not end with a live release.
+enum Refused {
+    /// For the person who pushed.
+    Said(String),
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Controller {
+    /// Where the output of a build is kept.
+    pub fn build_output(&self, app: AppId, build: BuildId) -> PathBuf {
+        self.settings.home.join("builds").join(app.to_string()).join(format!("{build}.log"))
+    }
+
+    /// Builds and releases a commit, and waits until it is live or refused; true if it is live. Dropping the receiver of
+    /// `client` changes nothing.
+    pub(crate) async fn deploy(self: &Arc<Self>, commit: Commit, client: mpsc::Sender<String>) -> bool {
+        let Ok(Some(app)) = self.store.app(commit.app).await else {
+            return refuse(&client, " !     The app is gone.").await;
+        };
+        let building = Building { commit: commit.id.clone(), since: self.clock.now() };
+        let running = {
+            let mut all = self.live.building.lock();
+            let running = all.get(&app.id).cloned();
+            if running.is_none() {
+                all.insert(app.id, building);
+            }
+            running
+        };
+        if let Some(running) = running {
+            let seconds = self.clock.now().since(running.since).as_secs();
+            let text = format!(
+                " !     A build of {} is running: commit {}, for {seconds} s now. Wait until it is over and push again.",
+                app.name,
+                short(&running.commit)
+            );
+            return refuse(&client, &text).await;
+        }
+        let live = self.deploy_alone(&app, &commit, client).await;
+        self.live.building.lock().remove(&app.id);
+        live
+    }
+
+    async fn deploy_alone(self: &Arc<Self>, app: &App, commit: &Commit, client: mpsc::Sender<String>) -> bool {
+        let id = BuildId::random(&*self.random);
+        let output = Output {
+            controller: Arc::clone(self),
+            app: app.id,
+            file: Mutex::new(create_file(&self.build_output(app.id, id))),
+            client,
+        };
+        let Err(refused) = self.build_and_release(app, commit, id, &output).await else { return true };
+        let text = match refused {
+            Refused::Said(text) => text,
+            Refused::Failed(error) => {
+                let text = crate::errors::chain(&error);
+                tracing::error!(app.name = %app.name, build.id = %id, error = text, "A deploy failed");
+                format!(
+                    "The platform could not go on: {text}.\nNothing was changed. Push again; if it happens again, ask the operator."
+                )
+            }
+        };
+        // A build that has made a release is over already; this is for all others.
+        if let Err(error) = self.store.fail_build(id, self.clock.now()).await {
+            tracing::error!(build.id = %id, error = &error as &dyn std::error::Error, "A failed build could not be noted");
+        }
+        output.line("").await;
+        for line in text.lines() {
+            output.line(&format!(" !     {line}")).await;
+        }
+        output.line("").await;
+        false
+    }
+
+    async fn build_and_release(
+        self: &Arc<Self>,
+        app: &App,
+        commit: &Commit,
+        id: BuildId,
+        output: &Output,
+    ) -> Result<(), Refused> {
+        let began = Instant::now();
+        let new = NewBuild { id, app: app.id, user: commit.user, commit: &commit.id, now: self.clock.now() };
+        self.store.insert_build(new).await?;
+        output.line(&format!("-----> Building {} from {}", app.name, short(&commit.id))).await;
+        let source = self.check_out(app, commit, id).await?;
+        let mut stages: Stages = vec![("receive", commit.received + began.elapsed())];
+
+        let built = self.build(app, id, source, output).await?;
+        stages.extend(&built.phases);
+
+        let released = Instant::now();
+        let deploy =
+            Deploy { build: id, image: &built.image, buildpacks: &built.buildpacks, size_bytes: built.size_bytes };
+        let description = format!("Deploy {}", short(&commit.id));
+        let change = Change::Deploy(deploy);
+        let new =
+            NewRelease { app: app.id, user: commit.user, description: &description, change, now: self.clock.now() };
+        let release = self.store.create_release(new).await?.ok_or(Error::NotFound("release"))?;
+        self.changed.notify_one();
+        output.line(&format!("-----> Releasing v{}", release.version)).await;
+        let rollout = self.follow_release(&release, output).await?;
+        let known: Duration = rollout.iter().map(|(_, time)| *time).sum();
+        stages.push(("release", released.elapsed().saturating_sub(known)));
+        stages.extend(rollout);
+
+        let host = self.settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
+        output.line(&format!("       Released v{}, {}", release.version, megabytes(built.size_bytes))).await;
+        output.line(&format!("       {}/ deployed to platform", self.settings.public_url(&host))).await;
+        output.line(&format!("       Timing: {}", timing(&stages, commit.received + began.elapsed()))).await;
+        Ok(())
+    }
+
+    async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {
+        let target = self.checkouts().join(id.to_string());
+        let (repository, env) = (repository(&self.settings, app.id), commit.env.clone());
+        let (commit, uid, folder) = (commit.id.clone(), app.uid, target.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            checkout(&Checkout { repository: &repository, commit: &commit, env: &env, target: &folder, uid })
+        });
+        let failed = |error: &dyn std::error::Error| Refused::Said(format!("{}.", crate::errors::chain(error)));
+        match written.await {
+            Ok(Ok(())) => Ok(target),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(panic) => Err(failed(&panic)),
+        }
+    }
+
+    /// Files of commits that are being built. Nothing in it outlives the process.
+    pub(crate) fn checkouts(&self) -> PathBuf {
+        self.settings.home.join("checkouts")
+    }
+
+    async fn build(&self, app: &App, id: BuildId, source: PathBuf, output: &Output) -> Result<Built, Refused> {
+        let request = BuildRequest {
+            build: id,
+            app: app.id,
+            uid: app.uid,
+            source,
+            previous: self.store.newest_image(app.id).await?,
+            env: self.store.config(app.id).await?.to_env(),
+            buildpacks: app.buildpacks.clone(),
+        };
+        let (sender, mut lines) = mpsc::channel::<String>(256);
+        let forward = async {
+            while let Some(line) = lines.recv().await {
+                output.line(&line).await;
+            }
+        };
+        let (built, ()) = tokio::join!(self.builder.build(request, sender), forward);
+        built.map_err(|error| Refused::Said(error.to_string()))
+    }
+
+    /// Waits until a release is live, and shows what its release phase prints meanwhile.
+    async fn follow_release(&self, release: &Release, output: &Output) -> Result<Stages, Refused> {
+        let path = self.release_output(release.app, release.id);
+        let mut shown = 0;
+        let mut show = async || {
+            let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+            if let Some(new) = text.get(shown..).filter(|new| !new.is_empty()) {
+                output.text(new).await;
+                shown = text.len();
+            }
+        };
+        let mut settled = std::pin::pin!(self.live.settled(release.id));
+        let stages = loop {
+            tokio::select! {
+                stages = &mut settled => break stages,
+                () = tokio::time::sleep(POLL) => show().await,
+            }
+        };
+        show().await;
+        let ended = self.store.release(release.id).await?.ok_or(Error::NotFound("release"))?;
+        match ended.status {
+            ReleaseStatus::Succeeded => Ok(stages),
+            _ => Err(Refused::Said(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
+        }
+    }
+
+    /// Ends what an earlier controller left half done: builds that nobody runs any more, and every one-off, since nobody
+    /// holds their other end. Pending releases are not touched: the rollout carries on with them.
+    pub(crate) async fn clean_up(&self) -> Result<(), Error> {
+        for oneoff in self.engine.oneoffs().await? {
+            self.engine.kill(&oneoff).await?;
+        }
+        let _ = tokio::fs::remove_dir_all(self.checkouts()).await;
+        let failed = |source: BuildError| Error::System { action: "clear what builds left", source: source.into() };
+        self.builder.recover().await.map_err(failed)?;
+        for build in self.store.pending_builds().await? {
+            let text = "The platform restarted during the build. Push again.";
+            self.logs.write(build.app, self.clock.now(), &LogSource::app("build"), text);
+            self.store.fail_build(build.id, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The file and the folder that it is in; none if the disk is full.
+fn create_file(path: &Path) -> Option<File> {
+    std::fs::create_dir_all(path.parent()?).ok()?;
+    File::create(path).ok()
+}
+
+async fn refuse(client: &mpsc::Sender<String>, text: &str) -> bool {
+    let _ = client.send(text.to_owned()).await;
+    false
+}
+
+fn short(commit: &str) -> &str {
+    commit.get(..8).unwrap_or(commit)
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+}
+
+fn timing(stages: &Stages, total: Duration) -> String {
+    let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+    let parts: Vec<_> = stages.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+    format!("{}, total {}", parts.join(", "), seconds(total))
+}

@@ -1,0 +1,307 @@
+//! Dynos: what runs right now, and one-offs that people start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use engine::{Input, InstanceState, OneOff, OneOffId, RunningOneOff, TtySize};
+use model::{AppId, DynoName, Exit, LogSource, ProcessType, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::formation::{DEFAULT_SIZE, dyno_size};
+use crate::store::{App, Release, User};
+use crate::{Controller, Error};
+
+/// A terminal that nobody opened for this long is forgotten.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+/// As on Heroku, a one-off ends after a day.
+const TIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One dyno as people see it.
+#[derive(Debug, Clone)]
+pub struct Dyno {
+    /// Unique for ever.
+    pub id: String,
+    /// `web.1`, `run.1234`
+    pub name: DynoName,
+    /// What it runs.
+    pub command: String,
+    /// `starting`, `up`, `crashed`, `stopping`
+    pub state: &'static str,
+    /// Since when.
+    pub since: Timestamp,
+    /// The release that it runs.
+    pub release: Release,
+    /// Canonical name of its size.
+    pub size: String,
+}
+
+/// A one-off to run.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// A shell command line.
+    pub command: String,
+    /// Name of a dyno size.
+    pub size: Option<String>,
+    /// Environment on top of the app's own.
+    pub env: Vec<(String, String)>,
+    /// Whether somebody will attach; otherwise its output goes to the log.
+    pub attach: bool,
+    /// Whether an attached one gets no terminal, so that its output is what it wrote, byte for byte.
+    pub no_tty: bool,
+}
+
+/// A one-off that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// The dyno.
+    pub dyno: Dyno,
+    /// Where to attach, for an attached one; works once, for a minute.
+    pub attach_url: Option<String>,
+}
+
+/// A one-off that starts when its client comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    oneoff: OneOff,
+    until: Timestamp,
+}
+
+/// From an attached client, as text frames; bytes come as binary frames.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FromClient {
+    Resize(TtySize),
+    Eof(#[expect(dead_code, reason = "always true")] bool),
+}
+
+/// To an attached client, as text frames; bytes go as binary frames.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ToClient {
+    Exit(i32),
+}
+
+impl Controller {
+    /// The dynos of an app, by process type and number.
+    pub async fn dynos(&self, app: &App) -> Result<Vec<Dyno>, Error> {
+        let releases = self.store.releases(app.id).await?;
+        let formation = self.store.formation(app.id).await?;
+        let mut dynos = Vec::new();
+        for status in self.engine.list().await?.into_iter().filter(|status| status.app == app.id) {
+            let Some(release) = releases.iter().find(|release| release.version == status.release) else { continue };
+            let image = self.image_of(release).await?;
+            let process = image.processes.iter().find(|process| process.process_type == status.process_type);
+            let row = formation.iter().find(|row| row.process_type == status.process_type);
+            dynos.extend(status.instances.into_iter().map(|instance| Dyno {
+                id: instance.id,
+                name: instance.dyno,
+                command: process.map(model::Process::display).unwrap_or_default(),
+                state: match instance.state {
+                    InstanceState::Starting => "starting",
+                    InstanceState::Up => "up",
+                    InstanceState::Crashed { .. } => "crashed",
+                    InstanceState::Stopping => "stopping",
+                },
+                since: instance.since,
+                release: release.clone(),
+                size: row.map_or(DEFAULT_SIZE, |row| &row.size).to_owned(),
+            }));
+        }
+        dynos.sort_by(|a, b| (&a.name, a.release.version).cmp(&(&b.name, b.release.version)));
+        Ok(dynos)
+    }
+
+    /// Restarts the dynos that `which` names: all of them, those of a process type, or one.
+    pub async fn restart_dynos(&self, app: &App, user: &User, which: Option<&str>) -> Result<(), Error> {
+        let named = |dyno: &Dyno| {
+            which.is_none_or(|which| {
+                which == dyno.name.to_string() || which == dyno.name.process_type.as_str() || which == dyno.id
+            })
+        };
+        let dynos: Vec<Dyno> = self.dynos(app).await?.into_iter().filter(named).collect();
+        if dynos.is_empty() && which.is_some() {
+            return Err(Error::NotFound("dyno"));
+        }
+        self.note(app, user, &format!("Restart {}", which.unwrap_or("all dynos")));
+        for dyno in dynos {
+            self.engine.restart(&dyno.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a one-off in the current release.
+    pub async fn run(self: &Arc<Self>, app: &App, user: &User, request: RunRequest) -> Result<Started, Error> {
+        let release = self.store.release(app.current_release).await?.filter(|release| release.image.is_some());
+        let release = release.ok_or_else(|| Error::Invalid("Nothing was deployed yet: push first".to_owned()))?;
+        let size = request.size.as_deref().unwrap_or(DEFAULT_SIZE);
+        let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
+        let number = self.run_number();
+        let name = DynoName { process_type: process_type("run")?, number };
+        let shell = ["/cnb/lifecycle/launcher", &request.command].map(str::to_owned).to_vec();
+        let mut container = self.container(app, &release, shell, &size.name).await?;
+        container.env.extend(request.env.iter().cloned());
+        container.env.insert("DYNO".to_owned(), name.to_string());
+        let wants_tty = request.attach && !request.no_tty;
+        let tty = wants_tty.then(|| terminal(&request.env));
+        let id = OneOffId(format!("run-{}-{number}", app.id));
+        let oneoff = OneOff { id: id.clone(), app: app.id, container, tty, time_limit: TIME_LIMIT };
+        self.note(app, user, &format!("Starting process with command `{}`", request.command));
+        let attach_url =
+            if request.attach { Some(self.open_attachment(oneoff)) } else { self.run_detached(&name, oneoff).await? };
+        let dyno = Dyno {
+            id: id.0,
+            name,
+            command: request.command,
+            state: "starting",
+            since: self.clock.now(),
+            release,
+            size: size.name.clone(),
+        };
+        Ok(Started { dyno, attach_url })
+    }
+
+    fn run_number(&self) -> u32 {
+        let mut bytes = [0; 2];
+        self.random.fill(&mut bytes);
+        1000 + u32::from(u16::from_le_bytes(bytes)) % 9000
+    }
+
+    fn open_attachment(&self, oneoff: OneOff) -> String {
+        let secret = self.new_secret();
+        let now = self.clock.now();
+        let mut all = self.live.attachments.lock();
+        all.retain(|_, attachment| attachment.until > now);
+        all.insert(secret.clone(), Attachment { oneoff, until: now.after(ATTACH_LIMIT) });
+        format!("{}/attach/{secret}", self.settings.api_url().replacen("http", "ws", 1))
+    }
+
+    async fn run_detached(self: &Arc<Self>, name: &DynoName, oneoff: OneOff) -> Result<Option<String>, Error> {
+        let (app, source) = (oneoff.app, LogSource::app(name));
+        let running = self.engine.run(oneoff).await?;
+        let controller = Arc::clone(self);
+        tokio::spawn(async move { controller.log_run(app, source, running).await });
+        Ok(None)
+    }
+
+    async fn log_run(&self, app: AppId, source: LogSource, mut running: RunningOneOff) {
+        let mut pending = String::new();
+        while let Some(bytes) = running.output.recv().await {
+            pending += &String::from_utf8_lossy(&bytes);
+            while let Some(end) = pending.find('\n') {
+                self.logs.write(app, self.clock.now(), &source, &pending[..end]);
+                pending.drain(..=end);
+            }
+        }
+        if !pending.is_empty() {
+            self.logs.write(app, self.clock.now(), &source, &pending);
+        }
+        let exit = running.exit.await.unwrap_or(Exit::Lost);
+        let source = LogSource::platform(&source.process);
+        self.logs.write(app, self.clock.now(), &source, &format!("Process {exit}"));
+    }
+}
+
+fn process_type(name: &str) -> Result<ProcessType, Error> {
+    name.parse().map_err(|rule: model::NameError| Error::Invalid(rule.to_string()))
+}
+
+/// The terminal that a client asks for: it sends its size as environment variables, as the `heroku` program does.
+fn terminal(env: &[(String, String)]) -> TtySize {
+    let size = |name: &str, default| {
+        let value = env.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok());
+        value.filter(|value| *value > 0).unwrap_or(default)
+    };
+    TtySize { rows: size("LINES", 24), columns: size("COLUMNS", 80) }
+}
+
+/// `/attach/<secret>`, for whoever has the secret.
+pub fn routes(controller: Arc<Controller>) -> Router {
+    Router::new().route("/attach/{secret}", get(attach)).with_state(controller)
+}
+
+async fn attach(
+    State(controller): State<Arc<Controller>>,
+    Path(secret): Path<String>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let attachment = controller.live.attachments.lock().remove(&secret);
+    match attachment.filter(|attachment| attachment.until > controller.clock.now()) {
+        None => (StatusCode::NOT_FOUND, "This address has expired; run the command again.\n").into_response(),
+        Some(Attachment { oneoff, .. }) => upgrade.on_upgrade(|socket| async move {
+            let id = oneoff.id.clone();
+            let result = match controller.engine.run(oneoff).await {
+                Ok(running) => relay(socket, running).await,
+                Err(error) => give_up(socket, &error.to_string()).await,
+            };
+            // A client that went away takes its one-off with it, as closing a terminal does.
+            if result.is_err() && let Err(error) = controller.engine.kill(&id).await {
+                tracing::warn!(oneoff.id = %id, error = &error as &dyn std::error::Error, "A one-off could not be ended");
+            }
+        }),
+    }
+}
+
+/// The client is gone.
+struct Gone;
+
+impl From<axum::Error> for Gone {
+    fn from(_: axum::Error) -> Self {
+        Self
+    }
+}
+
+async fn relay(mut socket: WebSocket, mut running: RunningOneOff) -> Result<(), Gone> {
+    let mut input = Some(running.input);
+    loop {
+        tokio::select! {
+            bytes = running.output.recv() => match bytes {
+                Some(bytes) => socket.send(Message::Binary(bytes)).await?,
+                None => break,
+            },
+            message = socket.recv() => match message.ok_or(Gone)?? {
+                Message::Close(_) => return Err(Gone),
+                message => forward(message, &mut input).await,
+            },
+        }
+    }
+    let status = running.exit.await.unwrap_or(Exit::Lost).shell_status();
+    let text = serde_json::to_string(&ToClient::Exit(status)).map_err(|_| Gone)?;
+    socket.send(Message::text(text)).await?;
+    socket.send(Message::Close(None)).await?;
+    Ok(())
+}
+
+async fn forward(message: Message, input: &mut Option<mpsc::Sender<Input>>) {
+    let what = match message {
+        Message::Binary(bytes) => Input::Data(bytes),
+        Message::Text(text) => match serde_json::from_str(&text) {
+            Ok(FromClient::Resize(size)) => Input::Resize(size),
+            Ok(FromClient::Eof(_)) => Input::Eof,
+            Err(_) => return,
+        },
+        _ => return,
+    };
+    let is_end = what == Input::Eof;
+    if let Some(sender) = input {
+        // A process that has ended takes no more input; its end is on the way.
+        let _ = sender.send(what).await;
+    }
+    if is_end {
+        *input = None;
+    }
+}
+
+async fn give_up(mut socket: WebSocket, reason: &str) -> Result<(), Gone> {
+    // A close frame holds at most 123 bytes of text (RFC 6455, section 5.5).
+    let cut = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    let frame = CloseFrame { code: 1011, reason: reason[..cut].into() };
+    socket.send(Message::Close(Some(frame))).await?;
+    Ok(())
+}

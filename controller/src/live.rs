@@ -1,0 +1,74 @@
+//! What a controller process knows only while it lives; all of it is rebuilt or worthless after a restart.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::feed::Feed;
+use model::routes::AppRoute;
+use model::{AppId, ReleaseId};
+use tokio::sync::watch;
+
+use crate::builds::Building;
+use crate::dynos::Attachment;
+
+/// How many settled releases are remembered for those who wait for one.
+const SETTLED: usize = 1000;
+
+/// See the module.
+pub struct Live {
+    /// The names half of the route table, on its way to the routers.
+    pub names: Feed<AppId, AppRoute>,
+    /// Apps that are being built right now.
+    pub(crate) building: Locked<BTreeMap<AppId, Building>>,
+    /// Terminals that wait for their client, by secret.
+    pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
+    /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
+    settled: watch::Sender<BTreeMap<ReleaseId, Stages>>,
+}
+
+/// How long each stage of a rollout took, for `Timing:` lines.
+pub(crate) type Stages = Vec<(&'static str, Duration)>;
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            names: Feed::new(BTreeMap::new()),
+            building: Locked::default(),
+            attachments: Locked::default(),
+            settled: watch::Sender::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl Live {
+    /// Says that a release left pending.
+    pub(crate) fn settle(&self, release: ReleaseId, stages: Stages) {
+        self.settled.send_modify(|settled| {
+            while settled.len() >= SETTLED {
+                settled.pop_first();
+            }
+            settled.insert(release, stages);
+        });
+    }
+
+    /// Waits until a release left pending.
+    pub(crate) async fn settled(&self, release: ReleaseId) -> Stages {
+        let mut settled = self.settled.subscribe();
+        match settled.wait_for(|settled| settled.contains_key(&release)).await {
+            Ok(settled) => settled.get(&release).cloned().unwrap_or_default(),
+            // The sender lives as long as `self`.
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// A value under a lock that is never held across an await, and never in an unfinished state.
+#[derive(Debug, Default)]
+pub(crate) struct Locked<T>(Mutex<T>);
+
+impl<T> Locked<T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

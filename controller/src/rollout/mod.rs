@@ -1,0 +1,13 @@
+//! From what should run to what runs: releases replace each other, formations grow and shrink, deleted apps vanish.
+//!
+//! One loop ([`worker`]) takes no argument, is woken by changes of either side and by a timer, and does what the pure
+//! [`plan`] says next. It is the only path: a controller that was killed carries on by it.
+
+mod failure;
+mod names;
+mod phase;
+mod plan;
+mod worker;
+mod workload;
+
+pub(crate) use worker::Rollout;

@@ -1,0 +1,295 @@
+//! What to do next for one app: a pure function of what should run and what runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::{Instance, InstanceState, ProbeReport, WorkloadId, WorkloadStatus};
+use model::{AppId, DynoName, Exit, ProcessType, ReleaseId};
+
+/// A candidate whose instance crashed this often in a row will not get healthy.
+const CRASHES: u32 = 2;
+/// One that took this long to crash is not given a second try: whoever pushed it is waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What should run of one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Desired {
+    pub(crate) app: AppId,
+    /// The release that serves; none if nothing was ever deployed.
+    pub(crate) current: Option<Target>,
+    /// The release that is to replace it, once its release phase is over.
+    pub(crate) candidate: Option<Target>,
+}
+
+/// One release as it should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) release: ReleaseId,
+    pub(crate) version: u64,
+    /// Every process type that should have instances.
+    pub(crate) processes: BTreeMap<ProcessType, Scale>,
+}
+
+/// How many instances, and of which size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scale {
+    /// At least 1.
+    pub(crate) quantity: u32,
+    /// Canonical name of the dyno size.
+    pub(crate) size: String,
+}
+
+/// What to do, and whom visitors reach meanwhile.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// The web workload that takes requests; none if there is none.
+    pub(crate) serve: Option<WorkloadId>,
+}
+
+/// One idempotent step.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make this workload desired, with this many instances.
+    Apply { workload: WorkloadId, release: ReleaseId, process_type: ProcessType, scale: Scale },
+    /// Stop and forget it. Routers must have let go of it first.
+    Delete(WorkloadId),
+    /// The candidate is healthy: it becomes current.
+    Promote(ReleaseId),
+    /// The candidate will not get healthy.
+    Fail(ReleaseId, Failure),
+}
+
+/// Why a candidate will not get healthy: what the first instance that crashed too often did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) dyno: DynoName,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) probe: Option<ProbeReport>,
+}
+
+/// The workload of one process type of one release in one size. A workload is immutable, so another size is another workload.
+pub(crate) fn workload_id(app: AppId, version: u64, process_type: &ProcessType, size: &str) -> WorkloadId {
+    WorkloadId(format!("{app}.v{version}.{process_type}.{}", size.to_ascii_lowercase()))
+}
+
+/// The next steps for one app, given every workload that the engine knows of it.
+pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Plan {
+    let mut steps = Vec::new();
+    let mut wanted = Vec::new();
+    for target in desired.current.iter().chain(&desired.candidate) {
+        for (process_type, scale) in &target.processes {
+            let workload = workload_id(desired.app, target.version, process_type, &scale.size);
+            let there = find(observed, &workload);
+            // One that is being deleted must be gone before it can be wanted again.
+            if !there.is_some_and(|status| status.deleting || status.quantity == scale.quantity) {
+                let (process_type, scale) = (process_type.clone(), scale.clone());
+                steps.push(Step::Apply { workload: workload.clone(), release: target.release, process_type, scale });
+            }
+            wanted.push(workload);
+        }
+    }
+    if let Some(candidate) = &desired.candidate {
+        steps.extend(verdict(desired.app, candidate, observed));
+    }
+    let serve = desired.current.as_ref().and_then(|current| serving(desired.app, current, observed));
+    let resized = |status: &WorkloadStatus| {
+        let Some(current) = &desired.current else { return false };
+        let Some(scale) = current.processes.get(&status.process_type) else { return false };
+        let successor = workload_id(desired.app, current.version, &status.process_type, &scale.size);
+        status.release == current.version && !find(observed, &successor).is_some_and(is_healthy)
+    };
+    let obsolete =
+        observed.iter().filter(|status| !status.deleting && !wanted.contains(&status.id) && !resized(status));
+    steps.extend(obsolete.map(|status| Step::Delete(status.id.clone())));
+    Plan { steps, serve }
+}
+
+/// Where the current release takes requests: in its wanted size, unless only instances of the size before are healthy yet.
+fn serving(app: AppId, current: &Target, observed: &[WorkloadStatus]) -> Option<WorkloadId> {
+    let (web, scale) = current.processes.iter().find(|(process_type, _)| process_type.as_str() == "web")?;
+    let wanted = workload_id(app, current.version, web, &scale.size);
+    if find(observed, &wanted).is_some_and(is_healthy) {
+        return Some(wanted);
+    }
+    let before = observed.iter().find(|status| {
+        status.process_type == *web && status.release == current.version && !status.deleting && status.id != wanted
+    });
+    Some(before.map_or(wanted, |status| status.id.clone()))
+}
+
+/// Whether the candidate can take over, or never will. A candidate that runs nothing can at once.
+fn verdict(app: AppId, candidate: &Target, observed: &[WorkloadStatus]) -> Option<Step> {
+    let mut healthy = true;
+    for (process_type, scale) in &candidate.processes {
+        let status = find(observed, &workload_id(app, candidate.version, process_type, &scale.size));
+        if let Some(failure) = status.and_then(failure) {
+            return Some(Step::Fail(candidate.release, failure));
+        }
+        healthy &= status.is_some_and(|status| status.quantity == scale.quantity && is_healthy(status));
+    }
+    healthy.then_some(Step::Promote(candidate.release))
+}
+
+fn failure(status: &WorkloadStatus) -> Option<Failure> {
+    let hopeless = |instance: &&Instance| {
+        let slow = instance.probe.as_ref().is_some_and(|probe| probe.after >= PATIENCE);
+        instance.state != InstanceState::Up && (instance.crashes >= CRASHES || (instance.crashes > 0 && slow))
+    };
+    let instance = status.instances.iter().find(hopeless)?;
+    Some(Failure { dyno: instance.dyno.clone(), exit: instance.last_exit, probe: instance.probe.clone() })
+}
+
+fn is_healthy(status: &WorkloadStatus) -> bool {
+    let up = status.instances.iter().filter(|instance| instance.state == InstanceState::Up).count();
+    !status.deleting && u32::try_from(up).is_ok_and(|up| up >= status.quantity)
+}
+
+fn find<'a>(observed: &'a [WorkloadStatus], workload: &WorkloadId) -> Option<&'a WorkloadStatus> {
+    observed.iter().find(|status| status.id == *workload)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Timestamp;
+    use model::clock::SystemRandom;
+
+    use super::*;
+
+    struct World {
+        desired: Desired,
+        observed: Vec<WorkloadStatus>,
+    }
+
+    fn target(version: u64, processes: &[(&str, u32)]) -> Target {
+        let scale = |quantity| Scale { quantity, size: "Basic".to_owned() };
+        let processes = processes.iter().map(|(name, quantity)| (name.parse().expect("a type"), scale(*quantity)));
+        Target { release: ReleaseId::random(&SystemRandom), version, processes: processes.collect() }
+    }
+
+    impl World {
+        fn new(current: Option<Target>, candidate: Option<Target>) -> Self {
+            let app = AppId::random(&SystemRandom);
+            Self { desired: Desired { app, current, candidate }, observed: Vec::new() }
+        }
+
+        fn runs(mut self, version: u64, name: &str, size: &str, states: &[InstanceState]) -> Self {
+            let process_type: ProcessType = name.parse().expect("a type");
+            let instance = |(number, state): (u32, &InstanceState)| Instance {
+                id: format!("{version}-{name}-{number}"),
+                dyno: DynoName { process_type: process_type.clone(), number },
+                state: *state,
+                since: Timestamp::from_millis(0),
+                address: None,
+                crashes: 0,
+                last_exit: None,
+                probe: None,
+            };
+            self.observed.push(WorkloadStatus {
+                id: workload_id(self.desired.app, version, &process_type, size),
+                app: self.desired.app,
+                release: version,
+                process_type: process_type.clone(),
+                quantity: u32::try_from(states.len()).expect("few"),
+                deleting: false,
+                instances: (1..).zip(states).map(instance).collect(),
+            });
+            self
+        }
+
+        /// Steps and route as one line each, without the app's id.
+        fn plan(&self) -> Vec<String> {
+            let plan = plan(&self.desired, &self.observed);
+            let short = |id: &WorkloadId| id.0[37..].to_owned();
+            let line = |step: &Step| match step {
+                Step::Apply { workload, scale, .. } => format!("apply {} x{}", short(workload), scale.quantity),
+                Step::Delete(workload) => format!("delete {}", short(workload)),
+                Step::Promote(_) => "promote".to_owned(),
+                Step::Fail(_, failure) => format!("fail {} {:?}", failure.dyno, failure.exit),
+            };
+            let route = plan.serve.as_ref().map(|id| format!("serve {}", short(id)));
+            plan.steps.iter().map(line).chain(route).collect()
+        }
+    }
+
+    use InstanceState::{Starting, Up};
+
+    #[test]
+    fn a_first_release_is_started_then_promoted() {
+        let candidate = || Some(target(2, &[("web", 2), ("worker", 1)]));
+        let empty = World::new(None, candidate());
+        assert_eq!(empty.plan(), ["apply v2.web.basic x2", "apply v2.worker.basic x1"]);
+        let booting =
+            World::new(None, candidate()).runs(2, "web", "basic", &[Up, Starting]).runs(2, "worker", "basic", &[Up]);
+        assert!(booting.plan().is_empty());
+        let healthy =
+            World::new(None, candidate()).runs(2, "web", "basic", &[Up, Up]).runs(2, "worker", "basic", &[Up]);
+        assert_eq!(healthy.plan(), ["promote"]);
+    }
+
+    #[test]
+    fn the_old_release_serves_untouched_until_it_is_replaced() {
+        let deploying = World::new(Some(target(2, &[("web", 1)])), Some(target(3, &[("web", 1)])))
+            .runs(2, "web", "basic", &[Up])
+            .runs(3, "web", "basic", &[Up]);
+        assert_eq!(deploying.plan(), ["promote", "serve v2.web.basic"], "nothing is deleted in the same breath");
+        let promoted = World::new(Some(target(3, &[("web", 1)])), None).runs(2, "web", "basic", &[Up]).runs(
+            3,
+            "web",
+            "basic",
+            &[Up],
+        );
+        assert_eq!(promoted.plan(), ["delete v2.web.basic", "serve v3.web.basic"]);
+    }
+
+    #[test]
+    fn a_candidate_that_crashes_twice_fails_and_the_old_one_stays() {
+        let mut world = World::new(Some(target(2, &[("web", 1)])), Some(target(3, &[("web", 1)])))
+            .runs(2, "web", "basic", &[Up])
+            .runs(3, "web", "basic", &[Starting]);
+        let instance = &mut world.observed[1].instances[0];
+        (instance.crashes, instance.last_exit) = (1, Some(Exit::Code(7)));
+        assert_eq!(world.plan(), ["serve v2.web.basic"], "once may be chance");
+        world.observed[1].instances[0].crashes = 2;
+        assert_eq!(world.plan(), ["fail web.1 Some(Code(7))", "serve v2.web.basic"]);
+    }
+
+    #[test]
+    fn scaling_applies_the_new_quantity_and_zero_deletes() {
+        let up = World::new(Some(target(2, &[("web", 3)])), None).runs(2, "web", "basic", &[Up]);
+        assert_eq!(up.plan(), ["apply v2.web.basic x3", "serve v2.web.basic"]);
+        let zero = World::new(Some(target(2, &[])), None).runs(2, "web", "basic", &[Up]);
+        assert_eq!(zero.plan(), ["delete v2.web.basic"]);
+    }
+
+    #[test]
+    fn another_size_replaces_the_old_one_only_once_it_is_healthy() {
+        let resizing = |state| {
+            World::new(Some(target(2, &[("web", 1)])), None).runs(2, "web", "standard-1x", &[Up]).runs(
+                2,
+                "web",
+                "basic",
+                &[state],
+            )
+        };
+        assert_eq!(resizing(Starting).plan(), ["serve v2.web.standard-1x"]);
+        assert_eq!(resizing(Up).plan(), ["delete v2.web.standard-1x", "serve v2.web.basic"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_serves_is_never_deleted(web in 0_u32..3, candidate in proptest::option::of(0_u32..3), up: [bool; 4]) {
+            let state = |up| if up { Up } else { Starting };
+            let scaled = |version, quantity: u32| target(version, if quantity == 0 { vec![] } else { vec![("web", quantity)] }.as_slice());
+            let world = World::new(Some(scaled(2, web)), candidate.map(|quantity| scaled(3, quantity)))
+                .runs(1, "web", "basic", &[state(up[0])])
+                .runs(2, "web", "basic", &[state(up[1])])
+                .runs(2, "web", "standard-1x", &[state(up[2])])
+                .runs(3, "web", "basic", &[state(up[3])]);
+            let plan = plan(&world.desired, &world.observed);
+            if let Some(serving) = plan.serve {
+                proptest::prop_assert!(!plan.steps.contains(&Step::Delete(serving)));
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One process type of one release as the engine gets it.
+
+use std::time::Duration;
+
+use engine::{Container, EngineError, Limits, Probe, RootFs, Workload, WorkloadId};
+use model::{Image, ProcessType};
+
+use super::plan::Scale;
+use crate::formation::{DEFAULT_SIZE, dyno_size};
+use crate::store::{App, Release};
+use crate::{Controller, Error};
+
+/// The port on which every web process listens; each instance has a network of its own.
+pub(super) const PORT: u16 = 5000;
+
+/// A process without a port is healthy once it stayed up for this long.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl Controller {
+    /// The container of one command in a release: its image, its config vars, its limits. `PORT` is for web processes.
+    pub(crate) async fn container(
+        &self,
+        app: &App,
+        release: &Release,
+        args: Vec<String>,
+        size: &str,
+    ) -> Result<Container, Error> {
+        let image = self.image_of(release).await?;
+        let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
+        let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
+        let mut env = image.config.env.clone();
+        env.extend(self.store.release_config(release.id).await?.to_env());
+        env.extend([
+            ("HOME".to_owned(), "/app".to_owned()),
+            ("USER".to_owned(), format!("u{}", app.uid)),
+            ("LANG".to_owned(), env.get("LANG").cloned().unwrap_or_else(|| "C.UTF-8".to_owned())),
+        ]);
+        Ok(Container {
+            rootfs: RootFs::Layers(image.layers.iter().map(|layer| layer.diff_id.clone()).collect()),
+            // A first process that reaps orphans and passes signals on to everything the app started.
+            args: ["/usr/bin/tini", "-g", "--"].into_iter().map(str::to_owned).chain(args).collect(),
+            env,
+            working_dir: image.config.working_dir,
+            uid: app.uid,
+            limits: Limits {
+                memory_bytes: size.memory_bytes,
+                cpu_millis: size.cpu_millis,
+                cpu_weight: 100,
+                pids: size.pids,
+            },
+            mounts: Vec::new(),
+        })
+    }
+
+    /// The workload `id` of a release.
+    pub(super) async fn workload(
+        &self,
+        app: &App,
+        release: &Release,
+        id: WorkloadId,
+        (process_type, scale): (&ProcessType, &Scale),
+    ) -> Result<Workload, Error> {
+        let program = format!("/cnb/process/{process_type}");
+        let mut container = self.container(app, release, vec![program], &scale.size).await?;
+        let probe = if process_type.as_str() == "web" {
+            container.env.insert("PORT".to_owned(), PORT.to_string());
+            Probe::Tcp { port: PORT, boot_timeout: self.settings.boot_timeout }
+        } else {
+            Probe::Alive { settle: SETTLE }
+        };
+        Ok(Workload {
+            id,
+            app: app.id,
+            release: release.version,
+            process_type: process_type.clone(),
+            quantity: scale.quantity,
+            container,
+            probe,
+            stop_grace: self.settings.stop_grace,
+        })
+    }
+
+    /// What a release runs.
+    pub(crate) async fn image_of(&self, release: &Release) -> Result<Image, Error> {
+        let digest = release.image.as_ref().ok_or(Error::NotFound("image"))?;
+        self.store.image(digest).await?.ok_or(Error::NotFound("image"))
+    }
+}

@@ -1,0 +1,65 @@
+//! The controller role.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+
+use crate::errors::chain;
+use crate::rollout::Rollout;
+use crate::{Controller, Error, api, control, dynos, git, logs, sweep};
+
+/// Pause between attempts to do what cannot be done yet.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Where the controller listens. Only root may connect to any of them.
+#[derive(Debug, Clone)]
+pub struct Sockets {
+    /// API, git, log streams and terminals; routers pass the public's requests on to it.
+    pub public: PathBuf,
+    /// The names half of the route table.
+    pub names: PathBuf,
+    /// What only root on this machine may ask.
+    pub control: PathBuf,
+}
+
+/// Does a controller's work for as long as the process lives.
+pub async fn serve(controller: Arc<Controller>, sockets: &Sockets) -> Result<(), Error> {
+    let failed = |action| move |source: io::Error| Error::System { action, source: source.into() };
+    git::install_hooks(&controller.settings).map_err(failed("write the git hooks"))?;
+    let mut rollout = Rollout::new(Arc::clone(&controller));
+    // Routers are told before anything else: what is current follows from the store alone.
+    rollout.publish().await?;
+    let names = controller.live.names.clone();
+    let socket = sockets.names.clone();
+    let feed = tokio::spawn(async move { names.serve(&socket).await });
+    let worker = tokio::spawn(work(Arc::clone(&controller), rollout));
+    let listen = |path| engine::feed::listen(path).map_err(failed("listen on a socket"));
+    let (public, control) = (listen(&sockets.public)?, listen(&sockets.control)?);
+    let open = git::routes(Arc::clone(&controller))
+        .merge(logs::routes(Arc::clone(&controller)))
+        .merge(dynos::routes(Arc::clone(&controller)))
+        .merge(api::routes(Arc::clone(&controller)));
+    tokio::select! {
+        result = answer(public, open) => result.map_err(failed("serve the API")),
+        result = answer(control, control::routes(controller)) => result.map_err(failed("serve the control socket")),
+        result = feed => result.map_err(io::Error::other).flatten().map_err(failed("serve the names of apps")),
+        result = worker => result.map_err(io::Error::other).map_err(failed("roll out")),
+    }
+}
+
+async fn work(controller: Arc<Controller>, rollout: Rollout) {
+    // The engine may come up later than this role.
+    while let Err(error) = controller.clean_up().await {
+        tracing::info!(error = chain(&error), "What an earlier controller left cannot be ended yet");
+        tokio::time::sleep(RETRY).await;
+    }
+    tokio::spawn(sweep::work(controller));
+    rollout.run().await;
+}
+
+async fn answer(listener: UnixListener, routes: axum::Router) -> io::Result<()> {
+    axum::serve(listener, routes).await
+}

@@ -1,0 +1,93 @@
+//! What may go: files of apps that are gone, images of releases that are gone, layers of neither.
+
+use std::collections::BTreeSet;
+use std::fs::DirEntry;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::AppId;
+
+use crate::{Controller, Error};
+
+/// Pause between two sweeps. Disks do not fill up within it by what apps leave that are gone.
+const INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Sweeps for as long as the process lives.
+pub(crate) async fn work(controller: Arc<Controller>) {
+    loop {
+        match controller.sweep().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed what belonged to apps and images that are gone"),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not remove what apps left; will try again"
+                );
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+impl Controller {
+    /// Removes what belongs to no app, and layers of no image; says how many folders and layers went.
+    pub(crate) async fn sweep(&self) -> Result<usize, Error> {
+        // Files first: those of an app that is made meanwhile are not among them.
+        let folders = self.folders_of_apps();
+        let apps: BTreeSet<AppId> = self.store.apps().await?.into_iter().map(|app| app.id).collect();
+        let orphans: Vec<_> = folders.into_iter().filter(|(app, _)| !apps.contains(app)).map(|it| it.1).collect();
+        let count = orphans.len();
+        let removed = tokio::task::spawn_blocking(move || orphans.iter().try_for_each(std::fs::remove_dir_all));
+        removed.await.map_err(io::Error::other).flatten().map_err(|source| Error::System {
+            action: "remove the files of an app that is gone",
+            source: source.into(),
+        })?;
+        let images = self.store.prune_images().await?;
+        let in_use = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id).collect();
+        let layers = self
+            .builder
+            .collect_garbage(in_use)
+            .await
+            .map_err(|source| Error::System { action: "remove layers that no image needs", source: source.into() })?;
+        Ok(count + layers)
+    }
+
+    /// Every folder that is named after an app's id. Whatever is kept of an app in files is in one of these.
+    fn folders_of_apps(&self) -> Vec<(AppId, PathBuf)> {
+        let home = &self.settings.home;
+        let roots = ["git", "logs", "builds", "releases"].map(|name| home.join(name));
+        let entries = roots.iter().chain([&self.builder.cache]).filter_map(|root| root.read_dir().ok()).flatten();
+        let app = |entry: &DirEntry| entry.file_name().to_str()?.split('.').next()?.parse().ok();
+        entries.flatten().filter_map(|entry| Some((app(&entry)?, entry.path()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestController;
+
+    #[tokio::test]
+    async fn files_go_with_their_app_and_no_others() {
+        let test = TestController::new().await;
+        let controller = &test.controller;
+        let user = test.user("ada@example.com").await;
+        let (gone, kept) = (test.app(&user, "gone").await, test.app(&user, "kept").await);
+        let folders = |app: model::AppId| {
+            let home = &controller.settings.home;
+            let names = ["git/ID.git", "logs/ID", "builds/ID", "releases/ID", "cache/ID"];
+            names.map(|name| home.join(name.replace("ID", &app.to_string())))
+        };
+        for folder in folders(gone.id).iter().chain(&folders(kept.id)) {
+            std::fs::create_dir_all(folder.join("inside")).expect("a folder");
+        }
+        std::fs::create_dir_all(controller.settings.home.join("git/hooks")).expect("a folder");
+        controller.delete_app(&gone).await.expect("deleted");
+        assert_eq!(controller.sweep().await.expect("swept"), 5);
+        assert!(folders(gone.id).iter().all(|folder| !folder.exists()));
+        assert!(folders(kept.id).iter().all(|folder| folder.exists()));
+        assert!(controller.settings.home.join("git/hooks").exists());
+        assert_eq!(controller.sweep().await.expect("swept"), 0);
+    }
+}
