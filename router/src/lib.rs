@@ -1,1 +1,124 @@
-//! Placeholder.
+//! The HTTP edge: host → app → healthy instance.
+//!
+//! A router merges the two halves of the route table ([`model::routes`]), which it follows from the controller and from the
+//! host role, and never asks anybody during a request. It works without either: the last good table is on disk. Each
+//! core has a worker of its own (listeners, connections, pool); one more thread follows the table, another one writes
+//! the access log. Errors have Heroku's codes and look like Heroku's.
+//!
+//! What draining means: an instance that leaves the table gets no new request, and is reported drained when its last
+//! request has its answer. Upgraded connections do not count: they have no end of their own, and the SIGTERM that comes after
+//! the drain is how an app learns to close them.
+
+mod access_log;
+mod balance;
+mod control;
+mod error_page;
+mod failure;
+mod follow;
+mod headers;
+mod host;
+mod merge;
+mod platform;
+mod pool;
+mod proxy;
+mod reply;
+mod search;
+mod server;
+mod snapshot;
+mod socket;
+mod strict;
+mod table;
+mod tunnel;
+mod upstream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Clock, Hostname, LogSink, Random};
+
+pub use control::{Router, serve};
+
+/// All that a router needs to know.
+pub struct RouterSettings {
+    /// Where it listens. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// The platform's own domain: this host and `api.` before it mean the platform itself, as does any bare address.
+    pub domain: Hostname,
+    /// Socket of the controller's half of the route table.
+    pub names_socket: PathBuf,
+    /// Socket of the host role's half.
+    pub addresses_socket: PathBuf,
+    /// Socket of the platform's own API.
+    pub controller_socket: PathBuf,
+    /// The last good route table is kept in this file.
+    pub snapshot: PathBuf,
+    /// Threads that serve requests; as many as cores is right.
+    pub workers: usize,
+    /// When to lose patience.
+    pub timeouts: Timeouts,
+    /// Takes the access log.
+    pub log: Arc<dyn LogSink>,
+    /// For `X-Request-Start` and log lines.
+    pub clock: Arc<dyn Clock>,
+    /// Seeds request ids and the choice of instances.
+    pub random: Arc<dyn Random>,
+}
+
+/// When a router loses patience. The defaults are Heroku's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect to an instance.
+    pub connect: Duration,
+    /// From the whole request having been sent to the first byte of the answer (H12).
+    pub response: Duration,
+    /// Without a byte in either direction, once an answer has begun or while a request is being sent (H15, H28).
+    pub idle: Duration,
+    /// For an instance while all are booting or out of reach (H20, H99).
+    pub boot: Duration,
+    /// For the table to change, once every instance has refused a request (H19, H21).
+    pub settle: Duration,
+    /// How long an instance that refused a request gets no other one.
+    pub quarantine: Duration,
+    /// For a client to send the head of its first or next request.
+    pub client_idle: Duration,
+    /// How long a connection to an instance may rest between requests.
+    pub upstream_idle: Duration,
+    /// For requests in flight when the router stops.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            response: Duration::from_secs(30),
+            idle: Duration::from_secs(55),
+            boot: Duration::from_secs(75),
+            settle: Duration::from_secs(1),
+            quarantine: Duration::from_secs(5),
+            client_idle: Duration::from_secs(60),
+            upstream_idle: Duration::from_secs(90),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a router cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// The address is taken, not this machine's, or not allowed.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The system refuses threads, timers or signals.
+    #[error("cannot start a thread of the router")]
+    Thread(#[source] io::Error),
+}

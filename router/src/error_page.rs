@@ -1,0 +1,160 @@
+//! What a person sees when there is no app to answer. Self-contained pages: they must load when nothing else does.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use crate::failure::Failure;
+
+/// The words of a page; every part is escaped when it is put on one.
+struct Page<'a> {
+    title: &'a str,
+    text: &'a str,
+    /// For whoever runs the app.
+    hint: String,
+    /// Small print: the code and the request's id.
+    footer: String,
+}
+
+/// The page for a request to `app` that failed.
+pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response<Bytes> {
+    let logs = format!("platform logs --tail --app {app}");
+    let (title, text, hint) = match failure {
+        Failure::Maintenance => (
+            "Offline for maintenance",
+            "This application is undergoing maintenance. Please check back in a few minutes.",
+            format!("platform maintenance:off --app {app}"),
+        ),
+        Failure::Blank => (
+            "There is nothing here yet",
+            "This application has been created, but nothing has been deployed to it.",
+            "git push platform main".to_owned(),
+        ),
+        Failure::NoWeb => (
+            "This application is not running",
+            "It has no web process at the moment.",
+            format!("platform ps:scale web=1 --app {app}"),
+        ),
+        Failure::BadChunk => ("Bad request", "The body of the request is malformed.", String::new()),
+        Failure::RequestTimeout | Failure::BootTimeout | Failure::IdleConnection => {
+            ("Application error", "The application took too long to answer. Please try again in a moment.", logs)
+        }
+        _ => (
+            "Application error",
+            "An error occurred in the application and your page could not be served. Please try again in a moment.",
+            logs,
+        ),
+    };
+    let look = failure.look();
+    let footer = format!("{} · request {request_id}", look.code);
+    respond(look.status, &Page { title, text, hint, footer })
+}
+
+/// The page for a host that no app has.
+pub(crate) fn no_such_app(host: &str) -> Response<Bytes> {
+    let page = Page {
+        title: "No such app",
+        text: "There is no application at this address.",
+        hint: format!("platform domains:add {host} --app <name>"),
+        footer: host.to_owned(),
+    };
+    respond(StatusCode::NOT_FOUND, &page)
+}
+
+/// The page for a request that is refused before it is routed.
+pub(crate) fn refused(status: StatusCode, reason: &str) -> Response<Bytes> {
+    let title = status.canonical_reason().unwrap_or("Bad request");
+    respond(status, &Page { title, text: reason, hint: String::new(), footer: status.as_u16().to_string() })
+}
+
+/// The answer while the platform's own API is away: a page for people, JSON for programs.
+pub(crate) fn platform_unavailable(wants_html: bool) -> Response<Bytes> {
+    const TEXT: &str = "The platform is starting or being updated. Running applications are not affected.";
+    let mut response = if wants_html {
+        let page = Page { title: "Back in a moment", text: TEXT, hint: String::new(), footer: "503".to_owned() };
+        respond(StatusCode::SERVICE_UNAVAILABLE, &page)
+    } else {
+        let json = serde_json::json!({ "id": "unavailable", "message": TEXT });
+        let mut response = Response::new(json.to_string().into());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+fn respond(status: StatusCode, page: &Page<'_>) -> Response<Bytes> {
+    let mut response = Response::new(render(page).into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+    response
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;font:16px/1.6 system-ui,sans-serif;background:#f6f5fa;color:#2a2740}\
+main{max-width:32rem;padding:2rem;text-align:center}\
+h1{font-size:1.9rem;font-weight:600;margin:0 0 .75rem}\
+p{margin:0 0 1.25rem}\
+code{display:inline-block;padding:.4rem .8rem;border-radius:.4rem;background:#e7e4f2;font:.9rem ui-monospace,monospace;overflow-wrap:anywhere}\
+aside{font-size:.9rem;opacity:.75}\
+footer{margin-top:2.5rem;font-size:.8rem;opacity:.55;overflow-wrap:anywhere}\
+@media(prefers-color-scheme:dark){body{background:#17151f;color:#e9e6f5}code{background:#2b2839}}";
+
+fn render(page: &Page<'_>) -> String {
+    let (title, text, footer) = (escape(page.title), escape(page.text), escape(&page.footer));
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>{title}</title><style>{STYLE}</style></head>\n<body><main><h1>{title}</h1>\n<p>{text}</p>\n"
+    );
+    if !page.hint.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(html, "<aside><p>If it is yours:</p><code>{}</code></aside>", escape(&page.hint));
+    }
+    let _ = writeln!(html, "<footer>{footer}</footer></main></body></html>");
+    html
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_client_sent_is_escaped() {
+        let page = refused(StatusCode::BAD_REQUEST, "<script>alert(\"1\")</script>&'");
+        let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
+        assert!(html.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;&#39;"), "{html}");
+        assert!(!html.contains("<script"), "{html}");
+    }
+
+    #[test]
+    fn a_page_says_what_happened_and_what_to_do() {
+        let page = failure(Failure::NoWeb, "shop", "0123");
+        assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
+        for part in ["no web process", "platform ps:scale web=1 --app shop", "H14 · request 0123"] {
+            assert!(html.contains(part), "{part}: {html}");
+        }
+    }
+}

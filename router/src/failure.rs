@@ -1,0 +1,82 @@
+//! Heroku's error codes: what the router answers and logs when it has no answer of an app to pass on.
+
+use http::StatusCode;
+
+/// Why a request got no answer, or not all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    AppCrashed,
+    RequestTimeout,
+    NoResponse,
+    NoWeb,
+    IdleConnection,
+    BadResponse,
+    Interrupted,
+    ConnectTimeout,
+    BootTimeout,
+    ConnectRefused,
+    OversizedResponse,
+    BadChunk,
+    ClientInterrupted,
+    ClientIdle,
+    Maintenance,
+    Blank,
+    Quarantined,
+}
+
+/// How a failure looks from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// `H10`
+    pub(crate) code: &'static str,
+    /// What the client gets, or the log line says it would have got.
+    pub(crate) status: StatusCode,
+    /// Level of the log line.
+    pub(crate) at: &'static str,
+    /// In the log line.
+    pub(crate) description: &'static str,
+    /// Which side broke it, for the log line.
+    pub(crate) socket: Option<&'static str>,
+}
+
+impl Failure {
+    pub(crate) fn look(self) -> Look {
+        let error = |code, description| Look {
+            code,
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            at: "error",
+            description,
+            socket: None,
+        };
+        // nginx's number for it, which Heroku took over; nobody ever receives it.
+        let closed = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+        let client = |code, description| Look {
+            status: closed,
+            at: "warning",
+            socket: Some("client"),
+            ..error(code, description)
+        };
+        let backend = |code, description| Look { socket: Some("backend"), ..error(code, description) };
+        match self {
+            Self::AppCrashed => error("H10", "App crashed"),
+            Self::RequestTimeout => error("H12", "Request timeout"),
+            Self::NoResponse => error("H13", "Connection closed without response"),
+            Self::NoWeb => error("H14", "No web processes running"),
+            Self::IdleConnection => error("H15", "Idle connection"),
+            Self::BadResponse => error("H17", "Poorly formatted HTTP response"),
+            Self::Interrupted => backend("H18", "Server Request Interrupted"),
+            Self::ConnectTimeout => error("H19", "Backend connection timeout"),
+            Self::BootTimeout => error("H20", "App boot timeout"),
+            Self::ConnectRefused => error("H21", "Backend connection refused"),
+            Self::OversizedResponse => {
+                Look { status: StatusCode::BAD_GATEWAY, ..error("H25", "HTTP restriction: oversized header") }
+            }
+            Self::BadChunk => Look { status: StatusCode::BAD_REQUEST, ..client("H26", "Request Error: bad chunk") },
+            Self::ClientInterrupted => client("H27", "Client Request Interrupted"),
+            Self::ClientIdle => client("H28", "Client Connection Idle"),
+            Self::Maintenance => Look { at: "info", ..error("H80", "Maintenance mode") },
+            Self::Blank => Look { at: "info", ..error("H81", "Blank app") },
+            Self::Quarantined => error("H99", "Platform error: every web process is out of reach"),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Merges the two halves of the route table. One control thread owns this; workers see its results in the [`Table`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use model::AppId;
+use model::routes::{AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, WorkloadAddresses, WorkloadId};
+use tokio::sync::mpsc;
+
+use crate::snapshot::Snapshot;
+use crate::table::{App, Instance, Instances, Mode, Names, Table, Workload};
+
+pub(crate) struct Merger {
+    table: Arc<Table>,
+    rows: Snapshot,
+    workloads: HashMap<WorkloadId, Arc<Workload>>,
+    drained: mpsc::UnboundedSender<String>,
+    next_serial: u64,
+}
+
+impl Merger {
+    /// Begins with `rows` in the table, and says on `drained` which instance has no request left after it was taken away.
+    pub(crate) fn new(table: Arc<Table>, rows: Snapshot, drained: mpsc::UnboundedSender<String>) -> Self {
+        let mut merger = Self { table, rows: Snapshot::default(), workloads: HashMap::new(), drained, next_serial: 0 };
+        let Snapshot { names, addresses } = rows;
+        merger.apply_addresses(AddressesUpdate {
+            version: 0,
+            reset: true,
+            set: addresses.into_iter().collect(),
+            unset: vec![],
+        });
+        merger.apply_names(NamesUpdate { version: 0, reset: true, set: names.into_iter().collect(), unset: vec![] });
+        merger
+    }
+
+    /// Everything held, for the disk.
+    pub(crate) fn rows(&self) -> &Snapshot {
+        &self.rows
+    }
+
+    /// Once this returns, every request from now on is routed by the new names.
+    pub(crate) fn apply_names(&mut self, update: NamesUpdate) {
+        merge(&mut self.rows.names, update.reset, update.set, &update.unset);
+        let mut names = Names::default();
+        let rows: Vec<(AppId, AppRoute)> = self.rows.names.iter().map(|(id, row)| (*id, row.clone())).collect();
+        for (id, route) in rows {
+            let mode = match route.mode {
+                RouteMode::Blank => Mode::Blank,
+                RouteMode::Maintenance => Mode::Maintenance,
+                RouteMode::NoWeb => Mode::NoWeb,
+                RouteMode::Serve(workload) => Mode::Serve(self.workload(&workload)),
+            };
+            let app = Arc::new(App { id, name: route.name, mode });
+            for host in &route.hosts {
+                match host.as_str().strip_prefix("*.") {
+                    Some(parent) => names.wildcard.insert(parent.into(), Arc::clone(&app)),
+                    None => names.exact.insert(host.as_str().into(), Arc::clone(&app)),
+                };
+            }
+        }
+        self.table.names.store(Arc::new(names));
+        self.forget_unused();
+        self.table.changed.send_replace(());
+    }
+
+    /// Once this returns, no new request goes to an instance that the update took away.
+    pub(crate) fn apply_addresses(&mut self, update: AddressesUpdate) {
+        let mut touched: HashSet<WorkloadId> = update.set.iter().map(|(id, _)| id.clone()).collect();
+        touched.extend(update.unset.iter().cloned());
+        if update.reset {
+            touched.extend(self.rows.addresses.keys().cloned());
+        }
+        merge(&mut self.rows.addresses, update.reset, update.set, &update.unset);
+        for id in touched {
+            let row = self.rows.addresses.get(&id).cloned().unwrap_or_default();
+            self.set_instances(&id, row);
+        }
+        self.forget_unused();
+        self.table.changed.send_replace(());
+    }
+
+    fn set_instances(&mut self, id: &WorkloadId, row: WorkloadAddresses) {
+        let workload = self.workload(id);
+        let before = workload.instances.load_full();
+        let kept = |endpoint: &Endpoint| before.healthy.iter().find(|old| old.endpoint == *endpoint).map(Arc::clone);
+        let healthy: Vec<Arc<Instance>> = row
+            .healthy
+            .into_iter()
+            .map(|endpoint| kept(&endpoint).unwrap_or_else(|| self.instance(endpoint)))
+            .collect();
+        let gone = before.healthy.iter().filter(|old| !healthy.iter().any(|new| Arc::ptr_eq(old, new)));
+        let gone: Vec<&Arc<Instance>> = gone.collect();
+        let after = Instances { healthy, starting: row.starting, crashed: row.crashed };
+        workload.instances.store(Arc::new(after));
+        for instance in gone {
+            instance.retire();
+        }
+    }
+
+    fn workload(&mut self, id: &WorkloadId) -> Arc<Workload> {
+        Arc::clone(self.workloads.entry(id.clone()).or_default())
+    }
+
+    fn instance(&mut self, endpoint: Endpoint) -> Arc<Instance> {
+        self.next_serial += 1;
+        Arc::new(Instance::new(endpoint, self.next_serial, self.drained.clone()))
+    }
+
+    fn forget_unused(&mut self) {
+        let (names, addresses) = (&self.rows.names, &self.rows.addresses);
+        let mut used: HashSet<&WorkloadId> = addresses.keys().collect();
+        used.extend(names.values().filter_map(|row| match &row.mode {
+            RouteMode::Serve(workload) => Some(workload),
+            _ => None,
+        }));
+        self.workloads.retain(|id, _| used.contains(id));
+    }
+}
+
+fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, unset: &[K]) {
+    if reset {
+        rows.clear();
+    }
+    for key in unset {
+        rows.remove(key);
+    }
+    rows.extend(set);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(instance: &str) -> Endpoint {
+        Endpoint { instance: instance.to_owned(), dyno: "web.1".to_owned(), address: ([127, 0, 0, 1], 80).into() }
+    }
+
+    fn healthy(instances: &[&str]) -> WorkloadAddresses {
+        WorkloadAddresses { healthy: instances.iter().map(|id| endpoint(id)).collect(), starting: 0, crashed: 0 }
+    }
+
+    fn addresses(reset: bool, set: Vec<(&str, WorkloadAddresses)>) -> AddressesUpdate {
+        let set = set.into_iter().map(|(id, row)| (WorkloadId(id.to_owned()), row)).collect();
+        AddressesUpdate { version: 1, reset, set, unset: vec![] }
+    }
+
+    fn names(hosts: &[&str], mode: RouteMode) -> NamesUpdate {
+        let hosts = hosts.iter().map(|host| host.parse().expect("a host name")).collect();
+        let id = "00000000-0000-4000-8000-000000000001".parse().expect("an id");
+        let row = AppRoute { name: "shop".parse().expect("a name"), hosts, mode };
+        NamesUpdate { version: 1, reset: false, set: vec![(id, row)], unset: vec![] }
+    }
+
+    fn instances(table: &Table, host: &str) -> Vec<String> {
+        let app = table.find(host).expect("an app");
+        let Mode::Serve(workload) = &app.mode else { panic!("not serving") };
+        workload.instances.load().healthy.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+    }
+
+    #[test]
+    fn the_halves_meet_in_either_order_and_a_change_of_one_row_keeps_the_rest() {
+        let table = Arc::new(Table::new());
+        let (sender, mut drained) = mpsc::unbounded_channel();
+        let mut merger = Merger::new(Arc::clone(&table), Snapshot::default(), sender);
+        merger.apply_names(names(&["shop.localhost", "*.shop.example"], RouteMode::Serve(WorkloadId("w1".to_owned()))));
+        assert!(instances(&table, "shop.localhost").is_empty());
+        merger.apply_addresses(addresses(true, vec![("w1", healthy(&["a", "b"])), ("w2", healthy(&["c"]))]));
+        assert_eq!(instances(&table, "shop.localhost"), ["a", "b"]);
+        assert_eq!(instances(&table, "deep.www.shop.example"), ["a", "b"]);
+        assert!(table.find("shop.example").is_none(), "a wildcard does not mean its parent");
+
+        let held = table.find("shop.localhost").expect("an app");
+        let Mode::Serve(workload) = &held.mode else { panic!("not serving") };
+        let kept = Arc::clone(&workload.instances.load().healthy[1]);
+        merger.apply_addresses(addresses(false, vec![("w1", healthy(&["b"]))]));
+        assert_eq!(drained.try_recv().as_deref(), Ok("a"));
+        assert!(Arc::ptr_eq(&kept, &workload.instances.load().healthy[0]), "an instance that stays keeps its state");
+
+        merger.apply_names(names(&["shop.localhost"], RouteMode::Serve(WorkloadId("w2".to_owned()))));
+        assert_eq!(instances(&table, "shop.localhost"), ["c"]);
+        assert!(drained.try_recv().is_err(), "only the addresses take instances away");
+        merger.apply_addresses(addresses(true, vec![]));
+        let mut gone = [drained.try_recv().expect("one"), drained.try_recv().expect("two")];
+        gone.sort();
+        assert_eq!(gone, ["b", "c"]);
+    }
+}

@@ -1,0 +1,59 @@
+//! Requests to the platform's own hosts: API, git and attach go to the controller, without any of the limits for apps. A
+//! push, a log tail or a shell may be silent for hours.
+
+use std::error::Error;
+
+use http::header::ACCEPT;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::error_page;
+use crate::headers;
+use crate::proxy::{Client, Worker, switching};
+use crate::reply::Reply;
+use crate::tunnel::{self, Ends};
+
+/// Passes `request` to the controller; 503 while it is away.
+pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Request<Incoming>) -> Response<Reply> {
+    client.activity.set_patience(None);
+    let wants_html =
+        request.headers().get(ACCEPT).is_some_and(|accept| accept.as_bytes().windows(9).any(|w| w == b"text/html"));
+    let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+    let started = worker.shared.clock.now().as_millis();
+    headers::forward_request(request.headers_mut(), &client.hop, started, || worker.new_request_id());
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = Uri::from(path);
+    }
+    let mut response = match send(worker, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(error = %error, "the controller did not answer");
+            return Reply::page(error_page::platform_unavailable(wants_html));
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = upgrade
+    {
+        let server = hyper::upgrade::on(&mut response);
+        tokio::task::spawn_local(tunnel::pass(Ends { client, server }));
+        return switching(response);
+    }
+    headers::forward_response(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    response.map(Reply::Platform)
+}
+
+/// A connection per request: on a Unix socket that costs microseconds, and a restarted controller is found at once.
+async fn send(worker: &Worker, request: Request<Incoming>) -> Result<Response<Incoming>, Box<dyn Error>> {
+    let stream = UnixStream::connect(&worker.shared.controller_socket).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(error = %error, "a connection to the controller broke");
+        }
+    });
+    Ok(sender.send_request(request).await?)
+}

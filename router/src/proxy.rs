@@ -1,0 +1,340 @@
+//! One request, from a client to an instance and back.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use model::Clock;
+use tokio::time::Instant;
+
+use crate::Timeouts;
+use crate::access_log::{AccessLog, Facts, Record};
+use crate::balance::Dice;
+use crate::failure::Failure;
+use crate::headers::{self, Hop};
+use crate::host::{self, OwnHosts};
+use crate::pool::Pool;
+use crate::reply::{Download, Reply};
+use crate::search::Search;
+use crate::socket::Activity;
+use crate::strict::{self, Refusal};
+use crate::table::{App, InFlight, Instance, Table};
+use crate::tunnel::{self, Ends, Watched};
+use crate::upstream::{Progress, Upload, Upstream};
+use crate::{error_page, platform};
+
+/// A connection that rested less than this is not one that an instance is about to close.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) table: Arc<Table>,
+    pub(crate) own_hosts: OwnHosts,
+    pub(crate) controller_socket: PathBuf,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: Arc<AccessLog>,
+}
+
+/// What all requests on one core share.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Pool,
+    pub(crate) dice: RefCell<Dice>,
+}
+
+impl Worker {
+    pub(crate) fn new_request_id(&self) -> HeaderValue {
+        let mut dice = self.dice.borrow_mut();
+        let bytes = (u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_be_bytes();
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = uuid::Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
+        // Hexadecimal digits and dashes; the other arm cannot happen.
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+/// What all requests of one connection share.
+pub(crate) struct Client {
+    pub(crate) hop: Hop,
+    pub(crate) activity: Arc<Activity>,
+}
+
+/// Answers one request, whatever it is.
+pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
+    if let Err(refusal) = strict::check(&request) {
+        return refuse(&refusal);
+    }
+    let header = request.headers()[HOST].clone();
+    let Some(host) = host::parse(header.as_bytes()) else {
+        return refuse(&Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name."));
+    };
+    if worker.shared.own_hosts.contain(&host) {
+        return platform::forward(&worker, &client, request).await;
+    }
+    let Some(app) = worker.shared.table.find(&host) else { return Reply::page(error_page::no_such_app(&host)) };
+    client.activity.set_patience(Some(worker.shared.timeouts.idle));
+    let (exchange, request) = Exchange::begin(worker, client, &app, request);
+    exchange.run(&host, app, request).await
+}
+
+/// A refused request may not be where its sender believes it ends: nothing after it on the connection can be trusted.
+fn refuse(refusal: &Refusal) -> Response<Reply> {
+    let mut response = Reply::page(error_page::refused(refusal.0, refusal.1));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A request to an app.
+struct Exchange {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    record: Record,
+    upgrade: Option<OnUpgrade>,
+}
+
+/// An instance's answer, and what it still holds.
+struct Answer {
+    response: Response<Incoming>,
+    upstream: Upstream,
+}
+
+/// Why an attempt brought no answer, and the request if nothing of it was sent.
+struct Missed(Failure, Option<Request<Upload>>);
+
+impl Exchange {
+    fn begin(
+        worker: Rc<Worker>,
+        client: Rc<Client>,
+        app: &App,
+        mut request: Request<Incoming>,
+    ) -> (Self, Request<Upload>) {
+        let arrived = Instant::now();
+        let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+        let started = worker.shared.clock.now().as_millis();
+        let stamp = headers::forward_request(request.headers_mut(), &client.hop, started, || worker.new_request_id());
+        let facts = Facts {
+            app: app.id,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: request.headers()[HOST].clone(),
+            request_id: stamp.request_id,
+            forwarded_for: stamp.forwarded_for,
+            arrived,
+        };
+        let record = Record::new(Arc::clone(&worker.shared.log), facts);
+        let (mut parts, body) = request.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        if parts.uri.scheme().is_some() {
+            parts.uri = parts.uri.path_and_query().cloned().map_or(Uri::from_static("/"), Uri::from);
+        }
+        (Self { worker, client, record, upgrade }, Request::from_parts(parts, Upload::new(body)))
+    }
+
+    async fn run(mut self, host: &str, app: Arc<App>, request: Request<Upload>) -> Response<Reply> {
+        let name = app.name.clone();
+        let (answer, in_flight) = match self.dispatch(host, app, request).await {
+            Ok(found) => found,
+            Err(failure) => {
+                self.record.fail(failure);
+                let request_id = self.record.request.request_id.to_str().unwrap_or_default();
+                let page = error_page::failure(failure, name.as_str(), request_id);
+                self.record.bytes = page.body().len() as u64;
+                return Reply::page(page);
+            }
+        };
+        self.record.status = answer.response.status().as_u16();
+        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(answer.response, in_flight);
+        }
+        self.pass(answer, in_flight)
+    }
+
+    /// Tries instances until one has answered.
+    async fn dispatch(
+        &mut self,
+        host: &str,
+        app: Arc<App>,
+        mut request: Request<Upload>,
+    ) -> Result<(Answer, InFlight), Failure> {
+        let worker = Rc::clone(&self.worker);
+        let mut search = Search::new(&worker.shared.table, &worker.shared.timeouts, host, app);
+        loop {
+            let in_flight = search.next(&worker.dice).await?;
+            self.record.instance = Some(Arc::clone(in_flight.instance()));
+            match self.attempt(in_flight.instance(), request).await {
+                Ok(answer) => return Ok((answer, in_flight)),
+                Err(Missed(failure, None)) => return Err(failure),
+                Err(Missed(failure, Some(unsent))) => {
+                    request = unsent;
+                    search.refused_by(in_flight.instance(), failure);
+                }
+            }
+        }
+    }
+
+    /// Sends the request to one instance: over a connection that rested, else over a new one.
+    async fn attempt(&mut self, instance: &Instance, mut request: Request<Upload>) -> Result<Answer, Missed> {
+        let worker = Rc::clone(&self.worker);
+        while self.upgrade.is_none()
+            && let Some((upstream, rested)) = worker.pool.take(instance)
+        {
+            // An instance may close a connection in the moment in which a request is sent on it. A request that may be
+            // repeated (RFC 9110 section 9.2.2) then is; one that may not takes no such risk.
+            let spare = if rested < FRESH { None } else { copy(&request) };
+            if rested >= FRESH && spare.is_none() {
+                break;
+            }
+            match self.send(upstream, request).await {
+                Err(Missed(_, Some(unsent))) => request = unsent,
+                Err(Missed(Failure::NoResponse, None)) if let Some(spare) = spare => {
+                    request = spare;
+                    break;
+                }
+                result => return result,
+            }
+        }
+        let limit = worker.shared.timeouts.connect;
+        match Upstream::connect(instance.endpoint.address, limit, self.upgrade.is_some()).await {
+            Ok(upstream) => self.send(upstream, request).await,
+            Err(failure) => Err(Missed(failure, Some(request))),
+        }
+    }
+
+    async fn send(&mut self, mut upstream: Upstream, request: Request<Upload>) -> Result<Answer, Missed> {
+        let sent = Instant::now();
+        self.record.connected = Some(sent);
+        let progress = request.body().progress();
+        let result = {
+            let mut answer = pin!(upstream.send(request));
+            let mut patience = pin!(self.lost_patience(&progress, sent));
+            poll_fn(|context| {
+                upstream.drive(context);
+                match answer.as_mut().poll(context) {
+                    Poll::Ready(result) => Poll::Ready(Ok(result)),
+                    Poll::Pending => patience.as_mut().poll(context).map(Err),
+                }
+            })
+            .await
+        };
+        match result {
+            Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS || self.upgrade.is_some() => {
+                Ok(Answer { response, upstream })
+            }
+            // It changes to a protocol that nobody asked for.
+            Ok(Ok(_)) => Err(Missed(Failure::BadResponse, None)),
+            Ok(Err(mut error)) => {
+                let unsent = error.take_message();
+                Err(Missed(reason(&error.into_error(), progress.get()), unsent))
+            }
+            Err(failure) => Err(Missed(failure, None)),
+        }
+    }
+
+    /// Waits until nobody should wait for an answer any longer, and says whose fault it is.
+    async fn lost_patience(&self, progress: &Cell<Progress>, sent: Instant) -> Failure {
+        let timeouts = &self.worker.shared.timeouts;
+        loop {
+            let (limit, failure) = match progress.get() {
+                Progress::Done => (timeouts.response, Failure::RequestTimeout),
+                Progress::Waiting => (timeouts.idle, Failure::ClientIdle),
+                Progress::Passing | Progress::Malformed | Progress::Gone => (timeouts.idle, Failure::RequestTimeout),
+            };
+            // Bytes of the client passed last; a request that was held for a while counts from when it was sent.
+            let end = self.client.activity.last().max(sent) + limit;
+            if end <= Instant::now() {
+                return failure;
+            }
+            tokio::time::sleep_until(end).await;
+        }
+    }
+
+    /// Streams the answer to the client.
+    fn pass(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
+        let Self { worker, client, record, .. } = self;
+        let (mut parts, body) = answer.response.into_parts();
+        let idle_limit = worker.shared.timeouts.upstream_idle;
+        // A second less than the instance says, so that it is us who close first.
+        let rest = headers::keep_alive_seconds(&parts.headers)
+            .map_or(idle_limit, |seconds| idle_limit.min(Duration::from_secs(seconds.saturating_sub(1))));
+        headers::forward_response(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        let download = Download {
+            body,
+            upstream: Some(answer.upstream),
+            in_flight,
+            record,
+            worker,
+            activity: Arc::clone(&client.activity),
+            rest,
+            idle: None,
+            broken: None,
+        };
+        Response::from_parts(parts, Reply::App(Box::new(download)))
+    }
+
+    /// Answers 101 and makes the two connections one tunnel.
+    fn switch(self, mut response: Response<Incoming>, in_flight: InFlight) -> Response<Reply> {
+        let server = hyper::upgrade::on(&mut response);
+        if let Some(client) = self.upgrade {
+            let watched = Watched {
+                load: in_flight.into_tunnel(),
+                record: self.record,
+                activity: Arc::clone(&self.client.activity),
+                idle: self.worker.shared.timeouts.idle,
+            };
+            tokio::task::spawn_local(tunnel::watched(Ends { client, server }, watched));
+        }
+        switching(response)
+    }
+}
+
+/// The 101 for the client, from the one of the server.
+pub(crate) fn switching(response: Response<Incoming>) -> Response<Reply> {
+    let mut parts = response.into_parts().0;
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    headers::forward_response(&mut parts.headers);
+    if let Some(upgrade) = upgrade {
+        parts.headers.insert(UPGRADE, upgrade);
+    }
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.extensions.clear();
+    Response::from_parts(parts, Reply::Page(http_body_util::Full::default()))
+}
+
+/// A copy of a request that may be sent twice: it has no body, and its method is idempotent.
+fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    );
+    if !idempotent || request.body().progress().get() != Progress::Done {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+fn reason(error: &hyper::Error, progress: Progress) -> Failure {
+    match progress {
+        Progress::Malformed => Failure::BadChunk,
+        Progress::Gone => Failure::ClientInterrupted,
+        _ if error.is_parse_too_large() => Failure::OversizedResponse,
+        _ if error.is_parse() => Failure::BadResponse,
+        _ => Failure::NoResponse,
+    }
+}

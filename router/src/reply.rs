@@ -1,0 +1,155 @@
+//! The bodies of the router's answers.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::access_log::Record;
+use crate::failure::Failure;
+use crate::proxy::Worker;
+use crate::socket::Activity;
+use crate::table::InFlight;
+use crate::upstream::Upstream;
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+pub(crate) enum Reply {
+    /// One of our own pages.
+    Page(Full<Bytes>),
+    /// From an app's instance.
+    App(Box<Download>),
+    /// From the platform's own API.
+    Platform(Incoming),
+}
+
+impl Reply {
+    pub(crate) fn page(response: Response<Bytes>) -> Response<Self> {
+        response.map(|body| Self::Page(Full::new(body)))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        match &mut *self {
+            Self::Page(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::App(body) => body.poll_frame(context),
+            Self::Platform(body) => Pin::new(body).poll_frame(context).map_err(Failed::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Page(body) => body.is_end_stream(),
+            Self::App(download) => download.body.is_end_stream(),
+            Self::Platform(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Page(body) => body.size_hint(),
+            Self::App(download) => download.body.size_hint(),
+            Self::Platform(body) => body.size_hint(),
+        }
+    }
+}
+
+/// The body of an instance's answer on its way to a client. It drives the connection that it comes from, counts as a
+/// request in flight as long as it lives, and gives the connection back when it has passed.
+pub(crate) struct Download {
+    pub(crate) body: Incoming,
+    pub(crate) upstream: Option<Upstream>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) record: Record,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) activity: Arc<Activity>,
+    /// How long the connection may rest afterwards.
+    pub(crate) rest: Duration,
+    /// Runs while the instance has nothing to say.
+    pub(crate) idle: Option<Pin<Box<Sleep>>>,
+    /// The instance's connection broke, and the client is yet to be told.
+    pub(crate) broken: Option<Failed>,
+}
+
+impl Download {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        // The connection reads on only once somebody has asked for more: ask, let it read, ask again.
+        let mut result = Pin::new(&mut self.body).poll_frame(context);
+        if result.is_pending()
+            && let Some(upstream) = &mut self.upstream
+        {
+            upstream.drive(context);
+            result = Pin::new(&mut self.body).poll_frame(context);
+        }
+        match result {
+            Poll::Pending => self.poll_idle(context),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if self.body.is_end_stream() {
+                    self.finish();
+                }
+                self.idle = None;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.record.fail(Failure::Interrupted);
+                // The client's connection drops what it has yet to write when it hears of an error. It writes when there
+                // is nothing to read, so it hears one turn later.
+                self.broken = Some(error.into());
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Every byte, either way, is a sign of life; without one for too long the answer is cut off.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let limit = self.worker.shared.timeouts.idle;
+        let end = self.activity.last() + limit;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while idle.as_mut().poll(context).is_ready() {
+            let end = self.activity.last() + limit;
+            if end <= tokio::time::Instant::now() {
+                self.record.fail(Failure::IdleConnection);
+                return Poll::Ready(Some(Err("the instance has nothing to say".into())));
+            }
+            idle.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+
+    fn finish(&mut self) {
+        self.record.complete = true;
+        if let Some(upstream) = self.upstream.take() {
+            self.worker.pool.put(self.in_flight.instance(), upstream, self.rest);
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // Nobody polls a body that has ended before it began: an answer to HEAD, a 204, a 304.
+        if !self.record.complete && self.body.is_end_stream() {
+            self.finish();
+        }
+    }
+}

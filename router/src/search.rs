@@ -1,0 +1,114 @@
+//! Finds an instance for one request: at once if there is one, later if one is booting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Timeouts;
+use crate::balance::{self, Dice};
+use crate::failure::Failure;
+use crate::table::{App, InFlight, Instance, Instances, Mode, Table};
+
+/// Most instances that one request tries, as on Heroku.
+const ATTEMPTS: usize = 10;
+
+pub(crate) struct Search<'a> {
+    table: &'a Table,
+    timeouts: &'a Timeouts,
+    host: &'a str,
+    app: Arc<App>,
+    began: Instant,
+    /// Serials of instances that did not take the request.
+    tried: Vec<u64>,
+    /// When the first of them did not, and why the last one did not.
+    failed: Option<(Instant, Failure)>,
+    changes: Option<watch::Receiver<()>>,
+}
+
+/// What a look at the table says.
+enum Look {
+    Go(InFlight),
+    /// Look again at a change or at `again`; give up at `until`.
+    Hold {
+        again: Instant,
+        until: Instant,
+        then: Failure,
+    },
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(table: &'a Table, timeouts: &'a Timeouts, host: &'a str, app: Arc<App>) -> Self {
+        let (tried, failed, changes) = (Vec::new(), None, None);
+        Self { table, timeouts, host, app, began: Instant::now(), tried, failed, changes }
+    }
+
+    /// The next instance to try. Waits while one is booting, and gives up with what the client is told.
+    pub(crate) async fn next(&mut self, dice: &std::cell::RefCell<Dice>) -> Result<InFlight, Failure> {
+        loop {
+            let (again, until, then) = match self.look(dice)? {
+                Look::Go(in_flight) => return Ok(in_flight),
+                Look::Hold { again, until, then } => (again, until, then),
+            };
+            if Instant::now() >= until {
+                return Err(then);
+            }
+            match &mut self.changes {
+                Some(changes) => {
+                    let _ = timeout_at(again.min(until), changes.changed()).await;
+                }
+                // What changed before somebody listened is not told, so the next turn looks before it waits.
+                None => self.changes = Some(self.table.changed.subscribe()),
+            }
+            self.app = self.table.find(self.host).ok_or(Failure::NoWeb)?;
+        }
+    }
+
+    /// `instance` did not take the request, of which nothing was sent: stay away from it for a while, try another one.
+    pub(crate) fn refused_by(&mut self, instance: &Instance, failure: Failure) {
+        instance.quarantine(self.timeouts.quarantine);
+        self.tried.push(instance.serial);
+        let since = self.failed.map_or_else(Instant::now, |(since, _)| since);
+        self.failed = Some((since, failure));
+    }
+
+    fn look(&self, dice: &std::cell::RefCell<Dice>) -> Result<Look, Failure> {
+        let workload = match &self.app.mode {
+            Mode::Blank => return Err(Failure::Blank),
+            Mode::Maintenance => return Err(Failure::Maintenance),
+            Mode::NoWeb => return Err(Failure::NoWeb),
+            Mode::Serve(workload) => workload,
+        };
+        loop {
+            let instances = workload.instances.load();
+            if let Some((_, failure)) = self.failed.filter(|_| self.tried.len() >= ATTEMPTS) {
+                return Err(failure);
+            }
+            match balance::pick(&instances.healthy, &self.tried, &mut dice.borrow_mut()).map(Instance::enter) {
+                Some(Some(in_flight)) => return Ok(Look::Go(in_flight)),
+                // It left the table in this very moment; the table without it is there already.
+                Some(None) => {}
+                None => return self.hold(&instances),
+            }
+        }
+    }
+
+    fn hold(&self, instances: &Instances) -> Result<Look, Failure> {
+        let give_up = self.began + self.timeouts.boot;
+        if instances.healthy.is_empty() {
+            if instances.crashed > 0 && instances.starting == 0 {
+                return Err(Failure::AppCrashed);
+            }
+            return Ok(Look::Hold { again: give_up, until: give_up, then: Failure::BootTimeout });
+        }
+        if let Some((since, failure)) = self.failed {
+            // An instance that has just died refuses before the table knows; who replaces it is told in a moment.
+            let until = since + self.timeouts.settle;
+            return Ok(Look::Hold { again: until, until, then: failure });
+        }
+        let quarantines = instances.healthy.iter().map(|instance| instance.quarantined().unwrap_or(Duration::ZERO));
+        let again = Instant::now() + quarantines.min().unwrap_or_default();
+        Ok(Look::Hold { again, until: give_up, then: Failure::Quarantined })
+    }
+}

@@ -1,0 +1,141 @@
+//! One worker: a core's own runtime, listeners, pool and connections. Nothing in it is shared with another core but the
+//! route table and the queue of log lines.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::Random;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::task::{LocalSet, spawn_local};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::balance::Dice;
+use crate::headers::Hop;
+use crate::proxy::{self, Client, Shared, Worker};
+use crate::socket::{Activity, ClientStream};
+
+/// Connections that may wait to be accepted, for each worker and address.
+const BACKLOG: u32 = 4096;
+/// Largest head of a request in bytes.
+const HEAD_LIMIT: usize = 65_536;
+/// Most headers of a request, as on Heroku.
+const HEADERS_LIMIT: usize = 1000;
+/// How often resting connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Pause after the process ran out of file descriptors: some will be free by then.
+const OUT_OF_FILES: Duration = Duration::from_millis(20);
+
+/// Listens on `address` beside other workers of this process, but never beside another process.
+pub(crate) fn listen(address: SocketAddr, beside_others: bool) -> io::Result<TcpListener> {
+    if !beside_others && address.port() != 0 {
+        // With SO_REUSEPORT alone a second router would take half of the first one's connections, unnoticed.
+        socket(address)?.bind(address)?;
+    }
+    let socket = socket(address)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}
+
+/// Serves on `listeners` until `stop`, and then as long as requests in flight need, within the limit.
+pub(crate) fn run(
+    runtime: &Runtime,
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    random: &dyn Random,
+    stop: &CancellationToken,
+) {
+    let drain = shared.timeouts.drain;
+    let worker = Rc::new(Worker { shared, pool: crate::pool::Pool::default(), dice: Dice::new(random).into() });
+    let connections = TaskTracker::new();
+    LocalSet::new().block_on(runtime, async {
+        spawn_local(sweep(Rc::clone(&worker)));
+        for listener in listeners {
+            spawn_local(accept(listener, Rc::clone(&worker), connections.clone(), stop.clone()));
+        }
+        stop.cancelled().await;
+        connections.close();
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            tracing::warn!(connections.open = connections.len(), "requests took too long; they are cut off");
+        }
+    });
+}
+
+async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker, stop: CancellationToken) {
+    let local = listener.local_addr().map_or(0, |address| address.port());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let hop = Hop::new(peer.ip(), local);
+                spawn_local(connections.track_future(serve(stream, hop, Rc::clone(&worker), stop.clone())));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot accept a connection");
+                tokio::time::sleep(OUT_OF_FILES).await;
+            }
+        }
+    }
+}
+
+/// Serves one client's connection.
+async fn serve(stream: TcpStream, hop: Hop, worker: Rc<Worker>, stop: CancellationToken) {
+    // It only costs speed if it fails.
+    let _ = stream.set_nodelay(true);
+    let activity = Arc::new(Activity::new());
+    let client = Rc::new(Client { hop, activity: Arc::clone(&activity) });
+    let limit = worker.shared.timeouts.client_idle;
+    let service = service_fn(move |request| {
+        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
+        async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .max_headers(HEADERS_LIMIT)
+        .max_header_size(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(ClientStream::new(stream, activity)), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        biased;
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::trace!(error = %error, "a client's connection broke");
+    }
+}
+
+/// Closes resting connections when their instance leaves the table or their time is over.
+async fn sweep(worker: Rc<Worker>) {
+    let mut changes = worker.shared.table.changed.subscribe();
+    loop {
+        // Ending with the table means ending with the router.
+        let _ = tokio::time::timeout(SWEEP, changes.changed()).await;
+        worker.pool.sweep();
+    }
+}

@@ -1,0 +1,143 @@
+//! Refuses requests that two readers could understand differently, before anything is routed. hyper's parser does most of
+//! it; what is here is what it lets through.
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, Request, StatusCode, Version};
+
+/// Longest request line and header line in bytes, as on Heroku.
+const LINE_LIMIT: usize = 8192;
+/// Longest header name in bytes, as on Heroku.
+const NAME_LIMIT: usize = 1000;
+/// Longest method in bytes, as on Heroku.
+const METHOD_LIMIT: usize = 127;
+
+/// Why a request is not routed: the status, and one sentence for whoever sent it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
+
+fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
+    Err(Refusal(StatusCode::BAD_REQUEST, reason))
+}
+
+/// Looks at everything that decides where a request goes and where it ends.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+    check_target(request)?;
+    let headers = request.headers();
+    check_framing(headers, request.version())?;
+    check_sizes(headers)?;
+    match headers.get(EXPECT) {
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            Err(Refusal(StatusCode::EXPECTATION_FAILED, "The only expectation that is understood is 100-continue."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let (method, uri) = (request.method(), request.uri());
+    if method == Method::CONNECT {
+        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "This is no forward proxy: CONNECT is not allowed."));
+    }
+    let path = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if method.as_str().len() > METHOD_LIMIT || path.len() > LINE_LIMIT {
+        return bad("The request line is too long: 8192 bytes at most, 127 of them for the method.");
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return bad("A request must have one Host header.");
+    };
+    match (uri.scheme(), uri.authority()) {
+        (None, None) if path.starts_with('/') || (path == "*" && method == Method::OPTIONS) => Ok(()),
+        (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {
+            if authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
+                Ok(())
+            } else {
+                bad("The request target and the Host header name different hosts.")
+            }
+        }
+        _ => bad("The request target must be a path."),
+    }
+}
+
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = match (encodings.next(), encodings.next()) {
+        (None, _) => false,
+        (Some(one), None) if version == Version::HTTP_11 && one.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+        _ => return bad("The only transfer encoding that is understood is chunked, once, in HTTP/1.1."),
+    };
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    if length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) || lengths.any(|other| other != length) {
+        return bad("Content-Length must be one number.");
+    }
+    if chunked {
+        return bad("Content-Length and Transfer-Encoding exclude each other.");
+    }
+    Ok(())
+}
+
+fn check_sizes(headers: &HeaderMap) -> Result<(), Refusal> {
+    for (name, value) in headers {
+        let name = name.as_str().len();
+        if name > NAME_LIMIT || name + ": ".len() + value.len() > LINE_LIMIT {
+            return bad("A header is too long: 8192 bytes at most, 1000 of them for the name.");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn refuses_what_two_readers_could_read_differently() {
+        let host = ("host", "a.test");
+        let long = "y".repeat(8192);
+        for (method, target, headers) in [
+            ("GET", "/", vec![]),
+            ("GET", "/", vec![host, ("host", "b.test")]),
+            ("GET", "http://b.test/", vec![host]),
+            ("GET", "*", vec![host]),
+            ("POST", "/", vec![host, ("transfer-encoding", ",chunked")]),
+            ("POST", "/", vec![host, ("transfer-encoding", "chunked, chunked")]),
+            ("POST", "/", vec![host, ("transfer-encoding", "chunked"), ("transfer-encoding", "identity")]),
+            ("POST", "/", vec![host, ("transfer-encoding", "chunked"), ("content-length", "5")]),
+            ("POST", "/", vec![host, ("content-length", "5"), ("content-length", "6")]),
+            ("POST", "/", vec![host, ("content-length", "+5")]),
+            ("GET", "/", vec![host, ("x", long.as_str())]),
+        ] {
+            let refusal = check(&request(method, target, &headers)).expect_err(target);
+            assert_eq!(refusal.0, StatusCode::BAD_REQUEST, "{method} {target} {headers:?}");
+        }
+        let connect = check(&request("CONNECT", "a.test:80", &[host])).expect_err("CONNECT");
+        assert_eq!(connect.0, StatusCode::METHOD_NOT_ALLOWED);
+        let expect = check(&request("POST", "/", &[host, ("expect", "200-maybe")])).expect_err("Expect");
+        assert_eq!(expect.0, StatusCode::EXPECTATION_FAILED);
+    }
+
+    #[test]
+    fn lets_ordinary_requests_pass() {
+        let host = ("host", "a.test");
+        for (method, target, headers) in [
+            ("GET", "/", vec![host]),
+            ("PURGE", "/a?b=c", vec![host]),
+            ("OPTIONS", "*", vec![host]),
+            ("GET", "http://A.test/x", vec![host]),
+            ("POST", "/", vec![host, ("content-length", "5"), ("content-length", "5")]),
+            ("POST", "/", vec![host, ("transfer-encoding", "Chunked"), ("expect", "100-Continue")]),
+        ] {
+            assert_eq!(check(&request(method, target, &headers)), Ok(()), "{method} {target}");
+        }
+    }
+}

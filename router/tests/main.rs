@@ -1,0 +1,7 @@
+//! A router between real clients and real instances.
+
+mod faults;
+mod pages;
+mod passing;
+mod swaps;
+mod world;

@@ -1,0 +1,124 @@
+//! Deploys and scale changes while requests are in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::Full;
+use router::Timeouts;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::world::{LONG, World, get, instance, named};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_fails_while_instances_come_and_go() {
+    let world = World::new(Timeouts::default()).await;
+    let (one, two) = (named("one").await, named("two").await);
+    world.serve("shop", &[&one]).await;
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> =
+        (0..8).map(|_| tokio::spawn(ask_until(world.address, Arc::clone(&stop), Arc::clone(&answered)))).collect();
+    for swap in 0..40 {
+        let (new, old, name) = if swap % 2 == 0 { (&two, &one, "one") } else { (&one, &two, "two") };
+        world.instances("shop", &[old, new]).await;
+        let gone = world.instances("shop", &[new]).await;
+        assert!(world.addresses.drained(name, gone, LONG).await, "an instance that is taken away comes to rest");
+        let before = answered.load(Ordering::Relaxed);
+        while answered.load(Ordering::Relaxed) < before + 50 {
+            tokio::task::yield_now().await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.expect("every request got its answer");
+    }
+}
+
+/// Sends requests over one connection, and panics unless each is answered well.
+async fn ask_until(router: std::net::SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
+    let mut stream = TcpStream::connect(router).await.expect("a connection");
+    let mut method = "GET";
+    while !stop.load(Ordering::Relaxed) {
+        let request = format!("{method} / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"one") && !answer.ends_with(b"two") {
+            assert_ne!(stream.read_buf(&mut answer).await.expect("readable"), 0, "closed early");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        answered.fetch_add(1, Ordering::Relaxed);
+        method = if method == "GET" { "POST" } else { "GET" };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_holds_its_instance_until_it_has_its_answer() {
+    let world = World::new(Timeouts::default()).await;
+    let (begun, finish) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let old = instance("old", {
+        let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+        move |request| {
+            let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+            async move {
+                if request.uri().path() == "/slow" {
+                    begun.add_permits(1);
+                    let _ = finish.acquire().await;
+                }
+                Response::new(Full::from("old"))
+            }
+        }
+    })
+    .await;
+    let new = named("new").await;
+    world.serve("shop", &[&old]).await;
+    let slow = tokio::spawn({
+        let address = world.address;
+        async move { get(address, "shop", "/slow").await }
+    });
+    let _ = begun.acquire().await;
+
+    let gone = world.instances("shop", &[&new]).await;
+    assert!(get(world.address, "shop", "/").await.ends_with("new"), "new requests go to the new instance");
+    assert!(!world.addresses.drained("old", gone, Duration::ZERO).await, "one request is left on the old one");
+    finish.add_permits(1);
+    assert!(slow.await.expect("no panic").ends_with("old"));
+    assert!(world.addresses.drained("old", gone, LONG).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_stops_lets_requests_in_flight_finish() {
+    let mut world = World::new(Timeouts::default()).await;
+    let (begun, finish) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let slow = instance("slow", {
+        let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+        move |request| {
+            let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+            async move {
+                if request.uri().path() == "/slow" {
+                    begun.add_permits(1);
+                    let _ = finish.acquire().await;
+                }
+                Response::new(Full::from("slow"))
+            }
+        }
+    })
+    .await;
+    world.serve("shop", &[&slow]).await;
+    let address = world.address;
+    let request = tokio::spawn(async move { get(address, "shop", "/slow").await });
+    let _ = begun.acquire().await;
+    let finisher = tokio::spawn(async move {
+        // The listeners are closed first, then the router waits for what is in flight.
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        finish.add_permits(1);
+    });
+    world.stop().await;
+    finisher.await.expect("no panic");
+    assert!(request.await.expect("no panic").ends_with("slow"));
+    world.logged(&["path=\"/slow\"", "status=200"]).await;
+}

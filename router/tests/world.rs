@@ -1,0 +1,271 @@
+//! A router at work, with real publishers, real instances on loopback, and clients that speak bytes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::feed::Feed;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use model::clock::{SystemClock, SystemRandom};
+use model::routes::{AppRoute, Endpoint, RouteMode, WorkloadAddresses, WorkloadId};
+use model::{AppId, LogSink, LogSource, Timestamp};
+use router::{Router, RouterSettings, Timeouts};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes; only a broken router waits for so long.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(crate) struct Lines(Mutex<Vec<String>>);
+
+impl LogSink for Lines {
+    fn write(&self, _: AppId, _: Timestamp, source: &LogSource, line: &str) {
+        self.0.lock().expect("no panic").push(format!("{source}: {line}"));
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) names: Feed<AppId, AppRoute>,
+    pub(crate) addresses: Feed<WorkloadId, WorkloadAddresses>,
+    pub(crate) address: SocketAddr,
+    pub(crate) log: Arc<Lines>,
+    router: Option<Router>,
+    publishers: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl World {
+    pub(crate) async fn new(timeouts: Timeouts) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = Arc::new(Lines::default());
+        let router = Router::start(settings(&folder, &timeouts, &log)).expect("a router");
+        let address = router.addresses()[0];
+        let (names, addresses) = (Feed::new(BTreeMap::new()), Feed::new(BTreeMap::new()));
+        let (at_names, at_addresses) = (folder.path().join("names.sock"), folder.path().join("addresses.sock"));
+        let publishers = vec![
+            tokio::spawn({
+                let names = names.clone();
+                async move { names.serve(&at_names).await }
+            }),
+            tokio::spawn({
+                let addresses = addresses.clone();
+                async move { addresses.serve(&at_addresses).await }
+            }),
+        ];
+        let world = Self { folder, names, addresses, address, log, router: Some(router), publishers };
+        // Until the router follows, there is nobody whose acknowledgement the publishers could wait for.
+        until(async || {
+            let nobody_or_all =
+                (world.names.served(u64::MAX, Duration::ZERO), world.addresses.served(u64::MAX, Duration::ZERO));
+            !nobody_or_all.0.await && !nobody_or_all.1.await
+        })
+        .await;
+        world
+    }
+
+    /// Ends the router and both publishers, and starts a router again on what is on the disk.
+    pub(crate) async fn restart_without_publishers(&mut self) {
+        for publisher in self.publishers.drain(..) {
+            publisher.abort();
+        }
+        for socket in ["names.sock", "addresses.sock"] {
+            std::fs::remove_file(self.folder.path().join(socket)).expect("a socket");
+        }
+        self.stop().await;
+        let settings = settings(&self.folder, &Timeouts::default(), &self.log);
+        let router = Router::start(settings).expect("a router");
+        self.address = router.addresses()[0];
+        self.router = Some(router);
+    }
+
+    /// Stops the router, as SIGTERM does.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(router) = self.router.take() {
+            tokio::task::spawn_blocking(move || router.stop()).await.expect("stopped");
+        }
+    }
+
+    /// Makes `<app>.localhost` an app in `mode`, and returns once that is served.
+    pub(crate) async fn name(&self, app: &str, mode: RouteMode) {
+        let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
+        let row = AppRoute { name: app.parse().expect("a name"), hosts, mode };
+        let version = self.names.set(&app_id(app), Some(row));
+        assert!(self.names.served(version, LONG).await);
+    }
+
+    /// Makes `<app>.localhost` an app whose workload has the same name, with these healthy instances.
+    pub(crate) async fn serve(&self, app: &str, instances: &[&Endpoint]) {
+        self.instances(app, instances).await;
+        self.route(app).await;
+    }
+
+    /// Makes `<app>.localhost` an app whose workload has the same name.
+    pub(crate) async fn route(&self, app: &str) {
+        self.name(app, RouteMode::Serve(WorkloadId(app.to_owned()))).await;
+    }
+
+    /// Sets the healthy instances of a workload, and returns the version once it is served.
+    pub(crate) async fn instances(&self, workload: &str, instances: &[&Endpoint]) -> u64 {
+        let healthy = instances.iter().map(|endpoint| (*endpoint).clone()).collect();
+        self.workload(workload, WorkloadAddresses { healthy, starting: 0, crashed: 0 }).await
+    }
+
+    pub(crate) async fn workload(&self, workload: &str, row: WorkloadAddresses) -> u64 {
+        let version = self.addresses.set(&WorkloadId(workload.to_owned()), Some(row));
+        assert!(self.addresses.served(version, LONG).await);
+        version
+    }
+
+    /// Waits for a line of the access log that has all `parts`.
+    pub(crate) async fn logged(&self, parts: &[&str]) {
+        let found = || {
+            let lines = self.log.0.lock().expect("no panic");
+            lines.iter().any(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        for _ in 0..1000 {
+            if found() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no line with {parts:?} in {:#?}", self.log.0.lock().expect("no panic"));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for publisher in &self.publishers {
+            publisher.abort();
+        }
+    }
+}
+
+fn settings(folder: &TempDir, timeouts: &Timeouts, log: &Arc<Lines>) -> RouterSettings {
+    RouterSettings {
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        domain: "localhost".parse().expect("a host name"),
+        names_socket: folder.path().join("names.sock"),
+        addresses_socket: folder.path().join("addresses.sock"),
+        controller_socket: folder.path().join("controller.sock"),
+        snapshot: folder.path().join("table.json"),
+        workers: 2,
+        timeouts: Timeouts { drain: Duration::from_secs(10), ..timeouts.clone() },
+        log: Arc::<Lines>::clone(log),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    }
+}
+
+/// The same app has the same id.
+fn app_id(app: &str) -> AppId {
+    let number = app.bytes().fold(1_u64, |sum, byte| sum * 31 % 999_983 + u64::from(byte));
+    format!("00000000-0000-4000-8000-{number:012}").parse().expect("an id")
+}
+
+/// Tries until `done`; a router that never gets there fails the test.
+pub(crate) async fn until(done: impl AsyncFn() -> bool) {
+    let tries = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, tries).await.expect("it comes true");
+}
+
+/// What comes back for `bytes`, until the router closes the connection.
+pub(crate) async fn send(router: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(router).await.expect("a connection");
+    stream.write_all(bytes).await.expect("sent");
+    let mut answer = Vec::new();
+    tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it ends").expect("readable");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+pub(crate) async fn get(router: SocketAddr, app: &str, path: &str) -> String {
+    send(router, format!("GET {path} HTTP/1.1\r\nHost: {app}.localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
+}
+
+/// An instance that answers with `answer`.
+pub(crate) async fn instance<F>(
+    name: &str,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) -> Endpoint
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
+    let (listener, endpoint) = listen(name).await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    endpoint
+}
+
+/// An instance that says its name.
+pub(crate) async fn named(name: &'static str) -> Endpoint {
+    instance(name, move |_| async move { Response::new(Full::from(name)) }).await
+}
+
+/// An instance that tells what it was asked: request line, headers, body.
+pub(crate) async fn mirror(name: &str) -> Endpoint {
+    instance(name, |request| async move {
+        let (parts, body) = request.into_parts();
+        let mut text = format!("{} {} {:?}\n", parts.method, parts.uri, parts.version);
+        for (name, value) in &parts.headers {
+            let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        }
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let _ = write!(text, "\n{}", String::from_utf8_lossy(&body));
+        Response::new(Full::from(text))
+    })
+    .await
+}
+
+/// An instance that reads the head of a request and then does `then` with the connection.
+pub(crate) async fn raw<F>(name: &str, then: impl Fn(TcpStream) -> F + Send + 'static) -> Endpoint
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (listener, endpoint) = listen(name).await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            tokio::spawn(then(stream));
+        }
+    });
+    endpoint
+}
+
+/// An address at which nobody listens.
+pub(crate) async fn nobody(name: &str) -> Endpoint {
+    listen(name).await.1
+}
+
+async fn listen(name: &str) -> (TcpListener, Endpoint) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    (listener, Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address })
+}
