@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +29,7 @@ use crate::{RouterError, RouterSettings, follow, server};
 /// Runs a router until SIGTERM or SIGINT, then until its requests in flight have their answers. It has threads of its own:
 /// call it outside of any async runtime.
 pub fn serve(settings: RouterSettings) -> Result<(), RouterError> {
+    raise_file_limit();
     let runtime = runtime()?;
     let listen = |kind| {
         let _context = runtime.enter();
@@ -126,22 +130,48 @@ type Site = (Runtime, Vec<TcpListener>);
 
 /// A runtime for each worker with listeners on all addresses, and the addresses with their real ports.
 fn listen(settings: &RouterSettings) -> Result<(Vec<Site>, Vec<SocketAddr>), RouterError> {
-    let mut addresses = settings.listen.clone();
-    let mut sites: Vec<Site> = Vec::new();
-    for number in 0..settings.workers.max(1) {
-        let runtime = runtime()?;
-        let context = runtime.enter();
-        let mut listeners = Vec::new();
-        for address in &mut addresses {
-            let failed = |source: io::Error| RouterError::Listen { address: *address, source };
-            let listener = server::listen(*address, number > 0).map_err(failed)?;
-            *address = listener.local_addr().map_err(failed)?;
-            listeners.push(listener);
-        }
-        drop(context);
-        sites.push((runtime, listeners));
+    let workers = match settings.workers {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    };
+    let mut sites = vec![site(&settings.listen, false)?];
+    let addresses: io::Result<Vec<_>> = sites[0].1.iter().map(TcpListener::local_addr).collect();
+    let addresses = addresses.map_err(RouterError::Thread)?;
+    for _ in 1..workers {
+        sites.push(site(&addresses, true)?);
     }
     Ok((sites, addresses))
+}
+
+fn site(addresses: &[SocketAddr], beside_others: bool) -> Result<Site, RouterError> {
+    let runtime = runtime()?;
+    let context = runtime.enter();
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match server::listen(*address, beside_others) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if has_no_ipv6(*address, &error) && addresses.iter().any(SocketAddr::is_ipv4) => {
+                tracing::info!(address = %address, error = %error, "this machine has no IPv6 to listen on");
+            }
+            Err(source) => return Err(RouterError::Listen { address: *address, source }),
+        }
+    }
+    drop(context);
+    Ok((runtime, listeners))
+}
+
+fn has_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT].map(|errno| Some(errno as i32));
+    address.ip() == Ipv6Addr::LOCALHOST && absent.contains(&error.raw_os_error())
+}
+
+/// Every request takes two file descriptors, and the usual soft limit of 1024 is meant for programs that use select(2).
+fn raise_file_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(error = %error, "cannot raise the limit of open files");
+    }
 }
 
 /// What the control thread works with.

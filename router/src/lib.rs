@@ -43,7 +43,7 @@ pub use control::{Router, serve};
 
 /// All that a router needs to know.
 pub struct RouterSettings {
-    /// Where it listens. Port 0 takes a free one.
+    /// Where it listens. Port 0 takes a free one. `::1` is left out on a machine without IPv6, if there is another address.
     pub listen: Vec<SocketAddr>,
     /// The platform's own domain: this host and `api.` before it mean the platform itself, as does any bare address.
     pub domain: Hostname,
@@ -55,7 +55,7 @@ pub struct RouterSettings {
     pub controller_socket: PathBuf,
     /// The last good route table is kept in this file.
     pub snapshot: PathBuf,
-    /// Threads that serve requests; as many as cores is right.
+    /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.
     pub timeouts: Timeouts,

@@ -3,5 +3,7 @@
 mod faults;
 mod pages;
 mod passing;
+mod restart;
+mod streams;
 mod swaps;
 mod world;

@@ -1,13 +1,17 @@
 //! What passes through, and how.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::Response;
+use http_body_util::Full;
 use model::routes::WorkloadAddresses;
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
-use crate::world::{World, get, instance, mirror, named, nobody, raw, send, until};
+use crate::world::{World, get, instance, mirror, named, nobody, read_head, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_sees_the_request_and_who_sent_it() {
@@ -46,7 +50,7 @@ async fn large_bodies_stream_both_ways_over_one_connection() {
     let world = World::new(Timeouts::default()).await;
     let echo = instance("e", |request| async move {
         let body = http_body_util::BodyExt::collect(request.into_body()).await.expect("a body").to_bytes();
-        http::Response::new(http_body_util::Full::new(body))
+        Response::new(Full::new(body))
     })
     .await;
     world.serve("shop", &[&echo]).await;
@@ -56,10 +60,7 @@ async fn large_bodies_stream_both_ways_over_one_connection() {
         let head = format!("PUT / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).await.expect("sent");
         stream.write_all(&body).await.expect("sent");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a head"));
-        }
+        read_head(&mut stream).await;
         let mut answer = vec![0; body.len()];
         stream.read_exact(&mut answer).await.expect("a body");
         assert!(answer == body, "every byte comes back");
@@ -80,42 +81,6 @@ async fn a_connection_is_used_again_and_an_answer_to_head_has_no_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_web_socket_passes() {
-    let world = World::new(Timeouts::default()).await;
-    let echo = raw("e", |mut stream| async move {
-        let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-        stream.write_all(head).await.expect("sent");
-        let (mut reader, mut writer) = stream.split();
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
-    })
-    .await;
-    world.instances("shop", &[&echo]).await;
-    world.route("shop").await;
-    let mut stream = TcpStream::connect(world.address).await.expect("a connection");
-    let head = "GET /socket HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.expect("a head"));
-    }
-    let answer = String::from_utf8(answer).expect("text");
-    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"), "{answer}");
-    for text in ["ping", "pong"] {
-        stream.write_all(text.as_bytes()).await.expect("sent");
-        let mut back = [0; 4];
-        stream.read_exact(&mut back).await.expect("an echo");
-        assert_eq!(back, text.as_bytes());
-    }
-    let gone = world.instances("shop", &[]).await;
-    assert!(world.addresses.drained("e", gone, crate::world::LONG).await, "an open tunnel holds no drain back");
-    stream.write_all(b"more").await.expect("still open");
-    let mut back = [0; 4];
-    stream.read_exact(&mut back).await.expect("an echo");
-    drop(stream);
-    world.logged(&["path=\"/socket\"", "status=101", "bytes=12"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_platforms_own_hosts_go_to_the_controller() {
     let world = World::new(Timeouts { response: Duration::from_millis(1), ..Timeouts::default() }).await;
     let request = "GET /apps HTTP/1.1\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n";
@@ -128,10 +93,7 @@ async fn the_platforms_own_hosts_go_to_the_controller() {
     let listener = UnixListener::bind(world.folder.path().join("controller.sock")).expect("a socket");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                head.push(char::from(stream.read_u8().await.expect("a head")));
-            }
+            let head = read_head(&mut stream).await;
             // Slower than any app may be.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let answer = if head.contains("upgrade: platform-attach") {
@@ -180,17 +142,18 @@ async fn a_request_waits_for_the_first_instance_that_boots() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_the_table_on_disk_serves_without_any_publisher() {
-    let mut world = World::new(Timeouts::default()).await;
-    let one = named("one").await;
-    world.serve("shop", &[&one]).await;
-    let table = world.folder.path().join("table.json");
-    until(async || {
-        let text = std::fs::read_to_string(&table).unwrap_or_default();
-        text.contains("shop.localhost") && text.contains("healthy\":[{")
+async fn requests_of_many_clients_share_connections_to_an_instance() {
+    let world = World::new(Timeouts::default()).await;
+    let peers = instance("peers", |request| async move {
+        let peer = request.extensions().get::<SocketAddr>().expect("a peer");
+        Response::new(Full::from(format!("port {}", peer.port())))
     })
     .await;
-    world.restart_without_publishers().await;
-    let answer = get(world.address, "shop", "/").await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("one"), "{answer}");
+    world.serve("shop", &[&peers]).await;
+    let mut ports = HashSet::new();
+    for _ in 0..20 {
+        let answer = get(world.address, "shop", "/").await;
+        ports.insert(answer.split_once("port ").expect("a port").1.to_owned());
+    }
+    assert!(ports.len() <= 2, "one connection of each of two workers: {ports:?}");
 }

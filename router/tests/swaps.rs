@@ -1,31 +1,42 @@
 //! Deploys and scale changes while requests are in flight.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Response;
 use http_body_util::Full;
+use model::routes::{Endpoint, RouteMode, WorkloadId};
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
-use crate::world::{LONG, World, get, instance, named};
+use crate::world::{LONG, World, get, instance, mortal, named};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_fails_while_instances_come_and_go() {
+async fn no_request_fails_while_releases_follow_each_other() {
     let world = World::new(Timeouts::default()).await;
-    let (one, two) = (named("one").await, named("two").await);
-    world.serve("shop", &[&one]).await;
+    let (mut old, mut life) = release(0).await;
+    world.instances("shop.v0", &[&old]).await;
+    world.name("shop", RouteMode::Serve(WorkloadId("shop.v0".to_owned()))).await;
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> =
         (0..8).map(|_| tokio::spawn(ask_until(world.address, Arc::clone(&stop), Arc::clone(&answered)))).collect();
-    for swap in 0..40 {
-        let (new, old, name) = if swap % 2 == 0 { (&two, &one, "one") } else { (&one, &two, "two") };
-        world.instances("shop", &[old, new]).await;
-        let gone = world.instances("shop", &[new]).await;
-        assert!(world.addresses.drained(name, gone, LONG).await, "an instance that is taken away comes to rest");
+    for version in 1..40 {
+        let (new, new_life) = release(version).await;
+        let workload = format!("shop.v{version}");
+        world.instances(&workload, &[&new]).await;
+        world.name("shop", RouteMode::Serve(WorkloadId(workload))).await;
+        let gone = world.instances(&format!("shop.v{}", version - 1), &[]).await;
+        assert!(
+            world.addresses.drained(&old.instance, gone, LONG).await,
+            "an instance that is taken away comes to rest"
+        );
+        life.abort();
+        (old, life) = (new, new_life);
         let before = answered.load(Ordering::Relaxed);
         while answered.load(Ordering::Relaxed) < before + 50 {
             tokio::task::yield_now().await;
@@ -37,16 +48,21 @@ async fn no_request_fails_while_instances_come_and_go() {
     }
 }
 
+async fn release(version: u32) -> (Endpoint, JoinHandle<()>) {
+    mortal(&format!("i{version}"), |_| async { Response::new(Full::from("done")) }).await
+}
+
 /// Sends requests over one connection, and panics unless each is answered well.
-async fn ask_until(router: std::net::SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
+async fn ask_until(router: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
     let mut stream = TcpStream::connect(router).await.expect("a connection");
     let mut method = "GET";
     while !stop.load(Ordering::Relaxed) {
         let request = format!("{method} / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
-        while !answer.ends_with(b"one") && !answer.ends_with(b"two") {
-            assert_ne!(stream.read_buf(&mut answer).await.expect("readable"), 0, "closed early");
+        while !answer.ends_with(b"done") {
+            let more = stream.read_buf(&mut answer).await.expect("readable");
+            assert_ne!(more, 0, "closed early: {}", String::from_utf8_lossy(&answer));
         }
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
         answered.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use model::routes::{AppRoute, Endpoint, RouteMode, WorkloadAddresses, WorkloadId
 use model::{AppId, LogSink, LogSource, Timestamp};
 use router::{Router, RouterSettings, Timeouts};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Longer than anything here takes; only a broken router waits for so long.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -49,7 +50,8 @@ impl World {
     pub(crate) async fn new(timeouts: Timeouts) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = Arc::new(Lines::default());
-        let router = Router::start(settings(&folder, &timeouts, &log)).expect("a router");
+        let settings = RouterSettings { log: Arc::<Lines>::clone(&log), timeouts, ..settings(folder.path()) };
+        let router = Router::start(settings).expect("a router");
         let address = router.addresses()[0];
         let (names, addresses) = (Feed::new(BTreeMap::new()), Feed::new(BTreeMap::new()));
         let (at_names, at_addresses) = (folder.path().join("names.sock"), folder.path().join("addresses.sock"));
@@ -74,8 +76,14 @@ impl World {
         world
     }
 
-    /// Ends the router and both publishers, and starts a router again on what is on the disk.
-    pub(crate) async fn restart_without_publishers(&mut self) {
+    /// Ends the router and both publishers, once the table `mentions` all these on disk.
+    pub(crate) async fn end_with_table_on_disk(&mut self, mentions: &[&str]) {
+        let table = self.folder.path().join("table.json");
+        until(async || {
+            let text = std::fs::read_to_string(&table).unwrap_or_default();
+            mentions.iter().all(|part| text.contains(part))
+        })
+        .await;
         for publisher in self.publishers.drain(..) {
             publisher.abort();
         }
@@ -83,10 +91,6 @@ impl World {
             std::fs::remove_file(self.folder.path().join(socket)).expect("a socket");
         }
         self.stop().await;
-        let settings = settings(&self.folder, &Timeouts::default(), &self.log);
-        let router = Router::start(settings).expect("a router");
-        self.address = router.addresses()[0];
-        self.router = Some(router);
     }
 
     /// Stops the router, as SIGTERM does.
@@ -151,17 +155,18 @@ impl Drop for World {
     }
 }
 
-fn settings(folder: &TempDir, timeouts: &Timeouts, log: &Arc<Lines>) -> RouterSettings {
+/// Of a router that keeps everything in `folder`, listens on a free port, and shows its log to nobody.
+pub(crate) fn settings(folder: &Path) -> RouterSettings {
     RouterSettings {
         listen: vec![([127, 0, 0, 1], 0).into()],
         domain: "localhost".parse().expect("a host name"),
-        names_socket: folder.path().join("names.sock"),
-        addresses_socket: folder.path().join("addresses.sock"),
-        controller_socket: folder.path().join("controller.sock"),
-        snapshot: folder.path().join("table.json"),
+        names_socket: folder.join("names.sock"),
+        addresses_socket: folder.join("addresses.sock"),
+        controller_socket: folder.join("controller.sock"),
+        snapshot: folder.join("table.json"),
         workers: 2,
-        timeouts: Timeouts { drain: Duration::from_secs(10), ..timeouts.clone() },
-        log: Arc::<Lines>::clone(log),
+        timeouts: Timeouts::default(),
+        log: Arc::new(Lines::default()),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     }
@@ -196,26 +201,39 @@ pub(crate) async fn get(router: SocketAddr, app: &str, path: &str) -> String {
     send(router, format!("GET {path} HTTP/1.1\r\nHost: {app}.localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
-/// An instance that answers with `answer`.
+/// An instance that answers with `answer`; who asked is among the request's extensions.
 pub(crate) async fn instance<F>(
     name: &str,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
 ) -> Endpoint
 where
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    mortal(name, answer).await.0
+}
+
+/// An instance that dies with all its connections when the task is aborted.
+pub(crate) async fn mortal<F>(
+    name: &str,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) -> (Endpoint, JoinHandle<()>)
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let (listener, endpoint) = listen(name).await;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+    let life = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, peer)) = listener.accept().await {
             let answer = answer.clone();
-            let service = service_fn(move |request| {
+            let service = service_fn(move |mut request| {
+                request.extensions_mut().insert(peer);
                 let answer = answer(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    endpoint
+    (endpoint, life)
 }
 
 /// An instance that says its name.
@@ -236,6 +254,15 @@ pub(crate) async fn mirror(name: &str) -> Endpoint {
         Response::new(Full::from(text))
     })
     .await
+}
+
+/// Reads up to the empty line after a head.
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// An instance that reads the head of a request and then does `then` with the connection.
@@ -264,7 +291,7 @@ pub(crate) async fn nobody(name: &str) -> Endpoint {
     listen(name).await.1
 }
 
-async fn listen(name: &str) -> (TcpListener, Endpoint) {
+pub(crate) async fn listen(name: &str) -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     (listener, Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address })
