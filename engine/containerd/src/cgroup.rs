@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::Fault;
+use crate::files::names;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -55,6 +56,13 @@ impl Version {
             }
         }
         Ok(())
+    }
+
+    /// Names of all cgroups in the one at `path`.
+    pub(crate) fn children(self, path: &Path) -> Vec<String> {
+        let is_dir = |dir: &Path, name: &String| dir.join(name).is_dir();
+        let inside = |dir: PathBuf| names(&dir).into_iter().filter(move |name| is_dir(&dir, name)).collect::<Vec<_>>();
+        self.dirs(path).into_iter().flat_map(inside).collect()
     }
 
     fn dirs(self, path: &Path) -> Vec<PathBuf> {

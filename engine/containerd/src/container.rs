@@ -38,7 +38,7 @@ impl Host {
         }
     }
 
-    /// Makes a prepared container, whose process then waits for [`crate::containerd::Containerd::start`].
+    /// Makes a prepared container, whose process then waits for [`Host::start`].
     pub(crate) async fn create(&self, new: NewContainer<'_>) -> Result<Running, Fault> {
         let (folder, layers) = (self.folder(new.id), &self.settings.layers);
         let netns = self.network.namespace(new.id);
@@ -62,9 +62,14 @@ impl Host {
         // The process does not run before both are done, so they need not wait for each other. Both always end: what is
         // half made could not be removed.
         let (address, pid) = tokio::join!(self.network.add(new.id), self.containerd.create(task));
-        let running = Running { pid: pid?, address: address?, started: self.now() };
-        folder.set_running(&running)?;
-        Ok(running)
+        Ok(Running { pid: pid?, address: address?, started: self.now() })
+    }
+
+    /// Lets the process of a created container run. Only then is it noted as running: if this role dies in between, its next
+    /// life must not wait for a process that nobody ever started.
+    pub(crate) async fn start(&self, id: &str, running: &Running) -> Result<(), Fault> {
+        self.containerd.start(id).await?;
+        self.folder(id).set_running(running)
     }
 
     /// Waits until a container ended, through any absence of containerd. `None` status: it is gone and nobody saw how.

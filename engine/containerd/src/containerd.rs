@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::error::{Fault, HostError};
+use crate::files::names;
 use crate::settings::HostSettings;
 
 /// Specs travel with the list of containers, environment and all.
@@ -182,7 +183,7 @@ impl Containerd {
     /// Makes the runtime itself remove a container that containerd has lost: when the connection breaks while containerd
     /// starts or deletes a task, containerd forgets the task and may leave its process.
     pub(crate) async fn remove_lost(&self, id: &str) -> Result<(), Fault> {
-        let root = self.runtime_root.join(self.namespace.to_str().unwrap_or_default());
+        let root = self.runtime_dir();
         if !root.join(id).exists() {
             return Ok(());
         }
@@ -195,6 +196,15 @@ impl Containerd {
         }
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Err(Fault::Refused(format!("the runtime cannot delete a container: {reason}")))
+    }
+
+    /// Ids of all containers that the runtime itself knows.
+    pub(crate) fn runtime_ids(&self) -> Vec<String> {
+        names(&self.runtime_dir())
+    }
+
+    fn runtime_dir(&self) -> PathBuf {
+        self.runtime_root.join(self.namespace.to_str().unwrap_or_default())
     }
 
     /// Sets the size of a container's terminal.

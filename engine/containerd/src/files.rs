@@ -118,9 +118,9 @@ impl Folder {
     }
 }
 
-/// Ids of all folders of containers.
-pub(crate) fn folders(instances: &Path) -> Vec<String> {
-    let entries = fs::read_dir(instances).into_iter().flatten().flatten();
+/// Names of all entries of a folder; none if there is no such folder. Containers' ids are names of folders in many places.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 

@@ -9,7 +9,7 @@ use engine::feed::Feed;
 use engine::{EngineError, Instance, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId, WorkloadStatus};
 use model::routes::{Endpoint, WorkloadAddresses};
 use model::{AppId, DynoName, LogSource, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup;
@@ -18,17 +18,13 @@ use crate::error::{Fault, HostError};
 use crate::files::{self, Folder, Record};
 use crate::logs::Watcher;
 use crate::network::Network;
+use crate::orphans;
 use crate::rootfs::is_safe_id;
 use crate::settings::HostSettings;
-use crate::shims::Idle;
 use crate::slot::{self, Slot};
 
 /// First and longest pause before asking a silent containerd again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// Pauses between looks for what nobody wants: the first few, then each.
-const FIRST_SWEEPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// The role.
 pub(crate) struct Host {
@@ -39,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) cgroups: cgroup::Version,
     /// Routers follow this.
     pub(crate) feed: Feed<WorkloadId, WorkloadAddresses>,
+    /// Told after each removal: what it may have left shows soon.
+    pub(crate) removed: Notify,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Held while a wish is made durable, so that the files agree with `state.desired`.
@@ -51,7 +49,7 @@ struct State {
     slots: BTreeMap<u64, Held>,
     next_slot: u64,
     oneoffs: BTreeMap<OneOffId, CancellationToken>,
-    /// Containers that are being removed because nobody knew them.
+    /// Containers that are being removed.
     doomed: BTreeSet<String>,
 }
 
@@ -87,6 +85,7 @@ impl Host {
             watcher,
             cgroups: cgroup::Version::detect(),
             feed: Feed::new(BTreeMap::new()),
+            removed: Notify::new(),
             state: Mutex::new(State { desired, ..State::default() }),
             changed: watch::Sender::new(0),
             wishes: tokio::sync::Mutex::new(()),
@@ -96,7 +95,7 @@ impl Host {
     /// Takes over the containers that an earlier life of this role left running, starts what is missing, and removes the
     /// rest. Takes over first: a healthy instance is in the route table before anybody can ask for it.
     pub(crate) fn recover(self: &Arc<Self>) {
-        for id in files::folders(&self.settings.instances()) {
+        for id in files::names(&self.settings.instances()) {
             let folder = self.folder(&id);
             let Some(running) = folder.running() else { continue };
             if !crate::netns::holds(&self.network.namespace(&id), running.pid) {
@@ -111,8 +110,7 @@ impl Host {
             }
         }
         self.reconcile();
-        let host = Arc::clone(self);
-        tokio::spawn(async move { host.remove_orphans().await });
+        tokio::spawn(orphans::remove(Arc::clone(self)));
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
@@ -195,33 +193,12 @@ impl Host {
         });
     }
 
-    /// Removes all containers, namespaces, addresses and folders that belong to nothing we know, now and from time to
-    /// time: what an earlier life had begun when it was killed may come to an end only after this one looked.
-    async fn remove_orphans(self: &Arc<Self>) {
-        let mut pauses = FIRST_SWEEPS.into_iter();
-        let mut shims = Idle::default();
-        loop {
-            let containers = self.insist("all", || self.containerd.ids()).await;
-            let folders = files::folders(&self.settings.instances());
-            let found = containers.into_iter().chain(self.network.ids()).chain(folders);
-            for id in found.collect::<BTreeSet<_>>() {
-                if !self.knows(&id) && self.lock().doomed.insert(id.clone()) {
-                    tracing::info!(container.id = %id, "removing a container that nobody wants");
-                    let host = Arc::clone(self);
-                    tokio::spawn(async move {
-                        Arc::clone(&host).destroy(id.clone()).await;
-                        host.lock().doomed.remove(&id);
-                    });
-                }
-            }
-            shims.sweep(&self.settings.containerd_socket);
-            tokio::time::sleep(pauses.next().unwrap_or(SWEEP)).await;
-        }
-    }
-
-    fn knows(&self, id: &str) -> bool {
+    /// Whether a container belongs to somebody, if only to who removes it.
+    pub(crate) fn knows(&self, id: &str) -> bool {
         let state = self.lock();
-        state.slots.values().any(|held| held.instance.id == id) || state.oneoffs.keys().any(|oneoff| oneoff.0 == id)
+        state.doomed.contains(id)
+            || state.slots.values().any(|held| held.instance.id == id)
+            || state.oneoffs.keys().any(|oneoff| oneoff.0 == id)
     }
 
     /// Changes what is known of a slot's instance, tells routers and callers, and returns the version of the route table
@@ -261,14 +238,22 @@ impl Host {
         self.changed.send_modify(|count| *count += 1);
     }
 
+    /// Notes that a container is being removed; [`Host::destroy`] must follow.
+    pub(crate) fn doom(&self, id: &str) {
+        self.lock().doomed.insert(id.to_owned());
+    }
+
     /// Removes all that a container left, asking again for as long as it takes.
     pub(crate) async fn destroy(self: Arc<Self>, id: String) {
+        self.doom(&id);
         self.insist(&id, || self.containerd.remove(&id)).await;
         let cgroup = self.cgroup(&id);
         self.insist(&id, || self.containerd.remove_lost(&id)).await;
         self.insist(&id, || async { self.cgroups.clear(&cgroup) }).await;
         self.insist(&id, || self.network.remove(&id)).await;
         self.insist(&id, || async { self.folder(&id).remove().await }).await;
+        self.lock().doomed.remove(&id);
+        self.removed.notify_one();
     }
 
     /// Repeats one step of a removal until it succeeds. Whatever does not is there again after a restart of this role.

@@ -21,6 +21,7 @@ mod logs;
 mod netns;
 mod network;
 mod oneoff;
+mod orphans;
 mod probe;
 mod rootfs;
 mod settings;

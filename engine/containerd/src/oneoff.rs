@@ -102,7 +102,7 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Res
     let keyboard = both_ways().open_sender(folder.stdin()).map_err(Fault::on("open", &folder.stdin()))?;
     let screen = oneoff.tty.map(|_| both_ways().open_receiver(folder.terminal())).transpose();
     let screen = screen.map_err(Fault::on("open", &folder.terminal()))?;
-    host.create(new).await?;
+    let running = host.create(new).await?;
 
     let ended = CancellationToken::new();
     let (output_sender, output) = mpsc::channel(CHANNEL);
@@ -113,8 +113,7 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Res
         let reader = reader.map_err(Fault::on("follow", &folder.output()))?;
         tokio::spawn(pump_file(reader, output_sender));
     }
-    let started = host.containerd.start(&id).await;
-    if let Err(fault) = started {
+    if let Err(fault) = host.start(&id, &running).await {
         ended.cancel();
         return Err(fault);
     }

@@ -1,28 +1,37 @@
 //! Shims that hold nothing any more. A shim ends with its last container, unless the connection broke while containerd told it to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::Instant;
 
-/// Finds idle shims, and ends those that were idle at the look before too.
+/// A shim that is about to make its first container holds nothing either, for a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Finds idle shims, and ends those that were idle for a while.
 #[derive(Default)]
 pub(crate) struct Idle {
-    seen: BTreeSet<i32>,
+    since: BTreeMap<i32, Instant>,
 }
 
 impl Idle {
-    /// One look at the shims of the containerd that listens on `socket`.
-    pub(crate) fn sweep(&mut self, socket: &Path) {
-        let idle = idle_shims(socket);
-        for &pid in idle.intersection(&self.seen) {
-            tracing::info!(shim.pid = pid, "ending a shim without containers");
-            // It may have ended by itself meanwhile.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    /// One look at the shims of the containerd that listens on `socket`; true if some are idle, which need another look.
+    pub(crate) fn sweep(&mut self, socket: &Path) -> bool {
+        let (idle, now) = (idle_shims(socket), Instant::now());
+        self.since.retain(|pid, _| idle.contains(pid));
+        for pid in idle {
+            let since = *self.since.entry(pid).or_insert(now);
+            if now - since >= PATIENCE {
+                tracing::info!(shim.pid = pid, "ending a shim without containers");
+                // It may have ended by itself meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
-        self.seen = idle;
+        !self.since.is_empty()
     }
 }
 

@@ -164,7 +164,7 @@ impl Slot {
         let address = self.address(&running);
         self.update(|instance| instance.address = Some(address));
         let life = self.follow(id, running)?;
-        match host.containerd.start(id).await {
+        match host.start(id, &life.running).await {
             Ok(()) => Ok(life),
             Err(fault) => {
                 life.ended.cancel();
@@ -315,6 +315,7 @@ impl Slot {
     async fn bury(&self, life: Life, status: Option<u32>) -> Exit {
         let exit = self.host.exit(&life.id, status);
         let host = Arc::clone(&self.host);
+        host.doom(&life.id);
         let (taken, last_lines) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             // Once the task is gone, all its output is in the file.

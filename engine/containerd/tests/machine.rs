@@ -155,8 +155,11 @@ impl Machine {
             }
         };
         if tokio::time::timeout(Duration::from_secs(60), ask).await.is_err() {
-            let host_log = fs::read_to_string(self.path().join("host.log")).unwrap_or_default();
-            panic!("never came: {what}\nleft: {:?}\nthe host role said:\n{host_log}", self.leftovers());
+            let (left, host_log) = (self.leftovers(), fs::read_to_string(self.path().join("host.log")));
+            let host_log = host_log.unwrap_or_default();
+            let lines: Vec<&str> = host_log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            panic!("never came: {what}\nthe host role said at last:\n{tail}\nleft: {left:#?}");
         }
     }
 
