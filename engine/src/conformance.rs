@@ -51,6 +51,7 @@ checks! {
     the_quantity_changes_and_nothing_else,
     an_instance_is_replaced_on_request,
     an_environment_arrives_byte_for_byte,
+    every_instance_knows_its_name,
     a_one_off_gives_its_output_and_exit_code,
     a_one_off_reads_its_input,
     a_one_off_has_a_terminal_that_can_be_resized,
@@ -353,6 +354,21 @@ async fn an_environment_arrives_byte_for_byte(subject: Subject) {
     assert!(seen.remove("HOSTNAME").is_some(), "a container knows its name");
     let wrong: Vec<&String> = env.keys().filter(|name| seen.get(*name) != env.get(*name)).collect();
     assert!(wrong.is_empty() && seen.len() == env.len(), "{wrong:?} differ, or there are more than {:?}", env.keys());
+}
+
+async fn every_instance_knows_its_name(subject: Subject) {
+    let script = "echo $DYNO > /tmp/index.html; exec httpd -f -p 5000 -h /tmp";
+    let mut workload = Subject::workload(subject.shell(script));
+    workload.quantity = 2;
+    subject.apply(&workload).await;
+    for instance in subject.until_up(&workload.id, 2).await {
+        let page = page(instance.address.expect("an address")).await;
+        assert!(page.ends_with(&format!("{}\n", instance.dyno)), "{page:?} is not of {}", instance.dyno);
+    }
+    subject.delete(&workload.id).await;
+    let mut oneoff = subject.shell("echo $DYNO");
+    oneoff.env.insert("DYNO".to_owned(), "run.4321".to_owned());
+    assert_eq!(subject.output(oneoff).await.0, "run.4321\n", "a one-off is named by its caller");
 }
 
 async fn a_one_off_gives_its_output_and_exit_code(subject: Subject) {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{Clock, DynoName, Exit};
+use model::{Clock, Exit};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::WatchStream;
 
@@ -233,7 +233,7 @@ impl FakeEngine {
         let host = u8::try_from(number).unwrap_or(u8::MAX);
         Instance {
             id,
-            dyno: DynoName { process_type: workload.process_type.clone(), number },
+            dyno: workload.dyno(number),
             state: if self.prompt { InstanceState::Up } else { InstanceState::Starting },
             since: self.clock.now(),
             address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),

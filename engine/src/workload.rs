@@ -24,7 +24,7 @@ pub struct Workload {
     pub process_type: ProcessType,
     /// How many instances, each with a number from 1.
     pub quantity: u32,
-    /// What each instance runs.
+    /// What each instance runs; see [`Workload::container_of`].
     pub container: Container,
     /// When an instance counts as healthy.
     pub probe: Probe,
@@ -38,6 +38,19 @@ impl Workload {
         let same = Self { quantity: wanted.quantity, ..self.clone() };
         if same == wanted { Ok(wanted) } else { Err(EngineError::Immutable(wanted.id)) }
     }
+
+    /// What the instance of this number is called.
+    pub fn dyno(&self, number: u32) -> DynoName {
+        DynoName { process_type: self.process_type.clone(), number }
+    }
+
+    /// What the instance of this number runs: the workload's container that knows its own name by `DYNO`
+    /// (Heroku's dyno metadata).
+    pub fn container_of(&self, number: u32) -> Container {
+        let mut container = self.container.clone();
+        container.env.insert("DYNO".to_owned(), self.dyno(number).to_string());
+        container
+    }
 }
 
 /// One container: what to run, as whom, within which limits.
@@ -47,8 +60,8 @@ pub struct Container {
     pub rootfs: RootFs,
     /// Program and arguments, passed to execve as they are.
     pub args: Vec<String>,
-    /// The whole environment, passed to execve byte for byte. The engine adds only `HOSTNAME` and `HOME`,
-    /// and `TERM` with a terminal, if unset.
+    /// The whole environment, passed to execve byte for byte. The engine adds only `HOSTNAME` and `HOME`, and `TERM` with a
+    /// terminal, if unset; and `DYNO` to instances of workloads.
     pub env: BTreeMap<String, String>,
     /// Absolute directory to start in.
     pub working_dir: String,

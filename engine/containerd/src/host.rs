@@ -158,7 +158,7 @@ impl Host {
         let id = adopted.clone().unwrap_or_else(|| self.new_id());
         let instance = Instance {
             id,
-            dyno: DynoName { process_type: workload.process_type.clone(), number },
+            dyno: workload.dyno(number),
             state: InstanceState::Starting,
             since: self.now(),
             address: None,

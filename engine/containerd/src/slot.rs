@@ -149,11 +149,12 @@ impl Slot {
     async fn try_begin(&self, id: &str) -> Result<Life, Fault> {
         let (host, workload) = (&self.host, &self.workload);
         let record = Record::Instance { workload: Box::new(workload.as_ref().clone()), number: self.number };
+        let container = workload.container_of(self.number);
         let output = host.folder(id).output();
         let new = NewContainer {
             id,
             record: &record,
-            container: &workload.container,
+            container: &container,
             app: workload.app,
             hostname: &self.dyno().to_string(),
             tty: None,
@@ -352,7 +353,7 @@ impl Slot {
     }
 
     fn dyno(&self) -> DynoName {
-        DynoName { process_type: self.workload.process_type.clone(), number: self.number }
+        self.workload.dyno(self.number)
     }
 
     fn instance_id(&self) -> String {
