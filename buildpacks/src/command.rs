@@ -1,0 +1,133 @@
+//! Programs that a buildpack starts: their output goes to the user, indented; their failure becomes an error.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+use crate::error::PackError;
+use crate::output;
+
+/// A program to run.
+pub(crate) struct Run {
+    command: Command,
+    shown: String,
+}
+
+impl Run {
+    /// `program` with `arguments`, in `folder`.
+    pub(crate) fn new<S: AsRef<OsStr>>(folder: &Path, program: &str, arguments: impl IntoIterator<Item = S>) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder).stdin(Stdio::null());
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let shown = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        Self { command, shown }
+    }
+
+    /// Sets a variable.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Puts a folder of programs before all others.
+    pub(crate) fn path(mut self, folder: &Path) -> Self {
+        let rest =
+            self.command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value.map(OsStr::to_owned));
+        let mut path = folder.as_os_str().to_owned();
+        if let Some(rest) = rest.or_else(|| std::env::var_os("PATH")) {
+            path.push(":");
+            path.push(rest);
+        }
+        self.command.env("PATH", path);
+        self
+    }
+
+    /// Runs it and shows its output.
+    pub(crate) fn show(self) -> Result<(), PackError> {
+        self.show_or_fail(|_, _| None)
+    }
+
+    /// Runs it and shows its output; a failure becomes what `explain` makes of its status and last lines, if anything.
+    pub(crate) fn show_or_fail(
+        mut self,
+        explain: impl FnOnce(ExitStatus, &str) -> Option<PackError>,
+    ) -> Result<(), PackError> {
+        let (reader, writer) = std::io::pipe().map_err(|source| self.cannot_start(source))?;
+        let errors = writer.try_clone().map_err(|source| self.cannot_start(source))?;
+        let child = self.command.stdout(writer).stderr(errors).spawn();
+        let mut child = child.map_err(|source| self.cannot_start(source))?;
+        // The command holds the pipe's writing end; only the child may, or reading would never end.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let last = show_lines(reader);
+        let status = child.wait().map_err(|source| self.cannot_start(source))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(explain(status, &last).unwrap_or(PackError::Command { command: self.shown, status }))
+    }
+
+    /// Runs it and shows its output only if it fails.
+    pub(crate) fn quiet_or_fail(
+        mut self,
+        explain: impl FnOnce(ExitStatus, &str) -> Option<PackError>,
+    ) -> Result<(), PackError> {
+        let output = self.command.output().map_err(|source| self.cannot_start(source))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        let error = explain(output.status, &said);
+        said.lines().for_each(output::line);
+        Err(error.unwrap_or(PackError::Command { command: self.shown, status: output.status }))
+    }
+
+    /// Runs it and returns its standard output; its errors are shown if it fails.
+    pub(crate) fn read(mut self) -> Result<String, PackError> {
+        let output = self.command.stderr(Stdio::piped()).output().map_err(|source| self.cannot_start(source))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        for line in String::from_utf8_lossy(&output.stderr).lines() {
+            output::line(line);
+        }
+        Err(PackError::Command { command: self.shown, status: output.status })
+    }
+
+    fn cannot_start(&self, source: std::io::Error) -> PackError {
+        PackError::Start { command: self.shown.clone(), source }
+    }
+}
+
+/// Lines kept for the explanation of a failure.
+const KEPT: usize = 50;
+
+fn show_lines(reader: impl Read) -> String {
+    let mut last = std::collections::VecDeque::new();
+    for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        output::line(&line);
+        last.push_back(line);
+        if last.len() > KEPT {
+            last.pop_front();
+        }
+    }
+    Vec::from(last).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_command_and_its_status() {
+        let error = Run::new(Path::new("/"), "sh", ["-c", "exit 3"]).show().unwrap_err();
+        assert_eq!(error.to_string(), "`sh -c exit 3` failed with exit code 3.");
+    }
+
+    #[test]
+    fn output_can_be_read_and_folders_of_programs_come_first() {
+        let run = Run::new(Path::new("/"), "sh", ["-c", "echo $PATH"]).path(Path::new("/b")).path(Path::new("/a"));
+        assert!(run.read().unwrap().starts_with("/a:/b:"));
+    }
+}

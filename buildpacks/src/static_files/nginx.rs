@@ -1,0 +1,123 @@
+//! nginx's configuration.
+
+use std::fmt::Write;
+
+use super::Pages;
+use super::settings::Settings;
+
+/// One process serves an instance: files come from the page cache. Access lines are the router's.
+const FRAME: &str = r"daemon off;
+worker_processes 1;
+pid /tmp/nginx.pid;
+error_log stderr warn;
+events { worker_connections 4096; }
+http {
+  include /etc/nginx/mime.types;
+  types { text/javascript mjs; application/manifest+json webmanifest; }
+  default_type application/octet-stream;
+  charset utf-8;
+  charset_types text/html text/css text/plain text/xml text/javascript application/javascript application/json;
+  access_log off;
+  server_tokens off;
+  sendfile on;
+  tcp_nopush on;
+  absolute_redirect off;
+  client_max_body_size 1m;
+  client_body_temp_path /tmp/nginx-body;
+  proxy_temp_path /tmp/nginx-proxy;
+  fastcgi_temp_path /tmp/nginx-fastcgi;
+  uwsgi_temp_path /tmp/nginx-uwsgi;
+  scgi_temp_path /tmp/nginx-scgi;
+  gzip on;
+  gzip_vary on;
+  gzip_proxied any;
+  gzip_types text/css text/plain text/xml text/javascript application/javascript application/json application/xml image/svg+xml;
+";
+
+/// Files at the top of an app that are about the app, not of the site.
+const PRIVATE: &str = "Procfile|static\\.json|app\\.json|project\\.toml";
+
+/// The whole configuration; the port is put in at the start.
+pub(super) fn configuration(settings: &Settings, root: &str, pages: &Pages) -> String {
+    let mut text = FRAME.to_owned();
+    let folder = if root == "." { "/app".to_owned() } else { format!("/app/{root}") };
+    text.push_str(&headers(settings));
+    let _ = write!(text, "  server {{\n    listen PORT;\n    root \"{folder}\";\n    index index.html index.htm;\n");
+    if settings.https_only {
+        // The router says how the request came to it.
+        text.push_str("    if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }\n");
+    }
+    if let Some(page) = error_page(settings, pages) {
+        let _ = writeln!(text, "    error_page 404 \"{page}\";");
+    }
+    text.push_str("    location ~ /\\.(?!well-known/) { return 404; }\n");
+    let _ = writeln!(text, "    location ~ ^/({PRIVATE})$ {{ return 404; }}");
+    for (path, redirect) in &settings.redirects {
+        let status = redirect.status.unwrap_or(301);
+        let _ = writeln!(text, "    location = \"{path}\" {{ return {status} \"{}\"; }}", redirect.url);
+    }
+    let html = if settings.clean_urls { "$uri.html " } else { "" };
+    for (path, file) in &settings.routes {
+        let file = file.trim_start_matches('/');
+        let _ = writeln!(text, "    location ~ \"^{}$\" {{ try_files $uri {html}$uri/ \"/{file}\"; }}", pattern(path));
+    }
+    let _ = writeln!(text, "    location / {{ try_files $uri {html}$uri/ =404; }}");
+    text.push_str("  }\n}\n");
+    text
+}
+
+fn error_page(settings: &Settings, pages: &Pages) -> Option<String> {
+    let named = settings.error_page.as_ref().map(|page| format!("/{}", page.trim_start_matches('/')));
+    named.or_else(|| pages.has_404.then(|| "/404.html".to_owned()))
+}
+
+/// Headers depend on the path alone, so they are maps: `add_header` in a location would hide those of its server.
+fn headers(settings: &Settings) -> String {
+    let mut text = String::new();
+    let all = settings
+        .headers
+        .iter()
+        .flat_map(|(path, headers)| headers.iter().map(move |(name, value)| (path, name, value)));
+    for (number, (path, name, value)) in all.enumerate() {
+        let _ = writeln!(text, "  map $uri $header_{number} {{ default \"\"; \"~^{}$\" \"{value}\"; }}", pattern(path));
+        let _ = writeln!(text, "  add_header \"{name}\" $header_{number} always;");
+    }
+    text
+}
+
+/// `*` is any part of one segment of a path, `**` anything; the rest stands for itself.
+fn pattern(path: &str) -> String {
+    let mut pattern = String::new();
+    let mut rest = path.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '*' if rest.next_if_eq(&'*').is_some() => pattern.push_str(".*"),
+            '*' => pattern.push_str("[^/]*"),
+            c if c.is_alphanumeric() || "/-_~ ".contains(c) => pattern.push(c),
+            c => pattern.extend(['[', c, ']']),
+        }
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_like_herokus() {
+        assert_eq!(pattern("/**"), "/.*");
+        assert_eq!(pattern("/assets/*.css"), "/assets/[^/]*[.]css");
+    }
+
+    #[test]
+    fn a_site_with_every_setting() {
+        let settings: Settings = serde_json::from_str(
+            r#"{"clean_urls": true, "error_page": "errors/404.html", "https_only": true, "routes": {"/app/**": "index.html"},
+                "redirects": {"/old": {"url": "/new", "status": 302}}, "headers": {"/**": {"X-Frame-Options": "DENY"}}}"#,
+        )
+        .unwrap();
+        let text = configuration(&settings, "dist", &Pages { has_404: true });
+        insta::assert_snapshot!(text.strip_prefix(FRAME).unwrap());
+    }
+}
