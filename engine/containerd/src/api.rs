@@ -31,6 +31,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/instances/{id}/restart", post(restart))
         .route("/oneoffs", post(run).get(oneoffs))
         .route("/oneoffs/{id}", delete(kill))
+        .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(host)
 }
@@ -81,6 +82,11 @@ async fn oneoffs(State(host): Shared) -> Json<Vec<OneOffId>> {
 async fn kill(State(host): Shared, Path(id): Path<OneOffId>) -> StatusCode {
     host.kill(&id).await;
     StatusCode::NO_CONTENT
+}
+
+async fn stop_all(State(host): Shared) -> Result<StatusCode, Refusal> {
+    host.stop_all().await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Starts a one-off and turns the connection into its streams.

@@ -50,6 +50,13 @@ impl Version {
                 // It may have ended by itself meanwhile.
                 let _ = kill(pid, Signal::SIGKILL);
             }
+        }
+        self.remove_empty(path)
+    }
+
+    /// Removes the cgroup at `path`, in which nothing lives.
+    pub(crate) fn remove_empty(self, path: &Path) -> Result<(), Fault> {
+        for dir in self.dirs(path) {
             match std::fs::remove_dir(&dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Fault::on("remove", &dir)(error)),
                 _ => {}

@@ -32,6 +32,13 @@ impl HostClient {
         Self { socket: socket.to_owned() }
     }
 
+    /// Stops every instance and one-off of this machine, gracefully, and returns once nothing of them is left: no process, mount,
+    /// namespace or firewall rule. What is desired stays so, and starts again with the next life of the host role; until then
+    /// nothing does. Takes as long as the slowest instance's grace period, and for ever while containerd is away.
+    pub async fn stop_all(&self) -> Result<(), EngineError> {
+        self.send(request(Method::POST, "/stop", Vec::new())?).await.map(drop)
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, EngineError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;

@@ -21,6 +21,7 @@ use crate::network::Network;
 use crate::orphans;
 use crate::rootfs::is_safe_id;
 use crate::settings::HostSettings;
+use crate::shims;
 use crate::slot::{self, Slot};
 
 /// First and longest pause before asking a silent containerd again.
@@ -51,6 +52,15 @@ struct State {
     oneoffs: BTreeMap<OneOffId, CancellationToken>,
     /// Containers that are being removed.
     doomed: BTreeSet<String>,
+    /// Nothing may start any more in this life.
+    going_down: bool,
+}
+
+impl State {
+    /// How many instances of a workload shall run now.
+    fn wanted(&self, id: &WorkloadId) -> u32 {
+        if self.going_down { 0 } else { self.desired.get(id).map_or(0, |workload| workload.quantity) }
+    }
 }
 
 /// One number of a workload that is kept alive, or on its way down.
@@ -118,8 +128,7 @@ impl Host {
         let missing = {
             let state = self.lock();
             for held in state.slots.values() {
-                let wanted = state.desired.get(&held.workload.id).map_or(0, |workload| workload.quantity);
-                if held.instance.dyno.number > wanted {
+                if held.instance.dyno.number > state.wanted(&held.workload.id) {
                     held.stop.cancel();
                 }
             }
@@ -131,7 +140,8 @@ impl Host {
                 .collect();
             let mut missing = Vec::new();
             for workload in state.desired.values() {
-                let numbers = (1..=workload.quantity).filter(|number| !kept.contains(&(&workload.id, *number)));
+                let numbers =
+                    (1..=state.wanted(&workload.id)).filter(|number| !kept.contains(&(&workload.id, *number)));
                 let numbers: Vec<u32> = numbers.collect();
                 if !numbers.is_empty() {
                     missing.push((Arc::new(workload.clone()), numbers));
@@ -254,6 +264,12 @@ impl Host {
         self.insist(&id, || async { self.folder(&id).remove().await }).await;
         self.lock().doomed.remove(&id);
         self.removed.notify_one();
+        self.notify();
+    }
+
+    /// Whether a container is being removed right now.
+    pub(crate) fn is_removing(&self) -> bool {
+        !self.lock().doomed.is_empty()
     }
 
     /// Repeats one step of a removal until it succeeds. Whatever does not is there again after a restart of this role.
@@ -287,6 +303,11 @@ impl Host {
     /// The cgroup of a container, from the hierarchy's root.
     pub(crate) fn cgroup(&self, id: &str) -> PathBuf {
         PathBuf::from(format!("/{}/{id}", self.settings.namespace))
+    }
+
+    /// By what our shims are told from others.
+    pub(crate) fn shims(&self) -> shims::Owner<'_> {
+        shims::Owner { socket: &self.settings.containerd_socket, namespace: &self.settings.namespace }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -369,7 +390,8 @@ impl Host {
     pub(crate) fn restart(self: &Arc<Self>, instance: &str) {
         let found = {
             let state = self.lock();
-            let held = state.slots.values().find(|held| held.instance.id == instance && !held.stop.is_cancelled());
+            let mut running = state.slots.values().filter(|held| !held.stop.is_cancelled());
+            let held = running.find(|held| held.instance.id == instance);
             held.map(|held| (Arc::clone(&held.workload), held.instance.clone(), held.stop.clone()))
         };
         let Some((workload, instance, stop)) = found else { return };
@@ -389,6 +411,9 @@ impl Host {
             return Err(EngineError::Failed(format!("{:?} cannot be a one-off's id", id.0)));
         }
         let mut state = self.lock();
+        if state.going_down {
+            return Err(EngineError::Failed("the platform is going down and starts nothing more".to_owned()));
+        }
         if state.oneoffs.contains_key(id) {
             return Err(EngineError::Failed(format!("one-off {id} exists already")));
         }
@@ -404,16 +429,31 @@ impl Host {
 
     /// Ends a one-off and returns once nothing of it is left.
     pub(crate) async fn kill(&self, id: &OneOffId) {
-        let mut changed = self.changed.subscribe();
-        loop {
-            match self.lock().oneoffs.get(id) {
-                Some(kill) => kill.cancel(),
-                None => return,
-            }
-            if changed.changed().await.is_err() {
-                return;
-            }
+        if let Some(kill) = self.lock().oneoffs.get(id) {
+            kill.cancel();
         }
+        self.until_gone(id).await;
+    }
+
+    /// Waits until nothing of a one-off is left.
+    pub(crate) async fn until_gone(&self, id: &OneOffId) {
+        self.until(|state| !state.oneoffs.contains_key(id)).await;
+    }
+
+    /// From now on nothing starts; [`Host::reconcile`] then stops what runs.
+    pub(crate) fn start_nothing_more(&self) {
+        self.lock().going_down = true;
+    }
+
+    /// Waits until no instance and no one-off is left.
+    pub(crate) async fn until_idle(&self) {
+        self.until(|state| state.slots.is_empty() && state.oneoffs.is_empty()).await;
+    }
+
+    async fn until(&self, holds: impl Fn(&State) -> bool) {
+        let mut changed = self.changed.subscribe();
+        // The sender lives in `self`, so this cannot fail while we wait.
+        while !holds(&self.lock()) && changed.changed().await.is_ok() {}
     }
 
     pub(crate) fn oneoffs(&self) -> Vec<OneOffId> {

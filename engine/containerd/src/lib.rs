@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod container;
 mod containerd;
+mod down;
 mod error;
 mod files;
 mod host;

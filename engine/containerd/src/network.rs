@@ -73,7 +73,7 @@ impl Network {
         };
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(|error| HostError::Network(format!("IPv4 forwarding cannot be switched on: {error}")))?;
-        network.set_rules().await?;
+        nft(&network.rules()).await.map_err(HostError::Network)?;
         Ok(network)
     }
 
@@ -145,20 +145,20 @@ impl Network {
         }))
     }
 
-    /// Replaces our table, and only ours, in one transaction: there is no moment without rules.
-    async fn set_rules(&self) -> Result<(), HostError> {
-        let mut nft = Command::new("nft");
-        nft.args(["-f", "-"]);
-        let output = feed(nft, self.rules().as_bytes()).await;
-        let output = output.map_err(|error| HostError::Network(format!("nft cannot be run: {error}")))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(HostError::Network(format!("nft refused the rules: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    /// Removes our firewall rules: nothing of ours runs any more.
+    pub(crate) async fn close(&self) -> Result<(), Fault> {
+        nft(&self.no_rules()).await.map_err(Fault::Refused)
     }
 
+    /// A script that removes our table, and only ours, whether it exists or not.
+    fn no_rules(&self) -> String {
+        let table = self.table();
+        format!("table inet {table} {{}}\ndelete table inet {table}\n")
+    }
+
+    /// A script that replaces our table in one transaction: there is no moment without rules.
     fn rules(&self) -> String {
-        let (table, subnet) = (self.table(), self.subnet);
+        let (before, table, subnet) = (self.no_rules(), self.table(), self.subnet);
         let mut resolvers = String::new();
         for resolver in &self.resolvers.servers {
             // Writing to a String cannot fail.
@@ -169,7 +169,7 @@ impl Network {
         }
         // Instances have no IPv6 address (see `netns`), so rules for IPv4 see all they send.
         format!(
-            "table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n\
+            "{before}table inet {table} {{\n\
              \x20 chain forward {{\n    type filter hook forward priority filter; policy accept;\n\
              \x20   ip daddr {subnet} ct state established,related accept\n\
              \x20   ip daddr {subnet} drop\n{resolvers}\
@@ -233,6 +233,16 @@ fn outside_mtu() -> Option<u32> {
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let default = routes.lines().skip(1).map(fields).find(|route| route.get(1).is_some_and(|to| to == "00000000"))?;
     std::fs::read_to_string(format!("/sys/class/net/{}/mtu", default.first()?)).ok()?.trim().parse().ok()
+}
+
+async fn nft(script: &str) -> Result<(), String> {
+    let mut nft = Command::new("nft");
+    nft.args(["-f", "-"]);
+    let output = feed(nft, script.as_bytes()).await.map_err(|error| format!("nft cannot be run: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("nft refused the rules: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 async fn feed(mut command: Command, input: &[u8]) -> std::io::Result<std::process::Output> {

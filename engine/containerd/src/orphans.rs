@@ -16,17 +16,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 
 /// Removes what belongs to nobody, now and from time to time: often after a removal and for as long as there is something.
 pub(crate) async fn remove(host: Arc<Host>) {
-    let mut shims = Idle::default();
+    let mut orphans = Orphans::default();
     let mut pause = PAUSE.0;
     loop {
-        let strangers = strangers(&host).await;
-        let idle = shims.sweep(&host.settings.containerd_socket);
-        if idle || !strangers.is_empty() {
+        if orphans.sweep(&host).await {
             pause = PAUSE.0;
-        }
-        for id in strangers {
-            tracing::info!(container.id = %id, "removing a container that nobody wants");
-            tokio::spawn(Arc::clone(&host).destroy(id));
         }
         tokio::select! {
             () = sleep(pause) => pause = (pause * 2).min(PAUSE.1),
@@ -35,6 +29,26 @@ pub(crate) async fn remove(host: Arc<Host>) {
                 pause = PAUSE.0;
             }
         }
+    }
+}
+
+/// Remembers what earlier looks saw.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    shims: Idle,
+}
+
+impl Orphans {
+    /// Looks once and removes what it can; true if there was something, which needs another look.
+    pub(crate) async fn sweep(&mut self, host: &Arc<Host>) -> bool {
+        let strangers = strangers(host).await;
+        let idle = self.shims.sweep(host.shims());
+        let found = idle || !strangers.is_empty();
+        for id in strangers {
+            tracing::info!(container.id = %id, "removing a container that nobody wants");
+            tokio::spawn(Arc::clone(host).destroy(id));
+        }
+        found
     }
 }
 

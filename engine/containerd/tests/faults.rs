@@ -198,6 +198,43 @@ async fn after_a_reboot_the_desired_workloads_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_down_leaves_nothing_but_wishes() {
+    let mut machine = Machine::boot().await;
+    let scratch = machine.subject("scratch").scratch;
+    let bind = engine::Mount::Bind { source: scratch.clone(), target: "/scratch".into(), read_only: false };
+    let mut container =
+        shell("trap 'echo asked > /scratch/asked; exit 0' TERM; touch /scratch/ready; while :; do sleep 0.1; done");
+    container.mounts = vec![bind];
+    let workload = web(2);
+    machine.client().apply(workload.clone()).await.expect("applied");
+    let oneoff = OneOff {
+        id: OneOffId("a-build".to_owned()),
+        app: workload.app,
+        container,
+        tty: None,
+        time_limit: Duration::from_secs(1000),
+    };
+    let running = machine.client().run(oneoff.clone()).await.expect("started");
+    machine.until("two instances", async || up(&machine).await.len() == 2).await;
+    machine.until("a one-off", async || scratch.join("ready").exists()).await;
+
+    machine.client().stop_all().await.expect("stopped");
+    assert_eq!(machine.leftovers(), [""; 0]);
+    assert_eq!(machine.shared_leftovers(), [""; 0]);
+    assert_eq!(running.exit.await, Ok(model::Exit::Code(0)));
+    assert!(scratch.join("asked").exists(), "one-offs are asked to end too");
+    machine.client().apply(Workload { quantity: 3, ..workload.clone() }).await.expect("wishes are still taken");
+    assert!(machine.client().run(oneoff).await.is_err(), "nothing starts any more");
+    machine.client().stop_all().await.expect("stopping again is no error");
+    assert_eq!(machine.leftovers(), [""; 0]);
+
+    machine.kill_host();
+    machine.start_host();
+    machine.until("what was desired", async || up(&machine).await.len() == 3).await;
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_is_logged_and_platform_lines_tell_the_story() {
     let machine = Machine::boot().await;
     let mut workload = web(1);

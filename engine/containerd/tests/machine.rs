@@ -186,6 +186,19 @@ impl Machine {
         found
     }
 
+    /// What all containers of this machine share.
+    pub fn shared_leftovers(&self) -> Vec<String> {
+        let namespace = self.settings().namespace;
+        let parents = names(Path::new("/sys/fs/cgroup")).into_iter().chain([String::new()]);
+        let parents = parents.map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(&namespace));
+        let mut found: Vec<String> =
+            parents.filter(|parent| parent.is_dir()).map(|parent| parent.display().to_string()).collect();
+        let tables = Command::new("nft").args(["list", "tables", "inet"]).output().expect("nft is installed");
+        let tables = String::from_utf8(tables.stdout).expect("text");
+        found.extend(tables.lines().filter(|line| line.ends_with(&namespace.replace('-', "_"))).map(str::to_owned));
+        found
+    }
+
     fn cgroups(&self) -> Vec<String> {
         let root = format!("/sys/fs/cgroup/memory/{}", self.settings().namespace);
         let root =
