@@ -97,6 +97,12 @@ pub(crate) enum PackError {
     )]
     GoNoMain,
 
+    #[error(
+        "The app's modules could not be downloaded: `{command}` failed with {}.\n\nIts output above says why. If the module proxy cannot be reached from this machine, either\n- name one that can: set GOPROXY where the platform is started, or `platform config:set GOPROXY=…` for this app; or\n- bring the modules along: run `go mod vendor` on your machine and commit vendor/.",
+        describe(*status)
+    )]
+    GoModules { command: String, status: ExitStatus },
+
     #[error("The app did not compile: `{command}` failed with {}.\n\nIts output above says why.", describe(*status))]
     GoCompile { command: String, status: ExitStatus },
 
@@ -162,6 +168,7 @@ mod tests {
             PackError::Collectstatic { command: "python manage.py collectstatic --noinput".to_owned(), status },
             PackError::GoVersion { line: "go one".to_owned() },
             PackError::GoNoMain,
+            PackError::GoModules { command: "go mod download".to_owned(), status },
             PackError::GoCompile { command: "go build".to_owned(), status },
             PackError::StaticRoot { root: "dist".to_owned(), file: "static.json" },
             PackError::StaticCharacter { key: "routes", value: "/{a}".to_owned(), character: '{' },

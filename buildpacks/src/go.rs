@@ -24,6 +24,7 @@ impl Language for Go {
         let module = files::read(build.app(), "go.mod")?.unwrap_or_default();
         let toolchain = install_toolchain(build, &GoVersion::of(&module)?)?;
         let compiler = Compiler::new(build, toolchain)?;
+        compiler.download()?;
         let programs = build.layer("programs", Use::Launch, "")?;
         let packages = compiler.main_packages(&module)?;
         if packages.is_empty() {
@@ -123,15 +124,27 @@ struct Compiler<'a> {
     app: &'a Path,
     root: PathBuf,
     cache: PathBuf,
+    /// Where the modules that the app depends on come from.
+    modules: Modules,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Modules {
+    Vendored,
+    Downloaded,
 }
 
 impl<'a> Compiler<'a> {
     fn new(build: &'a Build, root: PathBuf) -> Result<Self, PackError> {
-        Ok(Self { app: build.app(), root, cache: build.kept_cache("cache", "go 1")? })
+        let is_vendored = build.app().join("vendor/modules.txt").is_file();
+        let modules = if is_vendored { Modules::Vendored } else { Modules::Downloaded };
+        Ok(Self { app: build.app(), root, cache: build.kept_cache("cache", "go 1")?, modules })
     }
 
     fn go(&self, arguments: &[&str]) -> Run {
-        let flags = std::env::var("GOFLAGS").unwrap_or_default();
+        // Go takes the last of two flags that contradict each other: the app's own win.
+        let vendored = if self.modules == Modules::Vendored { "-mod=vendor" } else { "" };
+        let flags = format!("{vendored} {} -modcacherw", std::env::var("GOFLAGS").unwrap_or_default());
         Run::new(self.app, "go", arguments)
             .path(&self.root.join("bin"))
             .env("GOROOT", &self.root)
@@ -140,7 +153,17 @@ impl<'a> Compiler<'a> {
             .env("GOCACHE", self.cache.join("compiled"))
             // No other toolchain than the one that was chosen; a cache that can be removed like any folder.
             .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", format!("{flags} -modcacherw").trim())
+            .env("GOFLAGS", flags.trim())
+    }
+
+    /// Downloads the modules that are not there from the last build.
+    fn download(&self) -> Result<(), PackError> {
+        if self.modules == Modules::Vendored {
+            output::heading("Using the modules in vendor/");
+            return Ok(());
+        }
+        let explain = |status, _: &str| Some(PackError::GoModules { command: "go mod download".to_owned(), status });
+        self.go(&["mod", "download"]).show_or_fail(explain)
     }
 
     /// Import paths of what is to be compiled: what a comment in go.mod names, or else every main package.

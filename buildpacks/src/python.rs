@@ -68,6 +68,8 @@ fn no_requirements(app: &Path) -> PackError {
 fn install(build: &Build, version: &str) -> Result<Layer, PackError> {
     let app = build.app();
     let key = key(app, version, &build.stack())?;
+    // Asked for in every build, or one that installs nothing would lose it.
+    let cache = build.kept_cache("pip_cache", "pip 1")?;
     let layer = build.layer("venv", Use::LaunchBuildCache, &key)?;
     if layer.is_kept {
         output::heading("Using dependencies from the last build (nothing they depend on has changed)");
@@ -85,7 +87,7 @@ fn install(build: &Build, version: &str) -> Result<Layer, PackError> {
         Some(PackError::PythonDependencies { command: format!("pip install -r {REQUIREMENTS}"), status })
     };
     Run::new(app, "python3", pip.chain([python.as_path()]).chain(rest))
-        .env("PIP_CACHE_DIR", build.kept_cache("pip_cache", "pip 1")?)
+        .env("PIP_CACHE_DIR", cache)
         .show_or_fail(explain)?;
     layer.finish(&key)?;
     Ok(layer)

@@ -36,9 +36,11 @@ pub(super) fn install(build: &Build, manifest: &Manifest, node: &Node) -> Result
     if !manifest.has_dependencies() {
         return Ok(Installed::Nothing);
     }
+    // Asked for in every build, or one that installs nothing would lose it.
+    let cache = build.kept_cache("npm_cache", "npm 1")?;
     if refers_to_own_files(build.app(), manifest, lock)? {
         output::heading("Installing dependencies");
-        npm_install(build, node, build.app(), &Install { lock, with_dev: true })?;
+        npm_install(node, build.app(), &Install { lock, with_dev: true, cache })?;
         return Ok(Installed::InApp);
     }
     let scripts = manifest.scripts_after_install();
@@ -51,7 +53,7 @@ pub(super) fn install(build: &Build, manifest: &Manifest, node: &Node) -> Result
     } else {
         output::heading("Installing dependencies");
         prepare(build.app(), manifest, lock, &layer.path())?;
-        npm_install(build, node, &layer.path(), &Install { lock, with_dev })?;
+        npm_install(node, &layer.path(), &Install { lock, with_dev, cache })?;
         layer.finish(&key)?;
     }
     use_modules(build.app(), &layer.path())?;
@@ -122,10 +124,11 @@ fn prepare(app: &Path, manifest: &Manifest, lock: Lock, folder: &Path) -> Result
 struct Install {
     lock: Lock,
     with_dev: bool,
+    /// Folder of npm's own cache.
+    cache: PathBuf,
 }
 
-fn npm_install(build: &Build, node: &Node, folder: &Path, install: &Install) -> Result<(), PackError> {
-    let cache = build.kept_cache("npm_cache", "npm 1")?;
+fn npm_install(node: &Node, folder: &Path, install: &Install) -> Result<(), PackError> {
     let dev = if install.with_dev { "--include=dev" } else { "--omit=dev" };
     let (command, lock_file) = match install.lock {
         Lock::Npm(name) => (vec!["ci"], name),
@@ -141,7 +144,7 @@ fn npm_install(build: &Build, node: &Node, folder: &Path, install: &Install) -> 
     let explain = |status, _: &str| {
         Some(PackError::NodeDependencies { command: shown, status, lock_file, remedy: "npm install" })
     };
-    node.run(folder, "npm", &arguments).env("npm_config_cache", &cache).show_or_fail(explain)
+    node.run(folder, "npm", &arguments).env("npm_config_cache", &install.cache).show_or_fail(explain)
 }
 
 fn prune(node: &Node, folder: &Path) -> Result<(), PackError> {

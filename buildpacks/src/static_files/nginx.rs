@@ -16,7 +16,7 @@ http {
   types { text/javascript mjs; application/manifest+json webmanifest; }
   default_type application/octet-stream;
   charset utf-8;
-  charset_types text/html text/css text/plain text/xml text/javascript application/javascript application/json;
+  charset_types text/css text/plain text/xml text/javascript application/javascript application/json;
   access_log off;
   server_tokens off;
   sendfile on;
