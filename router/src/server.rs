@@ -78,6 +78,7 @@ pub(crate) fn run(
 
 async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker, stop: CancellationToken) {
     let local = listener.local_addr().map_or(0, |address| address.port());
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -86,12 +87,15 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
         };
         match accepted {
             Ok((stream, peer)) => {
+                failing = false;
                 let hop = Hop::new(peer.ip(), local);
                 spawn_local(connections.track_future(serve(stream, hop, Rc::clone(&worker), stop.clone())));
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(error = %error, "cannot accept a connection");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(error = %error, "cannot accept connections");
+                }
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
         }

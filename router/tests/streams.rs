@@ -160,6 +160,26 @@ async fn a_client_that_does_not_read_stops_the_instance_and_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_read_stops_the_client_and_is_given_up() {
+    let world = World::new(Timeouts { idle: Duration::from_secs(1), ..Timeouts::default() }).await;
+    let deaf = raw("deaf", |stream| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    world.serve("shop", &[&deaf]).await;
+    let mut stream = TcpStream::connect(world.address).await.expect("a connection");
+    let head = "POST / HTTP/1.1\r\nHost: shop.localhost\r\nContent-Length: 999999999999\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let (piece, mut sent) = (vec![0; 65_536], 0);
+    while let Ok(count) = stream.write(&piece).await {
+        sent += count;
+    }
+    assert!(sent < 64 << 20, "what fits into the buffers of four sockets, not {sent} bytes");
+    world.logged(&["at=error code=H12"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_is_not_waited_for() {
     // Long enough for a busy machine to send a whole head in it.
     let world = World::new(Timeouts { client_idle: Duration::from_secs(1), ..Timeouts::default() }).await;
