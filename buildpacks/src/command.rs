@@ -67,7 +67,7 @@ impl Run {
         Err(explain(status, &last).unwrap_or(PackError::Command { command: self.shown, status }))
     }
 
-    /// Runs it and shows its output only if it fails.
+    /// Runs it; its output is shown only if it fails in a way that `explain` cannot put into words.
     pub(crate) fn quiet_or_fail(
         mut self,
         explain: impl FnOnce(ExitStatus, &str) -> Option<PackError>,
@@ -77,9 +77,10 @@ impl Run {
             return Ok(());
         }
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        let error = explain(output.status, &said);
-        said.lines().for_each(output::line);
-        Err(error.unwrap_or(PackError::Command { command: self.shown, status: output.status }))
+        Err(explain(output.status, &said).unwrap_or_else(|| {
+            said.lines().for_each(output::line);
+            PackError::Command { command: self.shown, status: output.status }
+        }))
     }
 
     /// Runs it and returns its standard output; its errors are shown if it fails.

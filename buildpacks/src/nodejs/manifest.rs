@@ -18,13 +18,14 @@ const OTHER_LOCKS: [(&str, &str); 4] =
 /// Scripts of the app itself that npm runs after it has installed dependencies.
 const AFTER_INSTALL: [&str; 3] = ["install", "postinstall", "prepare"];
 /// What of package.json decides what is installed.
-const DEPENDENCY_KEYS: [&str; 7] = [
+const DEPENDENCY_KEYS: [&str; 8] = [
     "dependencies",
     "devDependencies",
     "optionalDependencies",
     "peerDependencies",
     "bundleDependencies",
     "overrides",
+    "allowScripts",
     "workspaces",
 ];
 

@@ -16,6 +16,15 @@ const DEFAULT: &str = "24.x";
 /// The build image's npm client.
 const NPM: &str = "/usr/share/npm";
 
+/// A version of something that package.json asks for.
+struct Wanted<'a> {
+    what: &'static str,
+    package: &'static str,
+    range: &'a str,
+    file: &'static str,
+    example: &'static str,
+}
+
 /// Installs the Node.js that package.json asks for.
 pub(super) fn install(build: &Build, manifest: &Manifest) -> Result<Node, PackError> {
     let asked = manifest.engine("node");
@@ -55,7 +64,8 @@ fn install_node(node: &Node, range: &str, arch: &str) -> Result<(), PackError> {
     // A package of its own, or npm would look for one in the folders above.
     fs::write(node.headers.join("package.json"), "{}").map_err(files::failed("write", &node.headers))?;
     let run = Run::new(&node.headers, "npm", arguments);
-    run.quiet_or_fail(|_, output| no_such_version(output, "Node.js", range, "engines.node in package.json", DEFAULT))?;
+    let wanted = Wanted { what: "Node.js", package, range, file: "package.json (engines.node)", example: DEFAULT };
+    run.quiet_or_fail(|_, output| no_such_version(output, &wanted))?;
     let package = node.headers.join("node_modules").join(package);
     let bin = node.root.join("bin");
     fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
@@ -80,9 +90,9 @@ fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
             fs::write(folder.join("package.json"), "{}").map_err(files::failed("write", &folder))?;
             let requested = format!("npm@{range}");
             let arguments = ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error", &requested];
-            let explain =
-                |_, output: &str| no_such_version(output, "npm", range, "engines.npm in package.json", "11.x");
-            Run::new(&folder, "npm", arguments).quiet_or_fail(explain)?;
+            let wanted =
+                Wanted { what: "npm", package: "npm", range, file: "package.json (engines.npm)", example: "11.x" };
+            Run::new(&folder, "npm", arguments).quiet_or_fail(|_, output| no_such_version(output, &wanted))?;
         }
         None => Run::new(&modules, "cp", ["--archive", NPM, "npm"]).quiet_or_fail(|_, _| None)?,
     }
@@ -115,26 +125,47 @@ impl Node {
     }
 }
 
-fn no_such_version(
-    output: &str,
-    what: &'static str,
-    requested: &str,
-    source_of_request: &str,
-    example: &'static str,
-) -> Option<PackError> {
-    ["ETARGET", "EINVALIDTAGNAME", "EINVALIDPACKAGENAME"].iter().any(|code| output.contains(code)).then(|| {
-        PackError::NoSuchVersion {
-            what,
-            requested: requested.to_owned(),
-            source_of_request: source_of_request.to_owned(),
-            example,
-        }
+/// What npm's complaint about a version means, with what can be had instead.
+fn no_such_version(output: &str, wanted: &Wanted) -> Option<PackError> {
+    let is_unknown = ["ETARGET", "EINVALIDTAGNAME"].iter().any(|code| output.contains(code));
+    is_unknown.then(|| PackError::NoSuchVersion {
+        what: wanted.what,
+        requested: wanted.range.to_owned(),
+        file: wanted.file,
+        available: available(wanted.package).unwrap_or_else(|| wanted.example.to_owned()),
     })
+}
+
+/// The newest version of each major version of an npm package.
+fn available(package: &str) -> Option<String> {
+    let list = Run::new(Path::new("/"), "npm", ["view", package, "versions", "--json"]).read().ok()?;
+    Some(newest_of_each_major(&serde_json::from_str::<Vec<String>>(&list).ok()?))
+}
+
+fn newest_of_each_major(versions: &[String]) -> String {
+    let mut newest = std::collections::BTreeMap::new();
+    for version in versions {
+        let numbers: Result<Vec<u64>, _> = version.split('.').map(str::parse).collect();
+        // Anything but three numbers is a prerelease.
+        if let Ok([major, minor, patch]) = numbers.as_deref() {
+            let known = newest.entry(*major).or_insert((*minor, *patch));
+            *known = (*known).max((*minor, *patch));
+        }
+    }
+    let names: Vec<String> =
+        newest.into_iter().map(|(major, (minor, patch))| format!("{major}.{minor}.{patch}")).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_available_is_told_by_major_version() {
+        let versions = ["22.9.0", "22.10.1", "22.10.0", "24.0.0-rc.1", "24.1.0"].map(str::to_owned);
+        assert_eq!(newest_of_each_major(&versions), "22.10.1, 24.1.0");
+    }
 
     #[test]
     fn old_versions_of_node_get_an_npm_that_runs_on_them() {

