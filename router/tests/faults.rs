@@ -6,7 +6,7 @@ use model::routes::Endpoint;
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{World, get, nobody, raw, send};
+use crate::world::{LONG, World, get, named, nobody, raw, send};
 
 const SOON: Duration = Duration::from_millis(100);
 
@@ -57,6 +57,21 @@ async fn an_instance_that_gives_no_answer_is_named_by_its_code() {
         let answer = answer_of(timeouts, instance, &["at=error", code, "host=shop.localhost"]).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code), "{code}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_every_instance_is_in_quarantine_the_platform_says_so() {
+    let timeouts = Timeouts { settle: SOON, boot: SOON, quarantine: LONG * 2, ..Timeouts::default() };
+    let world = World::new(timeouts).await;
+    world.serve("shop", &[&nobody("one").await, &nobody("two").await]).await;
+    assert!(get(world.address, "shop", "/").await.contains("H21"), "both refuse");
+    let answer = get(world.address, "shop", "/").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("H99"), "{answer}");
+    world.logged(&["at=error code=H99"]).await;
+
+    let one = named("three").await;
+    world.instances("shop", &[&one]).await;
+    assert!(get(world.address, "shop", "/").await.ends_with("three"), "a new instance knows nothing of it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,3 +67,15 @@ async fn a_second_router_does_not_take_half_of_the_requests() {
     let refused = tokio::task::spawn_blocking(|| Router::start(second).err()).await.expect("no panic");
     assert!(matches!(refused, Some(RouterError::Listen { address, .. }) if address == world.address));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_outlives_its_publishers_and_follows_their_successors() {
+    let mut world = World::new(Timeouts::default()).await;
+    let (one, two) = (named("one").await, named("two").await);
+    world.serve("shop", &[&one]).await;
+    world.kill_publishers();
+    answers(world.address).await;
+    world.publish(&["shop"], &[&two]).await;
+    let answer = get(world.address, "shop", "/").await;
+    assert!(answer.ends_with("two"), "{answer}");
+}

@@ -22,6 +22,7 @@ use router::{Router, RouterSettings, Timeouts};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Longer than anything here takes; only a broken router waits for so long.
@@ -43,7 +44,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) log: Arc<Lines>,
     router: Option<Router>,
-    publishers: Vec<JoinHandle<std::io::Result<()>>>,
+    /// A runtime of their own, so that they can die like a process.
+    publishers: Option<Runtime>,
 }
 
 impl World {
@@ -54,26 +56,38 @@ impl World {
         let router = Router::start(settings).expect("a router");
         let address = router.addresses()[0];
         let (names, addresses) = (Feed::new(BTreeMap::new()), Feed::new(BTreeMap::new()));
-        let (at_names, at_addresses) = (folder.path().join("names.sock"), folder.path().join("addresses.sock"));
-        let publishers = vec![
-            tokio::spawn({
-                let names = names.clone();
-                async move { names.serve(&at_names).await }
-            }),
-            tokio::spawn({
-                let addresses = addresses.clone();
-                async move { addresses.serve(&at_addresses).await }
-            }),
-        ];
-        let world = Self { folder, names, addresses, address, log, router: Some(router), publishers };
+        let mut world = Self { folder, names, addresses, address, log, router: Some(router), publishers: None };
+        world.publish(&[], &[]).await;
+        world
+    }
+
+    /// Starts both publishers with these rows, and returns once the router follows them.
+    pub(crate) async fn publish(&mut self, apps: &[&str], instances: &[&Endpoint]) {
+        let names = apps.iter().map(|app| (app_id(app), app_row(app, RouteMode::Serve(WorkloadId((*app).to_owned())))));
+        let addresses = apps.iter().map(|app| (WorkloadId((*app).to_owned()), healthy(instances)));
+        (self.names, self.addresses) = (Feed::new(names.collect()), Feed::new(addresses.collect()));
+        let publishers = Runtime::new().expect("a runtime");
+        let (names, at_names) = (self.names.clone(), self.folder.path().join("names.sock"));
+        publishers.spawn(async move { names.serve(&at_names).await });
+        let (addresses, at_addresses) = (self.addresses.clone(), self.folder.path().join("addresses.sock"));
+        publishers.spawn(async move { addresses.serve(&at_addresses).await });
+        self.publishers = Some(publishers);
         // Until the router follows, there is nobody whose acknowledgement the publishers could wait for.
         until(async || {
             let nobody_or_all =
-                (world.names.served(u64::MAX, Duration::ZERO), world.addresses.served(u64::MAX, Duration::ZERO));
+                (self.names.served(u64::MAX, Duration::ZERO), self.addresses.served(u64::MAX, Duration::ZERO));
             !nobody_or_all.0.await && !nobody_or_all.1.await
         })
         .await;
-        world
+        assert!(self.names.served(self.names.version(), LONG).await);
+        assert!(self.addresses.served(self.addresses.version(), LONG).await);
+    }
+
+    /// Ends both publishers as SIGKILL does: their sockets stay and lead nowhere.
+    pub(crate) fn kill_publishers(&mut self) {
+        if let Some(publishers) = self.publishers.take() {
+            publishers.shutdown_background();
+        }
     }
 
     /// Ends the router and both publishers, once the table `mentions` all these on disk.
@@ -84,12 +98,7 @@ impl World {
             mentions.iter().all(|part| text.contains(part))
         })
         .await;
-        for publisher in self.publishers.drain(..) {
-            publisher.abort();
-        }
-        for socket in ["names.sock", "addresses.sock"] {
-            std::fs::remove_file(self.folder.path().join(socket)).expect("a socket");
-        }
+        self.kill_publishers();
         self.stop().await;
     }
 
@@ -102,9 +111,7 @@ impl World {
 
     /// Makes `<app>.localhost` an app in `mode`, and returns once that is served.
     pub(crate) async fn name(&self, app: &str, mode: RouteMode) {
-        let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
-        let row = AppRoute { name: app.parse().expect("a name"), hosts, mode };
-        let version = self.names.set(&app_id(app), Some(row));
+        let version = self.names.set(&app_id(app), Some(app_row(app, mode)));
         assert!(self.names.served(version, LONG).await);
     }
 
@@ -121,8 +128,7 @@ impl World {
 
     /// Sets the healthy instances of a workload, and returns the version once it is served.
     pub(crate) async fn instances(&self, workload: &str, instances: &[&Endpoint]) -> u64 {
-        let healthy = instances.iter().map(|endpoint| (*endpoint).clone()).collect();
-        self.workload(workload, WorkloadAddresses { healthy, starting: 0, crashed: 0 }).await
+        self.workload(workload, healthy(instances)).await
     }
 
     pub(crate) async fn workload(&self, workload: &str, row: WorkloadAddresses) -> u64 {
@@ -149,9 +155,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for publisher in &self.publishers {
-            publisher.abort();
-        }
+        self.kill_publishers();
     }
 }
 
@@ -170,6 +174,16 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     }
+}
+
+fn app_row(app: &str, mode: RouteMode) -> AppRoute {
+    let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
+    AppRoute { name: app.parse().expect("a name"), hosts, mode }
+}
+
+fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {
+    let healthy = instances.iter().map(|endpoint| (*endpoint).clone()).collect();
+    WorkloadAddresses { healthy, starting: 0, crashed: 0 }
 }
 
 /// The same app has the same id.
