@@ -125,6 +125,17 @@ impl Machine {
         self.host = Some(host.stdout(Stdio::null()).stderr(log).spawn().expect("a host role"));
     }
 
+    /// Gives the host role a state folder on a disk of its own, empty and small.
+    pub fn with_small_disk(&mut self) -> SmallDisk {
+        self.kill_host();
+        let home = self.settings().home;
+        let size = Some("size=16m");
+        nix::mount::mount(Some("small-disk"), &home, Some("tmpfs"), nix::mount::MsFlags::empty(), size)
+            .expect("a disk");
+        self.start_host();
+        SmallDisk(home)
+    }
+
     pub fn kill_containerd(&mut self) {
         kill(self.containerd.take());
     }
@@ -171,7 +182,7 @@ impl Machine {
     pub fn leftovers(&self) -> Vec<String> {
         let settings = self.settings();
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        let of_us = |line: &&str| line.contains(&*self.path().to_string_lossy());
+        let of_us = |line: &&str| line.contains(&*self.path().to_string_lossy()) && !line.contains("small-disk");
         let mut found: Vec<String> = mounts.lines().filter(of_us).map(str::to_owned).collect();
         for dir in ["home/host/instances", "run/netns", "state/io.containerd.runtime.v2.task"] {
             found.extend(names(&self.path().join(dir)).into_iter().filter(|name| *name != settings.namespace));
@@ -236,6 +247,21 @@ impl Machine {
             line.contains("containerd-shim") && line.contains(&socket)
         };
         processes.filter(ours).collect()
+    }
+}
+
+/// A disk that can be filled up.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).expect("a file");
+        let full = std::iter::repeat_with(|| filler.write_all(&[1; 4096])).find_map(Result::err);
+        assert_eq!(full.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+    }
+
+    pub fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).expect("removed");
     }
 }
 
