@@ -121,6 +121,8 @@ impl Host {
         }
         self.reconcile();
         tokio::spawn(orphans::remove(Arc::clone(self)));
+        let host = Arc::clone(self);
+        tokio::spawn(async move { host.network.keep_rules().await });
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.

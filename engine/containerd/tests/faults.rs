@@ -242,6 +242,15 @@ async fn a_full_disk_stops_no_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_firewall_is_mended() {
+    let machine = Machine::boot().await;
+    let rules = machine.firewall();
+    assert!(rules.contains("masquerade"), "{rules}");
+    machine.flush_firewall();
+    machine.until("the same rules again", async || machine.firewall() == rules).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn going_down_leaves_nothing_but_wishes() {
     let mut machine = Machine::boot().await;
     let scratch = machine.subject("scratch").scratch;

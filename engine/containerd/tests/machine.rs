@@ -204,10 +204,20 @@ impl Machine {
         let parents = parents.map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(&namespace));
         let mut found: Vec<String> =
             parents.filter(|parent| parent.is_dir()).map(|parent| parent.display().to_string()).collect();
-        let tables = Command::new("nft").args(["list", "tables", "inet"]).output().expect("nft is installed");
-        let tables = String::from_utf8(tables.stdout).expect("text");
-        found.extend(tables.lines().filter(|line| line.ends_with(&namespace.replace('-', "_"))).map(str::to_owned));
+        found.extend(Some(self.firewall()).filter(|rules| !rules.is_empty()));
         found
+    }
+
+    /// The firewall rules of this machine.
+    pub fn firewall(&self) -> String {
+        let table = self.settings().namespace.replace('-', "_");
+        let listed = Command::new("nft").args(["list", "table", "inet", &table]).output().expect("nft is installed");
+        String::from_utf8(listed.stdout).expect("text")
+    }
+
+    pub fn flush_firewall(&self) {
+        let table = self.settings().namespace.replace('-', "_");
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
     }
 
     fn cgroups(&self) -> Vec<String> {
@@ -276,9 +286,7 @@ impl Drop for Machine {
             }
         }
         self.end_everything();
-        let settings = self.settings();
-        let table = settings.namespace.replace('-', "_");
-        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
+        self.flush_firewall();
     }
 }
 
