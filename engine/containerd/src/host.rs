@@ -283,8 +283,8 @@ impl Host {
         loop {
             match step().await {
                 Ok(value) => return value,
-                Err(fault @ Fault::Unreachable(_)) => {
-                    tracing::debug!(container.id = %id, error = %fault, "asking containerd again");
+                Err(fault) if fault.is_passing() => {
+                    tracing::debug!(container.id = %id, error = %fault, "trying again soon");
                 }
                 Err(fault) => tracing::warn!(container.id = %id, error = %fault, "trying again"),
             }
