@@ -74,9 +74,7 @@ impl Machine {
         let path = folder.path();
         // What runs in containers must be able to pass through.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let mut random = [0; 2];
-        SystemRandom.fill(&mut random);
-        fs::write(path.join("number"), format!("{}.{}", 100 + random[0] % 100, random[1])).expect("a number");
+        fs::write(path.join("number"), free_number()).expect("a number");
         make_root(&path.join("layers/staging/busybox"));
         let layers = LayerStore::open(&path.join("layers")).expect("a layer store");
         layers.insert(&digest(), &path.join("layers/staging/busybox")).expect("a layer");
@@ -287,7 +285,25 @@ impl Drop for Machine {
         }
         self.end_everything();
         self.flush_firewall();
+        let number = fs::read_to_string(self.path().join("number")).expect("the machine's number");
+        let _ = fs::remove_dir(reservation(&number));
     }
+}
+
+/// Two numbers that no other machine on this computer has.
+fn free_number() -> String {
+    loop {
+        let mut random = [0; 2];
+        SystemRandom.fill(&mut random);
+        let number = format!("{}.{}", 100 + random[0] % 100, random[1]);
+        if fs::create_dir(reservation(&number)).is_ok() {
+            return number;
+        }
+    }
+}
+
+fn reservation(number: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/host-number-{number}"))
 }
 
 fn kill(child: Option<Child>) {
