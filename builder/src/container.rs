@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::errors::BuildError;
 use crate::outcome::Outcome;
 use crate::restore::Restored;
+use crate::stack::Stack;
 use crate::workspace::Workspace;
 use crate::{Builder, Job};
 
@@ -52,15 +53,15 @@ pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<St
     }
 }
 
-fn oneoff(Job { builder, request, workspace }: &Job, restored: &Restored) -> OneOff {
+fn oneoff(Job { builder, stack, request, workspace }: &Job, restored: &Restored) -> OneOff {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     OneOff {
         id: Builder::oneoff(request.build),
         app: request.app,
         container: Container {
-            rootfs: RootFs::Layers(vec![builder.stack.build.clone()]),
+            rootfs: RootFs::Layers(vec![stack.build.clone()]),
             args: ["/usr/bin/tini", "-g", "--", "/cnb/lifecycle/lifecycle"].map(str::to_owned).to_vec(),
-            env: environment(builder),
+            env: environment(stack),
             working_dir: "/app".to_owned(),
             uid: request.uid,
             limits: Limits {
@@ -76,8 +77,7 @@ fn oneoff(Job { builder, request, workspace }: &Job, restored: &Restored) -> One
     }
 }
 
-fn environment(builder: &Builder) -> BTreeMap<String, String> {
-    let stack = &builder.stack;
+fn environment(stack: &Stack) -> BTreeMap<String, String> {
     [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", HOME),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use engine::{EngineError, LayerError};
 use serde::{Deserialize, Serialize};
 
+use crate::stack::StackError;
+
 /// Why a build failed. `Display` is the whole message for the person who pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -25,6 +27,14 @@ pub enum BuildError {
         /// The limit.
         limit: Duration,
     },
+    /// The base images were never made, or not by this version of the recipe.
+    #[error(
+        "The platform has no stack of this version yet, so nothing can be built.\n\nAsk the operator to run `platform stack:update --if-missing`, and push again."
+    )]
+    NoStack,
+    /// The base images cannot be found out about.
+    #[error("The platform's stack cannot be used: {0}.\n\nNothing was deployed. Tell the operator.")]
+    Stack(#[from] StackError),
     /// Too little disk is left to begin.
     #[error("There is too little disk space to build: {} free, {} needed.\n\nRunning apps are not affected. Ask the operator to make room, or to lower `build.free_disk`, and push again.", size(*free_bytes), size(*needed_bytes))]
     DiskFull {

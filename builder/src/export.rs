@@ -246,10 +246,8 @@ struct Sized<'a> {
 
 fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> Result<Exported, BuildError> {
     let mut cache = Cache::default();
-    let mut layers = vec![Layer {
-        diff_id: job.builder.stack.run.clone(),
-        created_by: format!("Run image {}", job.builder.stack.name),
-    }];
+    let mut layers =
+        vec![Layer { diff_id: job.stack.run.clone(), created_by: format!("Run image {}", job.stack.name) }];
     for stored in &sized.layers {
         if let What::Built(built) = &stored.what {
             if built.types.cache {
@@ -273,7 +271,7 @@ fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> R
     }
     let config = config(job, restored, outcome, &sized.layers);
     let processes = outcome.processes.iter().map(process).collect::<Result<_, _>>()?;
-    let digest = image::digest(&layers, &config, &job.builder.stack.arch);
+    let digest = image::digest(&layers, &config, &job.stack.arch);
     let new_layers = sized.layers.iter().filter(|stored| stored.new_bytes.is_some()).count();
     Ok(Exported {
         image: Image { digest, layers, config, processes },
@@ -344,7 +342,7 @@ fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     labels.insert(LIFECYCLE_LABEL.to_owned(), json(serde_json::to_string(&lifecycle(job, restored, outcome, layers))));
     labels.insert(PROJECT_LABEL.to_owned(), "{}".to_owned());
     labels.insert("io.buildpacks.rebasable".to_owned(), "true".to_owned());
-    labels.insert("io.buildpacks.stack.id".to_owned(), job.builder.stack.name.clone());
+    labels.insert("io.buildpacks.stack.id".to_owned(), job.stack.name.clone());
     labels
 }
 
@@ -352,8 +350,7 @@ fn lifecycle(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored
     let shas = |wanted: fn(&What) -> bool| {
         layers.iter().filter(move |stored| wanted(&stored.what)).map(|stored| Sha { sha: stored.digest.clone() })
     };
-    let run_image =
-        RunImage { top_layer: Some(job.builder.stack.run.clone()), reference: job.builder.stack.name.clone() };
+    let run_image = RunImage { top_layer: Some(job.stack.run.clone()), reference: job.stack.name.clone() };
     let config = shas(|what| matches!(what, What::Config)).next();
     LifecycleMetadata {
         app: shas(|what| matches!(what, What::App)).collect(),

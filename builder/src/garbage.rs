@@ -31,7 +31,7 @@ impl Builder {
         let builder = self.clone();
         blocking(move || {
             let mut keep = in_use;
-            keep.extend([builder.stack.build.clone(), builder.stack.run.clone()]);
+            keep.extend((builder.stack)()?.into_iter().flat_map(|stack| [stack.build, stack.run]));
             keep.extend(builder.cached_layers()?);
             let garbage = garbage(builder.layers.list()?, &keep);
             for layer in &garbage {

@@ -48,6 +48,7 @@ pub use errors::{BuildError, Failure, Reason};
 pub use image::oci_config;
 pub use tree::{diff_id, write_tar};
 
+use stack::{Stack, StackError};
 use workspace::Workspace;
 
 /// The Platform API that this lifecycle speaks.
@@ -60,8 +61,8 @@ pub struct Builder {
     pub engine: Arc<dyn Engine>,
     /// Where layers live.
     pub layers: LayerStore,
-    /// The base images.
-    pub stack: stack::Stack,
+    /// Finds the base images. Asked by every build: the stack may be made, or made anew, while the platform runs.
+    pub stack: Arc<dyn Fn() -> Result<Option<Stack>, StackError> + Send + Sync>,
     /// Folder of buildpacks, `<id with / as _>/<version>/`, and `order.toml`.
     pub buildpacks: PathBuf,
     /// This program, mounted into build containers and put into images as the launcher.
@@ -120,6 +121,7 @@ pub struct Built {
 /// One build under way.
 struct Job {
     builder: Builder,
+    stack: Stack,
     request: BuildRequest,
     workspace: Workspace,
 }
@@ -133,10 +135,11 @@ impl Builder {
         let mut phases = Phases::start();
         let builder = self.clone();
         let (job, analysis) = blocking(move || {
+            let stack = (builder.stack)()?.ok_or(BuildError::NoStack)?;
             workspace::check_disk(&builder.layers, builder.limits.free_disk_bytes)?;
             let analysis = analyze::analyze(request.previous.as_ref(), &builder.cache_file(request.app));
             let workspace = Workspace::make(&builder, &request)?;
-            Ok((Arc::new(Job { builder, request, workspace }), analysis))
+            Ok((Arc::new(Job { builder, stack, request, workspace }), analysis))
         })
         .await?;
         phases.end("analyze");

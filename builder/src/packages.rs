@@ -97,7 +97,7 @@ const CARGO_TABLES: [&str; 5] = ["source", "registries", "registry", "http", "ne
 
 /// The setting `packages`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `host`, `none` or a table with `ca`, `pip`, `npm`, `cargo`, `apt` and `env`")]
 pub enum PackageSetting {
     /// `"host"` or `"none"`.
     Named(NamedSetting),

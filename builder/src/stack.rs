@@ -17,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use crate::apt::SUITE;
 use crate::packages::PackageAccess;
 
-const NAME: &str = "debian-13";
+/// The name of the stack that this program makes.
+pub const NAME: &str = "debian-13";
 const RUN_PACKAGES: &str = include_str!("../../stack/run.packages");
 const BUILD_PACKAGES: &str = include_str!("../../stack/build.packages");
 const CLEAN: &str = include_str!("../../stack/clean");

@@ -58,20 +58,21 @@ impl World {
         fs::create_dir(&base).unwrap();
         let digest = diff_id(&base).unwrap();
         layers.insert(&digest, &base).unwrap();
+        let stack = crate::stack::Stack {
+            name: "test-1".into(),
+            version: "1".into(),
+            recipe: String::new(),
+            build: digest.clone(),
+            run: digest,
+            distro_name: "test".into(),
+            distro_version: "1".into(),
+            os: "linux".into(),
+            arch: "amd64".into(),
+        };
         let builder = Builder {
             engine: Arc::new(Uncontained { dir: tempfile::tempdir().unwrap() }),
             layers,
-            stack: crate::stack::Stack {
-                name: "test-1".into(),
-                version: "1".into(),
-                recipe: String::new(),
-                build: digest.clone(),
-                run: digest,
-                distro_name: "test".into(),
-                distro_version: "1".into(),
-                os: "linux".into(),
-                arch: "amd64".into(),
-            },
+            stack: Arc::new(move || Ok(Some(stack.clone()))),
             buildpacks: path("buildpacks"),
             program: path("program"),
             cache: path("cache"),

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use builder::packages::PackageAccess;
-use builder::stack::Stack;
 use builder::{BuildLimits, Builder};
 use engine::LayerStore;
 use engine::fake::FakeEngine;
@@ -71,7 +70,7 @@ impl TestController {
         let builder = Builder {
             engine: Arc::new(engine.clone()),
             layers: LayerStore::open(&path("layers")).expect("a layer store"),
-            stack: stack(),
+            stack: Arc::new(|| Ok(None)),
             buildpacks: path("buildpacks"),
             program: path("platform"),
             cache: path("cache"),
@@ -120,20 +119,6 @@ impl TestController {
         let release = make_deploy(store, app, &image(types)).await;
         store.finish_release(release.id, Outcome::Succeeded, release.created_at).await.expect("finished");
         store.release(release.id).await.expect("readable").expect("there")
-    }
-}
-
-fn stack() -> Stack {
-    Stack {
-        name: "debian-13".to_owned(),
-        version: "1".to_owned(),
-        recipe: "recipe".to_owned(),
-        build: Digest::from_sha256([1; 32]),
-        run: Digest::from_sha256([2; 32]),
-        distro_name: "debian".to_owned(),
-        distro_version: "13".to_owned(),
-        os: "linux".to_owned(),
-        arch: "amd64".to_owned(),
     }
 }
 
