@@ -91,6 +91,9 @@ impl Controller {
         let Ok(Some(app)) = self.store.app(commit.app).await else {
             return refuse(&client, " !     The app is gone.").await;
         };
+        if let Err(error) = self.live.ready().await {
+            return refuse(&client, &format!(" !     {error}")).await;
+        }
         let building = Building { commit: commit.id.clone(), since: self.clock.now() };
         let running = {
             let mut all = self.live.building.lock();

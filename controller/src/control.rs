@@ -27,10 +27,17 @@ const DEPLOY: [&str; 2] = ["refs/heads/main", "refs/heads/master"];
 /// The routes of the control socket.
 pub fn routes(controller: Arc<Controller>) -> Router {
     Router::new()
-        .route("/health", get(|| async { "ok\n" }))
+        .route("/health", get(health))
         .route("/hooks/pre-receive", post(pre_receive))
         .route("/users", post(create_user))
         .with_state(controller)
+}
+
+/// Succeeds once pushes and one-offs are taken.
+async fn health(State(controller): State<Arc<Controller>>) -> (StatusCode, Json<Value>) {
+    let ready = controller.live.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "version": env!("CARGO_PKG_VERSION") })))
 }
 
 #[derive(Debug, Deserialize)]

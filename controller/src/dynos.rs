@@ -140,6 +140,7 @@ impl Controller {
     pub async fn run(self: &Arc<Self>, app: &App, user: &User, request: RunRequest) -> Result<Started, Error> {
         let release = self.store.release(app.current_release).await?.filter(|release| release.image.is_some());
         let release = release.ok_or_else(|| Error::Invalid("Nothing was deployed yet: push first".to_owned()))?;
+        self.live.ready().await?;
         let size = request.size.as_deref().unwrap_or(DEFAULT_SIZE);
         let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
         let number = self.run_number();

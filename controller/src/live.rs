@@ -8,12 +8,17 @@ use engine::feed::Feed;
 use model::routes::AppRoute;
 use model::{AppId, ReleaseId};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
+use crate::Error;
 use crate::builds::Building;
 use crate::dynos::Attachment;
 
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;
+
+/// How long somebody waits for a platform that starts.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Live {
@@ -25,6 +30,8 @@ pub struct Live {
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
     settled: watch::Sender<BTreeMap<ReleaseId, Stages>>,
+    /// Whether what an earlier controller left has been ended.
+    ready: watch::Sender<bool>,
 }
 
 /// How long each stage of a rollout took, for `Timing:` lines.
@@ -37,11 +44,31 @@ impl Default for Live {
             building: Locked::default(),
             attachments: Locked::default(),
             settled: watch::Sender::new(BTreeMap::new()),
+            ready: watch::Sender::new(false),
         }
     }
 }
 
 impl Live {
+    /// Says that what an earlier controller left has been ended.
+    pub(crate) fn set_ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Whether containers may be started already.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Waits until containers may be started: those of an earlier controller end first, and could not be told from new ones.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let mut ready = self.ready.subscribe();
+        match timeout(START_LIMIT, ready.wait_for(|ready| *ready)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Conflict("The platform is still starting. Try again in a moment.".to_owned())),
+        }
+    }
+
     /// Says that a release left pending.
     pub(crate) fn settle(&self, release: ReleaseId, stages: Stages) {
         self.settled.send_modify(|settled| {

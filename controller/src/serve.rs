@@ -56,6 +56,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
         tracing::info!(error = chain(&error), "What an earlier controller left cannot be ended yet");
         tokio::time::sleep(RETRY).await;
     }
+    controller.live.set_ready();
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
 }
