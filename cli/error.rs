@@ -69,7 +69,7 @@ impl CliError {
         let mut next = Some(source);
         while let Some(error) = next {
             let text = error.to_string();
-            if !self.causes.iter().any(|earlier| earlier.contains(&text)) {
+            if !text.is_empty() && !self.causes.iter().any(|earlier| earlier.contains(&text)) {
                 self.causes.push(text);
             }
             next = error.source();

@@ -11,8 +11,4 @@ cargo fmt --all --check
 title "Lints"
 cargo clippy --workspace --all-targets -- -D warnings
 title "Tests"
-if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --workspace
-else
-  cargo test --workspace
-fi
+cargo test --workspace

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::client::{self, Client, Release};
+use crate::commands::releases;
 use crate::context::{AppArg, Context, Format};
 use crate::error::{CliError, Result};
 
@@ -107,7 +108,7 @@ impl Set {
         let (client, name) = cx.app(&self.app)?;
         let keys = names(changes.keys());
         let version = cx.out.step(&format!("Setting {keys} on {name}"), || change(&client, &name, &changes.into()))?;
-        cx.out.note(&format!("Release {version} restarts the app with it."));
+        cx.out.note(&format!("{version} is the current release, with it."));
         Ok(())
     }
 }
@@ -135,15 +136,19 @@ impl Unset {
         let keys = names(self.keys.iter());
         let version =
             cx.out.step(&format!("Unsetting {keys} on {name}"), || change(&client, &name, &changes.into()))?;
-        cx.out.note(&format!("Release {version} restarts the app without it."));
+        cx.out.note(&format!("{version} is the current release, without it."));
         Ok(())
     }
 }
 
+/// Makes the change and waits until the release with it is current.
 fn change(client: &Client, app: &str, changes: &Value) -> Result<String> {
     client.patch(&["apps", app, "config-vars"], changes)?;
-    let releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
-    Ok(releases.first().map_or_else(String::new, |release| format!("v{}", release.version)))
+    let mut releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
+    match releases.pop() {
+        Some(release) => Ok(format!("v{}", releases::finished(client, app, release)?.version)),
+        None => Err(CliError::failed("The platform made no release of it")),
+    }
 }
 
 fn names<'a>(keys: impl Iterator<Item = &'a String>) -> String {

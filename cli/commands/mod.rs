@@ -13,6 +13,7 @@ mod config;
 mod domains;
 mod git;
 mod logs;
+mod platform;
 mod ps;
 mod releases;
 mod run;
@@ -85,6 +86,13 @@ enum Command {
     MaintenanceOff(apps::MaintenanceOff),
     #[command(name = "users:create")]
     UsersCreate(users::Create),
+    Up(platform::Up),
+    Down(platform::Down),
+    Status(platform::Status),
+    #[command(name = "stack:update")]
+    StackUpdate(platform::StackUpdate),
+    #[command(hide = true)]
+    Role(platform::Serve),
 }
 
 /// The front page of the help: what each group of commands is for.
@@ -98,7 +106,7 @@ const TOPICS: &[(&str, &[&str])] = &[
         "Where it answers",
         &["domains", "domains:add", "domains:remove", "maintenance", "maintenance:on", "maintenance:off"],
     ),
-    ("The platform itself", &["users:create"]),
+    ("The platform itself", &["up", "down", "status", "stack:update", "users:create"]),
 ];
 
 const EXIT_STATUS: &str = "\
@@ -175,6 +183,11 @@ impl Command {
             Self::MaintenanceOn(command) => command.run(cx)?,
             Self::MaintenanceOff(command) => command.run(cx)?,
             Self::UsersCreate(command) => command.run(cx)?,
+            Self::Up(command) => command.run(cx)?,
+            Self::Down(command) => command.run(cx)?,
+            Self::Status(command) => return command.run(cx),
+            Self::StackUpdate(command) => command.run(cx)?,
+            Self::Role(command) => command.run()?,
         }
         Ok(0)
     }

@@ -13,7 +13,7 @@ use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
 /// How often a release that is under way is looked at.
-const POLL: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(100);
 /// How far back a release to roll back to is looked for.
 const ROLLBACK_SEARCH: u32 = 50;
 
@@ -173,7 +173,7 @@ impl Builds {
 }
 
 /// Waits for a release that is under way.
-fn finished(client: &Client, app: &str, mut release: Release) -> Result<Release> {
+pub(super) fn finished(client: &Client, app: &str, mut release: Release) -> Result<Release> {
     while release.status == "pending" {
         thread::sleep(POLL);
         release = client::typed(&client.get(&["apps", app, "releases", &release.version.to_string()])?)?;

@@ -1,9 +1,6 @@
 //! `users:create`: by root on the platform's own machine, so that the first user needs no user.
 
-use std::path::PathBuf;
-
 use clap::Args;
-use model::clock::{Random, SystemRandom};
 use serde_json::json;
 
 use crate::client::{self, Client, NewUser};
@@ -11,6 +8,7 @@ use crate::commands::auth;
 use crate::context::{Context, Format};
 use crate::credentials::Login;
 use crate::error::Result;
+use crate::server::Places;
 
 /// Create a user, on the platform's own machine and as root
 ///
@@ -31,18 +29,17 @@ pub(crate) struct Create {
     /// Log in as the new user, here and now
     #[arg(long)]
     login: bool,
-    /// The platform's internal socket
-    #[arg(long, default_value = "/run/platform/control.sock", hide = true)]
-    socket: PathBuf,
     #[command(flatten)]
     format: Format,
 }
 
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let password = if self.password { auth::ask_secret("Password of the new user")? } else { unguessable() };
-        let content = json!({ "email": self.email, "password": password });
-        let made = Client::local(&self.socket)?.post(&["users"], &content)?;
+        let mut content = json!({ "email": self.email });
+        if self.password {
+            content["password"] = auth::ask_secret("Password of the new user")?.into();
+        }
+        let made = Client::local(&Places::load()?.control())?.post(&["users"], &content)?;
         let user: NewUser = client::typed(&made)?;
         cx.show(&self.format, &made, |out| {
             out.pairs([("User", user.email.as_str().into()), ("Token", user.token.as_str().into())])
@@ -52,11 +49,4 @@ impl Create {
         }
         Ok(())
     }
-}
-
-/// A password that nobody knows: the token is the only way in.
-fn unguessable() -> String {
-    let mut bytes = [0; 32];
-    SystemRandom.fill(&mut bytes);
-    hex::encode(bytes)
 }

@@ -121,8 +121,6 @@ impl Host {
         }
         self.reconcile();
         tokio::spawn(orphans::remove(Arc::clone(self)));
-        let host = Arc::clone(self);
-        tokio::spawn(async move { host.network.keep_rules().await });
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
@@ -283,8 +281,8 @@ impl Host {
         loop {
             match step().await {
                 Ok(value) => return value,
-                Err(fault) if fault.is_passing() => {
-                    tracing::debug!(container.id = %id, error = %fault, "trying again soon");
+                Err(fault @ Fault::Unreachable(_)) => {
+                    tracing::debug!(container.id = %id, error = %fault, "asking containerd again");
                 }
                 Err(fault) => tracing::warn!(container.id = %id, error = %fault, "trying again"),
             }

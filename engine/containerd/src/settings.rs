@@ -64,7 +64,8 @@ impl HostSettings {
 }
 
 /// An IPv4 network, `10.210.0.0/16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Subnet {
     base: Ipv4Addr,
     prefix: u8,
@@ -84,6 +85,14 @@ impl FromStr for Subnet {
         let prefix: u8 = prefix.parse().map_err(|_| SubnetError)?;
         let is_network = (8..=24).contains(&prefix) && base.to_bits().trailing_zeros() >= u32::from(32 - prefix);
         if is_network && base.is_private() { Ok(Self { base, prefix }) } else { Err(SubnetError) }
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = SubnetError;
+
+    fn try_from(text: String) -> Result<Self, SubnetError> {
+        text.parse()
     }
 }
 

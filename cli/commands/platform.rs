@@ -1,0 +1,349 @@
+//! `up`, `down`, `status`, `stack:update`: for the operator, on the platform's own machine.
+
+use std::fs::File;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use builder::stack::{self, Make};
+use clap::Args;
+use engine::Engine;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::client::Client;
+use crate::context::{Context, Format};
+use crate::error::{CliError, Result};
+use crate::output::Mood;
+use crate::server::{self, CONTAINERD, Places, RoleName, cannot};
+use crate::supervisor::{self, Lock};
+
+/// How often somebody who waits looks again.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a start may take on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// A log of the platform that is larger than this is put aside at the next start, in bytes.
+const LOG_LIMIT: u64 = 16 << 20;
+
+/// Programs without which nothing runs, and the Debian packages that they are in.
+const PROGRAMS: [(&str, &str); 4] =
+    [("git", "git"), ("nft", "nftables"), ("mmdebstrap", "mmdebstrap"), ("runc", "runc")];
+
+/// Start the platform on this machine, as root
+///
+/// Keeps its processes alive until it is stopped by Ctrl-C, SIGTERM or `platform down`. Apps that ran before are started
+/// again. Settings come from /etc/platform/platform.toml and from PLATFORM_… variables.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ sudo platform up
+  $ sudo platform up --detach
+  $ sudo PLATFORM_HOME=/srv/platform PLATFORM_LISTEN=0.0.0.0:80 platform up")]
+pub(crate) struct Up {
+    /// Leave it running in the background, and return once it answers
+    #[arg(short, long)]
+    detach: bool,
+}
+
+impl Up {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        need_root("up")?;
+        let places = Places::load()?;
+        check_programs(&places)?;
+        if self.detach { detach(cx, &places) } else { supervise(&places) }
+    }
+}
+
+fn supervise(places: &Places) -> Result<()> {
+    start_log();
+    places.prepare()?;
+    let Some(_lock) = Lock::take(&places.run).map_err(cannot("lock", &places.run))? else {
+        return Err(CliError::failed(format!("The platform of {} is running already", places.settings.home.display()))
+            .hint("`platform status` shows it, `platform down` stops it."));
+    };
+    let program = this_program()?;
+    server::runtime()?.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let signal = |kind| signal(kind).map_err(|error| CliError::failed("Cannot wait for signals").because(&error));
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.send_replace(true);
+        });
+        tracing::info!(url = places.settings.url(), home = %places.settings.home.display(), "starting the platform");
+        supervisor::run(&places.run, places.roles(&program), stopped).await;
+        tracing::info!("the platform has stopped");
+        Ok(())
+    })
+}
+
+fn detach(cx: &Context, places: &Places) -> Result<()> {
+    if supervisor::running(&places.run, "up").is_none() {
+        cx.out.step("Starting the platform", || start_detached(places))?;
+    }
+    cx.out.line(format!("The platform is up: {}", places.settings.url()))
+}
+
+fn start_detached(places: &Places) -> Result<()> {
+    let log = &places.settings.home.join("platform.log");
+    std::fs::create_dir_all(&places.settings.home).map_err(cannot("make", &places.settings.home))?;
+    if log.metadata().is_ok_and(|file| file.len() > LOG_LIMIT) {
+        std::fs::rename(log, log.with_extension("log.1")).map_err(cannot("put aside", log))?;
+    }
+    let begin = log.metadata().map_or(0, |file| file.len());
+    let file = File::options().append(true).create(true).open(log).map_err(cannot("write", log))?;
+    let copy = file.try_clone().map_err(cannot("write", log))?;
+    let program = this_program()?;
+    let child = Command::new(&program)
+        .arg("up")
+        .stdin(Stdio::null())
+        .stdout(copy)
+        .stderr(file)
+        .process_group(0)
+        .spawn()
+        .map_err(cannot("start", &program))?;
+    wait_until_up(places, child).map_err(|error| {
+        let text = std::fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default());
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n");
+        error.hint(format!("The end of its log, {}:\n{last}", log.display()))
+    })
+}
+
+fn wait_until_up(places: &Places, mut child: Child) -> Result<()> {
+    let limit = Instant::now() + START_LIMIT;
+    while !states(places)?.iter().all(|state| state.answers) {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(CliError::failed(format!("The platform ended again, with {status}")));
+        }
+        if Instant::now() > limit {
+            return Err(CliError::failed("The platform does not answer yet")
+                .hint("It goes on trying: `platform status` shows how far it is."));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Stop the platform and all apps on this machine, as root
+///
+/// Apps get SIGTERM and their time to end. Everything is kept; `platform up` starts the same apps again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ sudo platform down
+  $ sudo PLATFORM_HOME=/srv/platform platform down")]
+pub(crate) struct Down {}
+
+impl Down {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn run(&self, cx: &Context) -> Result<()> {
+        need_root("down")?;
+        let places = Places::load()?;
+        if !is_anything_up(&places) {
+            cx.out.note("The platform is not running.");
+            return Ok(());
+        }
+        if supervisor::running(&places.run, "up").is_none() {
+            // Containers outlive a supervisor that was killed, and only their keeper ends them in good order.
+            cx.out.step("Starting what was killed", || start_detached(&places))?;
+        }
+        cx.out.step("Stopping the apps", || {
+            let stopped = server::runtime()?.block_on(places.host().stop_all());
+            stopped.map_err(|error| CliError::failed("The apps could not be stopped").because(&error))
+        })?;
+        cx.out.step("Stopping the platform", || {
+            if let Some(pid) = supervisor::running(&places.run, "up") {
+                // It may have ended just now.
+                let _ = kill(pid, Signal::SIGTERM);
+                while supervisor::running(&places.run, "up").is_some() {
+                    thread::sleep(POLL);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn is_anything_up(places: &Places) -> bool {
+    ["up"].into_iter().chain(role_names(places)).any(|name| supervisor::running(&places.run, name).is_some())
+        || places.has_containers()
+}
+
+/// Show whether the platform on this machine is up
+///
+/// Exit status 0 if every process of it answers, else 1.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ sudo platform status
+  $ sudo platform status --json | jq .url")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Status {
+    pub(crate) fn run(self, cx: &Context) -> Result<u8> {
+        need_root("status")?;
+        let places = Places::load()?;
+        let states = states(&places)?;
+        let answers = states.iter().all(|state| state.answers);
+        let value = json!({
+            "url": places.settings.url(),
+            "home": places.settings.home,
+            "runtime_dir": places.run,
+            "up": answers,
+            "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
+        });
+        cx.show(&self.format, &value, |out| {
+            out.pairs([
+                ("URL", places.settings.url().into()),
+                ("Home", places.settings.home.display().to_string().into()),
+            ])?;
+            let row = |state: &State| {
+                let (text, mood) = match (state.pid, state.answers) {
+                    (_, true) => ("up", Mood::Good),
+                    (Some(_), false) => ("starting", Mood::Busy),
+                    (None, false) => ("down", Mood::Bad),
+                };
+                let pid = state.pid.map_or_else(String::new, |pid| pid.to_string());
+                vec![state.role.into(), crate::output::Field::from(text).mood(mood), pid.into()]
+            };
+            out.table(&["Role", "State", "Process"], states.iter().map(row).collect(), "")
+        })?;
+        Ok(u8::from(!answers))
+    }
+}
+
+/// One process of the platform.
+struct State {
+    role: &'static str,
+    pid: Option<i32>,
+    answers: bool,
+}
+
+impl State {
+    fn to_json(&self) -> Value {
+        json!({ "role": self.role, "pid": self.pid, "answers": self.answers })
+    }
+}
+
+fn role_names(places: &Places) -> impl Iterator<Item = &'static str> {
+    let containerd = places.has_own_containerd().then_some(CONTAINERD);
+    RoleName::ALL.map(RoleName::as_str).into_iter().chain(containerd)
+}
+
+fn states(places: &Places) -> Result<Vec<State>> {
+    let runtime = server::runtime()?;
+    let state = |role: &'static str, answers| {
+        let pid = supervisor::running(&places.run, role).map(nix::unistd::Pid::as_raw);
+        State { role, pid, answers: pid.is_some() && answers }
+    };
+    let routed = places.settings.listen.0.iter().all(|address| TcpStream::connect(address).is_ok());
+    let controls = Client::local(&places.control())?.get(&["health"]).is_ok();
+    let hosts = runtime.block_on(places.host().list()).is_ok();
+    let mut states = vec![
+        state(RoleName::Router.as_str(), routed),
+        state(RoleName::Controller.as_str(), controls),
+        state(RoleName::Host.as_str(), hosts),
+    ];
+    if places.has_own_containerd() {
+        states.push(state(CONTAINERD, UnixStream::connect(places.containerd()).is_ok()));
+    }
+    Ok(states)
+}
+
+/// Make the stack anew with the newest packages, as root
+///
+/// The stack is the pair of base images, for builds and for apps. Apps get the new one with their next build.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ sudo platform stack:update
+  $ sudo platform stack:update --if-missing")]
+pub(crate) struct StackUpdate {
+    /// Do nothing if there is a stack that this version of the platform can use
+    #[arg(long)]
+    if_missing: bool,
+}
+
+impl StackUpdate {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        need_root("stack:update")?;
+        let settings = Places::load()?.stack()?;
+        let failed = |error: stack::StackError| CliError::failed("The stack was not made").because(&error);
+        let present = stack::open(&settings).map_err(failed)?.filter(|_| self.if_missing);
+        let when = if self.if_missing { Make::IfMissing } else { Make::Newest };
+        let make = || stack::make(&settings, when, &mut |line| cx.out.note(line)).map_err(failed);
+        let stack = present.map_or_else(make, Ok)?;
+        cx.out.line(format!("Stack {}, version {}", stack.name, stack.version))
+    }
+}
+
+/// Become one process of the platform; `up` starts it
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    role: RoleName,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<()> {
+        start_log();
+        Places::load()?.serve(self.role)
+    }
+}
+
+/// For the operator, who reads the platform's log.
+fn start_log() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn need_root(command: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(CliError::failed(format!("`platform {command}` must be run as root"))
+        .hint(format!("It makes namespaces, mounts and containers: `sudo platform {command}`.")))
+}
+
+fn check_programs(places: &Places) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let is_there = |program: &str| program.contains('/') || folders.iter().any(|folder| folder.join(program).exists());
+    let mut missing: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| *program != "runc" || places.settings.runtime == "runc")
+        .filter(|(program, _)| !is_there(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if places.has_own_containerd() && !is_there(CONTAINERD) {
+        missing.push(CONTAINERD);
+    }
+    if !places.settings.cni_path.0.iter().any(|folder| folder.join("ptp").exists()) {
+        missing.push("containernetworking-plugins");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failed("This machine lacks programs that the platform needs")
+        .hint(format!("On Debian and Ubuntu: `apt-get install {}`.", missing.join(" "))))
+}
+
+fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| CliError::failed("Cannot find this program").because(&error))
+}

@@ -1,0 +1,301 @@
+//! Wiring: which processes make a platform on one machine, and what each is told. Besides the settings, the only file that names an engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use builder::packages::{Machine, PackageAccess};
+use builder::stack::{self, StackSettings};
+use builder::{BuildLimits, Builder};
+use controller::accounts::LoginLimiter;
+use controller::logs::{LogLimits, Sessions, Writer};
+use controller::store::Store;
+use controller::{Controller, Live, Sockets};
+use engine::{Engine, LayerStore};
+pub(crate) use engine_containerd::Subnet;
+use engine_containerd::{HostClient, HostSettings};
+use model::clock::{SystemClock, SystemRandom};
+use router::{RouterSettings, Timeouts};
+use tokio::sync::Notify;
+
+use crate::error::{CliError, Result};
+use crate::settings::Settings;
+use crate::supervisor::Role;
+
+/// The processes of a platform, in the order in which they end: whoever needs another one ends first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RoleName {
+    /// Takes every request.
+    Router,
+    /// API, git, builds and rollouts.
+    Controller,
+    /// Keeps instances alive.
+    Host,
+}
+
+/// What a platform that uses its own containerd calls that process.
+pub(crate) const CONTAINERD: &str = "containerd";
+
+impl RoleName {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Router, Self::Controller, Self::Host];
+
+    /// As in the name of its pid file.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Controller => "controller",
+            Self::Host => "host",
+        }
+    }
+
+    /// How long it may take to end: a router waits for the requests in flight.
+    const fn stop_limit(self) -> Duration {
+        match self {
+            Self::Router => Duration::from_secs(35),
+            Self::Controller | Self::Host => Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where the processes of a platform find each other.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Sockets and process ids.
+    pub(crate) run: PathBuf,
+    /// What the operator decided.
+    pub(crate) settings: Settings,
+}
+
+impl Places {
+    /// Those of the platform that the settings of this process describe.
+    pub(crate) fn load() -> Result<Self> {
+        let settings = Settings::load().map_err(|error| {
+            CliError::usage("The settings cannot be used").because(&error).hint("`docs/settings.md` lists them all.")
+        })?;
+        Ok(Self { run: settings.runtime_dir(), settings })
+    }
+
+    /// The controller's socket for root.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+
+    /// The configuration of our own containerd.
+    fn containerd_config(&self) -> PathBuf {
+        self.run.join("containerd.toml")
+    }
+
+    /// The socket of the containerd to use.
+    pub(crate) fn containerd(&self) -> PathBuf {
+        if self.has_own_containerd() {
+            self.run.join("containerd.sock")
+        } else {
+            PathBuf::from(&self.settings.containerd_socket)
+        }
+    }
+
+    /// Whether the platform runs a containerd of its own.
+    pub(crate) fn has_own_containerd(&self) -> bool {
+        self.settings.containerd_socket.is_empty()
+    }
+
+    /// Whether there may be containers: some that run, or what a power cut left of them.
+    pub(crate) fn has_containers(&self) -> bool {
+        let instances = self.settings.home.join("host/instances");
+        instances.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// A client of the host role.
+    pub(crate) fn host(&self) -> HostClient {
+        HostClient::new(&self.run.join("host.sock"))
+    }
+
+    /// What the supervisor keeps alive.
+    pub(crate) fn roles(&self, program: &Path) -> Vec<Role> {
+        let role = |name: RoleName| Role {
+            name: name.as_str(),
+            program: program.to_owned(),
+            args: vec!["role".to_owned(), name.as_str().to_owned()],
+            stop_limit: name.stop_limit(),
+        };
+        let containerd = self.has_own_containerd().then(|| Role {
+            name: CONTAINERD,
+            program: CONTAINERD.into(),
+            args: vec!["--config".to_owned(), self.containerd_config().display().to_string()],
+            stop_limit: Duration::from_secs(10),
+        });
+        RoleName::ALL.map(role).into_iter().chain(containerd).collect()
+    }
+
+    /// Makes folders and writes the files that the roles start from.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let home = &self.settings.home;
+        for folder in [home, &self.run, &home.join("logs"), &home.join("cache")] {
+            std::fs::create_dir_all(folder).map_err(cannot("make", folder))?;
+        }
+        let buildpacks = home.join("buildpacks");
+        buildpacks::install(&buildpacks).map_err(cannot("write", &buildpacks))?;
+        let config = self.containerd_config();
+        let text = engine_containerd::containerd_config(
+            &home.join("containerd"),
+            &self.run.join("containerd"),
+            &self.containerd(),
+        );
+        std::fs::write(&config, text).map_err(cannot("write", &config))
+    }
+
+    fn layers(&self) -> Result<LayerStore> {
+        let folder = self.settings.home.join("layers");
+        LayerStore::open(&folder).map_err(|error| CliError::failed("Cannot use the layer store").because(&error))
+    }
+
+    fn logs(&self, writer: &str) -> Result<Arc<Writer>> {
+        let folder = self.settings.home.join("logs");
+        let limits = LogLimits { app_bytes: self.settings.log_limit.0 };
+        Writer::open(&folder, writer, limits).map(Arc::new).map_err(cannot("use", &folder))
+    }
+
+    fn packages(&self) -> Result<PackageAccess> {
+        let folder = self.settings.home.join("packages");
+        PackageAccess::collect(&self.settings.packages, &Machine::here(), &folder)
+            .map_err(|error| CliError::failed("Cannot pass on this machine's package settings").because(&error))
+    }
+
+    /// What making a stack needs to know.
+    pub(crate) fn stack(&self) -> Result<StackSettings> {
+        Ok(StackSettings {
+            home: self.settings.home.clone(),
+            layers: self.layers()?,
+            cache: self.settings.stack_cache(),
+            packages: self.packages()?,
+            digest: builder::diff_id,
+        })
+    }
+
+    /// Becomes a role. Returns only when it cannot go on, or was asked to end.
+    pub(crate) fn serve(&self, role: RoleName) -> Result<()> {
+        let failed = |error: &dyn std::error::Error| {
+            CliError::failed(format!("The {} role cannot go on", role.as_str())).because(error)
+        };
+        match role {
+            RoleName::Router => router::serve(self.router()?).map_err(|error| failed(&error)),
+            RoleName::Controller => runtime()?.block_on(async {
+                let controller = self.controller().await?;
+                controller::serve(controller, &self.sockets()).await.map_err(|error| failed(&error))
+            }),
+            RoleName::Host => {
+                let settings = self.host_settings()?;
+                runtime()?.block_on(engine_containerd::serve(settings)).map_err(|error| failed(&error))
+            }
+        }
+    }
+
+    fn sockets(&self) -> Sockets {
+        Sockets {
+            public: self.run.join("controller.sock"),
+            names: self.run.join("names.sock"),
+            control: self.control(),
+        }
+    }
+
+    fn host_settings(&self) -> Result<HostSettings> {
+        let settings = &self.settings;
+        Ok(HostSettings {
+            home: settings.home.clone(),
+            run_dir: self.run.clone(),
+            containerd_socket: self.containerd(),
+            namespace: format!("platform-{}", settings.tag()),
+            cni_bin_dirs: settings.cni_path.0.clone(),
+            subnet: settings.subnet,
+            runtime: settings.runtime.clone(),
+            layers: self.layers()?,
+            log: self.logs(RoleName::Host.as_str())?,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        })
+    }
+
+    fn router(&self) -> Result<RouterSettings> {
+        let sockets = self.sockets();
+        Ok(RouterSettings {
+            listen: self.settings.listen.0.clone(),
+            domain: self.settings.domain.clone(),
+            names_socket: sockets.names,
+            addresses_socket: self.run.join("addresses.sock"),
+            controller_socket: sockets.public,
+            snapshot: self.settings.home.join("routes.json"),
+            workers: self.settings.router_workers,
+            timeouts: Timeouts::default(),
+            log: self.logs(RoleName::Router.as_str())?,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        })
+    }
+
+    async fn controller(&self) -> Result<Arc<Controller>> {
+        let settings = &self.settings;
+        let home = &settings.home;
+        let random = Arc::new(SystemRandom);
+        let url = format!("sqlite://{}", home.join("platform.db").display());
+        let store = Store::open(&url, &home.join("secrets.key"), random.clone())
+            .await
+            .map_err(|error| CliError::failed("Cannot use the database").because(&error))?;
+        let program =
+            std::env::current_exe().map_err(|error| CliError::failed("Cannot find this program").because(&error))?;
+        let engine: Arc<dyn Engine> = Arc::new(self.host());
+        let stack = self.stack()?;
+        let builder = Builder {
+            engine: Arc::clone(&engine),
+            layers: stack.layers.clone(),
+            packages: stack.packages.clone(),
+            stack: Arc::new(move || stack::open(&stack)),
+            buildpacks: home.join("buildpacks"),
+            program: program.clone(),
+            cache: home.join("cache/builds"),
+            limits: BuildLimits {
+                memory_bytes: settings.build_memory.0,
+                time: settings.build_time.0,
+                free_disk_bytes: settings.min_free_disk.0,
+            },
+        };
+        Ok(Arc::new(Controller {
+            store,
+            engine,
+            builder: Arc::new(builder),
+            logs: self.logs(RoleName::Controller.as_str())?,
+            clock: Arc::new(SystemClock),
+            random,
+            settings: self.controller_settings(program),
+            changed: Notify::new(),
+            logins: LoginLimiter::default(),
+            log_sessions: Sessions::default(),
+            live: Live::default(),
+        }))
+    }
+
+    fn controller_settings(&self, program: PathBuf) -> controller::Settings {
+        let settings = &self.settings;
+        controller::Settings {
+            home: settings.home.clone(),
+            domain: settings.domain.clone(),
+            port: settings.port(),
+            stack: stack::NAME.to_owned(),
+            program,
+            control_socket: self.control(),
+            push_limit: settings.push_limit.0,
+            boot_timeout: settings.boot_timeout.0,
+            stop_grace: settings.stop_grace.0,
+        }
+    }
+}
+
+/// Where asynchronous code of this program runs.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new().map_err(|error| CliError::failed("Cannot start").because(&error))
+}
+
+/// What a file operation that failed is told as.
+pub(crate) fn cannot(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CliError {
+    move |error| CliError::failed(format!("Cannot {action} {}", path.display())).because(&error)
+}

@@ -1,0 +1,351 @@
+//! Every setting of the platform, with its default and what it means. This file is the one place where they are documented.
+//!
+//! A setting comes from `platform.toml` (`/etc/platform/platform.toml`, or where `PLATFORM_CONFIG` points) and is overridden by the
+//! environment variable `PLATFORM_<KEY>` of the same name in capitals. A wrong one stops the start and says which line and what
+//! is allowed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use builder::packages::PackageSetting;
+use model::Hostname;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use crate::server::Subnet;
+
+/// Where the file is unless `PLATFORM_CONFIG` says otherwise.
+const DEFAULT_FILE: &str = "/etc/platform/platform.toml";
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal,)+) => {
+        /// The settings of a platform, complete.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Settings {
+            $($(#[doc = $doc])+ pub(crate) $key: $type,)+
+        }
+
+        /// What one source says: every key may be missing.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "settings of the form `key = value`")]
+        struct Partial {
+            $($key: Option<$type>,)+
+        }
+
+        impl Partial {
+            fn or(self, fallback: Self) -> Self {
+                Self { $($key: self.$key.or(fallback.$key),)+ }
+            }
+
+            fn complete(self) -> Result<Settings, SettingsError> {
+                Ok(Settings {
+                    $($key: match self.$key {
+                        Some(value) => value,
+                        None => from_environment(stringify!($key), $default)?.$key.ok_or(SettingsError::Default(stringify!($key)))?,
+                    },)+
+                })
+            }
+        }
+
+        /// Key, default and meaning of every setting, in the order of the file.
+        pub(crate) const REFERENCE: &[(&str, &str, &str)] = &[$((stringify!($key), $default, concat!($($doc),+)),)+];
+    };
+}
+
+settings! {
+    /// Directory of everything the platform keeps: database, repositories, layers, logs.
+    home: PathBuf = "/var/lib/platform",
+    /// Addresses on which the router takes requests, for apps and for the platform itself.
+    listen: List<SocketAddr> = "127.0.0.1:8080,[::1]:8080",
+    /// Host name of the platform; an app gets `<app>.<domain>`. `localhost` needs no DNS.
+    domain: Hostname = "localhost",
+    /// Network of the instances. Each gets an address of its own from it; change it if the machine's own networks overlap.
+    subnet: Subnet = "10.210.0.0/16",
+    /// The OCI runtime under containerd: a program such as runc or crun.
+    runtime: String = "runc",
+    /// Socket of a running containerd to use; empty means a private one that the platform starts and stops itself.
+    containerd_socket: String = "",
+    /// Folders in which the CNI plugins `ptp`, `host-local` and `loopback` are looked for.
+    cni_path: List<PathBuf> = "/usr/lib/cni,/opt/cni/bin,/usr/libexec/cni",
+    /// `host` passes the machine's package mirrors, proxies and CA certificates (apt, pip, npm, cargo, Go, `SSL_CERT_FILE` and its
+    /// kin) into stack and app builds; `none` passes nothing; a table passes exactly what it names (`docs/packages.md`).
+    packages: PackageSetting = "host",
+    /// Folder in which made stack images are kept for other platforms of this machine; empty means `<home>/cache/stack`.
+    stack_cache: String = "",
+    /// Memory of a build.
+    build_memory: Bytes = "2GiB",
+    /// Longest time of a build.
+    build_time: Seconds = "15m",
+    /// A push is refused when less than this would be free on the disk of `home`.
+    min_free_disk: Bytes = "1GiB",
+    /// Largest push.
+    push_limit: Bytes = "1GiB",
+    /// Time in which a web process must accept connections on `$PORT`.
+    boot_timeout: Seconds = "60s",
+    /// Time from SIGTERM to SIGKILL when an instance stops.
+    stop_grace: Seconds = "30s",
+    /// Disk space for the logs of one app; the oldest lines go first.
+    log_limit: Bytes = "16MiB",
+    /// Threads of the router; 0 means one a core.
+    router_workers: usize = "0",
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The file is there and cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(PathBuf, std::io::Error),
+    /// The file named by `PLATFORM_CONFIG` is not there.
+    #[error("PLATFORM_CONFIG names {0}, which does not exist")]
+    Missing(PathBuf),
+    /// A line of the file is wrong.
+    #[error("{file} line {line}: {message}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// An environment variable is wrong.
+    #[error("environment variable {variable}: {message}")]
+    Variable {
+        /// Its name.
+        variable: String,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// A default that is not a value; the tests rule it out.
+    #[error("setting {0} has no default")]
+    Default(&'static str),
+}
+
+impl Settings {
+    /// Reads file and environment.
+    pub(crate) fn load() -> Result<Self, SettingsError> {
+        let file = match std::env::var_os("PLATFORM_CONFIG") {
+            Some(path) => from_file(Path::new(&path))?.ok_or_else(|| SettingsError::Missing(path.into()))?,
+            None => from_file(Path::new(DEFAULT_FILE))?.unwrap_or_default(),
+        };
+        let mut settings = file;
+        for (key, _, _) in REFERENCE {
+            if let Some(value) = std::env::var_os(variable(key)) {
+                settings = from_environment(key, &value.to_string_lossy())?.or(settings);
+            }
+        }
+        settings.complete()
+    }
+
+    /// Directory of sockets, process ids and network namespaces: gone after a reboot.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        if self.home == Path::new("/var/lib/platform") {
+            return PathBuf::from("/run/platform");
+        }
+        PathBuf::from(format!("/run/platform-{}", self.tag()))
+    }
+
+    /// Tells this platform from others on the machine, in the names of kernel objects: 8 hex digits of the home's hash.
+    pub(crate) fn tag(&self) -> String {
+        use sha2::Digest;
+        hex::encode(&sha2::Sha256::digest(self.home.as_os_str().as_encoded_bytes())[..4])
+    }
+
+    /// The platform's own address, without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        if self.port() == 80 {
+            format!("http://{}", self.domain)
+        } else {
+            format!("http://{}:{}", self.domain, self.port())
+        }
+    }
+
+    /// The port of the first address to listen on.
+    pub(crate) fn port(&self) -> u16 {
+        self.listen.0.first().map_or(80, SocketAddr::port)
+    }
+
+    /// Folder in which made stack images are kept.
+    pub(crate) fn stack_cache(&self) -> PathBuf {
+        if self.stack_cache.is_empty() { self.home.join("cache/stack") } else { PathBuf::from(&self.stack_cache) }
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("PLATFORM_{}", key.to_ascii_uppercase())
+}
+
+fn from_file(path: &Path) -> Result<Option<Partial>, SettingsError> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(|error| SettingsError::Unreadable(path.to_owned(), error))?,
+    };
+    toml::from_str(&text).map(Some).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        SettingsError::File { file: path.to_owned(), line, message: error.message().to_owned() }
+    })
+}
+
+/// One setting from text: a number or truth value as it is, anything else as a string.
+fn from_environment(key: &str, text: &str) -> Result<Partial, SettingsError> {
+    let is_plain = text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok();
+    let value = if is_plain { text.to_owned() } else { toml::Value::String(text.to_owned()).to_string() };
+    toml::from_str(&format!("{key} = {value}"))
+        .map_err(|error| SettingsError::Variable { variable: variable(key), message: error.message().to_owned() })
+}
+
+/// A number of bytes: `512MiB`, `2GiB`, or a plain number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        measure(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("", 1)])
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size like 512MiB, 2GiB or a number of bytes"))
+    }
+}
+
+/// A length of time: `30s`, `15m`, `1h`, or a plain number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        measure(text, &[("s", 1), ("m", 60), ("h", 3600), ("", 1)])
+            .map(|seconds| Self(Duration::from_secs(seconds)))
+            .ok_or_else(|| format!("`{text}` is not a time like 30s, 15m, 1h or a number of seconds"))
+    }
+}
+
+fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?.1;
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Several values: an array, or one string with commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List<T>(pub Vec<T>);
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for List<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = |part: &str| part.trim().parse().map_err(|error| format!("`{part}`: {error}"));
+        text.split(',').filter(|part| !part.trim().is_empty()).map(parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+struct Text<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a number or a list of strings")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(item) = items.next_element::<String>()? {
+            texts.push(item);
+        }
+        self.visit_str(&texts.join(","))
+    }
+}
+
+macro_rules! deserialize_from_text {
+    ($($type:ident $(<$param:ident>)?;)+) => {$(
+        impl<'de $(, $param: FromStr<Err: fmt::Display>)?> Deserialize<'de> for $type $(<$param>)? {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Text(std::marker::PhantomData))
+            }
+        }
+    )+};
+}
+
+deserialize_from_text! {
+    Bytes;
+    Seconds;
+    List<T>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("platform.toml");
+        std::fs::write(&path, text).expect("written");
+        from_file(&path)?.expect("a file").complete()
+    }
+
+    /// The reference for operators. On a difference, the test prints what `docs/settings.md` must hold.
+    #[test]
+    fn the_reference_in_docs_is_this_file() {
+        let mut text = String::from(
+            "# Settings\n\nIn `/etc/platform/platform.toml` (or the file that `PLATFORM_CONFIG` names) as `key = value`, or in the environment \
+             as `PLATFORM_<KEY>`, which wins. A wrong one stops the start with its line and what is allowed.\n\n\
+             | key | default | meaning |\n|---|---|---|\n",
+        );
+        for (key, default, meaning) in REFERENCE {
+            let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+            text.extend(["| `", key, "` | ", &default, " | ", meaning.trim(), " |\n"]);
+        }
+        let docs =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md")).unwrap_or_default();
+        assert!(docs == text, "docs/settings.md must be:\n\n{text}");
+    }
+
+    #[test]
+    fn every_default_is_a_value() {
+        let settings = Partial::default().complete().expect("defaults");
+        assert_eq!(settings.url(), "http://localhost:8080");
+        assert_eq!(settings.build_memory.0, 2 << 30);
+        assert_eq!(settings.runtime_dir(), Path::new("/run/platform"));
+    }
+
+    #[test]
+    fn a_file_overrides_and_a_variable_overrides_the_file() {
+        let settings = file("domain = \"example.com\"\nlisten = [\"0.0.0.0:80\"]\nboot_timeout = 5\n").expect("good");
+        assert_eq!(settings.url(), "http://example.com");
+        assert_eq!(settings.boot_timeout.0, Duration::from_secs(5));
+        let override_ = from_environment("build_memory", "512 MiB").expect("good");
+        assert_eq!(override_.build_memory.map(|bytes| bytes.0), Some(512 << 20));
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_what_is_allowed() {
+        let message = |text: &str| file(text).expect_err("refused").to_string();
+        let unknown = message("domain = \"example.com\"\nlsten = 1\n");
+        assert!(unknown.contains("line 2: unknown field `lsten`, expected one of `home`, `listen`"), "{unknown}");
+        let value = message("\n\nsubnet = \"10.0.0.1/16\"\n");
+        assert!(value.contains("line 3: a subnet is written like 10.210.0.0/16"), "{value}");
+        let variant = message("packages = \"some\"\n");
+        assert!(variant.contains("expected `host`, `none` or a table"), "{variant}");
+        let variable = from_environment("build_time", "soon").expect_err("refused").to_string();
+        assert_eq!(
+            variable,
+            "environment variable PLATFORM_BUILD_TIME: `soon` is not a time like 30s, 15m, 1h or a number of seconds"
+        );
+    }
+}
