@@ -1,1 +1,17 @@
-//! End-to-end tests on the real binary.
+//! Tests of the product as a whole: the house rules, and everything a user does, on the real binary.
+
+mod faults;
+mod platform;
+mod push;
+mod release;
+mod run;
+mod tidy;
+
+/// Waits for something that will come by itself. The limit only ends a test that has failed.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !holds() {
+        assert!(std::time::Instant::now() < limit, "{what}: not within two minutes");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

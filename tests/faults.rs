@@ -1,0 +1,185 @@
+//! Everything may be killed at any moment, and disks fill up.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::platform::{App, Platform};
+
+/// Visitors that ask one app without pause, and what they saw.
+struct Load {
+    answered: AtomicU64,
+    failed: AtomicU64,
+    first_failure: std::sync::Mutex<Option<String>>,
+    stop: AtomicBool,
+}
+
+impl Load {
+    /// Runs `during` while four visitors ask `app`, and gives back how many requests were answered and how the first one failed.
+    fn around(app: &App<'_>, during: impl FnOnce()) -> (u64, Option<String>) {
+        let load = Self {
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            first_failure: std::sync::Mutex::new(None),
+            stop: AtomicBool::new(false),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| load.visit(app));
+            }
+            during();
+            let seen = load.answered.load(Ordering::Relaxed);
+            crate::until("requests go on", || load.answered.load(Ordering::Relaxed) > seen + 20);
+            load.stop.store(true, Ordering::Relaxed);
+        });
+        (load.answered.into_inner(), load.first_failure.into_inner().expect("no panic"))
+    }
+
+    fn visit(&self, app: &App<'_>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            match app.platform.try_get(&app.host(), "/") {
+                Ok(answer) if answer.status == 200 => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                other => {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    self.first_failure.lock().expect("no panic").get_or_insert_with(|| format!("{other:?}"));
+                }
+            }
+        }
+    }
+}
+
+fn run_dir(platform: &Platform) -> PathBuf {
+    use sha2::Digest;
+    let tag = hex::encode(&sha2::Sha256::digest(platform.home().as_os_str().as_encoded_bytes())[..4]);
+    PathBuf::from(format!("/run/platform-{tag}"))
+}
+
+fn pid(platform: &Platform, role: &str) -> Option<i32> {
+    let text = std::fs::read_to_string(run_dir(platform).join(format!("{role}.pid"))).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Kills a role and waits until its successor runs and all roles answer.
+fn kill(platform: &Platform, role: &str) {
+    let old = pid(platform, role).expect("a running role");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    crate::until("the role is back", || pid(platform, role) != Some(old) && platform.cli(&["status"]).ok);
+}
+
+/// Mounts and network namespaces that belong to instances of this platform.
+fn kernel_objects(platform: &Platform) -> (usize, usize) {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+    let home = platform.home().to_string_lossy().into_owned();
+    let run = run_dir(platform);
+    let overlays = mounts.lines().filter(|line| line.starts_with("overlay") && line.contains(&*home)).count();
+    let namespaces = std::fs::read_dir(run.join("netns")).map_or(0, Iterator::count);
+    (overlays, namespaces)
+}
+
+#[test]
+fn killing_any_role_under_load_costs_no_running_app() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    app.cli(&["ps:scale", "web=2"]).expect_ok();
+    let all_up = || {
+        app.json(&["ps"]).as_array().is_some_and(|dynos| dynos.iter().filter(|dyno| dyno["state"] == "up").count() == 2)
+    };
+    crate::until("two instances run", all_up);
+    let instances = || {
+        let dynos = app.json(&["ps"]);
+        let ids = dynos.as_array().into_iter().flatten().map(|dyno| (dyno["name"].to_string(), dyno["id"].to_string()));
+        ids.collect::<Vec<_>>()
+    };
+    let before = (kernel_objects(&platform), instances());
+
+    for role in ["controller", "host", "containerd"] {
+        for _ in 0..3 {
+            let (answered, failure) = Load::around(&app, || kill(&platform, role));
+            assert_eq!(failure, None, "killing the {role} cost a request of {answered}");
+        }
+    }
+    for _ in 0..3 {
+        Load::around(&app, || kill(&platform, "router"));
+    }
+    crate::until("two instances run", all_up);
+    assert_eq!((kernel_objects(&platform), instances()), before, "the same instances, and nothing left over");
+
+    app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+    app.commit("second");
+    app.push().expect_ok();
+    assert!(app.get("/").body.starts_with("version 2"));
+}
+
+#[test]
+fn a_deploy_and_a_scale_change_under_load_fail_no_request() {
+    let app = crate::platform::shared().app("probe-app");
+    app.push().expect_ok();
+    let (_, failure) = Load::around(&app, || {
+        app.cli(&["ps:scale", "web=3"]).expect_ok();
+        app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+        app.commit("second");
+        app.push().expect_ok();
+        app.cli(&["ps:scale", "web=1"]).expect_ok();
+        crate::until("one instance is left", || app.json(&["ps"]).as_array().is_some_and(|dynos| dynos.len() == 1));
+    });
+    assert_eq!(failure, None);
+}
+
+#[test]
+fn killing_roles_in_the_middle_of_a_build_or_rollout_leaves_nothing_half_made() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    for (round, role) in ["controller", "host", "containerd", "controller", "host"].into_iter().enumerate() {
+        app.edit("probe.py", &format!("VERSION = \"{}\"", round + 1), &format!("VERSION = \"{}\"", round + 2));
+        app.commit("next");
+        let builds = app.json(&["builds"]).as_array().map_or(0, Vec::len);
+        let (_, failure) = Load::around(&app, || {
+            let mut push = app.start_git(&["push", "platform", "main"]);
+            crate::until("the build has begun", || {
+                app.json(&["builds"]).as_array().is_some_and(|all| all.len() > builds)
+            });
+            kill(&platform, role);
+            push.wait().expect("ended");
+        });
+        assert_eq!(failure, None, "killing the {role} in a deploy cost a request");
+        crate::until("no build and no release is left pending", || {
+            let pending = |rows: serde_json::Value| {
+                rows.as_array().is_some_and(|rows| rows.iter().any(|row| row["status"] == "pending"))
+            };
+            !pending(app.json(&["builds"])) && !pending(app.json(&["releases"]))
+        });
+        // Whatever became of that push, the next one works.
+        app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
+        app.push().expect_ok();
+        assert_eq!(app.get("/").body, format!("version {} web.1", round + 2));
+    }
+    crate::until("only the running instance is left", || kernel_objects(&platform) == (1, 1));
+}
+
+#[test]
+fn down_leaves_nothing_and_up_brings_the_apps_back() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    platform.cli(&["down"]).expect_ok();
+    assert_eq!(kernel_objects(&platform), (0, 0));
+    assert!(platform.try_get(&app.host(), "/").is_err(), "nobody listens");
+    platform.up(&[]);
+    crate::until("the app is back", || app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200));
+}
+
+#[test]
+fn a_full_disk_refuses_builds_and_harms_nothing_else() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    platform.cli(&["down"]).expect_ok();
+    platform.up(&[("PLATFORM_MIN_FREE_DISK", "1000TiB")]);
+    app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
+    app.push().expect_refused(&["disk", "free"]);
+    crate::until("the app answers", || app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200));
+    app.cli(&["config:set", "STILL=works"]).expect_ok();
+}

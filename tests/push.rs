@@ -1,0 +1,108 @@
+//! `git push platform main`, and the app is live.
+
+use crate::platform::shared;
+
+#[test]
+fn the_first_push_goes_live_and_the_next_one_replaces_it() {
+    let app = shared().app("probe-app");
+    crate::until("the app has a page that says that nothing was deployed yet", || app.get("/").status == 503);
+
+    let push = app.push().expect_ok();
+    push.expect_text(&["remote: ", "Released v", &format!("http://{}:", app.host()), "deployed"]);
+    assert_eq!(app.get("/").body, "version 1 web.1");
+
+    app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+    app.commit("second");
+    app.push().expect_ok();
+    assert_eq!(app.get("/").body, "version 2 web.1");
+}
+
+#[test]
+fn node_python_go_and_static_apps_are_built_and_answer() {
+    for (fixture, expected) in [
+        ("node-app", "Hello from Node.js"),
+        ("python-app", "Hello from Python"),
+        ("go-app", "Hello from Go"),
+        ("static-app", "Hello from static files"),
+    ] {
+        let app = shared().app(fixture);
+        app.push().expect_ok();
+        let answer = app.get("/");
+        assert_eq!(answer.status, 200, "{fixture}: {}", answer.body);
+        assert!(answer.body.contains(expected), "{fixture}: {}", answer.body);
+    }
+}
+
+#[test]
+fn a_push_that_no_buildpack_takes_is_refused_with_what_each_looked_for() {
+    let app = shared().app("probe-app");
+    app.git(&["rm", "-q", "-r", "."]).expect_ok();
+    app.write("notes.txt", "nothing to run");
+    app.commit("no app");
+    app.push().expect_refused(&[
+        "package.json",
+        "requirements.txt",
+        "go.mod",
+        "index.html",
+        "Procfile",
+        "[remote rejected]",
+    ]);
+    assert_eq!(app.get("/").status, 503);
+}
+
+#[test]
+fn a_build_step_that_fails_refuses_the_push_with_its_output_and_exit_code() {
+    let app = shared().app("node-app");
+    let manifest = std::fs::read_to_string(app.folder.join("package.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["scripts"]["build"] = "echo the reactor is cold; exit 42".into();
+    app.write("package.json", &manifest.to_string());
+    app.commit("broken build");
+    app.push().expect_refused(&["the reactor is cold", "42", "[remote rejected]"]);
+    let builds = app.json(&["builds"]);
+    assert_eq!(builds[0]["status"], "failed");
+}
+
+#[test]
+fn other_branches_do_not_deploy() {
+    let app = shared().app("probe-app");
+    app.git(&["checkout", "-q", "-b", "topic"]).expect_ok();
+    app.git(&["push", "platform", "topic"]).expect_ok().expect_text(&["main", "master"]);
+    assert_eq!(app.get("/").status, 503);
+}
+
+#[test]
+fn a_wrong_token_and_an_unknown_app_are_refused() {
+    let app = shared().app("probe-app");
+    let url = shared().url().replace("http://", "http://x:wrong@");
+    let helperless = ["-c", "credential.helper="];
+    app.git(&[&helperless[..], &["push", &format!("{url}/{}.git", app.name), "main"]].concat())
+        .expect_refused(&["Authentication failed"]);
+    app.git(&["push", &format!("{}/no-such-app.git", shared().url()), "main"]).expect_refused(&["not found"]);
+}
+
+#[test]
+fn losing_the_client_does_not_lose_the_build() {
+    let app = shared().app("probe-app");
+    let mut push = app.start_git(&["push", "platform", "main"]);
+    let is_building = || app.json(&["builds"]).as_array().is_some_and(|builds| !builds.is_empty());
+    while !is_building() {
+        assert!(push.try_wait().expect("a child").is_none(), "the push ended before its build was seen");
+    }
+    push.kill().expect("killed");
+    push.wait().expect("ended");
+    while app.json(&["builds"])[0]["status"] == "pending" {
+        std::thread::yield_now();
+    }
+    assert_eq!(app.json(&["builds"])[0]["status"], "succeeded");
+    crate::until("the new release answers", || app.get("/").status == 200);
+}
+
+#[test]
+fn one_build_at_a_time() {
+    let app = shared().app("probe-app");
+    let mut first = app.start_git(&["push", "platform", "main"]);
+    while app.json(&["builds"]).as_array().is_none_or(Vec::is_empty) {}
+    app.git(&["push", "platform", "HEAD:master"]).expect_refused(&["build"]);
+    assert!(first.wait().expect("ended").success());
+}
