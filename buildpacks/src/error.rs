@@ -42,7 +42,7 @@ pub(crate) enum PackError {
     LockFiles { files: Vec<&'static str> },
 
     #[error(
-        "This app is locked with {manager} ({lock_file}), and the Node.js buildpack installs with npm only.\n\nEither lock it with npm: run `npm install` on your machine, commit package-lock.json and `git rm {lock_file}`;\nor use a buildpack that knows {manager}: name it in project.toml, under [[io.buildpacks.group]]."
+        "This app is locked with {manager} ({lock_file}), and the Node.js buildpack installs with npm.\n\nLock it with npm: run `npm install` on your machine, `git rm {lock_file}`, and commit package-lock.json."
     )]
     NodeManager { manager: &'static str, lock_file: &'static str },
 
@@ -62,7 +62,7 @@ pub(crate) enum PackError {
 
     // Python
     #[error(
-        "Python {requested} is not available; this stack ({stack}) has Python {available}.\n\n{file} asks for it. Either\n- change {file} to {available} and push again, or\n- use a buildpack that brings its own Python: name it in project.toml, under [[io.buildpacks.group]]."
+        "Python {requested} is not available: this stack ({stack}) has Python {available}, and `uv python install {requested}` could not get another; its output above says why.\n\n{file} asks for it. Either\n- change {file} to {available} and push again, or\n- let this machine download Python {requested}, or name a mirror of uv's Pythons that it can reach: `platform config:set UV_PYTHON_INSTALL_MIRROR=…`."
     )]
     PythonVersion { requested: String, available: String, file: &'static str, stack: String },
 
@@ -70,7 +70,7 @@ pub(crate) enum PackError {
     PythonVersionFile { file: &'static str, content: String, available: String },
 
     #[error(
-        "There is no requirements.txt; dependencies are declared in {declared} only, and the Python buildpack installs with pip.\n\nRun `{remedy}` on your machine and commit requirements.txt;\nor use a buildpack that reads {declared}: name it in project.toml, under [[io.buildpacks.group]]."
+        "There is no requirements.txt; dependencies are declared in {declared}, and the Python buildpack installs with pip.\n\nRun `{remedy}` on your machine and commit requirements.txt."
     )]
     PythonRequirements { declared: &'static str, remedy: &'static str },
 

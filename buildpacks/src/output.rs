@@ -1,21 +1,15 @@
 //! What a buildpack tells the person who pushed, in Heroku's form.
-#![expect(
-    clippy::print_stdout,
-    reason = "a buildpack's standard output is its way to speak (Buildpack spec, \"Output\")"
-)]
+
+use std::io::Write;
 
 /// A step begins: `-----> Installing Node.js 24.1.0`.
 pub(crate) fn heading(text: &str) {
-    println!("-----> {text}");
+    print("-----> ", text);
 }
 
 /// More about the step.
 pub(crate) fn line(text: &str) {
-    if text.is_empty() {
-        println!();
-    } else {
-        println!("       {text}");
-    }
+    print("       ", text);
 }
 
 /// Something to know that does not stop the build.
@@ -25,18 +19,23 @@ pub(crate) fn warning(text: &str) {
 
 /// Why the build stops.
 pub(crate) fn error(text: &str) {
-    println!();
+    line("");
     marked(text);
-    println!();
-}
-
-fn marked(text: &str) {
-    for line in text.lines() {
-        println!("{}", format!(" !     {line}").trim_end());
-    }
+    line("");
 }
 
 /// Why a buildpack does not take an app; the platform shows it if none does.
 pub(crate) fn not_detected(text: &str) {
-    println!("{text}");
+    print("", text);
+}
+
+fn marked(text: &str) {
+    for line in text.lines() {
+        print(" !     ", line);
+    }
+}
+
+fn print(mark: &str, text: &str) {
+    // Output that nobody reads must not end the build.
+    let _ = writeln!(std::io::stdout().lock(), "{}", format!("{mark}{text}").trim_end());
 }

@@ -1,4 +1,4 @@
-//! Python: apps with a requirements.txt, on the stack's own Python.
+//! Python: apps with a requirements.txt.
 //!
 //! Dependencies live in a virtual environment that is a layer, made anew only when what they are named by changes.
 
@@ -14,6 +14,8 @@ use crate::pack::{Build, Language, Layer, Use};
 
 mod requirements;
 mod version;
+
+use version::Interpreter;
 
 pub(crate) struct Python;
 
@@ -44,12 +46,12 @@ impl Language for Python {
 
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
         let app = build.app();
-        let version = version::choose(build)?;
+        let python = version::choose(build)?;
         run_hook(app, "pre_compile")?;
         if !app.join(REQUIREMENTS).is_file() {
             return Err(no_requirements(app));
         }
-        let environment = install(build, &version)?;
+        let environment = install(build, &python)?;
         set_launch_defaults(&environment)?;
         collect_static(app, &environment)?;
         run_hook(app, "post_compile")?;
@@ -65,9 +67,9 @@ fn no_requirements(app: &Path) -> PackError {
 }
 
 /// The virtual environment with everything in requirements.txt.
-fn install(build: &Build, version: &str) -> Result<Layer, PackError> {
+fn install(build: &Build, python: &Interpreter) -> Result<Layer, PackError> {
     let app = build.app();
-    let key = key(app, version, &build.stack())?;
+    let key = key(app, &python.version, &build.stack())?;
     // Asked for in every build, or one that installs nothing would lose it.
     let cache = build.kept_cache("pip_cache", "pip 1")?;
     let layer = build.layer("venv", Use::LaunchBuildCache, &key)?;
@@ -79,7 +81,7 @@ fn install(build: &Build, version: &str) -> Result<Layer, PackError> {
     let venv = layer.path();
     // The stack's pip installs into it; one of its own would take longer to set up than most apps' dependencies.
     let arguments = [Path::new("-m"), Path::new("venv"), Path::new("--without-pip"), &venv];
-    Run::new(app, "python3", arguments).quiet_or_fail(|_, _| None)?;
+    Run::new(app, &python.program.to_string_lossy(), arguments).quiet_or_fail(|_, _| None)?;
     let python = venv.join("bin/python");
     let pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "--python"].map(Path::new).into_iter();
     let rest = ["install", "--progress-bar", "off", "--requirement", REQUIREMENTS].map(Path::new);

@@ -1,12 +1,14 @@
-//! Which Python an app asks for, and whether the stack has it.
+//! Which Python an app asks for: the stack's own, or one that has to be downloaded.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files;
+use crate::files::{self, Key};
 use crate::output;
-use crate::pack::Build;
+use crate::pack::{Build, Use};
 
 const VERSION_FILE: &str = ".python-version";
 const RUNTIME_FILE: &str = "runtime.txt";
@@ -19,32 +21,83 @@ struct Asked {
     file: &'static str,
 }
 
-/// The version of the stack's Python, if it is what the app asks for.
-pub(super) fn choose(build: &Build) -> Result<String, PackError> {
-    let text = Run::new(build.app(), "python3", ["-c", "import platform; print(platform.python_version())"]).read()?;
-    let there = text.trim().to_owned();
-    let minor = minor_of(&there).to_owned();
-    let Some(asked) = asked(build.app(), &minor)? else {
-        output::heading(&format!("Using Python {there} (no {VERSION_FILE}: the stack's own)"));
-        return Ok(there);
+/// A Python to build with.
+pub(super) struct Interpreter {
+    /// `3.13.1`
+    pub(super) version: String,
+    pub(super) program: PathBuf,
+}
+
+/// The stack's Python, if it is what the app asks for, or another one.
+pub(super) fn choose(build: &Build) -> Result<Interpreter, PackError> {
+    let own = Interpreter::at(PathBuf::from("python3"))?;
+    let minor = minor_of(&own.version);
+    let Some(asked) = asked(build.app(), minor)? else {
+        output::heading(&format!("Using Python {} (no {VERSION_FILE}: the stack's own)", own.version));
+        return Ok(own);
     };
     if minor_of(&asked.version) != minor {
-        return Err(PackError::PythonVersion {
-            requested: asked.version,
-            available: minor,
-            file: asked.file,
-            stack: build.stack(),
-        });
+        let other = download(build, &asked, minor)?;
+        output::heading(&format!("Using Python {} ({})", other.version, asked.file));
+        return Ok(other);
     }
-    output::heading(&format!("Using Python {there} ({})", asked.file));
-    if asked.version != minor && asked.version != there {
-        let file = asked.file;
+    output::heading(&format!("Using Python {} ({})", own.version, asked.file));
+    if asked.version != minor && asked.version != own.version {
+        let Asked { version, file } = asked;
         output::warning(&format!(
-            "{file} asks for {}; the stack has {there}. Ask for {minor} to end this warning.",
-            asked.version
+            "{file} asks for {version}; the stack has {}. Ask for {minor} to end this warning.",
+            own.version
         ));
     }
-    Ok(there)
+    Ok(own)
+}
+
+impl Interpreter {
+    fn at(program: PathBuf) -> Result<Self, PackError> {
+        let ask = ["-c", "import platform; print(platform.python_version())"];
+        let version = Run::new(Path::new("/"), &program.to_string_lossy(), ask).read()?;
+        Ok(Self { version: version.trim().to_owned(), program })
+    }
+}
+
+/// A Python that the stack does not have: uv knows where to get it.
+fn download(build: &Build, asked: &Asked, available: &str) -> Result<Interpreter, PackError> {
+    let key = Key::new("uv 1").with("version", asked.version.as_bytes()).with("arch", build.arch().as_bytes()).finish();
+    let layer = build.layer("python", Use::LaunchBuildCache, &key)?;
+    // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
+    let (versions, bin) = (layer.path().join("versions"), layer.path().join("bin"));
+    if !layer.is_kept {
+        output::heading(&format!("Installing Python {} with uv", asked.version));
+        // Not called uv: uv would take the layer's uv.toml for its settings.
+        let uv = build.layer("installer", Use::Cache, "uv 1")?.path();
+        let options = ["--quiet", "--disable-pip-version-check", "--target"];
+        let arguments = ["-m", "pip", "install"].into_iter().chain(options).map(OsStr::new);
+        let arguments = arguments.chain([uv.as_os_str(), OsStr::new("uv")]);
+        Run::new(&uv, "python3", arguments).quiet_or_fail(|_, _| None)?;
+        let arguments = ["python", "install", "--no-bin", "--install-dir"].map(OsStr::new).into_iter();
+        let arguments = arguments.chain([versions.as_os_str(), OsStr::new(&asked.version)]);
+        let explain = |_, _: &str| {
+            Some(PackError::PythonVersion {
+                requested: asked.version.clone(),
+                available: available.to_owned(),
+                file: asked.file,
+                stack: build.stack(),
+            })
+        };
+        Run::new(&uv, &uv.join("bin/uv").to_string_lossy(), arguments).show_or_fail(explain)?;
+        files::link(&folder_of_programs(&versions)?, &bin)?;
+        layer.finish(&key)?;
+    }
+    Interpreter::at(bin.join("python3"))
+}
+
+/// `<versions>/cpython-<version>-<platform>/bin`. A name without the patch version may be there too, as a link to it.
+fn folder_of_programs(versions: &Path) -> Result<PathBuf, PackError> {
+    let entries = fs::read_dir(versions).map_err(files::failed("read", versions))?;
+    let mut folders = entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_symlink());
+    let found = folders.find(|folder| folder.join("bin/python3").exists());
+    let missing = || PackError::Internal(format!("no Python in {}", versions.display()));
+    Ok(found.ok_or_else(missing)?.join("bin"))
 }
 
 fn asked(app: &Path, available: &str) -> Result<Option<Asked>, PackError> {
