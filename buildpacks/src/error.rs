@@ -52,10 +52,11 @@ pub(crate) enum PackError {
     NoSuchVersion { what: &'static str, requested: String, file: &'static str, available: String },
 
     #[error(
-        "package.json and {lock_file} disagree, or dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why. If they disagree, run `{remedy}` on your machine and commit {lock_file}.",
-        describe(*status)
+        "Dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why.{}",
+        describe(*status),
+        lock_file.map(|name| format!(" If package.json and {name} disagree, run `npm install` on your machine and commit {name}.")).unwrap_or_default()
     )]
-    NodeDependencies { command: String, status: ExitStatus, lock_file: &'static str, remedy: &'static str },
+    NodeDependencies { command: String, status: ExitStatus, lock_file: Option<&'static str> },
 
     #[error("The script `{script}` of package.json failed with {}.\n\nIts output above says why.", describe(*status))]
     NodeScript { script: String, status: ExitStatus },
@@ -149,7 +150,8 @@ mod tests {
                 file: "package.json (engines.node)",
                 available: "22.23.3, 24.21.0, 26.10.0".to_owned(),
             },
-            PackError::NodeDependencies { command, status, lock_file: "package-lock.json", remedy: "npm install" },
+            PackError::NodeDependencies { command: command.clone(), status, lock_file: Some("package-lock.json") },
+            PackError::NodeDependencies { command, status, lock_file: None },
             PackError::NodeScript { script: "build".to_owned(), status },
             PackError::PythonVersion {
                 requested: "3.14".to_owned(),

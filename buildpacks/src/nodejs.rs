@@ -10,6 +10,7 @@ use libcnb::data::launch::Process;
 
 use crate::command::Run;
 use crate::error::PackError;
+use crate::files;
 use crate::output;
 use crate::pack::{self, Build, Language, Use};
 
@@ -22,6 +23,8 @@ use manifest::Manifest;
 pub(crate) struct NodeJs;
 
 const MANIFEST: &str = "package.json";
+/// Programs that dependencies bring.
+const PROGRAMS: &str = "node_modules/.bin";
 
 impl Language for NodeJs {
     fn detect(&self, app: &Path) -> Result<(), String> {
@@ -35,7 +38,7 @@ impl Language for NodeJs {
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
         let manifest = Manifest::read(build.app())?;
         let node = runtime::install(build, &manifest)?;
-        set_launch_defaults(build)?;
+        set_launch_environment(build)?;
         let installed = dependencies::install(build, &manifest, &node)?;
         for script in manifest.scripts_of_a_build() {
             output::heading(&format!("Running {script}"));
@@ -61,7 +64,7 @@ impl Node {
     fn run(&self, folder: &Path, program: &str, arguments: &[&str]) -> Run {
         let mut run = Run::new(folder, program, arguments)
             .path(&self.root.join("bin"))
-            .path(&folder.join("node_modules/.bin"))
+            .path(&folder.join(PROGRAMS))
             .env("npm_config_nodedir", &self.headers)
             .env("npm_config_update_notifier", "false");
         for (name, value) in [("NODE_ENV", "production"), ("NPM_CONFIG_LOGLEVEL", "error")] {
@@ -78,8 +81,12 @@ fn run_script(node: &Node, app: &Path, script: &str) -> Result<(), PackError> {
     node.run(app, "npm", &["run", script]).show_or_fail(explain)
 }
 
-fn set_launch_defaults(build: &Build) -> Result<(), PackError> {
-    build.layer("env", Use::Launch, "")?.launch_defaults(&[
+/// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.
+fn set_launch_environment(build: &Build) -> Result<(), PackError> {
+    let layer = build.layer("env", Use::Launch, "")?;
+    // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
+    files::link(&build.app().join(PROGRAMS), &layer.path().join("bin"))?;
+    layer.launch_defaults(&[
         ("NODE_ENV", "production"),
         ("NPM_CONFIG_LOGLEVEL", "error"),
         ("NPM_CONFIG_UPDATE_NOTIFIER", "false"),

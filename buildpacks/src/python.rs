@@ -55,6 +55,12 @@ impl Language for Python {
         set_launch_defaults(&environment)?;
         collect_static(app, &environment)?;
         run_hook(app, "post_compile")?;
+        if !app.join("Procfile").is_file() {
+            // As on Heroku, there is no guess at how a Python app starts.
+            output::warning(
+                "there is no Procfile, so nothing starts. Say in it what does: web: gunicorn app:app --bind 0.0.0.0:$PORT",
+            );
+        }
         Ok(Vec::new())
     }
 }

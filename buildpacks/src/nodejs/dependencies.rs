@@ -131,19 +131,17 @@ struct Install {
 fn npm_install(node: &Node, folder: &Path, install: &Install) -> Result<(), PackError> {
     let dev = if install.with_dev { "--include=dev" } else { "--omit=dev" };
     let (command, lock_file) = match install.lock {
-        Lock::Npm(name) => (vec!["ci"], name),
+        Lock::Npm(name) => (vec!["ci"], Some(name)),
         Lock::Missing => {
             output::warning(
                 "there is no package-lock.json, so every install may bring other versions. Run `npm install` and commit it.",
             );
-            (vec!["install", "--no-package-lock"], MANIFEST)
+            (vec!["install", "--no-package-lock"], None)
         }
     };
     let arguments = [command.clone(), vec![dev, "--no-audit", "--no-fund"]].concat();
     let shown = format!("npm {}", command.join(" "));
-    let explain = |status, _: &str| {
-        Some(PackError::NodeDependencies { command: shown, status, lock_file, remedy: "npm install" })
-    };
+    let explain = |status, _: &str| Some(PackError::NodeDependencies { command: shown, status, lock_file });
     node.run(folder, "npm", &arguments).env("npm_config_cache", &install.cache).show_or_fail(explain)
 }
 
@@ -153,11 +151,9 @@ fn prune(node: &Node, folder: &Path) -> Result<(), PackError> {
     node.run(folder, "npm", &arguments).show()
 }
 
-/// Makes the app, and whoever starts programs, use what is installed in `layer`.
+/// Makes the app use what is installed in `layer`.
 fn use_modules(app: &Path, layer: &Path) -> Result<(), PackError> {
-    files::link(&layer.join(MODULES), &app.join(MODULES))?;
-    // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
-    files::link(&Path::new(MODULES).join(".bin"), &layer.join("bin"))
+    files::link(&layer.join(MODULES), &app.join(MODULES))
 }
 
 /// Copies what the app's scripts generated into `node_modules` (a database client, for one): tools that do so keep it in a

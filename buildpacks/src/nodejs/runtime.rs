@@ -109,7 +109,8 @@ fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
 fn npm_for(version: &str) -> Option<&'static str> {
     let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
     match (numbers.next()?, numbers.next()?) {
-        (..=13, _) => Some("6.x"),
+        (..=5, _) => Some("3.x"),
+        (6..=13, _) => Some("6.x"),
         (14..=15, _) => Some("9.6.x"),
         (16..=17, _) => Some("8.x"),
         (18 | 19 | 21, _) | (20, ..=16) => Some("10.x"),
@@ -170,6 +171,7 @@ mod tests {
     #[test]
     fn old_versions_of_node_get_an_npm_that_runs_on_them() {
         for (version, expected) in [
+            ("5.9.1", Some("3.x")),
             ("12.22.12", Some("6.x")),
             ("14.21.3", Some("9.6.x")),
             ("16.20.2", Some("8.x")),
