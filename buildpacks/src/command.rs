@@ -83,6 +83,11 @@ impl Run {
         }))
     }
 
+    /// Runs it and says whether it succeeded; its output is not shown.
+    pub(crate) fn succeeds(mut self) -> bool {
+        self.command.output().is_ok_and(|output| output.status.success())
+    }
+
     /// Runs it and returns its standard output; its errors are shown if it fails.
     pub(crate) fn read(mut self) -> Result<String, PackError> {
         let output = self.command.stderr(Stdio::piped()).output().map_err(|source| self.cannot_start(source))?;

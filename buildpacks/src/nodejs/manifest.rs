@@ -33,7 +33,8 @@ const DEPENDENCY_KEYS: [&str; 8] = [
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Manifest {
-    pub(super) engines: BTreeMap<String, Value>,
+    // Once it could also be a list, which npm no longer reads either.
+    engines: Value,
     pub(super) scripts: BTreeMap<String, Value>,
     #[serde(flatten)]
     other: Map<String, Value>,
@@ -158,6 +159,7 @@ mod tests {
             (r#"{"node": " >=18 <20 || 22 "}"#, Some(">=18 <20 || 22")),
             (r#"{"node": "*"}"#, None),
             (r#"{"node": ""}"#, None),
+            (r#"["node >= 0.8"]"#, None),
             ("{}", None),
         ] {
             let manifest = Manifest::parse(&format!(r#"{{"engines": {engines}}}"#)).unwrap();

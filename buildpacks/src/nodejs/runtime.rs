@@ -83,7 +83,10 @@ fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
     let modules = node.root.join("lib/node_modules");
     fs::create_dir_all(&modules).map_err(files::failed("make", &modules))?;
     let version = node.version()?;
-    match asked.or_else(|| npm_for(&version)) {
+    let usual = npm_for(&version);
+    // A wide range must not bring an npm that does not run on this Node.js.
+    let asked = asked.filter(|range| !intersects(node, range, usual));
+    match asked.or(usual) {
         Some(range) => {
             output::heading(&format!("Installing npm {range}"));
             let folder = node.root.join("lib");
@@ -103,6 +106,15 @@ fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
         )?;
     }
     Ok(())
+}
+
+/// Whether `range` allows a version of `usual`, or else the build image's npm. npm knows how its ranges are read.
+fn intersects(node: &Node, range: &str, usual: Option<&str>) -> bool {
+    let script = format!(
+        "const [range, usual] = process.argv.slice(1); const own = require('{NPM}/package.json').version;
+         process.exit(require('{NPM}/node_modules/semver').intersects(range, usual || own) ? 0 : 1)"
+    );
+    Run::new(&node.root, "node", ["-e", &script, range, usual.unwrap_or_default()]).succeeds()
 }
 
 /// The newest npm that runs on an old Node.js; none if the build image's does.
