@@ -34,12 +34,15 @@ impl Version {
 
     /// Whether the kernel killed anything in the cgroup at `path` (from the hierarchy's root) because it outgrew its memory.
     pub(crate) fn was_out_of_memory(self, path: &Path) -> bool {
+        std::fs::read_to_string(self.memory_events(path)).is_ok_and(|text| counts_kills(&text))
+    }
+
+    fn memory_events(self, path: &Path) -> PathBuf {
         let relative = path.strip_prefix("/").unwrap_or(path);
-        let file: PathBuf = match self {
+        match self {
             Self::V1 { .. } => Path::new(ROOT).join("memory").join(relative).join("memory.oom_control"),
             Self::V2 => Path::new(ROOT).join(relative).join("memory.events"),
-        };
-        std::fs::read_to_string(file).is_ok_and(|text| counts_kills(&text))
+        }
     }
 
     /// Kills what lives in the cgroup at `path` and removes it. Fails while the dead are still leaving: ask again.
@@ -95,6 +98,9 @@ mod tests {
 
     #[test]
     fn reads_both_versions() {
+        let (path, one) = (Path::new("/platform/x"), Version::V1 { limits_swap: true });
+        assert_eq!(one.memory_events(path), Path::new("/sys/fs/cgroup/memory/platform/x/memory.oom_control"));
+        assert_eq!(Version::V2.memory_events(path), Path::new("/sys/fs/cgroup/platform/x/memory.events"));
         assert!(counts_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"));
         assert!(counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n"));
         assert!(!counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\n"));

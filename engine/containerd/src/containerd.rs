@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::containers_client::ContainersClient;
@@ -14,6 +15,7 @@ use containerd_client::services::v1::{
 use engine::TtySize;
 use prost_types::Any;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -24,6 +26,9 @@ use crate::settings::HostSettings;
 
 /// Specs travel with the list of containers, environment and all.
 const LONGEST_ANSWER: usize = 256 << 20;
+/// A removal that takes longer hangs in a shim; it is begun anew. Far longer than any should take: containerd loses track of
+/// what it was doing when its caller goes.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 const SHIM: &str = "io.containerd.runc.v2";
 
 /// Options of the shim `io.containerd.runc.v2` (containerd, `runc/options/oci.proto`): those that we set.
@@ -167,6 +172,11 @@ impl Containerd {
     /// Ends whatever the container still does and removes it, its mounts and its cgroup. All its output is written then.
     /// A container that is gone is no error.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), Fault> {
+        let removed = timeout(REMOVAL_LIMIT, self.remove_patiently(id)).await;
+        removed.unwrap_or_else(|elapsed| Err(Fault::Unreachable(Box::new(elapsed))))
+    }
+
+    async fn remove_patiently(&self, id: &str) -> Result<(), Fault> {
         let request = || DeleteTaskRequest { container_id: id.to_owned() };
         let first = self.tasks().await?.delete(self.request(request())).await;
         if first.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition) {

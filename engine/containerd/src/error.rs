@@ -45,6 +45,15 @@ impl Fault {
         move |source| Self::Files { action, path, source }
     }
 
+    /// Whether it is usual and passes by itself: containerd is restarting, or the dead are still leaving.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Files { source, .. } => source.kind() == io::ErrorKind::ResourceBusy,
+            _ => false,
+        }
+    }
+
     /// As the seam says it.
     pub(crate) fn into_engine(self, what: &str) -> EngineError {
         match self {

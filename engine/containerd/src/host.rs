@@ -121,6 +121,8 @@ impl Host {
         }
         self.reconcile();
         tokio::spawn(orphans::remove(Arc::clone(self)));
+        let host = Arc::clone(self);
+        tokio::spawn(async move { host.network.keep_rules().await });
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
@@ -281,8 +283,8 @@ impl Host {
         loop {
             match step().await {
                 Ok(value) => return value,
-                Err(fault @ Fault::Unreachable(_)) => {
-                    tracing::debug!(container.id = %id, error = %fault, "asking containerd again");
+                Err(fault) if fault.is_passing() => {
+                    tracing::debug!(container.id = %id, error = %fault, "trying again soon");
                 }
                 Err(fault) => tracing::warn!(container.id = %id, error = %fault, "trying again"),
             }

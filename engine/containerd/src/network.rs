@@ -4,11 +4,14 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use crate::error::{Fault, HostError};
 use crate::netns;
@@ -16,6 +19,10 @@ use crate::settings::{HostSettings, Subnet};
 
 const CNI_VERSION: &str = "0.4.0";
 const INTERFACE: &str = "eth0";
+/// Where clouds tell a machine its own secrets: link-local, Alibaba's, and Azure's.
+const METADATA: &str = "{ 169.254.0.0/16, 100.100.100.200, 168.63.129.16 }";
+/// Between two looks whether somebody flushed the machine's firewall.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The network of all instances.
 pub(crate) struct Network {
@@ -26,6 +33,8 @@ pub(crate) struct Network {
     namespaces: PathBuf,
     leases: PathBuf,
     mtu: u32,
+    /// Whether our rules shall be there no more.
+    closed: Mutex<bool>,
     /// For `/etc/resolv.conf` of every container.
     pub(crate) resolvers: Resolvers,
 }
@@ -69,6 +78,7 @@ impl Network {
             namespaces: settings.netns(),
             leases: settings.leases(),
             mtu: outside_mtu().unwrap_or(1500),
+            closed: Mutex::new(false),
             resolvers,
         };
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
@@ -147,7 +157,28 @@ impl Network {
 
     /// Removes our firewall rules: nothing of ours runs any more.
     pub(crate) async fn close(&self) -> Result<(), Fault> {
+        let mut closed = self.closed.lock().await;
+        *closed = true;
         nft(&self.no_rules()).await.map_err(Fault::Refused)
+    }
+
+    /// Puts our rules back when they are gone: a restart of the machine's own firewall flushes those of everybody.
+    pub(crate) async fn keep_rules(&self) {
+        loop {
+            sleep(LOOK).await;
+            let closed = self.closed.lock().await;
+            if *closed {
+                return;
+            }
+            let mut list = Command::new("nft");
+            list.args(["list", "table", "inet", &self.table()]).stdout(Stdio::null()).stderr(Stdio::null());
+            if list.status().await.is_ok_and(|status| !status.success()) {
+                tracing::warn!("the firewall's rules were removed by somebody; putting them back");
+                if let Err(error) = nft(&self.rules()).await {
+                    tracing::error!(error = %error, "instances are not kept apart");
+                }
+            }
+        }
     }
 
     /// A script that removes our table, and only ours, whether it exists or not.
@@ -173,7 +204,7 @@ impl Network {
              \x20 chain forward {{\n    type filter hook forward priority filter; policy accept;\n\
              \x20   ip daddr {subnet} ct state established,related accept\n\
              \x20   ip daddr {subnet} drop\n{resolvers}\
-             \x20   ip saddr {subnet} ip daddr 169.254.0.0/16 drop\n  }}\n\
+             \x20   ip saddr {subnet} ip daddr {METADATA} drop\n  }}\n\
              \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
              \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\
              \x20   ip saddr {subnet} drop\n  }}\n\

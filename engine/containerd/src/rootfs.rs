@@ -11,6 +11,9 @@ use crate::files::Folder;
 use crate::network::Resolvers;
 use crate::spec::overlay_options;
 
+/// Longer files of users or groups are no such files.
+const LONGEST_FILE: u64 = 1 << 20;
+
 /// Mount options of the container's root file system.
 pub(crate) fn mount_options(container: &Container, layers: &LayerStore, folder: &Folder) -> Result<Vec<String>, Fault> {
     let lower = lower_dirs(container, layers)?;
@@ -54,11 +57,25 @@ pub(crate) fn prepare(
 
 /// The uppermost layer's copy of a file, with one line more: many programs ask for the name of the user that they run as.
 fn with_line(lower: &[PathBuf], file: &str, line: &str) -> String {
-    let mut text = lower.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
+    let mut text = lower.iter().find_map(|layer| read_in(layer, file)).unwrap_or_default();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     text + line + "\n"
+}
+
+/// A small file of a layer, if it is a plain one: whoever made the layer must not make us read a file of the machine, or for ever.
+fn read_in(layer: &Path, file: &str) -> Option<String> {
+    let mut path = layer.to_owned();
+    for part in Path::new(file) {
+        path.push(part);
+        let found = path.symlink_metadata().ok()?;
+        let is_plain = found.is_file() && found.len() <= LONGEST_FILE;
+        if !(found.is_dir() || is_plain) {
+            return None;
+        }
+    }
+    fs::read_to_string(path).ok()
 }
 
 /// The layers' directories, the uppermost first.
@@ -83,6 +100,20 @@ pub(crate) fn is_safe_id(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_read_from_plain_files_only() {
+        let layers = ["plain", "link", "linked-folder", "fifo"].map(|_| tempfile::tempdir().expect("a folder"));
+        let [plain, link, linked, fifo] = layers.each_ref().map(|layer| layer.path().to_owned());
+        for layer in [&plain, &link, &fifo] {
+            fs::create_dir(layer.join("etc")).expect("a folder");
+        }
+        fs::write(plain.join("etc/passwd"), "root:x:0").expect("a file");
+        std::os::unix::fs::symlink("/etc/hostname", link.join("etc/passwd")).expect("a link");
+        std::os::unix::fs::symlink(plain.join("etc"), linked.join("etc")).expect("a link");
+        nix::unistd::mkfifo(&fifo.join("etc/passwd"), nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
+        assert_eq!(with_line(&[fifo, linked, link, plain], "etc/passwd", "app:x:1"), "root:x:0\napp:x:1\n");
+    }
 
     #[test]
     fn ids_are_safe_as_file_names() {

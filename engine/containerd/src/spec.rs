@@ -7,10 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use engine::{Container, Limits, Mount, TtySize};
+use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{
     BoxBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
-    MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
 };
 use oci_spec::{OciSpecError, runtime as oci};
 
@@ -20,6 +22,9 @@ use crate::error::Fault;
 /// Allows what servers and builds use; above all no new namespaces, no `io_uring`, no `bpf`, no `keyctl`, and of the
 /// socket families only those below `AF_ALG`.
 const SECCOMP: &str = include_str!("seccomp.json");
+
+/// Enough for a server of many connections, and no reason for old programs to walk through a billion of them.
+const OPEN_FILES: u64 = 65_536;
 
 /// The annotation by which containers share one shim.
 const GROUP: &str = "io.containerd.runc.v2.group";
@@ -73,13 +78,25 @@ fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
         .capabilities(none)
         .no_new_privileges(true)
         .build()?;
-    process.set_rlimits(None);
+    process.set_rlimits(Some(rlimits()?));
     process.set_terminal(Some(blueprint.tty.is_some()));
     if let Some(size) = blueprint.tty {
         let size = BoxBuilder::default().height(u64::from(size.rows)).width(u64::from(size.columns)).build()?;
         process.set_console_size(Some(size));
     }
     Ok(process)
+}
+
+/// Without these an instance would have whatever limits containerd was started with.
+fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
+    // Nobody may raise a hard limit where this role may not, so more than our own would fail.
+    let (_, ours) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((OPEN_FILES, OPEN_FILES));
+    let limit = |kind, limit: u64| PosixRlimitBuilder::default().typ(kind).soft(limit).hard(limit).build();
+    Ok(vec![
+        limit(PosixRlimitType::RlimitNofile, OPEN_FILES.min(ours))?,
+        // A core dump holds an app's secrets, and belongs to nobody here.
+        limit(PosixRlimitType::RlimitCore, 0)?,
+    ])
 }
 
 fn mounts(own: &[Mount]) -> Result<Vec<oci::Mount>, OciSpecError> {
@@ -227,13 +244,23 @@ mod tests {
         assert_eq!(process["user"]["uid"], 100_001);
         assert_eq!(process["noNewPrivileges"], true);
         assert_eq!(process["capabilities"], json!({}));
-        assert!(process.get("rlimits").is_none() && process.get("oomScoreAdj").is_none());
+        assert_eq!(process["rlimits"][0]["type"], "RLIMIT_NOFILE");
+        assert_eq!(process["rlimits"][1], json!({ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }));
+        assert!(process.get("oomScoreAdj").is_none());
         assert_eq!(process["env"], json!(["A=x\ny", "HOSTNAME=web.1"]));
         let resources = &spec["linux"]["resources"];
         assert_eq!(resources["memory"], json!({ "limit": 512 << 20, "swap": 512 << 20 }));
         assert_eq!(resources["cpu"], json!({ "period": 100_000, "quota": 150_000 }));
         assert_eq!(resources["unified"], json!({ "cpu.weight": "50" }));
-        assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        assert_eq!(resources["pids"], json!({ "limit": 256 }));
+        assert_eq!(resources["devices"], json!([{ "allow": false, "access": "rwm" }]));
+        let linux = &spec["linux"];
+        assert_eq!(linux["cgroupsPath"], "/platform/i");
+        assert_eq!(linux["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        let has = |list: &str, path: &str| linux[list].as_array().is_some_and(|paths| paths.contains(&json!(path)));
+        assert!(has("maskedPaths", "/proc/kcore") && has("readonlyPaths", "/proc/sys"));
+        let kinds = linux["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
+        assert_eq!(kinds.collect::<Vec<_>>(), ["pid", "mount", "ipc", "uts", "cgroup", "network"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engine::{Container, Engine, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId};
+use engine::{Container, Engine, EngineError, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId};
 use model::AppId;
 use model::clock::SystemRandom;
 use tokio::net::TcpStream;
@@ -195,6 +195,59 @@ async fn after_a_reboot_the_desired_workloads_run_again() {
     machine.until("another instance", async || up(&machine).await.iter().any(|now| now.0 != before[0].0)).await;
     assert_eq!(up(&machine).await.len(), 1);
     delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_no_instance() {
+    let mut machine = Machine::boot().await;
+    let disk = machine.with_small_disk();
+    machine.until_answering().await;
+    let scratch = machine.subject("scratch").scratch;
+    let mut workload = web(1);
+    workload.container = shell(
+        "httpd -p 5000 -h /tmp; i=0; while :; do i=$((i+1)); while ! test -e /scratch/go-$i; do sleep 0.02; done; \
+         head -c 524288 /dev/zero | tr '\\0' x | fold -w 8000; echo; echo said $i; done",
+    );
+    workload.container.mounts =
+        vec![engine::Mount::Bind { source: scratch.clone(), target: "/scratch".into(), read_only: true }];
+    machine.client().apply(workload.clone()).await.expect("applied");
+    machine.until("an instance", async || up(&machine).await.len() == 1).await;
+    let instance = up(&machine).await;
+
+    disk.fill();
+    for round in 1..=10 {
+        std::fs::write(scratch.join(format!("go-{round}")), "").expect("written");
+        let said = format!("app[web.1]: said {round}\n");
+        machine.until("its output, however much", async || machine.log().contains(&said)).await;
+    }
+    assert_eq!(up(&machine).await, instance);
+    assert!(all_answer(&instance).await);
+    let refused = machine.client().apply(Workload { quantity: 2, ..workload.clone() }).await.expect_err("no room");
+    assert!(matches!(&refused, EngineError::Exhausted(reason) if reason.contains("disk is full")), "{refused:?}");
+    let oneoff = OneOff {
+        id: OneOffId("too-much".to_owned()),
+        app: workload.app,
+        container: shell("true"),
+        tty: None,
+        time_limit: Duration::from_secs(60),
+    };
+    let refused = machine.client().run(oneoff.clone()).await.expect_err("no room");
+    assert!(matches!(refused, EngineError::Exhausted(_)), "{refused:?}");
+
+    disk.make_room();
+    machine.client().apply(Workload { quantity: 2, ..workload }).await.expect("applied");
+    machine.until("another instance", async || up(&machine).await.len() == 2).await;
+    assert!(up(&machine).await.contains(&instance[0]), "the first was not touched");
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_firewall_is_mended() {
+    let machine = Machine::boot().await;
+    let rules = machine.firewall();
+    assert!(rules.contains("masquerade"), "{rules}");
+    machine.flush_firewall();
+    machine.until("the same rules again", async || machine.firewall() == rules).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,9 +74,7 @@ impl Machine {
         let path = folder.path();
         // What runs in containers must be able to pass through.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let mut random = [0; 2];
-        SystemRandom.fill(&mut random);
-        fs::write(path.join("number"), format!("{}.{}", 100 + random[0] % 100, random[1])).expect("a number");
+        fs::write(path.join("number"), free_number()).expect("a number");
         make_root(&path.join("layers/staging/busybox"));
         let layers = LayerStore::open(&path.join("layers")).expect("a layer store");
         layers.insert(&digest(), &path.join("layers/staging/busybox")).expect("a layer");
@@ -125,6 +123,17 @@ impl Machine {
         self.host = Some(host.stdout(Stdio::null()).stderr(log).spawn().expect("a host role"));
     }
 
+    /// Gives the host role a state folder on a disk of its own, empty and small.
+    pub fn with_small_disk(&mut self) -> SmallDisk {
+        self.kill_host();
+        let home = self.settings().home;
+        let size = Some("size=16m");
+        nix::mount::mount(Some("small-disk"), &home, Some("tmpfs"), nix::mount::MsFlags::empty(), size)
+            .expect("a disk");
+        self.start_host();
+        SmallDisk(home)
+    }
+
     pub fn kill_containerd(&mut self) {
         kill(self.containerd.take());
     }
@@ -171,7 +180,7 @@ impl Machine {
     pub fn leftovers(&self) -> Vec<String> {
         let settings = self.settings();
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        let of_us = |line: &&str| line.contains(&*self.path().to_string_lossy());
+        let of_us = |line: &&str| line.contains(&*self.path().to_string_lossy()) && !line.contains("small-disk");
         let mut found: Vec<String> = mounts.lines().filter(of_us).map(str::to_owned).collect();
         for dir in ["home/host/instances", "run/netns", "state/io.containerd.runtime.v2.task"] {
             found.extend(names(&self.path().join(dir)).into_iter().filter(|name| *name != settings.namespace));
@@ -193,10 +202,20 @@ impl Machine {
         let parents = parents.map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(&namespace));
         let mut found: Vec<String> =
             parents.filter(|parent| parent.is_dir()).map(|parent| parent.display().to_string()).collect();
-        let tables = Command::new("nft").args(["list", "tables", "inet"]).output().expect("nft is installed");
-        let tables = String::from_utf8(tables.stdout).expect("text");
-        found.extend(tables.lines().filter(|line| line.ends_with(&namespace.replace('-', "_"))).map(str::to_owned));
+        found.extend(Some(self.firewall()).filter(|rules| !rules.is_empty()));
         found
+    }
+
+    /// The firewall rules of this machine.
+    pub fn firewall(&self) -> String {
+        let table = self.settings().namespace.replace('-', "_");
+        let listed = Command::new("nft").args(["list", "table", "inet", &table]).output().expect("nft is installed");
+        String::from_utf8(listed.stdout).expect("text")
+    }
+
+    pub fn flush_firewall(&self) {
+        let table = self.settings().namespace.replace('-', "_");
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
     }
 
     fn cgroups(&self) -> Vec<String> {
@@ -239,6 +258,21 @@ impl Machine {
     }
 }
 
+/// A disk that can be filled up.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).expect("a file");
+        let full = std::iter::repeat_with(|| filler.write_all(&[1; 4096])).find_map(Result::err);
+        assert_eq!(full.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+    }
+
+    pub fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).expect("removed");
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         kill(self.host.take());
@@ -250,10 +284,26 @@ impl Drop for Machine {
             }
         }
         self.end_everything();
-        let settings = self.settings();
-        let table = settings.namespace.replace('-', "_");
-        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
+        self.flush_firewall();
+        let number = fs::read_to_string(self.path().join("number")).expect("the machine's number");
+        let _ = fs::remove_dir(reservation(&number));
     }
+}
+
+/// Two numbers that no other machine on this computer has.
+fn free_number() -> String {
+    loop {
+        let mut random = [0; 2];
+        SystemRandom.fill(&mut random);
+        let number = format!("{}.{}", 100 + random[0] % 100, random[1]);
+        if fs::create_dir(reservation(&number)).is_ok() {
+            return number;
+        }
+    }
+}
+
+fn reservation(number: &str) -> PathBuf {
+    PathBuf::from(format!("/tmp/host-number-{number}"))
 }
 
 fn kill(child: Option<Child>) {
