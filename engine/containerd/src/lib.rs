@@ -3,7 +3,8 @@
 //! The role is one process. It holds nothing that an app needs in order to go on running: containers live under containerd's
 //! shims, their output goes to files, what is desired is on disk. So it may be killed at any moment, and so may containerd;
 //! on start it takes over what runs, starts what is missing and removes the rest ([`serve`]). The controller talks to it
-//! through [`HostClient`], routers follow its feed of healthy addresses.
+//! through [`HostClient`], routers follow its feed of healthy addresses. What runs stops only when somebody asks for it, with
+//! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
 //! writable layer, its output). Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.

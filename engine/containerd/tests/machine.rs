@@ -197,11 +197,7 @@ impl Machine {
 
     /// What all containers of this machine share.
     pub fn shared_leftovers(&self) -> Vec<String> {
-        let namespace = self.settings().namespace;
-        let parents = names(Path::new("/sys/fs/cgroup")).into_iter().chain([String::new()]);
-        let parents = parents.map(|controller| Path::new("/sys/fs/cgroup").join(controller).join(&namespace));
-        let mut found: Vec<String> =
-            parents.filter(|parent| parent.is_dir()).map(|parent| parent.display().to_string()).collect();
+        let mut found: Vec<String> = self.cgroup_parents().iter().map(|parent| parent.display().to_string()).collect();
         found.extend(Some(self.firewall()).filter(|rules| !rules.is_empty()));
         found
     }
@@ -227,23 +223,36 @@ impl Machine {
     }
 
     fn end_everything(&self) {
+        self.shims().into_iter().for_each(kill_pid);
         for cgroup in self.cgroups() {
             let pids = fs::read_to_string(Path::new(&cgroup).join("cgroup.procs")).unwrap_or_default();
             pids.lines().filter_map(|pid| pid.parse().ok()).for_each(kill_pid);
         }
-        self.shims().into_iter().for_each(kill_pid);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
         for target in targets.filter(|target| Path::new(target).starts_with(self.path())) {
             let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
-        for controller in names(Path::new("/sys/fs/cgroup")).into_iter().chain([String::new()]) {
-            let parent = Path::new("/sys/fs/cgroup").join(controller).join(&self.settings().namespace);
-            for child in names(&parent) {
-                let _ = fs::remove_dir(parent.join(child));
+        // The dead take a moment to leave their cgroups.
+        for _ in 0..200 {
+            for parent in self.cgroup_parents() {
+                for child in names(&parent) {
+                    let _ = fs::remove_dir(parent.join(child));
+                }
+                let _ = fs::remove_dir(parent);
             }
-            let _ = fs::remove_dir(parent);
+            if self.cgroup_parents().is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// In each tree of cgroups, what holds those of this machine.
+    fn cgroup_parents(&self) -> Vec<PathBuf> {
+        let (root, namespace) = (Path::new("/sys/fs/cgroup"), self.settings().namespace);
+        let trees = names(root).into_iter().chain([String::new()]);
+        trees.map(|tree| root.join(tree).join(&namespace)).filter(|parent| parent.is_dir()).collect()
     }
 
     pub fn shims(&self) -> Vec<u32> {
