@@ -114,7 +114,7 @@ pub struct Built {
     pub buildpacks: Vec<String>,
     /// Bytes of all layers that this app adds to the run image.
     pub size_bytes: u64,
-    /// Time of each phase: `analyze`, `restore`, `start` (of the container, and its end), `detect`, `build`, `export`.
+    /// Time of each phase: `analyze`, `restore`, `container` (its start and end), `detect`, `build`, `export`.
     pub phases: Vec<(&'static str, Duration)>,
 }
 
@@ -153,8 +153,8 @@ impl Builder {
         phases.end("restore");
 
         let outcome = container::run(&job, &restored, &output).await?;
-        phases.end("start");
-        phases.move_from("start", [("detect", outcome.detect), ("build", outcome.build)]);
+        phases.end("container");
+        phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
 
         let buildpacks = outcome.group.iter().map(|member| format!("{}@{}", member.id, member.version)).collect();
         let exported = blocking(move || {

@@ -34,7 +34,7 @@ const CA_VARIABLES: [&str; 9] = [
 ];
 
 /// Variables that go into builds as they are, if the platform itself was started with them.
-const PASSED_VARIABLES: [&str; 32] = [
+const PASSED_VARIABLES: [&str; 33] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -54,6 +54,7 @@ const PASSED_VARIABLES: [&str; 32] = [
     "UV_EXTRA_INDEX_URL",
     "UV_HTTP_TIMEOUT",
     "UV_INSECURE_HOST",
+    "UV_PYTHON_INSTALL_MIRROR",
     "NPM_CONFIG_REGISTRY",
     "npm_config_registry",
     "YARN_NPM_REGISTRY_SERVER",

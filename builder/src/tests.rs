@@ -174,7 +174,7 @@ async fn an_image_has_a_layer_for_each_part_and_says_what_made_it() {
     let app = world.layer(&built.image, "Application Layer").join("app/app.txt");
     assert_eq!(fs::metadata(app).unwrap().uid(), 100_007);
     let phases: Vec<&str> = built.phases.iter().map(|(phase, _)| *phase).collect();
-    assert_eq!(phases, ["analyze", "restore", "start", "detect", "build", "export"]);
+    assert_eq!(phases, ["analyze", "restore", "container", "detect", "build", "export"]);
 }
 
 #[tokio::test]

@@ -239,6 +239,7 @@ impl FakeEngine {
             address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
             crashes: 0,
             last_exit: None,
+            booted_in: None,
             probe: None,
         }
     }

@@ -55,7 +55,12 @@ pub(crate) enum Step {
     /// Stop and forget it. Routers must have let go of it first.
     Delete(WorkloadId),
     /// The candidate is healthy: it becomes current.
-    Promote(ReleaseId),
+    Promote {
+        /// Which release.
+        release: ReleaseId,
+        /// How long its slowest instance took to boot: the app's own time.
+        boot: Duration,
+    },
     /// The candidate will not get healthy.
     Fail(ReleaseId, Failure),
 }
@@ -120,15 +125,17 @@ fn serving(app: AppId, current: &Target, observed: &[WorkloadStatus]) -> Option<
 
 /// Whether the candidate can take over, or never will. A candidate that runs nothing can at once.
 fn verdict(app: AppId, candidate: &Target, observed: &[WorkloadStatus]) -> Option<Step> {
-    let mut healthy = true;
+    let (mut healthy, mut boot) = (true, Duration::ZERO);
     for (process_type, scale) in &candidate.processes {
         let status = find(observed, &workload_id(app, candidate.version, process_type, &scale.size));
         if let Some(failure) = status.and_then(failure) {
             return Some(Step::Fail(candidate.release, failure));
         }
+        let instances = status.map(|status| status.instances.as_slice()).unwrap_or_default();
+        boot = instances.iter().filter_map(|instance| instance.booted_in).fold(boot, Duration::max);
         healthy &= status.is_some_and(|status| status.quantity == scale.quantity && is_healthy(status));
     }
-    healthy.then_some(Step::Promote(candidate.release))
+    healthy.then_some(Step::Promote { release: candidate.release, boot })
 }
 
 fn failure(status: &WorkloadStatus) -> Option<Failure> {
@@ -183,6 +190,7 @@ mod tests {
                 address: None,
                 crashes: 0,
                 last_exit: None,
+                booted_in: None,
                 probe: None,
             };
             self.observed.push(WorkloadStatus {
@@ -204,7 +212,7 @@ mod tests {
             let line = |step: &Step| match step {
                 Step::Apply { workload, scale, .. } => format!("apply {} x{}", short(workload), scale.quantity),
                 Step::Delete(workload) => format!("delete {}", short(workload)),
-                Step::Promote(_) => "promote".to_owned(),
+                Step::Promote { .. } => "promote".to_owned(),
                 Step::Fail(_, failure) => format!("fail {} {:?}", failure.dyno, failure.exit),
             };
             let route = plan.serve.as_ref().map(|id| format!("serve {}", short(id)));

@@ -245,7 +245,7 @@ impl Rollout {
                 self.apply(known, release, workload, (&process_type, &scale)).await
             }
             Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
-            Step::Promote(release) => self.promote(known, release).await,
+            Step::Promote { release, boot } => self.promote(known, release, boot).await,
             Step::Fail(release, failure) => {
                 let reason = self.explain(known, &failure).await;
                 self.fail(known, release, reason).await
@@ -273,7 +273,7 @@ impl Rollout {
     }
 
     /// Makes a healthy candidate current: durable first, then routed to, then said.
-    async fn promote(&mut self, known: &Known, release: ReleaseId) -> Result<(), Error> {
+    async fn promote(&mut self, known: &Known, release: ReleaseId, boot: Duration) -> Result<(), Error> {
         let healthy = Instant::now();
         let controller = &self.controller;
         controller.store.finish_release(release, Outcome::Succeeded, controller.clock.now()).await?;
@@ -288,7 +288,9 @@ impl Rollout {
         controller.live.names.set(&known.app.id, Some(route));
         self.acknowledged().await;
         let started = self.started.remove(&release).unwrap_or(healthy);
-        let stages: Stages = vec![("healthy", healthy - started), ("routed", healthy.elapsed())];
+        // What the app takes to boot is not the platform's time.
+        let start = (healthy - started).saturating_sub(boot);
+        let stages: Stages = vec![("start", start), ("healthy", boot), ("routed", healthy.elapsed())];
         controller.live.settle(release, stages);
         controller.changed.notify_one();
         Ok(())

@@ -176,6 +176,7 @@ impl Host {
             address: None,
             crashes: 0,
             last_exit: None,
+            booted_in: None,
             probe: None,
         };
         let stop = CancellationToken::new();

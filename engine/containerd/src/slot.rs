@@ -241,6 +241,7 @@ impl Slot {
 
     fn up(&self, life: &Life) {
         let folder = self.host.folder(&life.id);
+        let booted_in = self.host.now().since(life.running.started);
         if !folder.is_healthy() {
             if let Err(fault) = folder.set_healthy() {
                 // The next life of this role would only have to probe it again.
@@ -250,6 +251,7 @@ impl Slot {
         }
         self.update(|instance| {
             instance.state = InstanceState::Up;
+            instance.booted_in = Some(booted_in);
             instance.probe = None;
         });
         self.release_predecessor();
