@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
-use engine::{Container, EngineError, Limits, Mount, OneOff, RootFs};
+use engine::{Container, EngineError, Limits, Lines, Mount, OneOff, RootFs};
 use model::Exit;
 use tokio::sync::mpsc;
 
@@ -22,8 +21,6 @@ const PIDS: u32 = 4096;
 const CPU_WEIGHT: u32 = 20;
 /// `HOME` of a build: buildpacks' tools keep their rubbish there, outside the app.
 const HOME: &str = "/home/build";
-/// A longer line of output is cut into pieces, in bytes.
-const LINE_LIMIT: usize = 16 * 1024;
 
 /// Runs detect and build in a container of their own.
 pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<String>) -> Result<Outcome, BuildError> {
@@ -117,48 +114,4 @@ fn layers(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Moun
         return Mount::Bind { source: workspace.layers(), target, read_only: false };
     }
     Mount::Overlay { lower, upper: workspace.layers(), work: workspace.overlay_work(), target }
-}
-
-/// Cuts a stream of bytes into lines.
-#[derive(Default)]
-struct Lines(BytesMut);
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        self.0.extend_from_slice(bytes);
-        let mut lines = Vec::new();
-        loop {
-            let end = self.0.iter().take(LINE_LIMIT).position(|byte| *byte == b'\n');
-            match end {
-                Some(end) => {
-                    lines.push(text(&self.0[..end]));
-                    self.0.advance(end + 1);
-                }
-                None if self.0.len() >= LINE_LIMIT => lines.push(text(&self.0.split_to(LINE_LIMIT))),
-                None => return lines,
-            }
-        }
-    }
-
-    fn rest(self) -> Option<String> {
-        if self.0.is_empty() { None } else { Some(text(&self.0)) }
-    }
-}
-
-fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_is_cut_into_lines_however_it_arrives() {
-        let mut lines = Lines::default();
-        assert!(lines.push(b"one, ").is_empty());
-        assert_eq!(lines.push(b"still one\r\n\ntwo\nthr"), ["one, still one", "", "two"]);
-        assert_eq!(lines.push(&[b'x'; LINE_LIMIT]).len(), 1);
-        assert_eq!(lines.rest().unwrap(), "xxx");
-    }
 }

@@ -9,6 +9,7 @@ mod error;
 pub mod fake;
 pub mod feed;
 mod layers;
+mod lines;
 mod oneoff;
 mod workload;
 
@@ -20,6 +21,7 @@ pub use model::routes::WorkloadId;
 
 pub use error::EngineError;
 pub use layers::{LayerError, LayerStore};
+pub use lines::Lines;
 pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use workload::{
     Container, Instance, InstanceState, Limits, Mount, Probe, ProbeReport, RootFs, Workload, WorkloadStatus,
