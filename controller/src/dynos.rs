@@ -4,22 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use engine::{Input, InstanceState, OneOff, OneOffId, RunningOneOff, TtySize};
-use model::{AppId, DynoName, Exit, LogSource, ProcessType, Timestamp};
+use engine::{Input, InstanceState, Lines, OneOff, OneOffId, RunningOneOff, TtySize};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use model::{AppId, ConfigVarName, DynoName, Exit, LogSource, ProcessType, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::config_vars::MAX_VALUE_BYTES;
 use crate::formation::{DEFAULT_SIZE, dyno_size};
 use crate::store::{App, Release, User};
 use crate::{Controller, Error};
 
 /// A terminal that nobody opened for this long is forgotten.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+/// How often a silent client is told that its process still runs; one that is gone is noticed by that.
+const PING: Duration = Duration::from_secs(30);
 /// As on Heroku, a one-off ends after a day.
 const TIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -138,6 +144,7 @@ impl Controller {
 
     /// Starts a one-off in the current release.
     pub async fn run(self: &Arc<Self>, app: &App, user: &User, request: RunRequest) -> Result<Started, Error> {
+        check_request(&request)?;
         let release = self.store.release(app.current_release).await?.filter(|release| release.image.is_some());
         let release = release.ok_or_else(|| Error::Invalid("Nothing was deployed yet: push first".to_owned()))?;
         self.live.ready().await?;
@@ -151,7 +158,7 @@ impl Controller {
         container.env.insert("DYNO".to_owned(), name.to_string());
         let wants_tty = request.attach && !request.no_tty;
         let tty = wants_tty.then(|| terminal(&request.env));
-        let id = OneOffId(format!("run-{}-{number}", app.id));
+        let id = OneOffId(format!("run-{}-{number}-{}", app.id, &self.new_secret()[..8]));
         let oneoff = OneOff { id: id.clone(), app: app.id, container, tty, time_limit: TIME_LIMIT };
         self.note(app, user, &format!("Starting process with command `{}`", request.command));
         let attach_url =
@@ -192,21 +199,32 @@ impl Controller {
     }
 
     async fn log_run(&self, app: AppId, source: LogSource, mut running: RunningOneOff) {
-        let mut pending = String::new();
+        let write = |line: &String| self.logs.write(app, self.clock.now(), &source, line);
+        let mut lines = Lines::default();
         while let Some(bytes) = running.output.recv().await {
-            pending += &String::from_utf8_lossy(&bytes);
-            while let Some(end) = pending.find('\n') {
-                self.logs.write(app, self.clock.now(), &source, &pending[..end]);
-                pending.drain(..=end);
-            }
+            lines.push(&bytes).iter().for_each(write);
         }
-        if !pending.is_empty() {
-            self.logs.write(app, self.clock.now(), &source, &pending);
-        }
+        lines.rest().iter().for_each(write);
         let exit = running.exit.await.unwrap_or(Exit::Lost);
         let source = LogSource::platform(&source.process);
         self.logs.write(app, self.clock.now(), &source, &format!("Process {exit}"));
     }
+}
+
+/// Refuses what no process could be given.
+fn check_request(request: &RunRequest) -> Result<(), Error> {
+    let texts = request.env.iter().map(|(name, value)| (name.as_str(), value)).chain([("command", &request.command)]);
+    for (name, text) in texts {
+        if text.len() > MAX_VALUE_BYTES {
+            let bytes = text.len();
+            return Err(Error::Invalid(format!("{name} has {bytes} bytes; at most {MAX_VALUE_BYTES} are possible")));
+        }
+    }
+    for (name, _) in &request.env {
+        let rule = |rule| Error::Invalid(format!("env {name:?} is not valid: {rule}"));
+        name.parse::<ConfigVarName>().map_err(rule)?;
+    }
+    Ok(())
 }
 
 fn process_type(name: &str) -> Result<ProcessType, Error> {
@@ -258,45 +276,63 @@ impl From<axum::Error> for Gone {
     }
 }
 
-async fn relay(mut socket: WebSocket, mut running: RunningOneOff) -> Result<(), Gone> {
-    let mut input = Some(running.input);
+async fn relay(socket: WebSocket, running: RunningOneOff) -> Result<(), Gone> {
+    let (to_client, from_client) = socket.split();
+    let RunningOneOff { input, output, exit } = running;
+    // Each way by itself: a process that does not read yet must still be heard.
+    tokio::select! {
+        result = show(output, exit, to_client) => result,
+        gone = listen(from_client, input) => Err(gone),
+    }
+}
+
+async fn show(
+    mut output: mpsc::Receiver<Bytes>,
+    exit: oneshot::Receiver<Exit>,
+    mut client: SplitSink<WebSocket, Message>,
+) -> Result<(), Gone> {
+    let mut alive = tokio::time::interval(PING);
     loop {
-        tokio::select! {
-            bytes = running.output.recv() => match bytes {
-                Some(bytes) => socket.send(Message::Binary(bytes)).await?,
+        let message = tokio::select! {
+            bytes = output.recv() => match bytes {
+                Some(bytes) => Message::Binary(bytes),
                 None => break,
             },
-            message = socket.recv() => match message.ok_or(Gone)?? {
-                Message::Close(_) => return Err(Gone),
-                message => forward(message, &mut input).await,
-            },
-        }
+            _ = alive.tick() => Message::Ping(Bytes::new()),
+        };
+        client.send(message).await?;
     }
-    let status = running.exit.await.unwrap_or(Exit::Lost).shell_status();
+    let status = exit.await.unwrap_or(Exit::Lost).shell_status();
     let text = serde_json::to_string(&ToClient::Exit(status)).map_err(|_| Gone)?;
-    socket.send(Message::text(text)).await?;
-    socket.send(Message::Close(None)).await?;
+    client.send(Message::text(text)).await?;
+    client.send(Message::Close(None)).await?;
     Ok(())
 }
 
-async fn forward(message: Message, input: &mut Option<mpsc::Sender<Input>>) {
-    let what = match message {
-        Message::Binary(bytes) => Input::Data(bytes),
-        Message::Text(text) => match serde_json::from_str(&text) {
-            Ok(FromClient::Resize(size)) => Input::Resize(size),
-            Ok(FromClient::Eof(_)) => Input::Eof,
-            Err(_) => return,
-        },
-        _ => return,
-    };
-    let is_end = what == Input::Eof;
-    if let Some(sender) = input {
-        // A process that has ended takes no more input; its end is on the way.
-        let _ = sender.send(what).await;
+/// Passes on what the client sends, until it is gone.
+async fn listen(mut client: SplitStream<WebSocket>, input: mpsc::Sender<Input>) -> Gone {
+    let mut input = Some(input);
+    while let Some(Ok(message)) = client.next().await {
+        let what = match message {
+            Message::Binary(bytes) => Input::Data(bytes),
+            Message::Text(text) => match serde_json::from_str(&text) {
+                Ok(FromClient::Resize(size)) => Input::Resize(size),
+                Ok(FromClient::Eof(_)) => Input::Eof,
+                Err(_) => continue,
+            },
+            Message::Close(_) => break,
+            Message::Ping(_) | Message::Pong(_) => continue,
+        };
+        let is_end = what == Input::Eof;
+        if let Some(sender) = &input {
+            // A process that has ended takes no more input; its end is on the way.
+            let _ = sender.send(what).await;
+        }
+        if is_end {
+            input = None;
+        }
     }
-    if is_end {
-        *input = None;
-    }
+    Gone
 }
 
 async fn give_up(mut socket: WebSocket, reason: &str) -> Result<(), Gone> {
