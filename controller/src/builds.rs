@@ -1,10 +1,11 @@
 //! From a pushed commit to a live release, as straight-line code.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use builder::{BuildError, BuildRequest, Built};
@@ -14,11 +15,13 @@ use tokio::time::Instant;
 
 use crate::git::{Checkout, checkout, repository};
 use crate::live::Stages;
-use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, ReleaseStatus};
+use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, ReleaseStatus, StoreError};
 use crate::{Controller, Error};
 
 /// How often the output of a running release phase is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// A client that takes no line for this long is gone, or stopped; nobody's build waits for it any longer.
+const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A commit to deploy.
 #[derive(Debug)]
@@ -44,25 +47,39 @@ pub(crate) struct Building {
 struct Output {
     controller: Arc<Controller>,
     app: AppId,
-    file: Mutex<Option<File>>,
-    client: mpsc::Sender<String>,
+    file: Option<File>,
+    client: Option<mpsc::Sender<String>>,
 }
 
 impl Output {
-    async fn line(&self, text: &str) {
-        if let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+    async fn line(&mut self, text: &str) {
+        self.controller.logs.write(self.app, self.controller.clock.now(), &LogSource::app("build"), text);
+        self.show(text).await;
+    }
+
+    /// A line that is in the app's log already.
+    async fn show(&mut self, text: &str) {
+        if let Some(file) = &mut self.file {
             // The file is a copy; a full disk must not end a build that got this far.
             let _ = writeln!(file, "{text}");
         }
-        self.controller.logs.write(self.app, self.controller.clock.now(), &LogSource::app("build"), text);
-        // A client that is gone does not need the line.
-        let _ = self.client.send(text.to_owned()).await;
-    }
-
-    async fn text(&self, text: &str) {
-        for line in text.lines() {
-            self.line(line).await;
+        if let Some(client) = &self.client
+            && client.send_timeout(text.to_owned(), CLIENT_LIMIT).await.is_err()
+        {
+            self.client = None;
         }
+    }
+}
+
+/// The only build of an app, until it is dropped.
+struct Turn<'a> {
+    controller: &'a Controller,
+    app: AppId,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.controller.live.building.lock().remove(&self.app);
     }
 }
 
@@ -89,43 +106,46 @@ impl Controller {
     /// `client` changes nothing.
     pub(crate) async fn deploy(self: &Arc<Self>, commit: Commit, client: mpsc::Sender<String>) -> bool {
         let Ok(Some(app)) = self.store.app(commit.app).await else {
-            return refuse(&client, " !     The app is gone.").await;
+            return refuse(&client, " !     The app was removed meanwhile.").await;
         };
         if let Err(error) = self.live.ready().await {
             return refuse(&client, &format!(" !     {error}")).await;
         }
-        let building = Building { commit: commit.id.clone(), since: self.clock.now() };
-        let running = {
-            let mut all = self.live.building.lock();
-            let running = all.get(&app.id).cloned();
-            if running.is_none() {
-                all.insert(app.id, building);
+        let _turn = match self.take_turn(app.id, &commit.id) {
+            Ok(turn) => turn,
+            Err(running) => {
+                let seconds = self.clock.now().since(running.since).as_secs();
+                let text = format!(
+                    " !     A build of {} is running: commit {}, for {seconds} s now. Wait until it is over and push again.",
+                    app.name,
+                    short(&running.commit)
+                );
+                return refuse(&client, &text).await;
             }
-            running
         };
-        if let Some(running) = running {
-            let seconds = self.clock.now().since(running.since).as_secs();
-            let text = format!(
-                " !     A build of {} is running: commit {}, for {seconds} s now. Wait until it is over and push again.",
-                app.name,
-                short(&running.commit)
-            );
-            return refuse(&client, &text).await;
+        self.deploy_alone(&app, &commit, client).await
+    }
+
+    /// Begins to build an app, unless a build of it runs.
+    fn take_turn(&self, app: AppId, commit: &str) -> Result<Turn<'_>, Building> {
+        match self.live.building.lock().entry(app) {
+            Entry::Occupied(running) => Err(running.get().clone()),
+            Entry::Vacant(free) => {
+                free.insert(Building { commit: commit.to_owned(), since: self.clock.now() });
+                Ok(Turn { controller: self, app })
+            }
         }
-        let live = self.deploy_alone(&app, &commit, client).await;
-        self.live.building.lock().remove(&app.id);
-        live
     }
 
     async fn deploy_alone(self: &Arc<Self>, app: &App, commit: &Commit, client: mpsc::Sender<String>) -> bool {
         let id = BuildId::random(&*self.random);
-        let output = Output {
+        let mut output = Output {
             controller: Arc::clone(self),
             app: app.id,
-            file: Mutex::new(create_file(&self.build_output(app.id, id))),
-            client,
+            file: create_file(&self.build_output(app.id, id)),
+            client: Some(client),
         };
-        let Err(refused) = self.build_and_release(app, commit, id, &output).await else { return true };
+        let Err(refused) = self.build_and_release(app, commit, id, &mut output).await else { return true };
         let text = match refused {
             Refused::Said(text) => text,
             Refused::Failed(error) => {
@@ -153,7 +173,7 @@ impl Controller {
         app: &App,
         commit: &Commit,
         id: BuildId,
-        output: &Output,
+        output: &mut Output,
     ) -> Result<(), Refused> {
         let began = Instant::now();
         let new = NewBuild { id, app: app.id, user: commit.user, commit: &commit.id, now: self.clock.now() };
@@ -172,7 +192,10 @@ impl Controller {
         let change = Change::Deploy(deploy);
         let new =
             NewRelease { app: app.id, user: commit.user, description: &description, change, now: self.clock.now() };
-        let release = self.store.create_release(new).await?.ok_or(Error::NotFound("release"))?;
+        let release = match self.store.create_release(new).await {
+            Err(StoreError::Missing("App")) => return Err(gone()),
+            created => created?.ok_or(Error::NotFound("release"))?,
+        };
         self.changed.notify_one();
         output.line(&format!("-----> Releasing v{}", release.version)).await;
         let rollout = self.follow_release(&release, output).await?;
@@ -207,7 +230,7 @@ impl Controller {
         self.settings.home.join("checkouts")
     }
 
-    async fn build(&self, app: &App, id: BuildId, source: PathBuf, output: &Output) -> Result<Built, Refused> {
+    async fn build(&self, app: &App, id: BuildId, source: PathBuf, output: &mut Output) -> Result<Built, Refused> {
         let request = BuildRequest {
             build: id,
             app: app.id,
@@ -228,25 +251,20 @@ impl Controller {
     }
 
     /// Waits until a release is live, and shows what its release phase prints meanwhile.
-    async fn follow_release(&self, release: &Release, output: &Output) -> Result<Stages, Refused> {
+    async fn follow_release(&self, release: &Release, output: &mut Output) -> Result<Stages, Refused> {
         let path = self.release_output(release.app, release.id);
         let mut shown = 0;
-        let mut show = async || {
-            let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
-            if let Some(new) = text.get(shown..).filter(|new| !new.is_empty()) {
-                output.text(new).await;
-                shown = text.len();
-            }
-        };
         let mut settled = std::pin::pin!(self.live.settled(release.id));
         let stages = loop {
             tokio::select! {
                 stages = &mut settled => break stages,
-                () = tokio::time::sleep(POLL) => show().await,
+                () = tokio::time::sleep(POLL) => {}
             }
+            shown += show_file(&path, shown, output).await;
+            self.store.release(release.id).await?.ok_or_else(gone)?;
         };
-        show().await;
-        let ended = self.store.release(release.id).await?.ok_or(Error::NotFound("release"))?;
+        show_file(&path, shown, output).await;
+        let ended = self.store.release(release.id).await?.ok_or_else(gone)?;
         match ended.status {
             ReleaseStatus::Succeeded => Ok(stages),
             _ => Err(Refused::Said(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
@@ -269,6 +287,22 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+fn gone() -> Refused {
+    Refused::Said("The app was removed meanwhile.".to_owned())
+}
+
+/// Shows the whole lines of a file from `offset`; says how many bytes that were.
+async fn show_file(path: &Path, offset: u64, output: &mut Output) -> u64 {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || crate::logs::read(&path, offset));
+    // What cannot be read is in the app's log all the same.
+    let Ok(Ok(Some(text))) = read.await else { return 0 };
+    for line in text.lines() {
+        output.show(line).await;
+    }
+    text.len() as u64
 }
 
 /// The file and the folder that it is in; none if the disk is full.

@@ -9,6 +9,7 @@ mod segments;
 mod session;
 mod writer;
 
+pub(crate) use reader::read;
 pub use reader::{Filter, Reader, Tail};
 pub use session::{LogSession, LogSessionRequest, Sessions, routes};
 pub use writer::{LogLimits, Writer};

@@ -145,7 +145,7 @@ impl Tail {
 }
 
 /// The whole lines of a file from `offset`; none if it is gone.
-fn read(path: &Path, offset: u64) -> io::Result<Option<String>> {
+pub(crate) fn read(path: &Path, offset: u64) -> io::Result<Option<String>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,

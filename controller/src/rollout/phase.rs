@@ -1,16 +1,19 @@
 //! The release phase: the process type `release`, run once before a release becomes current.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{OneOff, OneOffId};
+use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
 
 use crate::formation::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 
+/// The process type that is run once for each release.
+pub(super) const PROCESS_TYPE: &str = "release";
 /// Migrations of large tables take their time; a phase that hangs must not block an app for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -20,34 +23,36 @@ impl Controller {
         self.settings.home.join("releases").join(app.to_string()).join(format!("{release}.log"))
     }
 
-    /// Runs the release phase, if the image has one. A phase that an earlier controller left running is ended first: it must
+    /// Runs the release phase. A phase that an earlier controller left running is ended first: it must
     /// stand being run again, as on Heroku. The answer is the reason for failing, if it fails.
     pub(super) async fn release_phase(&self, app: &App, release: &Release) -> Result<Option<String>, Error> {
-        let image = self.image_of(release).await?;
-        if !image.processes.iter().any(|process| process.process_type.as_str() == "release") {
-            return Ok(None);
-        }
-        let id = OneOffId(format!("release-{}", release.id));
+        let id = OneOffId(format!("release-{}-{}", app.id, release.version));
         self.engine.kill(&id).await?;
-        let args = vec!["/cnb/process/release".to_owned()];
+        let args = vec![format!("/cnb/process/{PROCESS_TYPE}")];
         let container = self.container(app, release, args, DEFAULT_SIZE).await?;
         let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT };
-        let mut running = self.engine.run(oneoff).await?;
-        let failed = |action| move |source: std::io::Error| Error::System { action, source: source.into() };
         let path = self.release_output(app.id, release.id);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed("keep the output of a release phase"))?;
-        }
-        let mut output = std::fs::File::create(&path).map_err(failed("keep the output of a release phase"))?;
-        let source = LogSource::app("release.1");
+        let failed =
+            |source: io::Error| Error::System { action: "keep the output of a release phase", source: source.into() };
+        let mut file = create(&path).map_err(failed)?;
+        let mut running = self.engine.run(oneoff).await?;
+        let mut keep = |line: &str| {
+            self.logs.write(app.id, self.clock.now(), &LogSource::app("release.1"), line);
+            // The file is a copy; a full disk must not end a migration half-way.
+            let _ = writeln!(file, "{line}");
+        };
+        let mut lines = Lines::default();
         while let Some(bytes) = running.output.recv().await {
-            output.write_all(&bytes).map_err(failed("keep the output of a release phase"))?;
-            for line in String::from_utf8_lossy(&bytes).lines() {
-                self.logs.write(app.id, self.clock.now(), &source, line);
-            }
+            lines.push(&bytes).iter().for_each(|line| keep(line));
         }
+        lines.rest().iter().for_each(|line| keep(line));
         let exit = running.exit.await.unwrap_or(Exit::Lost);
         Ok((!exit.is_success())
             .then(|| format!("The release command {exit}. Its output is above; no instance was replaced.")))
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    File::create(path)
 }
