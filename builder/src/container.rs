@@ -53,7 +53,7 @@ pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<St
 fn oneoff(Job { builder, stack, request, workspace }: &Job, restored: &Restored) -> OneOff {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     OneOff {
-        id: Builder::oneoff(request.build),
+        id: Builder::oneoff(request.app, request.build),
         app: request.app,
         container: Container {
             rootfs: RootFs::Layers(vec![stack.build.clone()]),

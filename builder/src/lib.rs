@@ -170,8 +170,9 @@ impl Builder {
     }
 
     /// The id of the container that runs this build's buildpacks.
-    pub fn oneoff(build: BuildId) -> OneOffId {
-        OneOffId(format!("{}{build}", Self::ONEOFF_PREFIX))
+    pub fn oneoff(app: AppId, build: BuildId) -> OneOffId {
+        let build = build.to_string();
+        OneOffId(format!("{}{app}-{}", Self::ONEOFF_PREFIX, &build[..8]))
     }
 
     fn cache_file(&self, app: AppId) -> PathBuf {

@@ -42,7 +42,7 @@ impl Controller {
             None => self.insert_named_app(user).await?,
         };
         self.note(&app, user, "Initial release: release v1");
-        self.changed.notify_one();
+        self.announce(app.id).await;
         Ok(app)
     }
 
@@ -60,14 +60,15 @@ impl Controller {
             let state = if changed.maintenance { "on" } else { "off" };
             self.note(&changed, user, &format!("Maintenance mode {state}"));
         }
-        self.changed.notify_one();
+        self.announce(app.id).await;
         Ok(changed)
     }
 
     /// Removes an app. It is gone at once; its instances and files follow as the rollout finds them without an app.
     pub async fn delete_app(&self, app: &App) -> Result<(), Error> {
         self.store.delete_app(app.id).await?;
-        self.changed.notify_one();
+        self.announce(app.id).await;
+        self.live.litter.notify_one();
         Ok(())
     }
 

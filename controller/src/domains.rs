@@ -43,7 +43,7 @@ impl Controller {
         let domain = Domain { id, app: app.id, hostname, created_at: now, updated_at: now };
         self.store.insert_domain(&domain).await?;
         self.note(app, user, &format!("Add domain {}", domain.hostname));
-        self.changed.notify_one();
+        self.announce(app.id).await;
         Ok(AppDomain::from(&domain))
     }
 
@@ -62,7 +62,7 @@ impl Controller {
         };
         self.store.delete_domain(id).await?;
         self.note(app, user, &format!("Remove domain {}", domain.hostname));
-        self.changed.notify_one();
+        self.announce(app.id).await;
         Ok(())
     }
 

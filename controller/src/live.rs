@@ -1,13 +1,14 @@
 //! What a controller process knows only while it lives; all of it is rebuilt or worthless after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use engine::WorkloadId;
 use engine::feed::Feed;
 use model::routes::AppRoute;
 use model::{AppId, ReleaseId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::Error;
@@ -24,12 +25,17 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Live {
     /// The names half of the route table, on its way to the routers.
     pub names: Feed<AppId, AppRoute>,
+    /// The web workload that takes the requests of each app that has one. Whoever tells routers holds the lock from reading
+    /// the store to publishing: what is published last was read last.
+    pub(crate) serving: tokio::sync::Mutex<BTreeMap<AppId, WorkloadId>>,
+    /// Whether files and containers of apps that are gone wait to be removed.
+    pub(crate) litter: Notify,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Terminals that wait for their client, by secret.
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
-    settled: watch::Sender<BTreeMap<ReleaseId, Stages>>,
+    settled: watch::Sender<VecDeque<(ReleaseId, Stages)>>,
     /// Whether what an earlier controller left has been ended.
     ready: watch::Sender<bool>,
 }
@@ -41,9 +47,11 @@ impl Default for Live {
     fn default() -> Self {
         Self {
             names: Feed::new(BTreeMap::new()),
+            serving: tokio::sync::Mutex::default(),
+            litter: Notify::new(),
             building: Locked::default(),
             attachments: Locked::default(),
-            settled: watch::Sender::new(BTreeMap::new()),
+            settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),
         }
     }
@@ -72,18 +80,20 @@ impl Live {
     /// Says that a release left pending.
     pub(crate) fn settle(&self, release: ReleaseId, stages: Stages) {
         self.settled.send_modify(|settled| {
-            while settled.len() >= SETTLED {
-                settled.pop_first();
+            if settled.len() >= SETTLED {
+                settled.pop_front();
             }
-            settled.insert(release, stages);
+            settled.push_back((release, stages));
         });
     }
 
     /// Waits until a release left pending.
     pub(crate) async fn settled(&self, release: ReleaseId) -> Stages {
         let mut settled = self.settled.subscribe();
-        match settled.wait_for(|settled| settled.contains_key(&release)).await {
-            Ok(settled) => settled.get(&release).cloned().unwrap_or_default(),
+        let find =
+            |settled: &VecDeque<(ReleaseId, Stages)>| settled.iter().rev().find(|(id, _)| *id == release).cloned();
+        match settled.wait_for(|settled| find(settled).is_some()).await {
+            Ok(settled) => find(&settled).map(|(_, stages)| stages).unwrap_or_default(),
             // The sender lives as long as `self`.
             Err(_) => Vec::new(),
         }

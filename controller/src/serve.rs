@@ -30,8 +30,8 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets) -> Result<(),
     let failed = |action| move |source: io::Error| Error::System { action, source: source.into() };
     git::install_hooks(&controller.settings).map_err(failed("write the git hooks"))?;
     let mut rollout = Rollout::new(Arc::clone(&controller));
-    // Routers are told before anything else: what is current follows from the store alone.
-    rollout.publish().await?;
+    // Routers are told before anything else.
+    rollout.begin().await?;
     let names = controller.live.names.clone();
     let socket = sockets.names.clone();
     let feed = tokio::spawn(async move { names.serve(&socket).await });

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::OneOffId;
 use model::AppId;
 
 use crate::{Controller, Error};
 
-/// Pause between two sweeps. Disks do not fill up within it by what apps leave that are gone.
+/// Pause between two sweeps, unless an app is removed.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Sweeps for as long as the process lives.
@@ -27,16 +28,26 @@ pub(crate) async fn work(controller: Arc<Controller>) {
                 );
             }
         }
-        tokio::time::sleep(INTERVAL).await;
+        tokio::select! {
+            () = controller.live.litter.notified() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
     }
 }
 
 impl Controller {
-    /// Removes what belongs to no app, and layers of no image; says how many folders and layers went.
+    /// Removes what belongs to no app, and layers of no image; says how many one-offs, folders and layers went.
     pub(crate) async fn sweep(&self) -> Result<usize, Error> {
-        // Files first: those of an app that is made meanwhile are not among them.
-        let folders = self.folders_of_apps();
+        // What there is first: that of an app that is made meanwhile is not among it.
+        let (folders, oneoffs, workloads) =
+            (self.folders_of_apps(), self.engine.oneoffs().await?, self.engine.list().await?);
         let apps: BTreeSet<AppId> = self.store.apps().await?.into_iter().map(|app| app.id).collect();
+        let is_orphan = |oneoff: &&OneOffId| app_of(oneoff).is_some_and(|app| !apps.contains(&app));
+        let mut ended = 0;
+        for oneoff in oneoffs.iter().filter(is_orphan) {
+            self.engine.kill(oneoff).await?;
+            ended += 1;
+        }
         let orphans: Vec<_> = folders.into_iter().filter(|(app, _)| !apps.contains(app)).map(|it| it.1).collect();
         let count = orphans.len();
         let removed = tokio::task::spawn_blocking(move || orphans.iter().try_for_each(std::fs::remove_dir_all));
@@ -44,6 +55,10 @@ impl Controller {
             action: "remove the files of an app that is gone",
             source: source.into(),
         })?;
+        if ended > 0 || workloads.iter().any(|workload| !apps.contains(&workload.app)) {
+            // Their processes still run on layers that no image needs. The next sweep comes soon enough.
+            return Ok(count + ended);
+        }
         let images = self.store.prune_images().await?;
         let in_use = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id).collect();
         let layers = self
@@ -62,6 +77,12 @@ impl Controller {
         let app = |entry: &DirEntry| entry.file_name().to_str()?.split('.').next()?.parse().ok();
         entries.flatten().filter_map(|entry| Some((app(&entry)?, entry.path()))).collect()
     }
+}
+
+/// Whose a one-off is: its id is `<kind>-<app id>-…`.
+fn app_of(OneOffId(id): &OneOffId) -> Option<AppId> {
+    let (_, rest) = id.split_once('-')?;
+    rest.get(..36)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -14,13 +14,13 @@ const LOG_LINES: usize = 50;
 
 impl Controller {
     /// The last lines of a dyno's own output, without time and source.
-    pub(super) async fn dyno_log(&self, app: AppId, dyno: &DynoName, since: Option<Timestamp>) -> Vec<String> {
+    pub(super) async fn dyno_log(&self, app: AppId, dyno: &DynoName, since: Timestamp) -> Vec<String> {
         let filter = Filter { source: Some("app".to_owned()), process: Some(dyno.to_string()) };
         let reader = self.log_reader();
         let read = tokio::task::spawn_blocking(move || reader.last(app, LOG_LINES, filter));
         // Without its log a failure is still worth telling.
         let Ok(Ok((lines, _))) = read.await else { return Vec::new() };
-        let since = since.map(Timestamp::to_log_time).unwrap_or_default();
+        let since = since.to_log_time();
         let text = |line: &String| line.split_once("]: ").map(|(_, text)| text.to_owned());
         lines.iter().filter(|line| line.as_str() >= since.as_str()).filter_map(text).collect()
     }

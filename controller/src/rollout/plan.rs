@@ -39,14 +39,6 @@ pub(crate) struct Scale {
     pub(crate) size: String,
 }
 
-/// What to do, and whom visitors reach meanwhile.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) steps: Vec<Step>,
-    /// The web workload that takes requests; none if there is none.
-    pub(crate) serve: Option<WorkloadId>,
-}
-
 /// One idempotent step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -79,7 +71,7 @@ pub(crate) fn workload_id(app: AppId, version: u64, process_type: &ProcessType, 
 }
 
 /// The next steps for one app, given every workload that the engine knows of it.
-pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Plan {
+pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut wanted = Vec::new();
     for target in desired.current.iter().chain(&desired.candidate) {
@@ -97,7 +89,6 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Plan {
     if let Some(candidate) = &desired.candidate {
         steps.extend(verdict(desired.app, candidate, observed));
     }
-    let serve = desired.current.as_ref().and_then(|current| serving(desired.app, current, observed));
     let resized = |status: &WorkloadStatus| {
         let Some(current) = &desired.current else { return false };
         let Some(scale) = current.processes.get(&status.process_type) else { return false };
@@ -107,13 +98,15 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Plan {
     let obsolete =
         observed.iter().filter(|status| !status.deleting && !wanted.contains(&status.id) && !resized(status));
     steps.extend(obsolete.map(|status| Step::Delete(status.id.clone())));
-    Plan { steps, serve }
+    steps
 }
 
-/// Where the current release takes requests: in its wanted size, unless only instances of the size before are healthy yet.
-fn serving(app: AppId, current: &Target, observed: &[WorkloadStatus]) -> Option<WorkloadId> {
+/// The web workload that takes an app's requests: the current release's in its wanted size, unless only instances of the size
+/// before are healthy yet. None if there is none.
+pub(crate) fn serving(desired: &Desired, observed: &[WorkloadStatus]) -> Option<WorkloadId> {
+    let current = desired.current.as_ref()?;
     let (web, scale) = current.processes.iter().find(|(process_type, _)| process_type.as_str() == "web")?;
-    let wanted = workload_id(app, current.version, web, &scale.size);
+    let wanted = workload_id(desired.app, current.version, web, &scale.size);
     if find(observed, &wanted).is_some_and(is_healthy) {
         return Some(wanted);
     }
@@ -207,7 +200,7 @@ mod tests {
 
         /// Steps and route as one line each, without the app's id.
         fn plan(&self) -> Vec<String> {
-            let plan = plan(&self.desired, &self.observed);
+            let steps = plan(&self.desired, &self.observed);
             let short = |id: &WorkloadId| id.0[37..].to_owned();
             let line = |step: &Step| match step {
                 Step::Apply { workload, scale, .. } => format!("apply {} x{}", short(workload), scale.quantity),
@@ -215,8 +208,8 @@ mod tests {
                 Step::Promote { .. } => "promote".to_owned(),
                 Step::Fail(_, failure) => format!("fail {} {:?}", failure.dyno, failure.exit),
             };
-            let route = plan.serve.as_ref().map(|id| format!("serve {}", short(id)));
-            plan.steps.iter().map(line).chain(route).collect()
+            let route = serving(&self.desired, &self.observed).as_ref().map(|id| format!("serve {}", short(id)));
+            steps.iter().map(line).chain(route).collect()
         }
     }
 
@@ -294,9 +287,8 @@ mod tests {
                 .runs(2, "web", "basic", &[state(up[1])])
                 .runs(2, "web", "standard-1x", &[state(up[2])])
                 .runs(3, "web", "basic", &[state(up[3])]);
-            let plan = plan(&world.desired, &world.observed);
-            if let Some(serving) = plan.serve {
-                proptest::prop_assert!(!plan.steps.contains(&Step::Delete(serving)));
+            if let Some(serving) = serving(&world.desired, &world.observed) {
+                proptest::prop_assert!(!plan(&world.desired, &world.observed).contains(&Step::Delete(serving)));
             }
         }
     }

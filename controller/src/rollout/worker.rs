@@ -7,13 +7,14 @@ use std::time::Duration;
 use engine::{EngineError, WorkloadId, WorkloadStatus};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
+use model::{AppId, Digest, Hostname, LogSource, ProcessType, ReleaseId};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::failure::explain;
-use super::names;
-use super::plan::{Desired, Failure, Plan, Scale, Step, Target, plan, workload_id};
+use super::names::route;
+use super::phase::PROCESS_TYPE;
+use super::plan::{Desired, Failure, Scale, Step, Target, plan, serving, workload_id};
 use crate::errors::chain;
 use crate::live::Stages;
 use crate::store::{App, Outcome, Release};
@@ -23,8 +24,6 @@ use crate::{Controller, Error};
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after a failure of the store or the engine.
 const RETRY: Duration = Duration::from_millis(250);
-/// A router that does not acknowledge a table for this long is not waited for.
-const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The rollout of all apps. One exists in a controller process.
 pub(crate) struct Rollout {
@@ -33,7 +32,7 @@ pub(crate) struct Rollout {
     phases: HashMap<ReleaseId, Phase>,
     /// Process types by image, which never change.
     types: HashMap<Digest, Vec<ProcessType>>,
-    /// When each pending release was first wanted, and when it turned healthy.
+    /// When each pending release was first wanted.
     started: HashMap<ReleaseId, Instant>,
 }
 
@@ -57,28 +56,27 @@ impl Rollout {
         Self { controller, phases: HashMap::new(), types: HashMap::new(), started: HashMap::new() }
     }
 
-    /// Publishes the names that follow from the store alone, so that routers can be told before any engine answers.
-    pub(crate) async fn publish(&mut self) -> Result<(), Error> {
-        let known = self.load().await?;
-        self.names(&known, &[])?;
-        Ok(())
+    /// Tells routers what is known before anything is done.
+    pub(crate) async fn begin(&mut self) -> Result<(), Error> {
+        let observed = self.controller.engine.list().await.ok();
+        self.publish(observed.as_deref()).await.map(drop)
     }
 
     /// Works for as long as the process lives.
     pub(crate) async fn run(mut self) {
         let controller = Arc::clone(&self.controller);
         let mut changes: Option<BoxStream<'static, ()>> = None;
+        let mut trouble = String::new();
         loop {
             if changes.is_none() {
                 changes = controller.engine.changes().await.ok();
             }
-            let pause = match self.tick().await {
-                Ok(()) => INTERVAL,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the rollout waits and tries again");
-                    RETRY
-                }
-            };
+            let now = self.tick().await.err().map(|error| chain(&error)).unwrap_or_default();
+            let pause = if now.is_empty() { INTERVAL } else { RETRY };
+            if now != trouble && !now.is_empty() {
+                tracing::warn!(error = now, "The rollout tries again until it can go on");
+            }
+            trouble = now;
             let engine_changed = async {
                 match &mut changes {
                     Some(stream) => stream.next().await.is_some(),
@@ -93,33 +91,54 @@ impl Rollout {
         }
     }
 
-    /// Looks at both sides once and takes every step that is due.
-    pub(crate) async fn tick(&mut self) -> Result<(), Error> {
-        let mut known = self.load().await?;
-        self.advance_phases(&mut known).await?;
+    /// Looks at both sides once and takes every step that is due. What cannot be done for one app holds up no other.
+    async fn tick(&mut self) -> Result<(), Error> {
         let observed = self.controller.engine.list().await;
-        let plans = self.names(&known, observed.as_deref().unwrap_or_default())?;
-        let observed = observed?;
-        let deletes = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Delete(_)));
-        if plans.iter().any(deletes) && !self.acknowledged().await {
+        let mut known = self.publish(observed.as_deref().ok()).await?;
+        let observed = by_app(observed?);
+        let mut trouble = self.advance_phases(&mut known).await.err();
+        let of = |app: AppId| observed.get(&app).map(Vec::as_slice).unwrap_or_default();
+        let plans: Vec<_> = known.iter().map(|known| plan(&known.desired, of(known.app.id))).collect();
+        let deletes = plans.iter().flatten().any(|step| matches!(step, Step::Delete(_)));
+        if deletes && !self.controller.acknowledged().await {
             tracing::warn!("A router does not acknowledge the newest names; going on without it");
         }
-        for (known, plan) in known.iter().zip(plans) {
-            for step in plan.steps {
-                self.take(known, step).await?;
+        for (known, steps) in known.iter().zip(plans) {
+            for step in steps {
+                trouble = self.take(known, step).await.err().or(trouble);
             }
         }
         let is_known = |status: &&WorkloadStatus| known.iter().any(|known| known.app.id == status.app);
-        for orphan in observed.iter().filter(|status| !is_known(status) && !status.deleting) {
+        for orphan in observed.values().flatten().filter(|status| !is_known(status) && !status.deleting) {
             self.controller.engine.delete(&orphan.id).await?;
         }
-        Ok(())
+        trouble.map_or(Ok(()), Err)
     }
 
-    /// Waits until every router works by the newest names, for a while.
-    async fn acknowledged(&self) -> bool {
-        let names = &self.controller.live.names;
-        names.served(names.version(), ACKNOWLEDGE_LIMIT).await
+    /// Tells routers under which names visitors reach what. While the engine does not say what runs, visitors stay where
+    /// they are; at first, that follows from the store alone.
+    async fn publish(&mut self, observed: Option<&[WorkloadStatus]>) -> Result<Vec<Known>, Error> {
+        let controller = Arc::clone(&self.controller);
+        let mut serves = controller.live.serving.lock().await;
+        let known = self.load().await?;
+        let mut routes = BTreeMap::new();
+        let mut next = BTreeMap::new();
+        for known in &known {
+            let id = known.app.id;
+            let before = serves.get(&id).filter(|_| observed.is_none()).cloned();
+            let serve = before.or_else(|| serving(&known.desired, observed.unwrap_or_default()));
+            match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve.clone())
+            {
+                Ok(route) => {
+                    routes.insert(id, route);
+                }
+                Err(error) => tracing::error!(app.name = %known.app.name, error = chain(&error), "An app has no route"),
+            }
+            next.extend(serve.map(|serve| (id, serve)));
+        }
+        *serves = next;
+        controller.live.names.publish(&routes);
+        Ok(known)
     }
 
     async fn load(&mut self) -> Result<Vec<Known>, Error> {
@@ -161,158 +180,154 @@ impl Rollout {
         scales: &BTreeMap<ProcessType, Scale>,
     ) -> Result<Option<Target>, Error> {
         let Some(release) = release else { return Ok(None) };
-        let Some(digest) = &release.image else { return Ok(None) };
+        let types = self.types(release).await?.iter().filter(|name| name.as_str() != PROCESS_TYPE);
+        let processes = types.filter_map(|name| Some((name.clone(), scales.get(name)?.clone()))).collect();
+        Ok(Some(Target { release: release.id, version: release.version, processes }))
+    }
+
+    /// The process types of a release's image.
+    async fn types(&mut self, release: &Release) -> Result<&[ProcessType], Error> {
+        let digest = release.image.as_ref().ok_or(Error::NotFound("image"))?;
         if !self.types.contains_key(digest) {
             let image = self.controller.image_of(release).await?;
-            let types = image.processes.into_iter().map(|process| process.process_type);
-            self.types.insert(digest.clone(), types.filter(|name| name.as_str() != "release").collect());
+            let types = image.processes.into_iter().map(|process| process.process_type).collect();
+            self.types.insert(digest.clone(), types);
         }
-        let types = self.types.get(digest).map(Vec::as_slice).unwrap_or_default();
-        let processes = types.iter().filter_map(|name| Some((name.clone(), scales.get(name)?.clone()))).collect();
-        Ok(Some(Target { release: release.id, version: release.version, processes }))
+        Ok(self.types.get(digest).map(Vec::as_slice).unwrap_or_default())
     }
 
     /// Runs the release phases that are due; a candidate is wanted only once its phase is over.
     async fn advance_phases(&mut self, known: &mut [Known]) -> Result<(), Error> {
-        self.phases.retain(|id, _| known.iter().any(|known| known.candidate.as_ref().is_some_and(|it| it.id == *id)));
+        let is_candidate =
+            |id: &ReleaseId| known.iter().any(|known| known.candidate.as_ref().is_some_and(|it| it.id == *id));
+        self.phases.retain(|id, _| is_candidate(id));
+        self.started.retain(|id, _| is_candidate(id));
         for known in known {
-            let Some(candidate) = &known.candidate else { continue };
-            let finished = match self.phases.get_mut(&candidate.id) {
-                Some(Phase::Over) => continue,
-                Some(Phase::Running(task)) if task.is_finished() => Some(task.await),
-                Some(Phase::Running(_)) => None,
-                None => {
-                    self.begin_phase(known.app.clone(), candidate.clone());
-                    None
-                }
-            };
-            match finished {
-                None => known.desired.candidate = None,
-                Some(Ok(Ok(None))) => {
-                    self.phases.insert(candidate.id, Phase::Over);
-                }
-                Some(Ok(Ok(Some(reason)))) => self.fail(known, candidate.id, reason).await?,
-                Some(Ok(Err(Error::Engine(EngineError::Unreachable { .. })))) => {
-                    self.phases.remove(&candidate.id);
-                    known.desired.candidate = None;
-                }
-                Some(Ok(Err(error))) => self.fail(known, candidate.id, chain(&error)).await?,
-                Some(Err(panic)) => self.fail(known, candidate.id, panic.to_string()).await?,
+            let Some(candidate) = known.candidate.clone() else { continue };
+            if !self.phase_is_over(&known.app, &candidate).await? {
+                known.desired.candidate = None;
             }
         }
         Ok(())
     }
 
-    fn begin_phase(&mut self, app: App, release: Release) {
+    async fn phase_is_over(&mut self, app: &App, candidate: &Release) -> Result<bool, Error> {
+        let has_phase = self.types(candidate).await?.iter().any(|name| name.as_str() == PROCESS_TYPE);
+        let result = match self.phases.remove(&candidate.id) {
+            _ if !has_phase => return Ok(true),
+            Some(Phase::Over) => Ok(Ok(None)),
+            Some(Phase::Running(task)) if task.is_finished() => task.await,
+            Some(running) => {
+                self.phases.insert(candidate.id, running);
+                return Ok(false);
+            }
+            None => {
+                self.phases.insert(candidate.id, self.begin_phase(app.clone(), candidate.clone()));
+                return Ok(false);
+            }
+        };
+        match result {
+            Ok(Ok(None)) => {
+                self.phases.insert(candidate.id, Phase::Over);
+                return Ok(true);
+            }
+            Ok(Ok(Some(reason))) => self.fail(candidate, reason).await?,
+            // It begins anew when the engine is back.
+            Ok(Err(Error::Engine(EngineError::Unreachable { .. }))) => {}
+            Ok(Err(error)) => self.fail(candidate, chain(&error)).await?,
+            Err(panic) => self.fail(candidate, panic.to_string()).await?,
+        }
+        Ok(false)
+    }
+
+    fn begin_phase(&self, app: App, release: Release) -> Phase {
         let controller = Arc::clone(&self.controller);
-        let id = release.id;
-        let task = tokio::spawn(async move {
+        Phase::Running(tokio::spawn(async move {
             let result = controller.release_phase(&app, &release).await;
             controller.changed.notify_one();
             result
-        });
-        self.phases.insert(id, Phase::Running(task));
-        // A phase that has nothing to run ends before the task is looked at again; that wakes the loop.
-    }
-
-    /// Plans every app and tells routers whom visitors reach.
-    fn names(&self, known: &[Known], observed: &[WorkloadStatus]) -> Result<Vec<Plan>, Error> {
-        let mut by_app: HashMap<AppId, Vec<WorkloadStatus>> = HashMap::new();
-        for status in observed {
-            by_app.entry(status.app).or_default().push(status.clone());
-        }
-        let mut plans = Vec::new();
-        let mut rows = BTreeMap::new();
-        for known in known {
-            let plan = plan(&known.desired, by_app.get(&known.app.id).map(Vec::as_slice).unwrap_or_default());
-            let row = self.route(known, plan.serve.clone())?;
-            rows.insert(known.app.id, row);
-            plans.push(plan);
-        }
-        self.controller.live.names.publish(&rows);
-        Ok(plans)
-    }
-
-    fn route(&self, known: &Known, serve: Option<WorkloadId>) -> Result<model::routes::AppRoute, Error> {
-        let deployed = known.current.is_some();
-        names::route(&self.controller.settings, &known.app, &known.domains, deployed, serve)
+        }))
     }
 
     async fn take(&mut self, known: &Known, step: Step) -> Result<(), Error> {
         match step {
             Step::Apply { workload, release, process_type, scale } => {
-                self.started.entry(release).or_insert_with(Instant::now);
                 self.apply(known, release, workload, (&process_type, &scale)).await
             }
             Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
-            Step::Promote { release, boot } => self.promote(known, release, boot).await,
-            Step::Fail(release, failure) => {
-                let reason = self.explain(known, &failure).await;
-                self.fail(known, release, reason).await
+            Step::Promote { boot, .. } => self.promote(known, boot).await,
+            Step::Fail(_, failure) => {
+                let Some(candidate) = &known.candidate else { return Ok(()) };
+                let reason = self.explain(known, candidate, &failure).await;
+                self.fail(candidate, reason).await
             }
         }
     }
 
     async fn apply(
-        &self,
+        &mut self,
         known: &Known,
         release: ReleaseId,
         id: WorkloadId,
         what: (&ProcessType, &Scale),
     ) -> Result<(), Error> {
-        let is_candidate = known.candidate.as_ref().is_some_and(|candidate| candidate.id == release);
-        let row = if is_candidate { known.candidate.as_ref() } else { known.current.as_ref() };
-        let Some(row) = row else { return Ok(()) };
+        self.started.entry(release).or_insert_with(Instant::now);
+        let candidate = known.candidate.as_ref().filter(|candidate| candidate.id == release);
+        let Some(row) = candidate.or(known.current.as_ref()) else { return Ok(()) };
         let workload = self.controller.workload(&known.app, row, id, what).await?;
-        match self.controller.engine.apply(workload).await {
-            Err(error) if is_candidate && !matches!(error, EngineError::Unreachable { .. }) => {
-                self.fail(known, release, chain(&error)).await
+        match (self.controller.engine.apply(workload).await, candidate) {
+            (Err(error), Some(candidate)) if !matches!(error, EngineError::Unreachable { .. }) => {
+                self.fail(candidate, chain(&error)).await
             }
-            result => Ok(result?),
+            (result, _) => Ok(result?),
         }
     }
 
     /// Makes a healthy candidate current: durable first, then routed to, then said.
-    async fn promote(&mut self, known: &Known, release: ReleaseId, boot: Duration) -> Result<(), Error> {
+    async fn promote(&mut self, known: &Known, boot: Duration) -> Result<(), Error> {
+        let (Some(candidate), Some(target)) = (&known.candidate, &known.desired.candidate) else { return Ok(()) };
         let healthy = Instant::now();
         let controller = &self.controller;
-        controller.store.finish_release(release, Outcome::Succeeded, controller.clock.now()).await?;
-        let serve = known.desired.candidate.as_ref().and_then(|target| {
-            let (web, scale) = target.processes.iter().find(|(name, _)| name.as_str() == "web")?;
-            Some(workload_id(known.app.id, target.version, web, &scale.size))
-        });
-        let mut route = self.route(known, serve)?;
-        if route.mode == model::routes::RouteMode::Blank {
-            route.mode = model::routes::RouteMode::NoWeb;
+        controller.store.finish_release(candidate.id, Outcome::Succeeded, controller.clock.now()).await?;
+        let web = target.processes.iter().find(|(name, _)| name.as_str() == "web");
+        let serve = web.map(|(web, scale)| workload_id(known.app.id, target.version, web, &scale.size));
+        {
+            let mut serving = controller.live.serving.lock().await;
+            serving.remove(&known.app.id);
+            serving.extend(serve.map(|serve| (known.app.id, serve)));
         }
-        controller.live.names.set(&known.app.id, Some(route));
-        self.acknowledged().await;
-        let started = self.started.remove(&release).unwrap_or(healthy);
+        controller.announce(known.app.id).await;
+        let started = self.started.remove(&candidate.id).unwrap_or(healthy);
         // What the app takes to boot is not the platform's time.
         let start = (healthy - started).saturating_sub(boot);
         let stages: Stages = vec![("start", start), ("healthy", boot), ("routed", healthy.elapsed())];
-        controller.live.settle(release, stages);
-        controller.changed.notify_one();
+        controller.live.settle(candidate.id, stages);
         Ok(())
     }
 
-    async fn fail(&self, known: &Known, release: ReleaseId, reason: String) -> Result<(), Error> {
+    async fn fail(&self, release: &Release, reason: String) -> Result<(), Error> {
         let controller = &self.controller;
-        let source = model::LogSource::app("api");
+        let source = LogSource::app("api");
         for line in reason.lines() {
-            controller.logs.write(known.app.id, controller.clock.now(), &source, line);
+            controller.logs.write(release.app, controller.clock.now(), &source, line);
         }
-        controller.store.finish_release(release, Outcome::Failed(reason), controller.clock.now()).await?;
-        controller.live.settle(release, Stages::new());
+        controller.store.finish_release(release.id, Outcome::Failed(reason), controller.clock.now()).await?;
+        controller.live.settle(release.id, Stages::new());
         controller.changed.notify_one();
         Ok(())
     }
 
-    async fn explain(&self, known: &Known, failure: &Failure) -> String {
-        let version = known.candidate.as_ref().map_or(0, |release| release.version);
+    async fn explain(&self, known: &Known, candidate: &Release, failure: &Failure) -> String {
         let before = known.current.as_ref().map(|release| release.version);
-        let since = known.candidate.as_ref().map(|release| release.created_at);
-        let log = self.controller.dyno_log(known.app.id, &failure.dyno, since).await;
-        explain(failure, version, before, &log)
+        let log = self.controller.dyno_log(known.app.id, &failure.dyno, candidate.created_at).await;
+        explain(failure, candidate.version, before, &log)
     }
+}
+
+fn by_app(all: Vec<WorkloadStatus>) -> HashMap<AppId, Vec<WorkloadStatus>> {
+    let mut by_app: HashMap<_, Vec<_>> = HashMap::new();
+    for status in all {
+        by_app.entry(status.app).or_default().push(status);
+    }
+    by_app
 }
