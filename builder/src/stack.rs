@@ -1,7 +1,10 @@
 //! The stack: the pair of base images, build and run, made by mmdebstrap from the recipe in `stack/`.
 //!
 //! Made once for all platforms of a machine, in a cache folder, and linked from there into a platform's layer store. A stack
-//! that was interrupted while it was made has no name yet, and is made again.
+//! that was interrupted while it was made has no name yet, and is made again. Images of backing services are the run image with
+//! some packages more, made in the same way ([`ServiceImage`]).
+
+mod service;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -11,11 +14,13 @@ use std::process::{Command, Stdio};
 use engine::{LayerError, LayerStore};
 use model::Digest;
 use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::apt::SUITE;
 use crate::packages::PackageAccess;
+pub use service::ServiceImage;
 
 /// The name of the stack that this program makes.
 pub const NAME: &str = "debian-13";
@@ -24,7 +29,7 @@ const BUILD_PACKAGES: &str = include_str!("../../stack/build.packages");
 const CLEAN: &str = include_str!("../../stack/clean");
 const NPM: &str = include_str!("../../stack/npm");
 
-/// Documentation and translations: half the files of a Debian system, and no app reads them.
+/// Documentation and translations: half the files of a Debian system, and nobody reads them.
 const LEFT_OUT: [&str; 5] =
     ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/lintian/*"];
 
@@ -108,11 +113,14 @@ pub enum StackError {
     Failed {
         /// Its name.
         program: &'static str,
-        /// `build` or `run`.
+        /// `build`, `run`, or the name of a backing service.
         image: &'static str,
         /// Its last lines.
         output: String,
     },
+    /// What goes on from the stack's run image finds none.
+    #[error("the stack is not made yet; `platform stack:update` makes it")]
+    NoStack,
     /// The layer store.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -120,7 +128,7 @@ pub enum StackError {
 
 /// The stack of this platform, if it is made, by the recipe of this program.
 pub fn open(settings: &StackSettings) -> Result<Option<Stack>, StackError> {
-    let stack = read_record(&record_path(&settings.home))?;
+    let stack: Option<Stack> = read_record(&record_path(&settings.home))?;
     Ok(stack.filter(|stack| {
         stack.recipe == recipe() && settings.layers.contains(&stack.build) && settings.layers.contains(&stack.run)
     }))
@@ -153,8 +161,12 @@ fn record_path(home: &Path) -> PathBuf {
 
 /// Short hash of everything that the images are made by.
 fn recipe() -> String {
+    short_hash(&[RUN_PACKAGES, BUILD_PACKAGES, CLEAN, NPM, SUITE])
+}
+
+fn short_hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [RUN_PACKAGES, BUILD_PACKAGES, CLEAN, NPM, SUITE] {
+    for part in parts {
         hash.update(part);
         hash.update([0]);
     }
@@ -162,8 +174,7 @@ fn recipe() -> String {
 }
 
 fn make_images(settings: &StackSettings, place: &Path, output: &mut dyn FnMut(&str)) -> Result<Stack, StackError> {
-    let making = settings.cache.join(format!("{RUBBISH}{}", std::process::id()));
-    make_folder(&making)?;
+    let making = start_making(settings)?;
     let recipe = Recipe { folder: &making, packages: &settings.packages };
     recipe.write()?;
     output("Making the run image…");
@@ -183,13 +194,25 @@ fn make_images(settings: &StackSettings, place: &Path, output: &mut dyn FnMut(&s
         arch: arch().to_owned(),
     };
     write_record(&making.join("stack.json"), &stack)?;
+    finish_making(settings, &making, place)?;
+    Ok(stack)
+}
+
+/// An empty folder of the cache for what has no name yet. The caller holds the lock.
+fn start_making(settings: &StackSettings) -> Result<PathBuf, StackError> {
+    let making = settings.cache.join(format!("{RUBBISH}{}", std::process::id()));
+    make_folder(&making)?;
+    Ok(making)
+}
+
+/// Gives what was made its name, in place of what had it before.
+fn finish_making(settings: &StackSettings, making: &Path, place: &Path) -> Result<(), StackError> {
     if place.exists() {
         let old = settings.cache.join(format!("{RUBBISH}{}-old", std::process::id()));
         std::fs::rename(place, &old).map_err(failed("replace", place))?;
     }
-    std::fs::rename(&making, place).map_err(failed("write", place))?;
-    remove_rubbish(&settings.cache)?;
-    Ok(stack)
+    std::fs::rename(making, place).map_err(failed("write", place))?;
+    remove_rubbish(&settings.cache)
 }
 
 /// The folder in which both images come to be, and what is told to mmdebstrap.
@@ -210,13 +233,18 @@ impl Recipe<'_> {
 
     fn mmdebstrap(&self, image: &'static str, output: &mut dyn FnMut(&str)) -> Result<(), StackError> {
         let mut command = Command::new("mmdebstrap");
-        command.args(["--mode=root", "--format=directory"]);
         match image {
             "run" => {
                 command.arg("--variant=minbase").arg(format!("--include={}", packages(RUN_PACKAGES)));
             }
             _ => self.build_arguments(&mut command),
         }
+        self.run(command, image, output)
+    }
+
+    /// Runs mmdebstrap with what all images have in common behind what is `image`'s own.
+    fn run(&self, mut command: Command, image: &'static str, output: &mut dyn FnMut(&str)) -> Result<(), StackError> {
+        command.args(["--mode=root", "--format=directory"]);
         command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
         // The image counts only once it is whole, and is synced then.
         command.arg("--dpkgopt=force-unsafe-io").arg("--aptopt=APT::Install-Recommends \"false\";");
@@ -352,7 +380,7 @@ fn import(layers: &LayerStore, image: &Path, digest: &Digest) -> Result<(), Stac
     Ok(())
 }
 
-fn read_record(path: &Path) -> Result<Option<Stack>, StackError> {
+fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StackError> {
     match std::fs::read(path) {
         Ok(text) => Ok(serde_json::from_slice(&text).ok()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -360,8 +388,8 @@ fn read_record(path: &Path) -> Result<Option<Stack>, StackError> {
     }
 }
 
-fn write_record(path: &Path, stack: &Stack) -> Result<(), StackError> {
-    let text = serde_json::to_vec_pretty(stack).map_err(|error| failed("write", path)(error.into()))?;
+fn write_record(path: &Path, record: &impl Serialize) -> Result<(), StackError> {
+    let text = serde_json::to_vec_pretty(record).map_err(|error| failed("write", path)(error.into()))?;
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, text).map_err(failed("write", &fresh))?;
     File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed("sync", &fresh))?;
