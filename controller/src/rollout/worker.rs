@@ -8,7 +8,8 @@ use engine::{EngineError, WorkloadId, WorkloadStatus};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Hostname, LogSource, ProcessType, ReleaseId};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::failure::explain;
@@ -37,7 +38,7 @@ pub(crate) struct Rollout {
 }
 
 enum Phase {
-    Running(JoinHandle<Result<Option<String>, Error>>),
+    Running(oneshot::Receiver<Result<Option<String>, Error>>),
     Over,
 }
 
@@ -92,7 +93,7 @@ impl Rollout {
     }
 
     /// Looks at both sides once and takes every step that is due. What cannot be done for one app holds up no other.
-    async fn tick(&mut self) -> Result<(), Error> {
+    pub(super) async fn tick(&mut self) -> Result<(), Error> {
         let observed = self.controller.engine.list().await;
         let mut known = self.publish(observed.as_deref().ok()).await?;
         let observed = by_app(observed?);
@@ -215,38 +216,43 @@ impl Rollout {
         let has_phase = self.types(candidate).await?.iter().any(|name| name.as_str() == PROCESS_TYPE);
         let result = match self.phases.remove(&candidate.id) {
             _ if !has_phase => return Ok(true),
-            Some(Phase::Over) => Ok(Ok(None)),
-            Some(Phase::Running(task)) if task.is_finished() => task.await,
-            Some(running) => {
-                self.phases.insert(candidate.id, running);
-                return Ok(false);
-            }
+            Some(Phase::Over) => Ok(None),
+            Some(Phase::Running(mut running)) => match running.try_recv() {
+                Ok(result) => result,
+                Err(TryRecvError::Empty) => {
+                    self.phases.insert(candidate.id, Phase::Running(running));
+                    return Ok(false);
+                }
+                Err(TryRecvError::Closed) => Ok(Some("The platform lost the release command. Push again.".to_owned())),
+            },
             None => {
                 self.phases.insert(candidate.id, self.begin_phase(app.clone(), candidate.clone()));
                 return Ok(false);
             }
         };
         match result {
-            Ok(Ok(None)) => {
+            Ok(None) => {
                 self.phases.insert(candidate.id, Phase::Over);
                 return Ok(true);
             }
-            Ok(Ok(Some(reason))) => self.fail(candidate, reason).await?,
+            Ok(Some(reason)) => self.fail(candidate, reason).await?,
             // It begins anew when the engine is back.
-            Ok(Err(Error::Engine(EngineError::Unreachable { .. }))) => {}
-            Ok(Err(error)) => self.fail(candidate, chain(&error)).await?,
-            Err(panic) => self.fail(candidate, panic.to_string()).await?,
+            Err(Error::Engine(EngineError::Unreachable { .. })) => {}
+            Err(error) => self.fail(candidate, chain(&error)).await?,
         }
         Ok(false)
     }
 
     fn begin_phase(&self, app: App, release: Release) -> Phase {
         let controller = Arc::clone(&self.controller);
-        Phase::Running(tokio::spawn(async move {
+        let (sender, running) = oneshot::channel();
+        tokio::spawn(async move {
             let result = controller.release_phase(&app, &release).await;
+            // The result first, or the loop that is woken would not find it. Nobody wants that of an app that is gone.
+            let _ = sender.send(result);
             controller.changed.notify_one();
-            result
-        }))
+        });
+        Phase::Running(running)
     }
 
     async fn take(&mut self, known: &Known, step: Step) -> Result<(), Error> {
