@@ -7,6 +7,8 @@ mod failure;
 mod names;
 mod phase;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod worker;
 mod workload;
 

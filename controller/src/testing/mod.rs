@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) struct TestController {
     pub(crate) controller: Arc<Controller>,
     pub(crate) clock: Arc<TestClock>,
-    _home: tempfile::TempDir,
+    pub(crate) engine: FakeEngine,
+    home: Arc<tempfile::TempDir>,
 }
 
 /// A clock that moves when a test says so.
@@ -62,45 +64,25 @@ impl LogSink for NoLogs {
 impl TestController {
     /// With an empty database and an engine in which everything is up, or gone, at once.
     pub(crate) async fn new() -> Self {
-        let home = tempfile::tempdir().expect("a folder");
+        Self::start(FakeEngine::prompt).await
+    }
+
+    /// With an empty database and an engine that moves when the test moves it.
+    pub(crate) async fn manual() -> Self {
+        Self::start(FakeEngine::new).await
+    }
+
+    async fn start(engine: impl FnOnce(Arc<dyn Clock>) -> FakeEngine) -> Self {
         let clock = Arc::new(TestClock::default());
-        let engine = FakeEngine::prompt(clock.clone());
-        let path = |name: &str| home.path().join(name);
-        let url = format!("sqlite://{}", path("platform.db").display());
-        let builder = Builder {
-            engine: Arc::new(engine.clone()),
-            layers: LayerStore::open(&path("layers")).expect("a layer store"),
-            stack: Arc::new(|| Ok(None)),
-            buildpacks: path("buildpacks"),
-            program: path("platform"),
-            cache: path("cache"),
-            packages: PackageAccess::default(),
-            limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 0 },
-        };
-        let controller = Controller {
-            store: Store::open(&url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
-            engine: Arc::new(engine),
-            builder: Arc::new(builder),
-            logs: Arc::new(NoLogs),
-            clock: clock.clone(),
-            random: Arc::new(SystemRandom),
-            settings: Settings {
-                home: home.path().to_owned(),
-                domain: "localhost".parse().expect("a host"),
-                port: 8080,
-                stack: "debian-13".to_owned(),
-                program: path("platform"),
-                control_socket: path("control.sock"),
-                push_limit: 1 << 30,
-                boot_timeout: Duration::from_secs(60),
-                stop_grace: Duration::from_secs(30),
-            },
-            changed: Notify::new(),
-            logins: LoginLimiter::default(),
-            log_sessions: crate::logs::Sessions::default(),
-            live: crate::Live::default(),
-        };
-        Self { controller: Arc::new(controller), clock, _home: home }
+        let engine = engine(clock.clone());
+        let home = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self { controller: controller(home.path(), &clock, &engine).await, clock, engine, home }
+    }
+
+    /// The next life of a controller that was killed: same database and files, same engine, nothing in memory.
+    pub(crate) async fn next_life(&self) -> Self {
+        let (clock, engine, home) = (Arc::clone(&self.clock), self.engine.clone(), Arc::clone(&self.home));
+        Self { controller: controller(home.path(), &clock, &engine).await, clock, engine, home }
     }
 
     /// Makes a user.
@@ -120,6 +102,44 @@ impl TestController {
         store.finish_release(release.id, Outcome::Succeeded, release.created_at).await.expect("finished");
         store.release(release.id).await.expect("readable").expect("there")
     }
+}
+
+async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) -> Arc<Controller> {
+    let path = |name: &str| home.join(name);
+    let url = format!("sqlite://{}", path("platform.db").display());
+    let builder = Builder {
+        engine: Arc::new(engine.clone()),
+        layers: LayerStore::open(&path("layers")).expect("a layer store"),
+        stack: Arc::new(|| Ok(None)),
+        buildpacks: path("buildpacks"),
+        program: path("platform"),
+        cache: path("cache"),
+        packages: PackageAccess::default(),
+        limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 0 },
+    };
+    Arc::new(Controller {
+        store: Store::open(&url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
+        engine: Arc::new(engine.clone()),
+        builder: Arc::new(builder),
+        logs: Arc::new(NoLogs),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        random: Arc::new(SystemRandom),
+        settings: Settings {
+            home: home.to_owned(),
+            domain: "localhost".parse().expect("a host"),
+            port: 8080,
+            stack: "debian-13".to_owned(),
+            program: path("platform"),
+            control_socket: path("control.sock"),
+            push_limit: 1 << 30,
+            boot_timeout: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(30),
+        },
+        changed: Notify::new(),
+        logins: LoginLimiter::default(),
+        log_sessions: crate::logs::Sessions::default(),
+        live: crate::Live::default(),
+    })
 }
 
 pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {

@@ -1,0 +1,382 @@
+//! Whole rollouts over an engine that moves when the test says so, seen from the store, the engine and a router.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use engine::{InstanceState, WorkloadId};
+use model::routes::{Ack, AppRoute, NamesUpdate, RouteMode};
+use model::{AppId, Exit};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+
+use super::Rollout;
+use super::plan::workload_id;
+use crate::Error;
+use crate::formation::DEFAULT_SIZE;
+use crate::store::{App, Change, NewRelease, Release, ReleaseStatus};
+use crate::testing::{TestController, image, make_deploy};
+
+/// One app on a platform with one router.
+struct World {
+    test: TestController,
+    rollout: Rollout,
+    router: Router,
+    app: App,
+    /// Controllers that lived until now. The test's own process holds the sockets of all of them.
+    lives: u32,
+}
+
+/// A router, as far as a rollout sees it: it serves what it is told, and says so.
+struct Router {
+    told: watch::Receiver<BTreeMap<AppId, AppRoute>>,
+    /// Holds acknowledgements back while it is true.
+    slow: watch::Sender<bool>,
+}
+
+impl Router {
+    async fn follow(test: &TestController, socket: PathBuf) -> Self {
+        let (names, path) = (test.controller.live.names.clone(), socket.clone());
+        tokio::spawn(async move { names.serve(&path).await });
+        let stream = connect(&socket).await;
+        let (told, mut receiver) = watch::channel(BTreeMap::new());
+        let (slow, mut may_acknowledge) = watch::channel(false);
+        tokio::spawn(async move {
+            let (reader, mut writer) = stream.into_split();
+            let mut lines = BufReader::new(reader).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let update: NamesUpdate = serde_json::from_str(&line).expect("an update");
+                told.send_modify(|rows: &mut BTreeMap<_, _>| {
+                    if update.reset {
+                        rows.clear();
+                    }
+                    rows.retain(|app, _| !update.unset.contains(app));
+                    rows.extend(update.set);
+                });
+                may_acknowledge.wait_for(|slow| !slow).await.expect("a router");
+                let ack = serde_json::to_string(&Ack::Serving(update.version)).expect("JSON");
+                writer.write_all(format!("{ack}\n").as_bytes()).await.expect("written");
+            }
+        });
+        receiver.changed().await.expect("the whole table");
+        Self { told: receiver, slow }
+    }
+
+    /// Waits until this router was told that the app is in this mode; none is an app that it does not know.
+    async fn until(&self, app: AppId, mode: Option<&RouteMode>) {
+        let mut told = self.told.clone();
+        told.wait_for(|rows| rows.get(&app).map(|row| &row.mode) == mode).await.expect("a router");
+    }
+}
+
+async fn connect(socket: &Path) -> UnixStream {
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => return stream,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let test = TestController::manual().await;
+        let ada = test.user("ada@example.com").await;
+        let app = test.app(&ada, "shop").await;
+        Self::with(test, app, 1).await
+    }
+
+    /// The same with a web process of v2 that serves.
+    async fn live() -> Self {
+        let mut world = Self::new().await;
+        world.deploy(&["web"]).await;
+        world.look().await;
+        world.up(2, "web");
+        world.look().await;
+        assert_eq!(world.runs().await, ["v2.web up"]);
+        world
+    }
+
+    async fn with(test: TestController, app: App, lives: u32) -> Self {
+        let mut rollout = Rollout::new(test.controller.clone());
+        rollout.begin().await.expect("a readable store");
+        let router = Router::follow(&test, test.controller.settings.home.join(format!("names-{lives}.sock"))).await;
+        Self { test, rollout, router, app, lives }
+    }
+
+    /// Kills the controller and starts another.
+    async fn restart(self) -> Self {
+        Self::with(self.test.next_life().await, self.app, self.lives + 1).await
+    }
+
+    /// Builds and releases.
+    async fn deploy(&self, types: &[&str]) -> Release {
+        make_deploy(&self.test.controller.store, &self.app, &image(types)).await
+    }
+
+    /// Sets a config var.
+    async fn configure(&self, name: &str, value: &str) -> Release {
+        let vars = [(name.parse().expect("a name"), Some(value.to_owned()))].into_iter().collect();
+        let now = model::Timestamp::from_millis(0);
+        let description = "Set config";
+        let new =
+            NewRelease { app: self.app.id, user: self.app.owner.id, description, change: Change::Config(&vars), now };
+        self.test.controller.store.create_release(new).await.expect("a release").expect("a change")
+    }
+
+    /// Lets the rollout do what is due.
+    async fn look(&mut self) {
+        self.rollout.tick().await.expect("no trouble");
+    }
+
+    /// Looks whenever something changed until `holds`.
+    async fn look_until(&mut self, holds: impl AsyncFn(&Self) -> bool) {
+        loop {
+            self.look().await;
+            if holds(self).await {
+                return;
+            }
+            self.test.controller.changed.notified().await;
+        }
+    }
+
+    fn id(&self, version: u64, process_type: &str) -> WorkloadId {
+        workload_id(self.app.id, version, &process_type.parse().expect("a process type"), DEFAULT_SIZE)
+    }
+
+    fn up(&self, version: u64, process_type: &str) {
+        self.test.engine.make_all_up(&self.id(version, process_type));
+    }
+
+    fn crash(&self, version: u64, process_type: &str) {
+        self.test.engine.crash(&self.id(version, process_type), 1, Exit::Code(7));
+    }
+
+    fn serve(&self, version: u64) -> RouteMode {
+        RouteMode::Serve(self.id(version, "web"))
+    }
+
+    /// What visitors get; none if routers do not know the app.
+    fn route(&self) -> Option<RouteMode> {
+        self.router.told.borrow().get(&self.app.id).map(|row| row.mode.clone())
+    }
+
+    /// Every instance that there is.
+    async fn runs(&self) -> Vec<String> {
+        let all = engine::Engine::list(&self.test.engine).await.expect("reachable");
+        let word = |state| match state {
+            InstanceState::Starting => "starting",
+            InstanceState::Up => "up",
+            InstanceState::Stopping => "stopping",
+            InstanceState::Crashed { .. } => "crashed",
+        };
+        let lines = all.iter().flat_map(|workload| {
+            let name = format!("v{}.{}", workload.release, workload.process_type);
+            workload.instances.iter().map(move |instance| format!("{name} {}", word(instance.state)))
+        });
+        lines.collect()
+    }
+
+    async fn release(&self, version: u64) -> Release {
+        let found = self.test.controller.store.release_by_version(self.app.id, version).await;
+        found.expect("readable").expect("a release")
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_release_takes_over_and_only_then_the_old_one_stops() {
+    let mut world = World::new().await;
+    assert_eq!(world.route(), Some(RouteMode::Blank));
+    world.deploy(&["web"]).await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web starting"]);
+    assert_eq!((world.release(2).await.status, world.route()), (ReleaseStatus::Pending, Some(RouteMode::Blank)));
+    world.up(2, "web");
+    world.look().await;
+    assert!(world.release(2).await.current);
+    assert_eq!(world.route(), Some(world.serve(2)));
+
+    world.deploy(&["web", "worker"]).await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web starting"], "a worker starts when it is scaled");
+    assert_eq!(world.route(), Some(world.serve(2)));
+    world.up(3, "web");
+    world.look().await;
+    assert_eq!((world.release(3).await.status, world.release(3).await.current), (ReleaseStatus::Succeeded, true));
+    assert_eq!(
+        (world.route(), world.runs().await),
+        (Some(world.serve(3)), vec!["v2.web up".into(), "v3.web up".into()])
+    );
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up"]);
+}
+
+#[tokio::test]
+async fn nothing_is_live_and_nothing_old_stops_before_every_router_says_so() {
+    let mut world = World::live().await;
+    let release = world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.router.slow.send_replace(true);
+    let (id, serves) = (world.app.id, world.serve(3));
+    tokio::select! {
+        biased;
+        result = world.rollout.tick() => panic!("it went on without its router: {result:?}"),
+        () = world.router.until(id, Some(&serves)) => {}
+    }
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web up"]);
+    world.router.slow.send_replace(false);
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up"]);
+    assert!(world.release(3).await.current && world.release(3).await.id == release.id);
+}
+
+#[tokio::test]
+async fn a_candidate_that_crashes_fails_and_the_old_release_keeps_serving() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.crash(3, "web");
+    world.look().await;
+    assert_eq!(world.release(3).await.status, ReleaseStatus::Pending, "once may be chance");
+    world.test.engine.retry(&world.id(3, "web"), 1);
+    world.crash(3, "web");
+    world.look().await;
+    let failed = world.release(3).await;
+    assert_eq!(failed.status, ReleaseStatus::Failed);
+    let reason = failed.failure.expect("a reason");
+    assert!(reason.contains("web.1 exited with code 7") && reason.contains("v2 keeps serving"), "{reason}");
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web stopping"]);
+    assert_eq!((world.route(), world.release(2).await.current), (Some(world.serve(2)), true));
+}
+
+#[tokio::test]
+async fn a_release_that_the_engine_refuses_fails_in_its_words() {
+    let mut world = World::live().await;
+    world.test.engine.refuse(Some("the disk is full"));
+    world.deploy(&["web"]).await;
+    world.look().await;
+    let failed = world.release(3).await;
+    assert!(failed.failure.is_some_and(|reason| reason.contains("the disk is full")));
+    assert_eq!((world.route(), world.runs().await), (Some(world.serve(2)), vec!["v2.web up".to_owned()]));
+}
+
+#[tokio::test]
+async fn the_next_life_of_a_controller_carries_on_with_a_rollout() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    let mut world = world.restart().await;
+    assert_eq!(world.route(), Some(world.serve(2)), "the first thing that routers hear");
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web starting"], "nothing twice");
+    world.up(3, "web");
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!((world.route(), world.release(3).await.current), (Some(world.serve(3)), true));
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up"]);
+}
+
+#[tokio::test]
+async fn a_release_phase_comes_first_and_begins_anew_in_the_next_life() {
+    let mut world = World::live().await;
+    world.deploy(&["release", "web"]).await;
+    world.look().await;
+    let lost = world.test.engine.next_run().await;
+    assert_eq!(world.runs().await, ["v2.web up"]);
+
+    let mut world = world.restart().await;
+    world.test.controller.clean_up().await.expect("ended");
+    drop(lost);
+    world.look().await;
+    let phase = world.test.engine.next_run().await;
+    assert_eq!(phase.oneoff.container.args.last().map(String::as_str), Some("/cnb/process/release"));
+    phase.output.send(Bytes::from_static("moved 3 täb".as_bytes())).await.expect("a reader");
+    phase.output.send(Bytes::from_static(b"les\n")).await.expect("a reader");
+    phase.exit(Exit::Code(0));
+    world.look_until(async |world| world.runs().await == ["v2.web up", "v3.web starting"]).await;
+    let release = world.release(3).await;
+    let output = std::fs::read_to_string(world.test.controller.release_output(world.app.id, release.id));
+    assert_eq!(output.expect("its output"), "moved 3 täbles\n");
+}
+
+#[tokio::test]
+async fn a_release_phase_that_fails_replaces_nothing() {
+    let mut world = World::live().await;
+    world.deploy(&["release", "web"]).await;
+    world.look().await;
+    world.test.engine.next_run().await.exit(Exit::Code(3));
+    world.look_until(async |world| world.release(3).await.status != ReleaseStatus::Pending).await;
+    let reason = world.release(3).await.failure.expect("a reason");
+    assert!(reason.contains("exited with code 3"), "{reason}");
+    world.look().await;
+    assert_eq!((world.route(), world.runs().await), (Some(world.serve(2)), vec!["v2.web up".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_config_change_during_a_rollout_comes_after_it() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.configure("COLOUR", "green").await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web starting"]);
+    world.up(3, "web");
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up", "v4.web starting"]);
+    let applied = world.test.engine.applied();
+    let colour = |version| {
+        let id = world.id(version, "web");
+        applied.iter().find(|workload| workload.id == id)?.container.env.get("COLOUR").cloned()
+    };
+    assert_eq!((colour(3), colour(4)), (None, Some("green".to_owned())));
+    world.up(4, "web");
+    world.look().await;
+    assert_eq!((world.route(), world.release(4).await.current), (Some(world.serve(4)), true));
+}
+
+#[tokio::test]
+async fn an_app_that_is_removed_during_its_rollout_leaves_nothing() {
+    let mut world = World::live().await;
+    world.deploy(&["release", "web"]).await;
+    world.look().await;
+    world.test.controller.delete_app(&world.app).await.expect("removed");
+    assert_eq!(world.route(), None, "nobody is sent there when the verb returns");
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping"]);
+    world.test.engine.finish_stopping(&world.id(2, "web"));
+    world.test.controller.sweep().await.expect("swept");
+    assert_eq!(engine::Engine::oneoffs(&world.test.engine).await.expect("reachable"), []);
+    world.look().await;
+    assert!(world.runs().await.is_empty());
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_visitors_stay_and_then_the_rollout_goes_on() {
+    let mut world = World::live().await;
+    world.test.engine.set_reachable(false);
+    let release = world.deploy(&["web"]).await;
+    assert!(matches!(world.rollout.tick().await, Err(Error::Engine(_))));
+    assert_eq!((world.route(), world.release(3).await.status), (Some(world.serve(2)), ReleaseStatus::Pending));
+
+    let World { test, rollout, router, app, .. } = world.restart().await;
+    router
+        .until(app.id, Some(&RouteMode::Serve(workload_id(app.id, 2, &"web".parse().expect("web"), DEFAULT_SIZE))))
+        .await;
+    let engine = test.engine.clone();
+    let loop_of_its_own = tokio::spawn(rollout.run());
+    engine.set_reachable(true);
+    let id = workload_id(app.id, 3, &"web".parse().expect("web"), DEFAULT_SIZE);
+    while !engine.applied().iter().any(|workload| workload.id == id) {
+        tokio::task::yield_now().await;
+    }
+    engine.make_all_up(&id);
+    test.controller.live.settled(release.id).await;
+    assert!(test.controller.store.release(release.id).await.expect("readable").expect("there").current);
+    loop_of_its_own.abort();
+}
