@@ -2,14 +2,19 @@
 # Measures the release binary on a platform of its own and prints one table. Nothing here passes or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
+need_root "make bench"
 
-cargo build --release --bin platform
-platform=${CARGO_TARGET_DIR:-target}/release/platform
 work=$(mktemp -d /var/tmp/platform-bench.XXXXXX)
 port=$((20000 + RANDOM % 10000))
-export PLATFORM_HOME=$work/home PLATFORM_LISTEN=127.0.0.1:$port PLATFORM_API=http://localhost:$port PLATFORM_SUBNET=10.209.0.0/20
+export PREFIX=$work/prefix PLATFORM_HOME=$work/home PLATFORM_STACK_CACHE=$work/stack PLATFORM_PORT=$port PLATFORM_SUBNET=10.209.0.0/20
+export PLATFORM_API=http://localhost:$port
+# A user of its own, with the toolchain of ours.
+export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
 export HOME=$work/user GIT_TERMINAL_PROMPT=0
-mkdir -p "$PLATFORM_HOME" "$HOME"
+platform=$PREFIX/bin/platform
+hello=$PLATFORM_HOME/demo/hello
+mkdir -p "$HOME"
 git config --global user.name bench
 git config --global user.email bench@localhost
 git config --global init.defaultBranch main
@@ -25,56 +30,62 @@ pid_of() { cut -d' ' -f1 "$("$platform" status --json | sed -n 's/.*"runtime_dir
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 rss() { awk '/^VmRSS/ { printf "%.1f MiB", $2 / 1024 }' "/proc/$1/status"; }
 
-# new_app NAME SOURCE: a repository with SOURCE in it, and an app for it
-new_app() {
-  cp -r "$2" "$work/$1"
-  git -C "$work/$1" init -q
-  git -C "$work/$1" add -A
-  git -C "$work/$1" commit -q -m first
-  "$platform" create "$1" >/dev/null
-  git -C "$work/$1" remote add platform "$PLATFORM_API/$1.git"
-}
-
-# push NAME LABEL: pushes, and makes a row of the time and the phases the platform reports
-push() {
-  local start output
+# demo LABEL: runs it, and makes a row of its time and one of the push in it
+demo() {
+  local start
   start=$(now)
-  output=$(git -C "$work/$1" push platform main 2>&1) || { echo "$output" >&2; exit 1; }
-  row "push to live, $2" "$(since "$start")"
-  row "  of which" "$(sed -n 's/.*Timing: //p' <<<"$output")"
+  MAKE_TARGET=bench scripts/demo.sh >"$work/demo.log" 2>&1 || { cat "$work/demo.log" >&2; exit 1; }
+  row "make demo, $1" "$(since "$start")"
 }
 
-start=$(now); "$platform" up --detach >/dev/null; "$platform" stack:update --if-missing >/dev/null
-row "up and stack, cold" "$(since "$start")"
-"$platform" users:create bench@localhost --login >/dev/null
-"$platform" down >/dev/null; start=$(now); "$platform" up --detach >/dev/null; "$platform" stack:update --if-missing >/dev/null
-row "up and stack, warm" "$(since "$start")"
+# timing FILE: the phases of a push that the platform reported
+timing() { sed -n 's/.*Timing: //p' "$1"; }
 
-new_app node-sample samples/node
-push node-sample "Node sample, first push"
-echo "// one line" >>"$work/node-sample/server.js"
-git -C "$work/node-sample" commit -qam second
-push node-sample "Node sample, one-line change"
+# push FOLDER LABEL: pushes, and makes a row of the time and the phases
+push() {
+  local start
+  start=$(now)
+  git -C "$1" push platform main >"$work/push.log" 2>&1 || { cat "$work/push.log" >&2; exit 1; }
+  row "push to live, $2" "$(since "$start")"
+  row "  of which" "$(timing "$work/push.log")"
+}
 
-new_app probe tests/fixtures/probe-app
-push probe "app without dependencies, first push"
+memory() { row "memory with $1: controller, router, host" "$(rss "$(pid_of controller)"), $(rss "$(pid_of router)"), $(rss "$(pid_of host)")"; }
 
-row "memory with 2 apps: controller, router, host" "$(rss "$(pid_of controller)"), $(rss "$(pid_of router)"), $(rss "$(pid_of host)")"
+MAKE_TARGET=bench scripts/deps.sh test
+# Not a part of what is measured: most of it is the compiler.
+cargo build --release --bin platform
+demo "cold (program built; no stack, no state)"
+row "  its push, the first of the Node sample" "$(timing "$work/demo.log")"
+demo "warm (it runs already)"
+memory "1 app"
 
-# The router's own cost, on the static answer of one instance.
+for change in one another; do
+  echo "// $change line" >>"$hello/server.js"
+  git -C "$hello" commit -qam "$change line"
+  push "$hello" "one-line change of the Node sample"
+done
+
+# The router's own cost, on the answers of one instance.
 router=$(pid_of router)
 before=$(ticks "$router")
-load=$(wrk -t1 -c64 -d10s -H "Host: node-sample.localhost" "http://127.0.0.1:$port/")
+load=$(wrk -t1 -c64 -d10s -H "Host: hello.localhost" "http://127.0.0.1:$port/")
 after=$(ticks "$router")
 requests=$(awk '/requests in/ { print $1 }' <<<"$load")
 row "requests/s through the router to the Node sample" "$(awk '/Requests\/sec/ { print $2 }' <<<"$load")"
 row "router CPU a request" "$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v n="$requests" 'BEGIN { printf "%.1f µs", t / hz / n * 1e6 }')"
 
-for number in $(seq 1 48); do
-  "$platform" create "many-$number" >/dev/null
-  git -C "$work/probe" push -q "$PLATFORM_API/many-$number.git" main 2>/dev/null
+probe=$work/probe
+cp -r tests/fixtures/probe-app "$probe"
+git -C "$probe" init -q
+git -C "$probe" add -A
+git -C "$probe" commit -q -m first
+for number in $(seq 2 50); do
+  "$platform" create "app-$number" --no-remote >/dev/null
+  git -C "$probe" remote add platform "$PLATFORM_API/app-$number.git" 2>/dev/null || git -C "$probe" remote set-url platform "$PLATFORM_API/app-$number.git"
+  if [ "$number" = 2 ]; then push "$probe" "first push without dependencies"; else git -C "$probe" push -q platform main 2>/dev/null; fi
 done
-row "memory with 50 apps: controller, router, host" "$(rss "$(pid_of controller)"), $(rss "$(pid_of router)"), $(rss "$(pid_of host)")"
+memory "50 apps"
 
 printf '\n%s cores, %s memory, %s\n\n' "$(nproc)" "$(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)" "$(uname -sr)"
 printf '%s\n' "${rows[@]}" | awk -F'|' '{ printf "%-50s %s\n", $1, $2 }'
