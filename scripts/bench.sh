@@ -39,7 +39,7 @@ demo() {
 }
 
 # timing FILE: the phases of a push that the platform reported
-timing() { sed -n 's/.*Timing: //p' "$1"; }
+timing() { sed -n 's/.*Timing: \(.*s\) *$/\1/p' "$1"; }
 
 # push FOLDER LABEL: pushes, and makes a row of the time and the phases
 push() {
@@ -81,7 +81,7 @@ git -C "$probe" init -q
 git -C "$probe" add -A
 git -C "$probe" commit -q -m first
 for number in $(seq 2 50); do
-  "$platform" create "app-$number" --no-remote >/dev/null
+  "$platform" create "app-$number" --no-remote >/dev/null 2>&1
   git -C "$probe" remote add platform "$PLATFORM_API/app-$number.git" 2>/dev/null || git -C "$probe" remote set-url platform "$PLATFORM_API/app-$number.git"
   if [ "$number" = 2 ]; then push "$probe" "first push without dependencies"; else git -C "$probe" push -q platform main 2>/dev/null; fi
 done
