@@ -84,6 +84,7 @@ impl Uncontained {
                 mount(Some("overlay"), &place, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
                 (target.clone(), place, true)
             }
+            Mount::Volume { .. } => unreachable!("no build mounts a volume"),
         }
     }
 
@@ -148,5 +149,9 @@ impl Engine for Uncontained {
 
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         Ok(Vec::new())
+    }
+
+    async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {
+        Ok(())
     }
 }

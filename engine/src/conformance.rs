@@ -95,6 +95,7 @@ impl Subject {
             container,
             probe: Probe::Tcp { port: PORT, boot_timeout: PATIENCE },
             stop_grace: Duration::from_secs(1),
+            service: None,
         }
     }
 

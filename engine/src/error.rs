@@ -12,8 +12,8 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An applied workload differs from the one of the same id in more than its quantity.
-    #[error("workload {0} exists with other contents; workloads are immutable but for their quantity")]
+    /// An applied workload differs from the one of the same id in more than its quantity and clients.
+    #[error("workload {0} exists with other contents; workloads are immutable but for their quantity and clients")]
     Immutable(WorkloadId),
     /// The container could not be made or started.
     #[error("cannot start {what}: {reason}")]
@@ -26,6 +26,14 @@ pub enum EngineError {
     /// Too little disk or memory is left to start more.
     #[error("{0}")]
     Exhausted(String),
+    /// A volume cannot be removed while something mounts it.
+    #[error("volume {volume} is in use by {user}")]
+    InUse {
+        /// Which volume.
+        volume: String,
+        /// The workload or one-off that mounts it.
+        user: String,
+    },
     /// Anything else, in the engine's words.
     #[error("{0}")]
     Failed(String),

@@ -8,7 +8,7 @@
 //! let prompt = FakeEngine::prompt(Arc::new(SystemClock)); // instances are up, and gone, at once
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,13 +17,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{Clock, Exit};
+use model::{AppId, Clock, Exit, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::WatchStream;
 
 use crate::{
     Engine, EngineError, Input, Instance, InstanceState, OneOff, OneOffId, Probe, ProbeReport, RunningOneOff, Workload,
-    WorkloadId, WorkloadStatus,
+    WorkloadId, WorkloadStatus, check_volume_name,
 };
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
@@ -47,7 +47,10 @@ struct World {
     refusal: Option<String>,
     lives: u32,
     workloads: BTreeMap<WorkloadId, Held>,
-    oneoffs: BTreeMap<OneOffId, oneshot::Sender<Exit>>,
+    oneoffs: BTreeMap<OneOffId, Running>,
+    volumes: BTreeSet<String>,
+    /// Addresses of services, by app and process type.
+    services: BTreeMap<(AppId, String), Ipv4Addr>,
     runs: VecDeque<FakeRun>,
     answer: Option<Answer>,
 }
@@ -56,6 +59,29 @@ struct Held {
     workload: Workload,
     deleting: bool,
     instances: Vec<Instance>,
+}
+
+impl Held {
+    fn wanted(&self) -> u32 {
+        if self.deleting { 0 } else { self.workload.quantity }
+    }
+
+    fn owner(&self) -> (AppId, String) {
+        (self.workload.app, self.workload.process_type.to_string())
+    }
+
+    /// Whether no instance of one may run while one of the other does.
+    fn excludes(&self, other: &Self) -> bool {
+        let is_service = |held: &Self| held.workload.service.is_some();
+        let volumes: BTreeSet<&str> = self.workload.container.volumes().collect();
+        other.workload.container.volumes().any(|volume| volumes.contains(volume))
+            || (is_service(self) && is_service(other) && self.owner() == other.owner())
+    }
+}
+
+struct Running {
+    exit: oneshot::Sender<Exit>,
+    volumes: Vec<String>,
 }
 
 /// A one-off that waits for the test to play its process.
@@ -95,6 +121,8 @@ impl FakeEngine {
             lives: 0,
             workloads: BTreeMap::new(),
             oneoffs: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+            services: BTreeMap::new(),
             runs: VecDeque::new(),
             answer: None,
         };
@@ -127,6 +155,11 @@ impl FakeEngine {
     pub fn applied(&self) -> Vec<Workload> {
         let world = self.lock();
         world.workloads.values().filter(|held| !held.deleting).map(|held| held.workload.clone()).collect()
+    }
+
+    /// The volumes that exist, by name.
+    pub fn volumes(&self) -> Vec<String> {
+        self.lock().volumes.iter().cloned().collect()
     }
 
     /// Makes a starting instance healthy, `number` counting from 1. What does not exist is left alone, here and below.
@@ -168,7 +201,7 @@ impl FakeEngine {
 
     /// Starts a crashed instance again, as a new one.
     pub fn retry(&self, workload: &WorkloadId, number: u32) {
-        let (id, now) = (self.new_id(), self.clock.now());
+        let (id, now) = (self.lock().new_id(), self.clock.now());
         self.change(workload, number, |instance, _| {
             instance.id = id;
             instance.state = InstanceState::Starting;
@@ -176,17 +209,13 @@ impl FakeEngine {
         });
     }
 
-    /// Lets all stopping instances of a workload end; with the last one a deleted workload is gone.
+    /// Lets all stopping instances of a workload end; with the last one a deleted workload is gone, and what waited for its
+    /// address or its volumes starts.
     pub fn finish_stopping(&self, workload: &WorkloadId) {
-        {
-            let mut world = self.lock();
-            let Some(held) = world.workloads.get_mut(workload) else { return };
+        if let Some(held) = self.lock().workloads.get_mut(workload) {
             held.instances.retain(|instance| instance.state != InstanceState::Stopping);
-            if held.deleting && held.instances.is_empty() {
-                world.workloads.remove(workload);
-            }
         }
-        self.notify();
+        self.settle();
     }
 
     /// Answers the one-offs that start from now on, without a test having to play each.
@@ -218,58 +247,9 @@ impl FakeEngine {
         self.notify();
     }
 
-    fn new_id(&self) -> String {
-        let mut world = self.lock();
-        world.lives += 1;
-        format!("instance-{}", world.lives)
-    }
-
-    fn new_instance(&self, workload: &Workload, number: u32) -> Instance {
-        let id = self.new_id();
-        let port = match workload.probe {
-            Probe::Tcp { port, .. } => Some(port),
-            Probe::Alive { .. } => None,
-        };
-        let host = u8::try_from(number).unwrap_or(u8::MAX);
-        Instance {
-            id,
-            dyno: workload.dyno(number),
-            state: if self.prompt { InstanceState::Up } else { InstanceState::Starting },
-            since: self.clock.now(),
-            address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
-            crashes: 0,
-            last_exit: None,
-            booted_in: None,
-            probe: None,
-        }
-    }
-
-    /// Brings the instances of a workload to its quantity.
-    fn settle(&self, id: &WorkloadId) {
-        let Some((workload, have)) = self.lock().workloads.get_mut(id).map(|held| {
-            let wanted = if held.deleting { 0 } else { held.workload.quantity };
-            for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
-                instance.state = InstanceState::Stopping;
-            }
-            held.instances.retain(|instance| !(self.prompt && instance.state == InstanceState::Stopping));
-            let live = |instance: &&Instance| instance.state != InstanceState::Stopping;
-            let have: Vec<u32> = held.instances.iter().filter(live).map(|instance| instance.dyno.number).collect();
-            (Workload { quantity: wanted, ..held.workload.clone() }, have)
-        }) else {
-            return;
-        };
-        for number in (1..=workload.quantity).filter(|number| !have.contains(number)) {
-            let instance = self.new_instance(&workload, number);
-            if let Some(held) = self.lock().workloads.get_mut(id) {
-                held.instances.push(instance);
-                held.instances.sort_by_key(|instance| instance.dyno.number);
-            }
-        }
-        let mut world = self.lock();
-        if world.workloads.get(id).is_some_and(|held| held.deleting && held.instances.is_empty()) {
-            world.workloads.remove(id);
-        }
-        drop(world);
+    /// Brings the instances of all workloads to their quantities.
+    fn settle(&self) {
+        self.lock().settle(self.prompt, self.clock.now());
         self.notify();
     }
 
@@ -291,9 +271,9 @@ impl FakeEngine {
     }
 
     fn end_oneoff(&self, id: &OneOffId, exit: Exit) {
-        if let Some(sender) = self.lock().oneoffs.remove(id) {
+        if let Some(running) = self.lock().oneoffs.remove(id) {
             // The caller may have gone; the process ends all the same.
-            let _ = sender.send(exit);
+            let _ = running.exit.send(exit);
         }
     }
 
@@ -306,21 +286,108 @@ impl FakeEngine {
     }
 }
 
+impl World {
+    fn settle(&mut self, prompt: bool, now: Timestamp) {
+        for held in self.workloads.values_mut() {
+            let wanted = held.wanted();
+            for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
+                instance.state = InstanceState::Stopping;
+            }
+            held.instances.retain(|instance| !(prompt && instance.state == InstanceState::Stopping));
+        }
+        self.workloads.retain(|_, held| !(held.deleting && held.instances.is_empty()));
+        self.allot_addresses();
+        for id in self.workloads.keys().cloned().collect::<Vec<_>>() {
+            for number in self.missing(&id) {
+                let instance_id = self.new_id();
+                let Some(held) = self.workloads.get_mut(&id) else { continue };
+                self.volumes.extend(held.workload.container.volumes().map(str::to_owned));
+                held.instances.push(new_instance(&held.workload, instance_id, number, now, prompt));
+                held.instances.sort_by_key(|instance| instance.dyno.number);
+            }
+        }
+    }
+
+    /// The numbers of a workload that shall start now: none while an instance runs that excludes them.
+    fn missing(&self, id: &WorkloadId) -> Vec<u32> {
+        let Some(held) = self.workloads.get(id) else { return Vec::new() };
+        let occupied = |other: &Held| !other.instances.is_empty() && held.excludes(other);
+        if held.workload.is_exclusive() && self.workloads.values().any(occupied) {
+            return Vec::new();
+        }
+        let live = |number| {
+            let mut live = held.instances.iter().filter(|instance| instance.state != InstanceState::Stopping);
+            live.any(|instance| instance.dyno.number == number)
+        };
+        (1..=held.wanted()).filter(|&number| !live(number)).collect()
+    }
+
+    /// Gives each service an address, the lowest free one, and takes those back that nobody has any more.
+    fn allot_addresses(&mut self) {
+        let services = self.workloads.values().filter(|held| held.workload.service.is_some());
+        let owners: BTreeSet<(AppId, String)> = services.map(Held::owner).collect();
+        self.services.retain(|owner, _| owners.contains(owner));
+        for owner in owners {
+            let taken: BTreeSet<Ipv4Addr> = self.services.values().copied().collect();
+            let free = (1..=u8::MAX).map(|host| Ipv4Addr::new(10, 210, 240, host)).find(|ip| !taken.contains(ip));
+            self.services.entry(owner).or_insert(free.unwrap_or(Ipv4Addr::UNSPECIFIED));
+        }
+    }
+
+    fn address_of(&self, held: &Held) -> Option<String> {
+        held.workload.service.as_ref().and(self.services.get(&held.owner())).map(Ipv4Addr::to_string)
+    }
+
+    /// Who mounts a volume.
+    fn user_of(&self, volume: &str) -> Option<String> {
+        let mounts = |held: &&Held| held.workload.container.volumes().any(|name| name == volume);
+        let workload = self.workloads.values().find(mounts).map(|held| format!("workload {}", held.workload.id));
+        let mut oneoffs = self.oneoffs.iter();
+        let oneoff = oneoffs.find(|(_, running)| running.volumes.iter().any(|name| name == volume));
+        workload.or_else(|| oneoff.map(|(id, _)| format!("one-off {id}")))
+    }
+
+    fn new_id(&mut self) -> String {
+        self.lives += 1;
+        format!("instance-{}", self.lives)
+    }
+}
+
+fn new_instance(workload: &Workload, id: String, number: u32, now: Timestamp, up: bool) -> Instance {
+    let port = match workload.probe {
+        Probe::Tcp { port, .. } => Some(port),
+        Probe::Alive { .. } => None,
+    };
+    let host = u8::try_from(number).unwrap_or(u8::MAX);
+    Instance {
+        id,
+        dyno: workload.dyno(number),
+        state: if up { InstanceState::Up } else { InstanceState::Starting },
+        since: now,
+        address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
+        crashes: 0,
+        last_exit: None,
+        booted_in: None,
+        probe: None,
+    }
+}
+
 #[async_trait]
 impl Engine for FakeEngine {
     async fn apply(&self, workload: Workload) -> Result<(), EngineError> {
+        workload.check()?;
         let id = workload.id.clone();
         {
             let mut world = self.accept()?;
             match world.workloads.get_mut(&id) {
-                Some(held) if !held.deleting => held.workload = held.workload.with_quantity_of(workload)?,
+                Some(held) if !held.deleting => held.workload = held.workload.changed_to(workload)?,
                 Some(held) => (held.workload, held.deleting) = (workload, false),
                 None => {
-                    world.workloads.insert(id.clone(), Held { workload, deleting: false, instances: Vec::new() });
+                    world.workloads.insert(id, Held { workload, deleting: false, instances: Vec::new() });
                 }
             }
         }
-        self.settle(&id);
+        self.settle();
         Ok(())
     }
 
@@ -328,7 +395,7 @@ impl Engine for FakeEngine {
         if let Some(held) = self.reach()?.workloads.get_mut(workload) {
             held.deleting = true;
         }
-        self.settle(workload);
+        self.settle();
         Ok(())
     }
 
@@ -339,8 +406,9 @@ impl Engine for FakeEngine {
             app: held.workload.app,
             release: held.workload.release,
             process_type: held.workload.process_type.clone(),
-            quantity: if held.deleting { 0 } else { held.workload.quantity },
+            quantity: held.wanted(),
             deleting: held.deleting,
+            address: world.address_of(held),
             instances: held.instances.clone(),
         };
         Ok(world.workloads.values().map(status).collect())
@@ -361,23 +429,26 @@ impl Engine for FakeEngine {
             live.find_map(|held| {
                 let old = held.instances.iter_mut().find(|held| held.id == instance)?;
                 old.state = InstanceState::Stopping;
-                Some(held.workload.id.clone())
+                Some(())
             })
         };
-        if let Some(workload) = found {
-            self.settle(&workload);
+        if found.is_some() {
+            self.settle();
         }
         Ok(())
     }
 
     async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
+        oneoff.container.check()?;
         let (input, input_end) = mpsc::channel(64);
         let (output, output_end) = mpsc::channel(64);
         let (exit, exit_end) = oneshot::channel();
         let id = oneoff.id.clone();
         let answer = {
             let mut world = self.accept()?;
-            world.oneoffs.insert(id.clone(), exit);
+            let volumes: Vec<String> = oneoff.container.volumes().map(str::to_owned).collect();
+            world.volumes.extend(volumes.iter().cloned());
+            world.oneoffs.insert(id.clone(), Running { exit, volumes });
             world.answer.as_ref().and_then(|answer| answer(&oneoff))
         };
         if let Some((bytes, exit)) = answer {
@@ -403,6 +474,16 @@ impl Engine for FakeEngine {
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         Ok(self.reach()?.oneoffs.keys().cloned().collect())
     }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        check_volume_name(name)?;
+        let mut world = self.reach()?;
+        if let Some(user) = world.user_of(name) {
+            return Err(EngineError::InUse { volume: name.to_owned(), user });
+        }
+        world.volumes.remove(name);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -413,7 +494,7 @@ mod tests {
     use model::clock::SystemClock;
 
     use super::*;
-    use crate::{Container, Limits, RootFs};
+    use crate::{Container, Limits, Mount, RootFs, Service};
 
     fn container() -> Container {
         Container {
@@ -441,6 +522,19 @@ mod tests {
             container: container(),
             probe: Probe::Tcp { port: 5000, boot_timeout: Duration::from_secs(60) },
             stop_grace: Duration::from_secs(30),
+            service: None,
+        }
+    }
+
+    fn database(version: u64) -> Workload {
+        let data = Mount::Volume { name: "data".to_owned(), target: "/data".into() };
+        Workload {
+            id: WorkloadId(format!("addon.v{version}.postgres")),
+            release: version,
+            process_type: "postgres".parse().expect("a process type"),
+            container: Container { mounts: vec![data], ..container() },
+            service: Some(Service { port: 5432, clients: BTreeSet::new() }),
+            ..web(1)
         }
     }
 
@@ -478,6 +572,54 @@ mod tests {
         engine.set_reachable(false);
         assert!(matches!(engine.list().await, Err(EngineError::Unreachable { .. })));
         while changes.next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn a_service_keeps_its_address_and_has_one_instance_at_a_time() {
+        let engine = FakeEngine::new(Arc::new(SystemClock));
+        let (first, second) = (database(1), database(2));
+        engine.apply(first.clone()).await.expect("applied");
+        engine.make_up(&first.id, 1);
+        let address = engine.list().await.expect("reachable")[0].address.clone();
+        assert_eq!(address.as_deref(), Some("10.210.240.1"));
+
+        let old = engine.list().await.expect("reachable")[0].instances[0].id.clone();
+        engine.restart(&old).await.expect("restarted");
+        assert_eq!(states(&engine).await, [("postgres.1".to_owned(), InstanceState::Stopping)]);
+        engine.finish_stopping(&first.id);
+        assert_eq!(states(&engine).await, [("postgres.1".to_owned(), InstanceState::Starting)]);
+
+        engine.apply(second.clone()).await.expect("applied");
+        assert_eq!(states(&engine).await.len(), 1, "the second waits for the first");
+        engine.delete(&first.id).await.expect("deleted");
+        engine.finish_stopping(&first.id);
+        let list = engine.list().await.expect("reachable");
+        assert_eq!(list.len(), 1);
+        assert_eq!((list[0].instances.len(), &list[0].address), (1, &address));
+
+        let clients = BTreeSet::from([app()]);
+        let attached = Workload { service: Some(Service { port: 5432, clients }), ..second.clone() };
+        engine.apply(attached.clone()).await.expect("clients may change");
+        assert_eq!(engine.applied(), [attached]);
+        let moved = Workload { service: Some(Service { port: 1, clients: BTreeSet::new() }), ..second.clone() };
+        assert!(matches!(engine.apply(moved).await, Err(EngineError::Immutable(_))));
+        assert!(engine.apply(Workload { quantity: 2, ..second }).await.is_err(), "one at most");
+    }
+
+    #[tokio::test]
+    async fn a_volume_goes_once_nothing_mounts_it() {
+        let engine = FakeEngine::prompt(Arc::new(SystemClock));
+        let workload = Workload { quantity: 0, ..database(1) };
+        engine.apply(database(1)).await.expect("applied");
+        engine.apply(workload.clone()).await.expect("stopped");
+        let refused = engine.remove_volume("data").await.expect_err("in use");
+        assert_eq!(refused.to_string(), "volume data is in use by workload addon.v1.postgres");
+        engine.delete(&workload.id).await.expect("deleted");
+        assert_eq!(engine.volumes(), ["data"]);
+        engine.remove_volume("data").await.expect("removed");
+        engine.remove_volume("data").await.expect("removing again is no error");
+        assert!(engine.volumes().is_empty());
+        assert!(engine.remove_volume("../data").await.is_err());
     }
 
     #[tokio::test]

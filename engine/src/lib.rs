@@ -24,16 +24,17 @@ pub use layers::{LayerError, LayerStore};
 pub use lines::Lines;
 pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use workload::{
-    Container, Instance, InstanceState, Limits, Mount, Probe, ProbeReport, RootFs, Workload, WorkloadStatus,
+    Container, Instance, InstanceState, Limits, Mount, Probe, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
+    check_volume_name,
 };
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Makes `workload` desired: its `quantity` of instances is started and kept alive, through crashes (with growing
-    /// pauses) and reboots, until [`Engine::delete`]. Applying the same id again changes the quantity; everything else of
-    /// a workload is immutable and a difference is refused with [`EngineError::Immutable`]. Returns once the wish is durable,
-    /// not once instances run.
+    /// pauses) and reboots, until [`Engine::delete`]. Applying the same id again changes the quantity and a service's clients;
+    /// everything else of a workload is immutable and a difference is refused with [`EngineError::Immutable`]. Returns once
+    /// the wish is durable and its clients are those that get through, not once instances run.
     async fn apply(&self, workload: Workload) -> Result<(), EngineError>;
 
     /// Stops all instances of a workload, out of the table first, then SIGTERM, then SIGKILL after the grace period, and
@@ -47,7 +48,8 @@ pub trait Engine: Send + Sync + 'static {
     /// seldom; it ends when the engine is out of reach, and the caller then calls again.
     async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError>;
 
-    /// Replaces one instance by a new one, gracefully (`ps:restart`). Unknown instances are no error.
+    /// Replaces one instance by a new one, gracefully (`ps:restart`): the old one serves until the new one is up, unless only
+    /// one may run at a time ([`Workload::is_exclusive`]). Unknown instances are no error.
     async fn restart(&self, instance: &str) -> Result<(), EngineError>;
 
     /// Starts a container once: a build, a release phase, `run`. It ends with its process, its time limit, or with
@@ -59,6 +61,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// One-offs that exist right now, so that a caller that restarted can end those it no longer knows.
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError>;
+
+    /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
+    /// instances, or a one-off mounts it. One that does not exist is no error.
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError>;
 }
 
 /// How long an engine waits for routers to let go of an instance before it stops it anyway.

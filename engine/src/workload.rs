@@ -1,6 +1,6 @@
 //! What should run, and what runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,13 +30,48 @@ pub struct Workload {
     pub probe: Probe,
     /// Time from SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// What others reach it by, if it is a backing service. It then gets no requests from routers.
+    #[serde(default)]
+    pub service: Option<Service>,
+}
+
+/// What makes a workload a backing service: an address that never changes, and who may connect to it.
+///
+/// The address belongs to the workload's app and process type: a later workload of both, applied before the earlier one is
+/// deleted, takes it over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The one TCP port that is open to clients.
+    pub port: u16,
+    /// The apps whose instances and one-offs get through, beside those of the workload's own app. Nobody else does. Who is taken
+    /// out loses the connections that are open, too.
+    pub clients: BTreeSet<AppId>,
 }
 
 impl Workload {
-    /// This workload with the quantity of `wanted`, which must equal it in everything else.
-    pub fn with_quantity_of(&self, wanted: Self) -> Result<Self, EngineError> {
-        let same = Self { quantity: wanted.quantity, ..self.clone() };
+    /// This workload with the quantity and the clients of `wanted`, which must equal it in everything else.
+    pub fn changed_to(&self, wanted: Self) -> Result<Self, EngineError> {
+        let service = match (&self.service, &wanted.service) {
+            (Some(service), Some(wanted)) => Some(Service { clients: wanted.clients.clone(), ..service.clone() }),
+            (service, _) => service.clone(),
+        };
+        let same = Self { quantity: wanted.quantity, service, ..self.clone() };
         if same == wanted { Ok(wanted) } else { Err(EngineError::Immutable(wanted.id)) }
+    }
+
+    /// Whether it has never more than one instance at a time: a service has one address, and a volume one writer. A new instance
+    /// starts once the old one has ended, also if that is one of another workload with the same address or volume.
+    pub fn is_exclusive(&self) -> bool {
+        self.service.is_some() || self.container.volumes().next().is_some()
+    }
+
+    /// Refuses what no engine may run: see [`Workload::is_exclusive`] and [`Container::check`].
+    pub fn check(&self) -> Result<(), EngineError> {
+        if self.is_exclusive() && self.quantity > 1 {
+            let reason = "a workload with a service or a volume has at most one instance";
+            return Err(EngineError::Failed(format!("{} cannot have {} instances: {reason}", self.id, self.quantity)));
+        }
+        self.container.check()
     }
 
     /// What the instance of this number is called.
@@ -69,8 +104,32 @@ pub struct Container {
     pub uid: u32,
     /// Limits of this one container.
     pub limits: Limits,
-    /// Host directories and files to mount; for the platform's own needs, never at an app's wish.
+    /// What to mount; for the platform's own needs, never at an app's wish.
     pub mounts: Vec<Mount>,
+}
+
+impl Container {
+    /// Names of the volumes that it mounts.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match mount {
+            Mount::Volume { name, .. } => Some(name.as_str()),
+            Mount::Bind { .. } | Mount::Overlay { .. } => None,
+        })
+    }
+
+    /// Refuses names of volumes that cannot be one.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.volumes().try_for_each(check_volume_name)
+    }
+}
+
+/// Refuses what cannot name a volume: up to 63 lowercase letters, digits and inner hyphens can (a DNS label, RFC 1123).
+pub fn check_volume_name(name: &str) -> Result<(), EngineError> {
+    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if name.len() <= 63 && name.split('-').all(part) {
+        return Ok(());
+    }
+    Err(EngineError::Failed(format!("{name:?} cannot name a volume: use lowercase letters, digits and single hyphens")))
 }
 
 /// A container's root file system: a writable layer of its own over read-only ones.
@@ -102,6 +161,14 @@ pub enum Mount {
         upper: PathBuf,
         /// An empty directory on the file system of `upper`.
         work: PathBuf,
+        /// In the container.
+        target: PathBuf,
+    },
+    /// A directory that the engine keeps: it is made when it is first mounted, owned by the container's uid, and outlives
+    /// containers, workloads and reboots, until [`crate::Engine::remove_volume`].
+    Volume {
+        /// See [`check_volume_name`].
+        name: String,
         /// In the container.
         target: PathBuf,
     },
@@ -154,6 +221,9 @@ pub struct WorkloadStatus {
     pub quantity: u32,
     /// True after [`crate::Engine::delete`], while instances are still stopping.
     pub deleting: bool,
+    /// The host (an IP address or a DNS name) under which clients reach a [`Service`], from its first [`crate::Engine::apply`] on.
+    #[serde(default)]
+    pub address: Option<String>,
     /// The instances that exist, by number.
     pub instances: Vec<Instance>,
 }

@@ -193,6 +193,7 @@ mod tests {
                 process_type: process_type.clone(),
                 quantity: u32::try_from(states.len()).expect("few"),
                 deleting: false,
+                address: None,
                 instances: (1..).zip(states).map(instance).collect(),
             });
             self

@@ -77,6 +77,7 @@ impl Controller {
             container,
             probe,
             stop_grace: self.settings.stop_grace,
+            service: None,
         })
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/instances/{id}/restart", post(restart))
         .route("/oneoffs", post(run).get(oneoffs))
         .route("/oneoffs/{id}", delete(kill))
+        .route("/volumes/{name}", delete(remove_volume))
         .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(host)
@@ -42,7 +43,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self.0 {
             EngineError::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            EngineError::Immutable(_) => StatusCode::CONFLICT,
+            EngineError::Immutable(_) | EngineError::InUse { .. } => StatusCode::CONFLICT,
             EngineError::Start { .. } | EngineError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             EngineError::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
@@ -82,6 +83,11 @@ async fn oneoffs(State(host): Shared) -> Json<Vec<OneOffId>> {
 async fn kill(State(host): Shared, Path(id): Path<OneOffId>) -> StatusCode {
     host.kill(&id).await;
     StatusCode::NO_CONTENT
+}
+
+async fn remove_volume(State(host): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+    host.remove_volume(&name).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn stop_all(State(host): Shared) -> Result<StatusCode, Refusal> {

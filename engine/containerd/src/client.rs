@@ -2,7 +2,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use engine::{Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use engine::{
+    Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    check_volume_name,
+};
 use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt};
 use http::{Method, Request, Response, StatusCode, header};
@@ -148,5 +151,11 @@ impl Engine for HostClient {
 
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         self.get("/oneoffs").await
+    }
+
+    async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        // Before it becomes a part of a path.
+        check_volume_name(name)?;
+        self.send(request(Method::DELETE, &format!("/volumes/{name}"), Vec::new())?).await.map(drop)
     }
 }

@@ -335,10 +335,14 @@ impl Host {
         if !is_safe_id(&workload.id.0) {
             return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", workload.id.0)));
         }
+        workload.check()?;
+        if workload.is_exclusive() {
+            return Err(EngineError::Failed("this engine has no volumes and services yet".to_owned()));
+        }
         {
             let _wish = self.wishes.lock().await;
             let known = self.lock().desired.get(&workload.id).cloned();
-            let workload = known.map_or(Ok(workload.clone()), |known| known.with_quantity_of(workload))?;
+            let workload = known.map_or(Ok(workload.clone()), |known| known.changed_to(workload))?;
             files::save_workload(&self.settings.workloads(), &workload)
                 .map_err(|fault| fault.into_engine(&workload.id.0))?;
             self.lock().desired.insert(workload.id.clone(), workload);
@@ -360,6 +364,12 @@ impl Host {
         Ok(())
     }
 
+    /// Removes a volume: there is none yet.
+    #[expect(clippy::unused_async, reason = "a removal takes a while")]
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        engine::check_volume_name(name)
+    }
+
     pub(crate) fn list(&self) -> Vec<WorkloadStatus> {
         let state = self.lock();
         let status = |workload: &Workload, quantity, deleting| WorkloadStatus {
@@ -369,6 +379,7 @@ impl Host {
             process_type: workload.process_type.clone(),
             quantity,
             deleting,
+            address: None,
             instances: Vec::new(),
         };
         let desired = state.desired.values().map(|workload| status(workload, workload.quantity, false));

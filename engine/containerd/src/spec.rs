@@ -129,6 +129,7 @@ fn own_mount(mount: &Mount) -> Result<oci::Mount, OciSpecError> {
             options.extend(["nosuid".to_owned(), "nodev".to_owned()]);
             MountBuilder::default().destination(target).typ("overlay").source("overlay").options(options).build()
         }
+        Mount::Volume { .. } => Err(OciSpecError::Other("this engine has no volumes yet".to_owned())),
     }
 }
 

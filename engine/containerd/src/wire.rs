@@ -79,6 +79,7 @@ pub(crate) enum WireError {
     Immutable(WorkloadId),
     Start { what: String, reason: String },
     Exhausted(String),
+    InUse { volume: String, user: String },
     Failed(String),
 }
 
@@ -89,6 +90,7 @@ impl From<EngineError> for WireError {
             EngineError::Immutable(id) => Self::Immutable(id),
             EngineError::Start { what, reason } => Self::Start { what, reason },
             EngineError::Exhausted(reason) => Self::Exhausted(reason),
+            EngineError::InUse { volume, user } => Self::InUse { volume, user },
             EngineError::Failed(reason) => Self::Failed(reason),
         }
     }
@@ -101,6 +103,7 @@ impl From<WireError> for EngineError {
             WireError::Immutable(id) => Self::Immutable(id),
             WireError::Start { what, reason } => Self::Start { what, reason },
             WireError::Exhausted(reason) => Self::Exhausted(reason),
+            WireError::InUse { volume, user } => Self::InUse { volume, user },
             WireError::Failed(reason) => Self::Failed(reason),
         }
     }

@@ -27,6 +27,7 @@ fn web(quantity: u32) -> Workload {
         container: shell("httpd -p 5000 -h /tmp; echo serving; while :; do sleep 0.1; echo tick; done"),
         probe: Probe::Tcp { port: PORT, boot_timeout: Duration::from_secs(60) },
         stop_grace: Duration::from_secs(1),
+        service: None,
     }
 }
 
