@@ -1,6 +1,6 @@
 //! `git push platform main`, and the app is live.
 
-use crate::platform::shared;
+use crate::platform::{App, Platform, shared};
 
 #[test]
 fn the_first_push_goes_live_and_the_next_one_replaces_it() {
@@ -53,10 +53,7 @@ fn a_push_that_no_buildpack_takes_is_refused_with_what_each_looked_for() {
 #[test]
 fn a_build_step_that_fails_refuses_the_push_with_its_output_and_exit_code() {
     let app = shared().app("node-app");
-    let manifest = std::fs::read_to_string(app.folder.join("package.json")).expect("readable");
-    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
-    manifest["scripts"]["build"] = "echo the reactor is cold; exit 42".into();
-    app.write("package.json", &manifest.to_string());
+    set_build_script(&app, "echo the reactor is cold; exit 42");
     app.commit("broken build");
     app.push().expect_refused(&["the reactor is cold", "42", "[remote rejected]"]);
     let builds = app.json(&["builds"]);
@@ -67,7 +64,8 @@ fn a_build_step_that_fails_refuses_the_push_with_its_output_and_exit_code() {
 fn other_branches_do_not_deploy() {
     let app = shared().app("probe-app");
     app.git(&["checkout", "-q", "-b", "topic"]).expect_ok();
-    app.git(&["push", "platform", "topic"]).expect_ok().expect_text(&["main", "master"]);
+    app.git(&["push", "platform", "topic"]).expect_ok().expect_text(&["only main and master do", "Nothing was built"]);
+    assert_eq!(app.json(&["builds"]), serde_json::json!([]));
     assert_eq!(app.get("/").status, 503);
 }
 
@@ -99,10 +97,38 @@ fn losing_the_client_does_not_lose_the_build() {
 }
 
 #[test]
-fn one_build_at_a_time() {
-    let app = shared().app("probe-app");
+fn one_build_at_a_time_and_none_of_an_app_that_is_gone() {
+    let app = shared().app("node-app");
+    set_build_script(&app, "sleep 100000");
+    app.commit("a build that never ends");
     let mut first = app.start_git(&["push", "platform", "main"]);
-    while app.json(&["builds"]).as_array().is_none_or(Vec::is_empty) {}
-    app.git(&["push", "platform", "HEAD:master"]).expect_refused(&["build"]);
-    assert!(first.wait().expect("ended").success());
+    crate::until("the first build has begun", || !app.json(&["builds"]).as_array().is_none_or(Vec::is_empty));
+    app.git(&["push", "platform", "HEAD:master"]).expect_refused(&["A build of", "is running", "push again"]);
+    app.platform.cli(&["destroy", "--app", &app.name, "--confirm", &app.name]).expect_ok();
+    crate::until("the first push ends", || first.try_wait().expect("a child").is_some());
+    assert!(!first.wait().expect("ended").success());
+}
+
+fn set_build_script(app: &App<'_>, script: &str) {
+    let manifest = std::fs::read_to_string(app.folder.join("package.json")).expect("readable");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["scripts"]["build"] = script.into();
+    app.write("package.json", &manifest.to_string());
+}
+
+#[test]
+fn a_push_over_the_limit_is_refused_with_the_limit() {
+    let platform = Platform::start(&[("PLATFORM_PUSH_LIMIT", "2MiB")]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    // Larger than what sockets hold on the way, and not compressible.
+    let mut noise = vec![0; 24 << 20];
+    model::Random::fill(&model::clock::SystemRandom, &mut noise);
+    std::fs::write(app.folder.join("noise"), noise).expect("written");
+    app.commit("too large");
+    app.push().expect_refused(&["pack exceeds maximum allowed size (2.00 MiB)", "[remote rejected]"]);
+    assert_eq!(app.get("/").body, "version 1 web.1");
+    app.git(&["reset", "-q", "--hard", "HEAD^"]).expect_ok();
+    app.git(&["commit", "-q", "--allow-empty", "-m", "small again"]).expect_ok();
+    app.push().expect_ok();
 }

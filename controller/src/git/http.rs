@@ -91,7 +91,8 @@ async fn receive_pack(
     let mut command = git(&controller, &parts.headers);
     let limit = format!("receive.maxInputSize={}", controller.settings.push_limit);
     command
-        .args(["-c", &limit, "-c"])
+        // Packs stay packs: git names the limit only where it does not unpack.
+        .args(["-c", &limit, "-c", "receive.unpackLimit=1", "-c"])
         .arg(format!("core.hooksPath={}", hooks(&controller.settings).display()))
         .args(["receive-pack", "--stateless-rpc"])
         .arg(repository(&controller.settings, app.id))
@@ -204,12 +205,16 @@ fn start(command: &mut Command) -> io::Result<(Child, ChildStdin, ChildStdout)> 
     Ok((child, stdin, stdout))
 }
 
-/// Gives git the request's body. When the client is lost, git's input ends, and it refuses the half pack.
-async fn feed(body: Body, mut stdin: ChildStdin) {
+/// Gives git the request's body. When the client is lost, git's input ends, and it refuses the half pack. What git does not
+/// want to hear to its end is read all the same: a client takes no answer before it has said everything.
+async fn feed(body: Body, stdin: ChildStdin) {
     let mut body = body.into_data_stream();
+    let mut stdin = Some(stdin);
     while let Some(Ok(bytes)) = body.next().await {
-        if stdin.write_all(&bytes).await.is_err() {
-            return;
+        if let Some(git) = &mut stdin
+            && git.write_all(&bytes).await.is_err()
+        {
+            stdin = None;
         }
     }
 }
