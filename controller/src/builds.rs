@@ -49,6 +49,8 @@ struct Output {
     app: AppId,
     file: Option<File>,
     client: Option<mpsc::Sender<String>>,
+    /// How long the client may take for a line.
+    patience: Duration,
 }
 
 impl Output {
@@ -64,7 +66,7 @@ impl Output {
             let _ = writeln!(file, "{text}");
         }
         if let Some(client) = &self.client
-            && client.send_timeout(text.to_owned(), CLIENT_LIMIT).await.is_err()
+            && client.send_timeout(text.to_owned(), self.patience).await.is_err()
         {
             self.client = None;
         }
@@ -144,6 +146,7 @@ impl Controller {
             app: app.id,
             file: create_file(&self.build_output(app.id, id)),
             client: Some(client),
+            patience: CLIENT_LIMIT,
         };
         let Err(refused) = self.build_and_release(app, commit, id, &mut output).await else { return true };
         let text = match refused {
@@ -329,3 +332,6 @@ fn timing(stages: &Stages, total: Duration) -> String {
     let parts: Vec<_> = stages.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
     format!("{}, total {}", parts.join(", "), seconds(total))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use builder::packages::PackageAccess;
+use builder::stack::Stack;
 use builder::{BuildLimits, Builder};
 use engine::LayerStore;
 use engine::fake::FakeEngine;
@@ -110,7 +111,7 @@ async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) ->
     let builder = Builder {
         engine: Arc::new(engine.clone()),
         layers: LayerStore::open(&path("layers")).expect("a layer store"),
-        stack: Arc::new(|| Ok(None)),
+        stack: Arc::new(|| Ok(Some(stack()))),
         buildpacks: path("buildpacks"),
         program: path("platform"),
         cache: path("cache"),
@@ -140,6 +141,21 @@ async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) ->
         log_sessions: crate::logs::Sessions::default(),
         live: crate::Live::default(),
     })
+}
+
+/// A stack that nobody made: the fake engine needs no files.
+fn stack() -> Stack {
+    Stack {
+        name: builder::stack::NAME.to_owned(),
+        version: "1".to_owned(),
+        recipe: "1".to_owned(),
+        build: Digest::from_sha256([8; 32]),
+        run: Digest::from_sha256([9; 32]),
+        distro_name: "debian".to_owned(),
+        distro_version: "13".to_owned(),
+        os: "linux".to_owned(),
+        arch: "amd64".to_owned(),
+    }
 }
 
 pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {
