@@ -40,8 +40,9 @@ type CliHint = &'static str;
 /// How the API says no (Heroku Platform API, "Errors").
 #[derive(Debug, Deserialize)]
 struct Refusal {
-    id: Option<String>,
     message: String,
+    /// What was not found.
+    resource: Option<String>,
 }
 
 impl Client {
@@ -161,9 +162,13 @@ impl Client {
         if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
     }
 
-    fn no_answer(&self, error: &ureq::Error) -> CliError {
+    fn no_answer(&self, cause: &ureq::Error) -> CliError {
         let message = format!("Cannot reach the platform at {}", self.base.as_str().trim_end_matches('/'));
-        CliError::new(Kind::Unreachable, message).because(error).hint(self.unreachable)
+        let error = CliError::new(Kind::Unreachable, message).hint(self.unreachable);
+        match cause {
+            ureq::Error::Io(cause) => error.because(cause),
+            cause => error.because(cause),
+        }
     }
 }
 
@@ -211,13 +216,28 @@ fn refusal(mut response: Response<Body>) -> CliError {
         let error = CliError::new(Kind::Unreachable, format!("The platform answered {status} and gave no reason"));
         return error.hint("Its controller may be starting: try again in a moment, or look at `platform status`.");
     };
-    let id = refusal.id.map(|id| format!(" ({id})")).unwrap_or_default();
-    let message = format!("{}{id}", refusal.message.trim_end_matches('.'));
+    let message = refusal.message.trim_end_matches('.');
     match status {
-        StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message).hint("Log in with `platform login`."),
+        StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message)
+            .hint("Log in with `platform login`. If PLATFORM_TOKEN is set, it is what was not accepted."),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
-        _ => CliError::failed(message),
+        _ => match refusal.resource.as_deref().and_then(where_it_is_listed) {
+            Some(command) => CliError::failed(message).hint(format!("`platform {command}` shows what there is.")),
+            None => CliError::failed(message),
+        },
+    }
+}
+
+/// The command that lists what somebody named wrongly.
+fn where_it_is_listed(resource: &str) -> Option<&'static str> {
+    match resource {
+        "app" => Some("apps"),
+        "release" => Some("releases"),
+        "dyno" => Some("ps"),
+        "process_type" => Some("ps:scale"),
+        "domain" => Some("domains"),
+        _ => None,
     }
 }
 

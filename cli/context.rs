@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::Args;
 use model::clock::{Clock, SystemClock, Timestamp};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::client::{self, Client};
@@ -12,6 +12,7 @@ use crate::credentials::{self, Credentials};
 use crate::error::{CliError, Kind, Result};
 use crate::git;
 use crate::output::Output;
+use crate::settings::Settings;
 
 /// The platform that a machine has by itself.
 const DEFAULT_API: &str = "http://localhost:8080";
@@ -38,14 +39,6 @@ impl AppArg {
     }
 }
 
-/// Lets programs read what a command prints.
-#[derive(Debug, Args)]
-pub(crate) struct Format {
-    /// Print the API's JSON instead of words
-    #[arg(long)]
-    json: bool,
-}
-
 /// What commands share.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -53,12 +46,14 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// The address named by `--api` or `PLATFORM_API`.
     api: Option<String>,
+    /// Print for programs.
+    json: bool,
 }
 
 impl Context {
-    /// A context for commands to the platform at `api`, or to the usual one.
-    pub(crate) fn new(api: Option<String>) -> Self {
-        Self { out: Output::detect(), api }
+    /// A context for commands to the platform at `api`, or to the usual one, that print JSON or words.
+    pub(crate) fn new(api: Option<String>, json: bool) -> Self {
+        Self { out: Output::detect(), api, json }
     }
 
     /// Which platform: the one named, else the one logged in to last, else the one on this machine.
@@ -67,7 +62,16 @@ impl Context {
             Some(api) => Some(api.clone()),
             None => Credentials::load()?.api,
         };
-        parse_api(named.as_deref().unwrap_or(DEFAULT_API))
+        named.map_or_else(|| self.local_api(), |api| parse_api(&api))
+    }
+
+    /// Which platform, for a command that works on this machine alone: the one named, else the one on this machine.
+    pub(crate) fn local_api(&self) -> Result<Url> {
+        match &self.api {
+            Some(api) => parse_api(api),
+            // Settings that this user may not read, or that are wrong, are the operator's matter.
+            None => parse_api(&Settings::load().map_or_else(|_| DEFAULT_API.to_owned(), |settings| settings.url())),
+        }
     }
 
     /// A client that speaks for who is logged in.
@@ -104,18 +108,32 @@ impl Context {
     }
 
     /// Prints JSON for programs, or lets `words` print for people.
-    pub(crate) fn show(&self, format: &Format, value: &Value, words: impl FnOnce(Output) -> Result<()>) -> Result<()> {
-        if format.json { self.out.json(value) } else { words(self.out) }
+    pub(crate) fn show(&self, value: &Value, words: impl FnOnce(Output) -> Result<()>) -> Result<()> {
+        if self.json { self.out.json(value) } else { words(self.out) }
     }
 
-    /// The same for a list of resources.
+    /// What became of something that is done: JSON for programs; people have been told already.
+    pub(crate) fn done(&self, value: &Value) -> Result<()> {
+        self.show(value, |_| Ok(()))
+    }
+
+    /// Prints one line, which programs get as the one field `name`.
+    pub(crate) fn show_one(&self, name: &str, value: &str) -> Result<()> {
+        self.show(&json!({ name: value }), |out| out.line(value))
+    }
+
+    /// Prints one line of a stream, which programs get as a line of JSON.
+    pub(crate) fn show_line(&self, value: &Value, words: String) -> Result<()> {
+        self.out.line(if self.json { value.to_string() } else { words })
+    }
+
+    /// [`Context::show`] for a list of resources.
     pub(crate) fn show_list<T: serde::de::DeserializeOwned>(
         &self,
-        format: &Format,
         value: &Value,
         words: impl FnOnce(Output, Vec<T>) -> Result<()>,
     ) -> Result<()> {
-        self.show(format, value, |out| words(out, client::typed(value)?))
+        self.show(value, |out| words(out, client::typed(value)?))
     }
 }
 

@@ -70,7 +70,7 @@ fn a_refusal_is_shown_as_the_platform_words_it() {
     let platform = platform(router);
     let refused = |path| platform.client().get(&[path]).unwrap_err();
 
-    assert_eq!(report(&refused("taken")), "Error: Name is already taken (invalid_params)\n");
+    assert_eq!(report(&refused("taken")), "Error: Name is already taken\n");
     assert_eq!(refused("taken").kind, Kind::Failed);
     assert_eq!(refused("nobody").kind, Kind::Login);
     assert!(report(&refused("nobody")).contains("Log in with `platform login`."));

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::client::{self, App, Client};
-use crate::context::{self, AppArg, Context, Format};
+use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::git;
 use crate::output;
@@ -18,15 +18,13 @@ use crate::output;
 Examples:
   $ platform apps
   $ platform apps --json | jq -r '.[].name'")]
-pub(crate) struct List {
-    #[command(flatten)]
-    format: Format,
-}
+pub(crate) struct List {}
 
 impl List {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let apps = cx.client()?.list(&["apps"])?;
-        cx.show_list(&self.format, &apps, |out, apps: Vec<App>| {
+        cx.show_list(&apps, |out, apps: Vec<App>| {
             let row = |app: App| {
                 let released =
                     app.released_at.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));
@@ -60,8 +58,6 @@ pub(crate) struct Create {
     /// Add no git remote
     #[arg(long)]
     no_remote: bool,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Create {
@@ -70,7 +66,7 @@ impl Create {
         let content = self.name.as_ref().map_or_else(|| json!({}), |name| json!({ "name": name }));
         let made = cx.out.step("Creating app", || client.post(&["apps"], &content))?;
         let app: App = client::typed(&made)?;
-        cx.show(&self.format, &made, |out| {
+        cx.show(&made, |out| {
             out.pairs([
                 ("App", app.name.as_str().into()),
                 ("Address", app.web_url.as_deref().unwrap_or_default().into()),
@@ -103,15 +99,13 @@ Examples:
 pub(crate) struct Info {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Info {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let value = client.get(&["apps", &name])?;
-        cx.show(&self.format, &value, |out| {
+        cx.show(&value, |out| {
             let app: App = client::typed(&value)?;
             out.heading(&app.name)?;
             let released =
@@ -156,7 +150,7 @@ impl Rename {
             git::set_remote(&remote, &app.git_url)?;
             cx.out.note(&format!("The git remote {remote} is now {}", app.git_url));
         }
-        cx.out.line(app.web_url.unwrap_or(app.name))
+        cx.show(&renamed, |out| out.line(app.web_url.unwrap_or(app.name)))
     }
 }
 
@@ -183,7 +177,7 @@ impl Open {
         };
         let path = self.path.unwrap_or_default();
         let address = format!("{}/{}", web_url.trim_end_matches('/'), path.trim_start_matches('/'));
-        cx.out.line(&address)?;
+        cx.show_one("url", &address)?;
         if has_browser() {
             let opened = Command::new("xdg-open").arg(&address).stdout(Stdio::null()).stderr(Stdio::null()).status();
             if !opened.is_ok_and(|status| status.success()) {
@@ -202,17 +196,13 @@ Examples:
 pub(crate) struct Maintenance {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Maintenance {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let value = client.get(&["apps", &name])?;
-        cx.show(&self.format, &value, |out| {
-            out.line(if client::typed::<App>(&value)?.maintenance { "on" } else { "off" })
-        })
+        cx.show(&value, |out| out.line(if client::typed::<App>(&value)?.maintenance { "on" } else { "off" }))
     }
 }
 
@@ -276,8 +266,7 @@ impl Destroy {
             return Err(CliError::usage(format!("`{answer}` is not the name of the app; nothing was destroyed"))
                 .hint(format!("To destroy it: platform destroy -a {n} --confirm {n}", n = app.name)));
         }
-        cx.out.step(&format!("Destroying {} with all its data", app.name), || destroy(&client, &app))?;
-        Ok(())
+        cx.done(&cx.out.step(&format!("Destroying {} with all its data", app.name), || destroy(&client, &app))?)
     }
 }
 
@@ -303,8 +292,7 @@ fn ask_for_name(name: &str) -> Result<String> {
 fn set_maintenance(cx: &Context, app: &AppArg, on: bool) -> Result<()> {
     let (client, name) = cx.app(app)?;
     let what = format!("Switching maintenance mode {} for {name}", if on { "on" } else { "off" });
-    cx.out.step(&what, || client.patch(&["apps", &name], &json!({ "maintenance": on })))?;
-    Ok(())
+    cx.done(&cx.out.step(&what, || client.patch(&["apps", &name], &json!({ "maintenance": on })))?)
 }
 
 fn has_browser() -> bool {

@@ -8,7 +8,7 @@ use crossterm::terminal;
 use serde_json::json;
 
 use crate::client::{self, Account, Authorization, Client};
-use crate::context::{self, Context, Format};
+use crate::context::{self, Context};
 use crate::credentials::{self, Credentials};
 use crate::error::{CliError, Kind, Result};
 use crate::git;
@@ -47,14 +47,20 @@ impl Login {
                 new_token(&Client::with_password(api.clone(), &email, &password))?
             }
         };
-        let account: Account = client::typed(&Client::new(api.clone(), Some(token.clone())).get(&["account"])?)?;
-        keep(cx, &api, credentials::Login { email: account.email, token })
+        let client = Client::new(api.clone(), Some(token.clone()));
+        let account: Account = client::typed(&client.get(&["account"]).map_err(|error| match error.kind {
+            Kind::Login => error.hint("This platform does not know the token. Nobody was logged in or out."),
+            _ => error,
+        })?)?;
+        keep(cx, &api, credentials::Login { email: account.email.clone(), token })?;
+        let api = credentials::key(&api);
+        let value = json!({ "api": api, "email": account.email });
+        cx.show(&value, |out| out.line(format!("Logged in to {api} as {}", account.email)))
     }
 }
 
 /// Keeps a login that is known to be good, and tells git about it.
 pub(crate) fn keep(cx: &Context, api: &url::Url, login: credentials::Login) -> Result<()> {
-    let email = login.email.clone();
     let mut credentials = Credentials::load()?;
     credentials.add(api, login);
     credentials.save()?;
@@ -65,7 +71,7 @@ pub(crate) fn keep(cx: &Context, api: &url::Url, login: credentials::Login) -> R
                 .report(cx.out.paint),
         );
     }
-    cx.out.line(format!("Logged in to {} as {email}", credentials::key(api)))
+    Ok(())
 }
 
 /// Log out: forget the token, here and on the platform
@@ -89,16 +95,16 @@ impl Logout {
         };
         credentials.save()?;
         git::forget_our_credentials(&api);
-        if self.local {
-            return cx.out.line(format!("Logged out of {}", credentials::key(&api)));
-        }
         // The platform may be down, or have forgotten the token already: logged out here all the same.
-        if let Err(error) = Client::new(api.clone(), Some(login.token)).delete(&["oauth", "authorizations", "~"]) {
+        if !self.local
+            && let Err(error) = Client::new(api.clone(), Some(login.token)).delete(&["oauth", "authorizations", "~"])
+        {
             cx.out.note(
                 &error.hint("You are logged out here; the platform may still know the token.").report(cx.out.paint),
             );
         }
-        cx.out.line(format!("Logged out of {}", credentials::key(&api)))
+        let api = credentials::key(&api);
+        cx.show(&json!({ "api": api, "email": login.email }), |out| out.line(format!("Logged out of {api}")))
     }
 }
 
@@ -108,15 +114,13 @@ impl Logout {
 Examples:
   $ platform whoami
   $ platform whoami --json")]
-pub(crate) struct Whoami {
-    #[command(flatten)]
-    format: Format,
-}
+pub(crate) struct Whoami {}
 
 impl Whoami {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let account = cx.client()?.get(&["account"])?;
-        cx.show(&self.format, &account, |out| out.line(client::typed::<Account>(&account)?.email))
+        cx.show(&account, |out| out.line(client::typed::<Account>(&account)?.email))
     }
 }
 

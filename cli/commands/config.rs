@@ -7,9 +7,9 @@ use std::io;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::client::{self, Client, Release};
+use crate::client::{self, Client};
 use crate::commands::releases;
-use crate::context::{AppArg, Context, Format};
+use crate::context::{AppArg, Context};
 use crate::error::{CliError, Result};
 
 /// Show the config vars of an app
@@ -22,8 +22,6 @@ Examples:
 pub(crate) struct List {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
     /// Print lines that a shell can read: KEY='value'
     #[arg(short, long, conflicts_with = "json")]
     shell: bool,
@@ -33,10 +31,14 @@ impl List {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let vars = client.get(&["apps", &name, "config-vars"])?;
-        cx.show(&self.format, &vars, |out| {
+        cx.show(&vars, |out| {
             let vars: BTreeMap<String, String> = client::typed(&vars)?;
             if self.shell {
                 return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", quoted(value))));
+            }
+            if vars.is_empty() {
+                out.note(&format!("{name} has no config vars. Set one with `platform config:set KEY=VALUE`."));
+                return Ok(());
             }
             out.heading(&format!("{name} config vars"))?;
             out.pairs(vars.iter().map(|(key, value)| (key, value.into())))
@@ -66,7 +68,7 @@ impl Get {
         let vars: BTreeMap<String, String> = client::typed(&client.get(&["apps", &name, "config-vars"])?)?;
         match vars.get(&self.key) {
             Some(value) if self.shell => cx.out.line(format!("{}={}", self.key, quoted(value))),
-            Some(value) => cx.out.line(value),
+            Some(value) => cx.show_one(&self.key, value),
             None => Err(CliError::failed(format!("{} is not set on {name}", self.key))
                 .hint(format!("See what is: platform config -a {name}"))),
         }
@@ -107,9 +109,10 @@ impl Set {
         }
         let (client, name) = cx.app(&self.app)?;
         let keys = names(changes.keys());
-        let version = cx.out.step(&format!("Setting {keys} on {name}"), || change(&client, &name, &changes.into()))?;
-        cx.out.note(&format!("{version} is the current release, with it."));
-        Ok(())
+        let (vars, version) =
+            cx.out.step(&format!("Setting {keys} on {name}"), || change(&client, &name, &changes.into()))?;
+        cx.out.note(&format!("v{version} is the current release, with it."));
+        cx.done(&vars)
     }
 }
 
@@ -134,19 +137,19 @@ impl Unset {
         let (client, name) = cx.app(&self.app)?;
         let changes: Map<_, _> = self.keys.iter().map(|key| (key.clone(), Value::Null)).collect();
         let keys = names(self.keys.iter());
-        let version =
+        let (vars, version) =
             cx.out.step(&format!("Unsetting {keys} on {name}"), || change(&client, &name, &changes.into()))?;
-        cx.out.note(&format!("{version} is the current release, without it."));
-        Ok(())
+        cx.out.note(&format!("v{version} is the current release, without it."));
+        cx.done(&vars)
     }
 }
 
-/// Makes the change and waits until the release with it is current.
-fn change(client: &Client, app: &str, changes: &Value) -> Result<String> {
-    client.patch(&["apps", app, "config-vars"], changes)?;
-    let mut releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
+/// Makes the change and waits until the release with it is current; all config vars, and its version.
+fn change(client: &Client, app: &str, changes: &Value) -> Result<(Value, u32)> {
+    let vars = client.patch(&["apps", app, "config-vars"], changes)?;
+    let mut releases: Vec<Value> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
     match releases.pop() {
-        Some(release) => Ok(format!("v{}", releases::finished(client, app, release)?.version)),
+        Some(release) => Ok((vars, releases::finished(client, app, release)?.0.version)),
         None => Err(CliError::failed("The platform made no release of it")),
     }
 }

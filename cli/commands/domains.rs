@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::client::{self, Domain};
-use crate::context::{AppArg, Context, Format};
+use crate::context::{AppArg, Context};
 use crate::error::Result;
 
 /// List the domains of an app
@@ -16,15 +16,13 @@ Examples:
 pub(crate) struct List {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl List {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let domains = client.list(&["apps", &name, "domains"])?;
-        cx.show_list(&self.format, &domains, |out, domains: Vec<Domain>| {
+        cx.show_list(&domains, |out, domains: Vec<Domain>| {
             let row = |domain: Domain| {
                 let kind = if domain.kind == "heroku" { "platform" } else { "custom" };
                 vec![domain.hostname.into(), kind.into(), domain.cname.unwrap_or_default().into()]
@@ -53,6 +51,7 @@ pub(crate) struct Add {
 impl Add {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
+        let mut all = Vec::new();
         for hostname in &self.hostnames {
             let content = json!({ "hostname": hostname, "sni_endpoint": null });
             let made = cx
@@ -61,8 +60,9 @@ impl Add {
             if let Some(cname) = client::typed::<Domain>(&made)?.cname {
                 cx.out.note(&format!("Point the DNS of {hostname} at {cname}."));
             }
+            all.push(made);
         }
-        Ok(())
+        cx.done(&all.into())
     }
 }
 
@@ -82,11 +82,11 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
+        let mut all = Vec::new();
         for hostname in &self.hostnames {
-            cx.out.step(&format!("Removing {hostname} from {name}"), || {
-                client.delete(&["apps", &name, "domains", hostname])
-            })?;
+            let remove = || client.delete(&["apps", &name, "domains", hostname]);
+            all.push(cx.out.step(&format!("Removing {hostname} from {name}"), remove)?);
         }
-        Ok(())
+        cx.done(&all.into())
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use url::Url;
 
 use crate::client::{self, App};
@@ -35,7 +36,8 @@ impl Remote {
                 .hint("Make one with `git init`, or go to the app's folder."));
         }
         git::set_remote(&self.remote, &app.git_url)?;
-        cx.out.line(format!("The git remote {} is {}", self.remote, app.git_url))
+        let value = json!({ "remote": self.remote, "url": app.git_url });
+        cx.show(&value, |out| out.line(format!("The git remote {} is {}", self.remote, app.git_url)))
     }
 }
 

@@ -24,7 +24,8 @@ Examples:
   $ platform logs
   $ platform logs --tail
   $ platform logs -n 500 --source app --dyno web.1 -a my-app
-  $ platform logs --tail --source heroku | grep code=")]
+  $ platform logs --tail --source heroku | grep code=
+  $ platform logs --json | jq -r .text")]
 pub(crate) struct Logs {
     /// Go on showing lines as they come
     #[arg(short, long)]
@@ -75,7 +76,7 @@ fn show(cx: &Context, client: &Client, session: &Value, seen: &str) -> Result<St
         let time = line.split(' ').next().unwrap_or_default();
         if time > seen {
             last.replace_range(.., time);
-            cx.out.line(colored(cx.out.paint, &line))?;
+            cx.show_line(&parts(&line), colored(cx.out.paint, &line))?;
         }
     }
     Ok(last)
@@ -90,6 +91,17 @@ fn again(client: &Client, path: &[&str], content: &Value) -> Result<Value> {
             result => return result,
         }
     }
+}
+
+/// A line for programs: `{"time": …, "source": "app", "dyno": "web.1", "text": …}`.
+fn parts(line: &str) -> Value {
+    let shape = || {
+        let (head, text) = line.split_once("]: ")?;
+        let (time, source) = head.split_once(' ')?;
+        let (source, dyno) = source.split_once('[')?;
+        Some(json!({ "time": time, "source": source, "dyno": dyno, "text": text }))
+    };
+    shape().unwrap_or_else(|| json!({ "text": line }))
 }
 
 /// Gives each source its own colour: `2026-11-21T02:39:46.255000+00:00 app[web.1]: text`.
@@ -107,6 +119,15 @@ fn colored(paint: Paint, line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_get_a_line_in_parts() {
+        assert_eq!(
+            parts("2026-11-21T02:39:46.255000+00:00 app[web.1]: a]: b"),
+            json!({ "time": "2026-11-21T02:39:46.255000+00:00", "source": "app", "dyno": "web.1", "text": "a]: b" })
+        );
+        assert_eq!(parts("no shape"), json!({ "text": "no shape" }));
+    }
 
     #[test]
     fn without_colours_a_line_is_as_it_came() {

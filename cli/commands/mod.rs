@@ -24,8 +24,11 @@ mod users;
 #[command(name = "platform", version, max_term_width = 110, color = ColorChoice::Auto)]
 pub(crate) struct Cli {
     /// Address of the platform; without it, the one logged in to last
-    #[arg(long, global = true, env = "PLATFORM_API", hide_env = true, value_name = "URL")]
+    #[arg(long, global = true, env = "PLATFORM_API", hide_env = true, value_name = "URL", display_order = 100)]
     api: Option<String>,
+    /// Print JSON for programs instead of words for people
+    #[arg(long, global = true, display_order = 100)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -122,7 +125,7 @@ impl Cli {
 
     /// Does what was asked for; returns the exit status.
     pub(crate) fn run(self) -> Result<u8> {
-        let cx = Context::new(self.api);
+        let cx = Context::new(self.api, self.json);
         self.command.run(&cx)
     }
 

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::client::Client;
-use crate::context::{Context, Format};
+use crate::context::Context;
 use crate::error::{CliError, Result};
 use crate::output::Mood;
 use crate::server::{self, CONTAINERD, Places, RoleName, cannot};
@@ -188,12 +188,10 @@ fn is_anything_up(places: &Places) -> bool {
 Examples:
   $ sudo platform status
   $ sudo platform status --json | jq .url")]
-pub(crate) struct Status {
-    #[command(flatten)]
-    format: Format,
-}
+pub(crate) struct Status {}
 
 impl Status {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<u8> {
         need_root("status")?;
         let places = Places::load()?;
@@ -206,7 +204,7 @@ impl Status {
             "up": answers,
             "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
         });
-        cx.show(&self.format, &value, |out| {
+        cx.show(&value, |out| {
             out.pairs([
                 ("URL", places.settings.url().into()),
                 ("Home", places.settings.home.display().to_string().into()),

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::client::{Dyno, Formation};
-use crate::context::{self, AppArg, Context, Format};
+use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
@@ -17,15 +17,13 @@ Examples:
 pub(crate) struct List {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl List {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let dynos = client.list(&["apps", &name, "dynos"])?;
-        cx.show_list(&self.format, &dynos, |out, mut dynos: Vec<Dyno>| {
+        cx.show_list(&dynos, |out, mut dynos: Vec<Dyno>| {
             dynos.sort_by_key(|dyno| natural(&dyno.name));
             let row = |dyno: Dyno| {
                 let since = output::ago(&dyno.updated_at, context::now());
@@ -55,8 +53,6 @@ pub(crate) struct Scale {
     changes: Vec<String>,
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Scale {
@@ -70,7 +66,7 @@ impl Scale {
             let what = format!("Scaling {} on {name}", self.changes.join(" "));
             cx.out.step(&what, || client.patch(&path, &json!({ "updates": updates })))?
         };
-        cx.show_list(&self.format, &formation, |out, formation: Vec<Formation>| {
+        cx.show_list(&formation, |out, formation: Vec<Formation>| {
             let row = |part: Formation| {
                 vec![part.process_type.into(), part.quantity.to_string().into(), part.size.into(), part.command.into()]
             };
@@ -106,8 +102,7 @@ impl Restart {
             Some(dyno) if dyno.contains('.') => (dyno, vec!["apps", &name, "dynos", dyno]),
             Some(process_type) => (process_type, vec!["apps", &name, "formations", process_type]),
         };
-        cx.out.step(&format!("Restarting {what} of {name}"), || client.delete(&path))?;
-        Ok(())
+        cx.done(&cx.out.step(&format!("Restarting {what} of {name}"), || client.delete(&path))?)
     }
 }
 

@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{self, Build, Client, Release};
-use crate::context::{self, AppArg, Context, Format};
+use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
@@ -30,15 +30,13 @@ pub(crate) struct List {
     num: u32,
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl List {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let releases = client.newest(&["apps", &name, "releases"], self.num)?;
-        cx.show_list(&self.format, &releases, |out, releases: Vec<Release>| {
+        cx.show_list(&releases, |out, releases: Vec<Release>| {
             let row = |release: Release| {
                 let created = output::ago(&release.created_at, context::now());
                 let state = state(&release);
@@ -70,8 +68,6 @@ pub(crate) struct Info {
     release: Option<String>,
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Info {
@@ -86,7 +82,7 @@ impl Info {
         let version = version.to_string();
         let path = ["apps", &name, "releases", &version];
         let value = client.get(&path)?;
-        cx.show(&self.format, &value, |out| {
+        cx.show(&value, |out| {
             let release: Release = client::typed(&value)?;
             let vars: BTreeMap<String, String> =
                 client::typed(&client.get(&["apps", &name, "releases", &version, "config-vars"])?)?;
@@ -131,11 +127,11 @@ impl Rollback {
             }
             None => before_current(&client, &name)?,
         };
-        let made = cx.out.step(&format!("Rolling {name} back to v{}", old.version), || {
-            let made = client::typed(&client.post(&["apps", &name, "releases"], &json!({ "release": old.id }))?)?;
+        let (made, value) = cx.out.step(&format!("Rolling {name} back to v{}", old.version), || {
+            let made = client.post(&["apps", &name, "releases"], &json!({ "release": old.id }))?;
             finished(&client, &name, made)
         })?;
-        cx.out.line(format!("v{} is what v{} was: {}", made.version, old.version, old.description))
+        cx.show(&value, |out| out.line(format!("v{} is what v{} was: {}", made.version, old.version, old.description)))
     }
 }
 
@@ -148,15 +144,13 @@ Examples:
 pub(crate) struct Builds {
     #[command(flatten)]
     app: AppArg,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Builds {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let builds = client.list(&["apps", &name, "builds"])?;
-        cx.show_list(&self.format, &builds, |out, mut builds: Vec<Build>| {
+        cx.show_list(&builds, |out, mut builds: Vec<Build>| {
             builds.sort_by(|a, b| b.created_at.cmp(&a.created_at));
             let row = |build: Build| {
                 let commit: String = build.source_blob.version.unwrap_or_default().chars().take(8).collect();
@@ -172,14 +166,16 @@ impl Builds {
     }
 }
 
-/// Waits for a release that is under way.
-pub(super) fn finished(client: &Client, app: &str, mut release: Release) -> Result<Release> {
+/// Waits for a release that is under way, and gives it as people and as programs read it.
+pub(super) fn finished(client: &Client, app: &str, mut value: Value) -> Result<(Release, Value)> {
+    let mut release: Release = client::typed(&value)?;
     while release.status == "pending" {
         thread::sleep(POLL);
-        release = client::typed(&client.get(&["apps", app, "releases", &release.version.to_string()])?)?;
+        value = client.get(&["apps", app, "releases", &release.version.to_string()])?;
+        release = client::typed(&value)?;
     }
     if release.status == "succeeded" {
-        return Ok(release);
+        return Ok((release, value));
     }
     let failure = std::io::Error::other(release.failure.unwrap_or_else(|| format!("it is {}", release.status)));
     Err(CliError::failed(format!("Release v{} did not come up; what ran before still runs", release.version))

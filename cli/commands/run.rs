@@ -63,15 +63,17 @@ impl Run {
             content["size"] = size.into();
         }
         let (client, name) = cx.app(&self.app)?;
-        let start = || -> Result<Dyno> { client::typed(&client.post(&["apps", &name, "dynos"], &content)?) };
+        let start = || client.post(&["apps", &name, "dynos"], &content);
         if self.detached {
-            let dyno = start()?;
-            cx.out.line(&dyno.name)?;
+            let started = start()?;
+            let dyno: Dyno = client::typed(&started)?;
+            cx.show(&started, |out| out.line(&dyno.name))?;
             cx.out
                 .note(&format!("It runs `{command}`. Its output: platform logs --tail --dyno {} -a {name}", dyno.name));
             return Ok(0);
         }
-        let dyno = if tty { cx.out.step(&format!("Starting `{command}` on {name}"), start)? } else { start()? };
+        let started = if tty { cx.out.step(&format!("Starting `{command}` on {name}"), start)? } else { start()? };
+        let dyno: Dyno = client::typed(&started)?;
         let Some(address) = dyno.attach_url else {
             return Err(CliError::failed(format!("The platform started {} but offers no connection to it", dyno.name))
                 .hint(format!("Its output: platform logs --tail --dyno {} -a {name}", dyno.name)));

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::client::{self, Client, NewUser};
 use crate::commands::auth;
-use crate::context::{Context, Format};
-use crate::credentials::Login;
+use crate::context::Context;
+use crate::credentials::{self, Login};
 use crate::error::Result;
 use crate::server::Places;
 
@@ -29,8 +29,6 @@ pub(crate) struct Create {
     /// Log in as the new user, here and now
     #[arg(long)]
     login: bool,
-    #[command(flatten)]
-    format: Format,
 }
 
 impl Create {
@@ -41,11 +39,11 @@ impl Create {
         }
         let made = Client::local(&Places::load()?.control())?.post(&["users"], &content)?;
         let user: NewUser = client::typed(&made)?;
-        cx.show(&self.format, &made, |out| {
-            out.pairs([("User", user.email.as_str().into()), ("Token", user.token.as_str().into())])
-        })?;
+        cx.show(&made, |out| out.pairs([("User", user.email.as_str().into()), ("Token", user.token.as_str().into())]))?;
         if self.login {
-            auth::keep(cx, &cx.api()?, Login { email: user.email, token: user.token })?;
+            let api = cx.local_api()?;
+            cx.out.note(&format!("Logged in to {} as {}", credentials::key(&api), user.email));
+            auth::keep(cx, &api, Login { email: user.email, token: user.token })?;
         }
         Ok(())
     }
