@@ -13,12 +13,12 @@ use axum::routing::get;
 use engine::{Input, InstanceState, Lines, OneOff, OneOffId, RunningOneOff, TtySize};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use model::{AppId, ConfigVarName, DynoName, Exit, LogSource, ProcessType, Timestamp};
+use model::{AppId, ConfigVarName, DynoName, Exit, LogSource, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config_vars::MAX_VALUE_BYTES;
-use crate::formation::{DEFAULT_SIZE, dyno_size};
+use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
 use crate::store::{App, Release, User};
 use crate::{Controller, Error};
 
@@ -142,18 +142,18 @@ impl Controller {
         Ok(())
     }
 
-    /// Starts a one-off in the current release.
+    /// Starts a one-off in the current release; on the bare stack before the first deploy.
     pub async fn run(self: &Arc<Self>, app: &App, user: &User, request: RunRequest) -> Result<Started, Error> {
         check_request(&request)?;
-        let release = self.store.release(app.current_release).await?.filter(|release| release.image.is_some());
-        let release = release.ok_or_else(|| Error::Invalid("Nothing was deployed yet: push first".to_owned()))?;
+        let release = self.store.release(app.current_release).await?.ok_or(Error::NotFound("release"))?;
         self.live.ready().await?;
         let size = request.size.as_deref().unwrap_or(DEFAULT_SIZE);
         let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
         let number = self.run_number();
         let name = DynoName { process_type: process_type("run")?, number };
-        let shell = ["/cnb/lifecycle/launcher", &request.command].map(str::to_owned).to_vec();
-        let mut container = self.container(app, &release, shell, &size.name).await?;
+        let shell: &[&str] = if release.image.is_some() { &["/cnb/lifecycle/launcher"] } else { &["bash", "-c"] };
+        let args = shell.iter().chain([&&*request.command]).map(|&arg| arg.to_owned()).collect();
+        let mut container = self.container(app, &release, args, &size.name).await?;
         container.env.extend(request.env.iter().cloned());
         container.env.insert("DYNO".to_owned(), name.to_string());
         let wants_tty = request.attach && !request.no_tty;
@@ -225,10 +225,6 @@ fn check_request(request: &RunRequest) -> Result<(), Error> {
         name.parse::<ConfigVarName>().map_err(rule)?;
     }
     Ok(())
-}
-
-fn process_type(name: &str) -> Result<ProcessType, Error> {
-    name.parse().map_err(|rule: model::NameError| Error::Invalid(rule.to_string()))
 }
 
 /// The terminal that a client asks for: it sends its size as environment variables, as the `heroku` program does.

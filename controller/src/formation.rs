@@ -12,6 +12,8 @@ pub const DEFAULT_SIZE: &str = "Standard-1X";
 /// Most instances of one process type.
 pub const MAX_QUANTITY: u32 = 100;
 
+/// Takes requests; every app can have it.
+const WEB: &str = "web";
 /// Runs once for each release, before it serves; never as part of the formation.
 const RELEASE_PHASE: &str = "release";
 
@@ -36,24 +38,29 @@ pub struct ScaleRequest {
 }
 
 impl Controller {
-    /// The process types of the newest release that did not fail, by name.
+    /// The process types of the newest release that did not fail, by name. Before there is one, those that were scaled.
     pub async fn formation(&self, app: &App) -> Result<Vec<ProcessFormation>, Error> {
-        let Some(image) = self.store.newest_image(app.id).await? else { return Ok(Vec::new()) };
+        let image = self.store.newest_image(app.id).await?;
         let rows = self.store.formation(app.id).await?.into_iter();
         let known = |row: FormationRow| {
+            let Some(image) = &image else { return Some(ProcessFormation { row, command: String::new() }) };
             let process = image.processes.iter().find(|process| process.process_type == row.process_type)?;
             Some(ProcessFormation { row, command: process.display() })
         };
         Ok(rows.filter_map(known).collect())
     }
 
-    /// Applies all wishes or none, and returns the process types that were named.
+    /// Applies all wishes or none, and returns the process types that were named. `web` can be scaled before the first deploy,
+    /// which then starts as many.
     pub async fn scale(
         &self,
         app: &App,
         user: &User,
         requests: &[ScaleRequest],
     ) -> Result<Vec<ProcessFormation>, Error> {
+        if requests.iter().any(|request| request.process_type == WEB) && !self.store.was_deployed(app.id).await? {
+            self.store.add_process_type(app.id, &process_type(WEB)?, self.clock.now()).await?;
+        }
         let known = self.formation(app).await?;
         let changes = requests.iter().map(|request| check(request, &known)).collect::<Result<Vec<Scale>, Error>>()?;
         self.store.scale(app.id, &changes, MAX_QUANTITY, self.clock.now()).await.map_err(|error| match error {
@@ -72,6 +79,10 @@ impl Controller {
         self.changed.notify_one();
         Ok(named)
     }
+}
+
+pub(crate) fn process_type(name: &str) -> Result<ProcessType, Error> {
+    name.parse().map_err(|rule: model::NameError| Error::Invalid(rule.to_string()))
 }
 
 fn check(request: &ScaleRequest, known: &[ProcessFormation]) -> Result<Scale, Error> {

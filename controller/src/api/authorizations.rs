@@ -94,7 +94,7 @@ fn parse(authorization: &str, session: &Session) -> Result<model::TokenId, Error
 
 fn wire(token: &Token, user: &User, text: Option<&str>) -> Value {
     let expires_in = token.expires_at.map(|end| end.since(token.created_at).as_secs());
-    let access = text.map(|text| json!({ "expires_in": expires_in, "id": token.id, "token": text, "version": null }));
+    let access = text.map(|text| json!({ "expires_in": expires_in, "id": token.id, "token": text }));
     json!({
         "access_token": access,
         "client": null,

@@ -165,9 +165,13 @@ async fn scaling_takes_numbers_strings_and_steps() {
     let ada = server.user_with_app("ada@example.com", "scaled").await;
     let formation = "/apps/scaled/formation";
     let update = |update: Value| json!({"updates": [update]});
-    let early = ada.send("PATCH", formation, &[], update(json!({"type": "web", "quantity": "1"}))).await;
+    let early = ada.send("PATCH", formation, &[], update(json!({"type": "worker", "quantity": "1"}))).await;
     assert_eq!((early.status, early.id()), (404, "not_found"), "nothing was deployed");
+    assert_eq!(ada.get(formation).await.body, json!([]));
+    let early = ada.send("PATCH", formation, &[], update(json!({"type": "web", "quantity": "3"}))).await;
+    assert_eq!((early.status, &early.body[0]["quantity"]), (200, &json!(3)), "every app can have web processes");
     server.deploy("scaled", &["web", "worker", "release"]).await;
+    assert_eq!(ada.get("/apps/scaled/formation/web").await.body["quantity"], 3);
 
     for (quantity, expected) in [(json!(2), 2), (json!("+1"), 3), (json!("-2"), 1), (json!(null), 1), (json!("4"), 4)] {
         let scaled =
@@ -192,6 +196,25 @@ async fn scaling_takes_numbers_strings_and_steps() {
         ada.get("/apps/scaled/releases").await.body.as_array().map(Vec::len),
         Some(2),
         "scaling makes no release"
+    );
+}
+
+#[tokio::test]
+async fn before_the_first_deploy_a_one_off_runs_on_the_bare_stack() {
+    let server = Server::start().await;
+    server.test.controller.live.set_ready();
+    let ada = server.user_with_app("ada@example.com", "empty").await;
+    let run = json!({"command": "ls /", "attach": false, "env": {"A": "b"}});
+    let dyno = ada.send("POST", "/apps/empty/dynos", &[], run.clone()).await;
+    assert_eq!((dyno.status, &dyno.body["release"]["version"]), (201, &json!(1)), "{}", dyno.text);
+    let container = server.test.engine.next_run().await.oneoff.container;
+    assert_eq!(container.args[3..], ["bash", "-c", "ls /"]);
+    server.deploy("empty", &["web"]).await;
+    assert_eq!(ada.send("POST", "/apps/empty/dynos", &[], run).await.status, 201);
+    let container = server.test.engine.next_run().await.oneoff.container;
+    assert_eq!(
+        (container.args[3..].join(" "), container.env["A"].as_str()),
+        ("/cnb/lifecycle/launcher ls /".into(), "b")
     );
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use builder::stack::StackError;
 use engine::{Container, EngineError, Limits, Probe, RootFs, Workload, WorkloadId};
-use model::{Image, ProcessType};
+use model::{Image, ImageConfig, Layer, ProcessType};
 
 use super::plan::Scale;
 use crate::formation::{DEFAULT_SIZE, dyno_size};
@@ -25,7 +26,7 @@ impl Controller {
         args: Vec<String>,
         size: &str,
     ) -> Result<Container, Error> {
-        let image = self.image_of(release).await?;
+        let image = if release.image.is_some() { self.image_of(release).await? } else { self.bare_image()? };
         let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
         let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
         let mut env = image.config.env.clone();
@@ -79,6 +80,19 @@ impl Controller {
             stop_grace: self.settings.stop_grace,
             service: None,
         })
+    }
+
+    /// The run image of the stack by itself: what there is to run before the first deploy.
+    fn bare_image(&self) -> Result<Image, Error> {
+        let failed = |source: StackError| Error::System { action: "find the stack", source: source.into() };
+        let stack = (self.builder.stack)().map_err(failed)?;
+        let stack =
+            stack.ok_or_else(|| Error::Conflict("The platform has no stack yet. Try again later.".to_owned()))?;
+        let layer = Layer { diff_id: stack.run.clone(), created_by: stack.name };
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let env = [("PATH".to_owned(), path.to_owned())].into();
+        let config = ImageConfig { env, working_dir: "/app".to_owned(), ..ImageConfig::default() };
+        Ok(Image { digest: stack.run, layers: vec![layer], config, processes: Vec::new() })
     }
 
     /// What a release runs.

@@ -1,8 +1,9 @@
 use model::{AppId, FormationId, ProcessType, Timestamp};
 use sqlx::any::AnyRow;
-use sqlx::{FromRow, Row};
+use sqlx::{Any, FromRow, Row, Transaction};
 
 use super::{Store, StoreError, row};
+use crate::formation::DEFAULT_SIZE;
 
 /// How many instances of a process type should run, and of which size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,35 @@ impl Store {
     /// The formation of an app by process type, types that its current release no longer has included.
     pub async fn formation(&self, app: AppId) -> Result<Vec<FormationRow>, StoreError> {
         Ok(sqlx::query_as(SELECT).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// Gives a process type its place in the formation, unless it has one: one `web`, none of any other, as on Heroku.
+    pub async fn add_process_type(&self, app: AppId, name: &ProcessType, now: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        self.insert_process_type(&mut tx, app, name, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn insert_process_type(
+        &self,
+        tx: &mut Transaction<'_, Any>,
+        app: AppId,
+        name: &ProcessType,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO formation (id, app_id, process_type, quantity, size, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
+        )
+        .bind(FormationId::random(&*self.random).to_string())
+        .bind(app.to_string())
+        .bind(name.as_str())
+        .bind(i64::from(name.as_str() == "web"))
+        .bind(DEFAULT_SIZE)
+        .bind(now.as_millis())
+        .execute(&mut **tx)
+        .await?;
+        Ok(())
     }
 
     /// Applies all changes, or none if one of them is of an unknown process type or leaves 0 to `limit`.

@@ -2,13 +2,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use model::{AppId, BuildId, ConfigVarName, Digest, FormationId, Image, NameError, ReleaseId, Timestamp, UserId};
+use model::{AppId, BuildId, ConfigVarName, Digest, Image, NameError, ReleaseId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{Any, FromRow, Row, Transaction};
 
 use super::{Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
-use crate::formation::DEFAULT_SIZE;
 
 /// A release: image, config and process types under a number. Only its status ever changes, and only once.
 #[derive(Debug, Clone)]
@@ -363,8 +362,7 @@ impl Store {
         Ok(Base { config, image: target.try_get("image")? })
     }
 
-    /// Ends the build, keeps its image, and gives process types that are new a place in the formation: one `web`, none of
-    /// any other, as Heroku does.
+    /// Ends the build, keeps its image, and gives process types that are new a place in the formation.
     async fn take_image(
         &self,
         tx: &mut Transaction<'_, Any>,
@@ -393,18 +391,7 @@ impl Store {
             .execute(&mut **tx)
             .await?;
         for process in &deploy.image.processes {
-            sqlx::query(
-                "INSERT INTO formation (id, app_id, process_type, quantity, size, created_at, updated_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
-            )
-            .bind(FormationId::random(&*self.random).to_string())
-            .bind(app.to_string())
-            .bind(process.process_type.as_str())
-            .bind(i64::from(process.process_type.as_str() == "web"))
-            .bind(DEFAULT_SIZE)
-            .bind(now.as_millis())
-            .execute(&mut **tx)
-            .await?;
+            self.insert_process_type(tx, app, &process.process_type, now).await?;
         }
         Ok(())
     }
