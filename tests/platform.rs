@@ -103,6 +103,8 @@ impl Platform {
             .env("HOME", self.home.join("user"))
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
+            // `platform create` adds a remote to the repository that it is run in: not to ours.
+            .current_dir(self.home.join("user"))
             .stdin(Stdio::null());
         command
     }
