@@ -8,6 +8,7 @@ use builder::packages::{Machine, PackageAccess};
 use builder::stack::{self, StackSettings};
 use builder::{BuildLimits, Builder};
 use controller::accounts::LoginLimiter;
+use controller::addons::Addons;
 use controller::logs::{LogLimits, Sessions, Writer};
 use controller::store::Store;
 use controller::{Controller, Live, Sockets};
@@ -245,6 +246,7 @@ impl Places {
             std::env::current_exe().map_err(|error| CliError::failed("Cannot find this program").because(&error))?;
         let engine: Arc<dyn Engine> = Arc::new(self.host());
         let stack = self.stack()?;
+        let images = stack.clone();
         let builder = Builder {
             engine: Arc::clone(&engine),
             layers: stack.layers.clone(),
@@ -268,6 +270,7 @@ impl Places {
             random,
             settings: self.controller_settings(program),
             changed: Notify::new(),
+            addons: Addons::new(Arc::new(move |image, said| image.make(&images, said))),
             logins: LoginLimiter::default(),
             log_sessions: Sessions::default(),
             live: Live::default(),

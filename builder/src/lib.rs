@@ -169,6 +169,11 @@ impl Builder {
         Ok(Built { image: exported.image, buildpacks, size_bytes: exported.size_bytes, phases: phases.times })
     }
 
+    /// Refuses to go on when too little of the disk is free.
+    pub fn check_disk(&self) -> Result<(), BuildError> {
+        workspace::check_disk(&self.layers, self.limits.free_disk_bytes)
+    }
+
     /// The id of the container that runs this build's buildpacks.
     pub fn oneoff(app: AppId, build: BuildId) -> OneOffId {
         let build = build.to_string();

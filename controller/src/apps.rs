@@ -69,6 +69,7 @@ impl Controller {
         self.store.delete_app(app.id).await?;
         self.announce(app.id).await;
         self.live.litter.notify_one();
+        self.addons.wake();
         Ok(())
     }
 
@@ -119,7 +120,7 @@ fn parse_name(name: &str) -> Result<AppName, Error> {
 }
 
 /// Like `quiet-harbor-41730`.
-fn choose_name(random: &dyn Random) -> String {
+pub(crate) fn choose_name(random: &dyn Random) -> String {
     const FIRST: &[&str] = &[
         "amber", "bold", "brisk", "calm", "clear", "cool", "early", "fair", "fresh", "gentle", "glad", "golden",
         "keen", "light", "lively", "lucid", "mellow", "merry", "nimble", "noble", "plain", "proud", "quick", "quiet",

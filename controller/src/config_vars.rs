@@ -6,7 +6,7 @@ use std::fmt;
 use model::ConfigVarName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{App, Change, NewRelease, Release, User};
+use crate::store::{App, Change, NewRelease, Release, StoreError, User};
 use crate::{Controller, Error};
 
 /// Most bytes of one value.
@@ -73,6 +73,14 @@ impl Controller {
         patch: &BTreeMap<String, Option<String>>,
     ) -> Result<Option<Release>, Error> {
         let patch = check(patch)?;
+        let attachments = self.store.attachments_of_app(app.id).await?;
+        // Also while the add-on is on its way: its config var is to come.
+        let is_attached = |name: &&ConfigVarName| {
+            attachments.iter().any(|it| name.as_str().strip_suffix("_URL") == Some(it.name.as_str()))
+        };
+        if let Some(name) = patch.keys().find(is_attached) {
+            return Err(StoreError::Attached(name.clone()).into());
+        }
         let mut after = self.store.config(app.id).await?;
         after.apply(&patch);
         if after.total_bytes() > MAX_TOTAL_BYTES {

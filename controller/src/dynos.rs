@@ -181,7 +181,8 @@ impl Controller {
         1000 + u32::from(u16::from_le_bytes(bytes)) % 9000
     }
 
-    fn open_attachment(&self, oneoff: OneOff) -> String {
+    /// Keeps a one-off until its client comes to the address that this returns.
+    pub(crate) fn open_attachment(&self, oneoff: OneOff) -> String {
         let secret = self.new_secret();
         let now = self.clock.now();
         let mut all = self.live.attachments.lock();
@@ -228,7 +229,7 @@ fn check_request(request: &RunRequest) -> Result<(), Error> {
 }
 
 /// The terminal that a client asks for: it sends its size as environment variables, as the `heroku` program does.
-fn terminal(env: &[(String, String)]) -> TtySize {
+pub(crate) fn terminal(env: &[(String, String)]) -> TtySize {
     let size = |name: &str, default| {
         let value = env.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok());
         value.filter(|value| *value > 0).unwrap_or(default)

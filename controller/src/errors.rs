@@ -38,10 +38,20 @@ pub enum Error {
     },
 }
 
+impl From<model::NameError> for Error {
+    fn from(rule: model::NameError) -> Self {
+        Self::Invalid(rule.to_string())
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Taken(what) => Self::Invalid(format!("{what} is already taken")),
+            // In Heroku's words.
+            StoreError::Attached(name) => Self::Invalid(format!(
+                "Cannot overwrite attachment values {name}. See whose it is with `platform addons`; `platform addons:detach` takes it away."
+            )),
             StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
             other => Self::Store(other),
         }

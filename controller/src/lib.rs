@@ -5,6 +5,7 @@
 //! A verb that changes what should run commits it first and then wakes the rollout through [`Controller::changed`].
 
 pub mod accounts;
+pub mod addons;
 pub mod api;
 pub mod apps;
 mod builds;
@@ -57,6 +58,8 @@ pub struct Controller {
     pub settings: Settings,
     /// Told after every committed change of what should run; the rollout waits on it.
     pub changed: Notify,
+    /// What it knows of add-ons only while it lives.
+    pub addons: addons::Addons,
     /// Failed logins.
     pub logins: accounts::LoginLimiter,
     /// Log sessions that can be opened.

@@ -9,7 +9,7 @@ use tokio::net::UnixListener;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
-use crate::{Controller, Error, api, control, dynos, git, logs, sweep};
+use crate::{Controller, Error, addons, api, control, dynos, git, logs, sweep};
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -56,7 +56,12 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
         tracing::info!(error = chain(&error), "What an earlier controller left cannot be ended yet");
         tokio::time::sleep(RETRY).await;
     }
+    while let Err(error) = addons::recover_backups(&controller).await {
+        tracing::info!(error = chain(&error), "Backups of an earlier controller cannot be ended yet");
+        tokio::time::sleep(RETRY).await;
+    }
     controller.live.set_ready();
+    tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
 }

@@ -1,6 +1,5 @@
 //! What may go: files of apps that are gone, images of releases that are gone, layers of neither.
 
-use std::collections::BTreeSet;
 use std::fs::DirEntry;
 use std::io;
 use std::path::PathBuf;
@@ -41,7 +40,7 @@ impl Controller {
         // What there is first: that of an app that is made meanwhile is not among it.
         let (folders, oneoffs, workloads) =
             (self.folders_of_apps(), self.engine.oneoffs().await?, self.engine.list().await?);
-        let apps: BTreeSet<AppId> = self.store.apps().await?.into_iter().map(|app| app.id).collect();
+        let apps = self.store.owners().await?;
         let is_orphan = |oneoff: &&OneOffId| app_of(oneoff).is_some_and(|app| !apps.contains(&app));
         let mut ended = 0;
         for oneoff in oneoffs.iter().filter(is_orphan) {
@@ -60,7 +59,9 @@ impl Controller {
             return Ok(count + ended);
         }
         let images = self.store.prune_images().await?;
-        let in_use = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id).collect();
+        let of_apps = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id);
+        let of_addons = self.store.addons().await?.into_iter().filter_map(|addon| addon.layer);
+        let in_use = of_apps.chain(of_addons).collect();
         let layers = self
             .builder
             .collect_garbage(in_use)
@@ -69,10 +70,10 @@ impl Controller {
         Ok(count + layers)
     }
 
-    /// Every folder that is named after an app's id. Whatever is kept of an app in files is in one of these.
+    /// Every folder that is named after the id of an app or an add-on. Whatever is kept of one in files is in these.
     fn folders_of_apps(&self) -> Vec<(AppId, PathBuf)> {
         let home = &self.settings.home;
-        let roots = ["git", "logs", "builds", "releases"].map(|name| home.join(name));
+        let roots = ["git", "logs", "builds", "releases", "backups"].map(|name| home.join(name));
         let entries = roots.iter().chain([&self.builder.cache]).filter_map(|root| root.read_dir().ok()).flatten();
         let app = |entry: &DirEntry| entry.file_name().to_str()?.split('.').next()?.parse().ok();
         entries.flatten().filter_map(|entry| Some((app(&entry)?, entry.path()))).collect()

@@ -35,8 +35,12 @@ macro_rules! ids {
 }
 
 ids! {
+    /// An add-on.
+    AddonId;
     /// An app.
     AppId;
+    /// An attachment: the use of an add-on by an app.
+    AttachmentId;
     /// A build.
     BuildId;
     /// A domain of an app.
@@ -49,6 +53,15 @@ ids! {
     ReleaseId;
     /// An API token.
     TokenId;
+    /// A backup of an add-on's data, or a restore of one.
+    TransferId;
     /// A user.
     UserId;
+}
+
+impl From<AddonId> for AppId {
+    /// An engine knows no add-ons: to it, each is one more app that shares nothing with others.
+    fn from(addon: AddonId) -> Self {
+        Self(addon.0)
+    }
 }

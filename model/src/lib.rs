@@ -11,8 +11,10 @@ pub mod routes;
 
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
-pub use id::{AppId, BuildId, DomainId, DynoId, FormationId, ReleaseId, TokenId, UserId};
+pub use id::{
+    AddonId, AppId, AttachmentId, BuildId, DomainId, DynoId, FormationId, ReleaseId, TokenId, TransferId, UserId,
+};
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};
-pub use name::{AppName, ConfigVarName, Email, Hostname, NameError, ProcessType};
+pub use name::{AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, ProcessType};
 pub use process::{DynoSize, Process};

@@ -62,6 +62,12 @@ macro_rules! names {
 }
 
 names! {
+    /// The name of an add-on: `postgres-quiet-harbor-41730`.
+    AddonName, is_addon_name,
+        "Add-on names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 63 characters";
+    /// The name under which an app uses an add-on; begins the names of its config vars: `DATABASE` makes `DATABASE_URL`.
+    AttachmentName, is_attachment_name,
+        "Attachment names start with a letter and can only contain uppercase letters, digits, and underscores, at most 63 characters";
     /// The name of an app; also the first label of its default host name.
     AppName, is_app_name,
         "Name must start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 30 characters";
@@ -79,10 +85,20 @@ names! {
 }
 
 fn is_app_name(text: &str) -> bool {
-    (3..=30).contains(&text.len())
+    text.len() <= 30 && is_addon_name(text)
+}
+
+fn is_addon_name(text: &str) -> bool {
+    (3..=63).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_attachment_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
 fn is_process_type(text: &str) -> bool {
@@ -131,7 +147,10 @@ mod tests {
         }
         for bad in ["", "1A", "A-B", "A B", "A=B", "É"] {
             assert!(bad.parse::<ConfigVarName>().is_err(), "{bad}");
+            assert!(bad.parse::<AttachmentName>().is_err(), "{bad}");
         }
+        assert!("READ_REPLICA_2".parse::<AttachmentName>().is_ok());
+        assert!("database".parse::<AttachmentName>().is_err());
         for good in ["localhost", "www.example.com", "*.example.com", "xn--lwe-sna.example"] {
             assert!(good.parse::<Hostname>().is_ok(), "{good}");
         }

@@ -27,7 +27,7 @@ const SIZE_IDS: &[(&str, &str)] = &[
 ];
 
 /// When the catalogue was last changed.
-const SINCE: &str = "2026-11-21T00:00:00Z";
+pub(super) const SINCE: &str = "2026-11-21T00:00:00Z";
 
 /// `GET /dyno-sizes`
 pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page {

@@ -37,7 +37,13 @@ impl ApiError {
 
     /// `resource` as clients expect it: `app`, `add_on`, …
     pub(super) fn not_found(resource: &str, message: &str) -> Self {
-        let resource = Some(resource.replace(' ', "_"));
+        let resource = match resource {
+            // In the spelling that the heroku program looks for.
+            "add-on" => "add_on".to_owned(),
+            "add-on attachment" => "add_on attachment".to_owned(),
+            other => other.replace(' ', "_"),
+        };
+        let resource = Some(resource);
         Self { resource, ..Self::new(StatusCode::NOT_FOUND, "not_found", message) }
     }
 

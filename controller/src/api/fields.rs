@@ -101,6 +101,27 @@ impl Fields {
         values.iter().map(|value| value.as_object().cloned().map(Self).ok_or_else(must)).collect()
     }
 
+    /// An object; empty if it is not there.
+    pub(super) fn object(&self, name: &str) -> Result<Fields, ApiError> {
+        match self.value(name) {
+            None => Ok(Self::default()),
+            Some(Value::Object(object)) => Ok(Self(object.clone())),
+            Some(_) => Err(must_be(name, "an object")),
+        }
+    }
+
+    /// A list of texts.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<String>, ApiError> {
+        let must = || must_be(name, "a list of strings");
+        match self.value(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(values)) => {
+                values.iter().map(|value| value.as_str().map(str::to_owned).ok_or_else(must)).collect()
+            }
+            Some(_) => Err(must()),
+        }
+    }
+
     /// An object of texts; numbers are taken as their text.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<(String, String)>, ApiError> {
         match self.value(name) {

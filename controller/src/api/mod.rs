@@ -1,9 +1,13 @@
 //! The Heroku Platform API v3 on the wire. This file is its table of contents: every route, nothing else.
 
 mod account;
+mod addon_services;
+mod addons;
 mod apps;
+mod attachments;
 mod auth;
 mod authorizations;
+mod backups;
 mod builds;
 mod catalog;
 mod config_vars;
@@ -80,16 +84,41 @@ fn table() -> Vec<Route> {
         get("/apps/{app}/buildpack-installations", apps::buildpacks),
         put("/apps/{app}/buildpack-installations", apps::set_buildpacks),
         get("/apps/{app}/collaborators", apps::collaborators),
-        get("/apps/{app}/addons", unused::list_of_app),
-        get("/apps/{app}/addon-attachments", unused::list_of_app),
+        get("/apps/{app}/addons", addons::list_of_app),
+        post("/apps/{app}/addons", addons::create),
+        get("/apps/{app}/addons/{addon}", addons::info),
+        patch("/apps/{app}/addons/{addon}", addons::update),
+        delete("/apps/{app}/addons/{addon}", addons::delete),
+        get("/apps/{app}/addon-attachments", attachments::list_of_app),
+        get("/apps/{app}/addon-attachments/{attachment}", attachments::info),
         get("/apps/{app}/features", unused::list_of_app),
         get("/apps/{app}/log-drains", unused::list_of_app),
         get("/apps/{app}/pipeline-couplings", unused::no_pipeline),
         get("/apps/{app}/sni-endpoints", unused::list_of_app),
         get("/apps/{app}/webhooks", unused::list_of_app),
-        get("/addons", unused::list),
-        get("/addon-attachments", unused::list),
-        get("/addon-services", unused::list),
+        get("/addons", addons::list),
+        get("/addons/{addon}", addons::info),
+        get("/addons/{addon}/addon-attachments", attachments::list_of_addon),
+        get("/addons/{addon}/config", addons::config),
+        post("/addons/{addon}/actions/restart", addons::restart),
+        post("/addons/{addon}/sessions", addons::open_session),
+        get("/addons/{addon}/backups", backups::list),
+        post("/addons/{addon}/backups", backups::create),
+        get("/addons/{addon}/backups/{backup}", backups::info),
+        delete("/addons/{addon}/backups/{backup}", backups::delete),
+        get("/addons/{addon}/backups/{backup}/content", backups::content),
+        post("/addons/{addon}/backups/{backup}/actions/restore", backups::restore),
+        get("/addon-attachments", attachments::list),
+        post("/addon-attachments", attachments::create),
+        get("/addon-attachments/{attachment}", attachments::info),
+        delete("/addon-attachments/{attachment}", attachments::delete),
+        post("/actions/addons/resolve", addons::resolve),
+        post("/actions/addon-attachments/resolve", attachments::resolve),
+        get("/addon-services", addon_services::list),
+        get("/addon-services/{service}", addon_services::info),
+        get("/addon-services/{service}/plans", addon_services::plans),
+        get("/addon-services/{service}/plans/{plan}", addon_services::plan),
+        get("/plans/{plan}", addon_services::any_plan),
         get("/pipelines", unused::list),
         get("/teams", unused::list),
         get("/dyno-sizes", catalog::dyno_sizes_list),

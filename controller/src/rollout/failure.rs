@@ -14,7 +14,7 @@ const LOG_LINES: usize = 50;
 
 impl Controller {
     /// The last lines of a dyno's own output, without time and source.
-    pub(super) async fn dyno_log(&self, app: AppId, dyno: &DynoName, since: Timestamp) -> Vec<String> {
+    pub(crate) async fn dyno_log(&self, app: AppId, dyno: &DynoName, since: Timestamp) -> Vec<String> {
         let filter = Filter { source: Some("app".to_owned()), process: Some(dyno.to_string()) };
         let reader = self.log_reader();
         let read = tokio::task::spawn_blocking(move || reader.last(app, LOG_LINES, filter));

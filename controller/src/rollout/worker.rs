@@ -109,7 +109,8 @@ impl Rollout {
                 trouble = self.take(known, step).await.err().or(trouble);
             }
         }
-        let is_known = |status: &&WorkloadStatus| known.iter().any(|known| known.app.id == status.app);
+        let owners = self.controller.store.owners().await?;
+        let is_known = |status: &&WorkloadStatus| owners.contains(&status.app);
         for orphan in observed.values().flatten().filter(|status| !is_known(status) && !status.deleting) {
             self.controller.engine.delete(&orphan.id).await?;
         }

@@ -3,7 +3,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::releases::{NewRow, insert_release};
-use super::{ReleaseStatus, Store, StoreError, UserRef, row};
+use super::{Attached, ReleaseStatus, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
 /// An app.
@@ -147,6 +147,7 @@ impl Store {
             image: None,
             build: None,
             config: self.seal_config(release, &ConfigVars::default())?,
+            attached: &Attached::new(),
             status: ReleaseStatus::Succeeded,
             output_secret: self.new_secret(),
             now: new.now,
@@ -201,8 +202,18 @@ impl Store {
     /// Forgets an app and everything that belongs to it. What runs and lies on disk is the caller's to remove; both are
     /// named by the app's id, so that what has no app any more can be told.
     pub async fn delete_app(&self, id: AppId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM apps WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.pool.begin().await?;
+        // Add-ons outlive their app until their servers and their data are gone.
+        sqlx::query("UPDATE addons SET state = 'deprovisioning' WHERE app_id = $1")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("DELETE FROM addon_attachments WHERE addon_id IN (SELECT id FROM addons WHERE app_id = $1)")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("DELETE FROM apps WHERE id = $1").bind(id.to_string()).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Who may work on an app, the owner first.

@@ -7,7 +7,10 @@ use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType};
 
 /// Number, description, SQL; in the order in which they apply.
-const FILES: &[(i64, &str, &str)] = &[(1, "initial", include_str!("../../../migrations/0001_initial.sql"))];
+const FILES: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
+    (2, "addons", include_str!("../../../migrations/0002_addons.sql")),
+];
 
 /// The migrations of this version.
 #[derive(Debug)]

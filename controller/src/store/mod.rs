@@ -5,6 +5,7 @@
 //! write.** SQLite then takes its one write lock before anything is read, and waits for it instead of failing half-way;
 //! PostgreSQL locks the row that the rest of the transaction depends on, an app's above all.
 
+mod addons;
 mod apps;
 mod builds;
 mod domains;
@@ -16,24 +17,27 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod transfers;
 mod users;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ProcessType, Random};
+use model::{ConfigVarName, ProcessType, Random};
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 use sqlx::{AnyPool, Executor};
 
+pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use apps::{App, AppChange, Collaborator, NewApp};
 pub use builds::{Build, BuildStatus, NewBuild};
 pub use domains::Domain;
 pub use formation::{FormationRow, Quantity, Scale};
-pub use releases::{Change, Deploy, NewRelease, Outcome, Release, ReleaseStatus};
+pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release, ReleaseStatus};
 pub use secrets::{SecretError, Secrets};
 pub use tokens::{NewToken, Token};
+pub use transfers::{Transfer, TransferAction, TransferState};
 pub use users::{User, UserRef};
 
 /// Why the store could not do what was asked.
@@ -57,6 +61,9 @@ pub enum StoreError {
     /// What was to be changed does not exist, or no longer.
     #[error("{0} does not exist")]
     Missing(&'static str),
+    /// A config var comes from an attachment and cannot be changed otherwise.
+    #[error("{0} comes from an add-on")]
+    Attached(ConfigVarName),
     /// A process type cannot run that often.
     #[error("{process_type} cannot be scaled to {quantity}")]
     Quantity {

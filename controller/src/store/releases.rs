@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use model::{AppId, BuildId, ConfigVarName, Digest, Image, NameError, ReleaseId, Timestamp, UserId};
+use model::{AddonId, AppId, BuildId, ConfigVarName, Digest, Image, NameError, ReleaseId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{Any, FromRow, Row, Transaction};
 
@@ -51,6 +51,9 @@ pub enum ReleaseStatus {
     Failed,
 }
 
+/// The config vars that come from attachments, and of which add-on.
+pub type Attached = BTreeMap<ConfigVarName, AddonId>;
+
 /// How a pending release ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -82,8 +85,11 @@ pub enum Change<'a> {
     Config(&'a BTreeMap<ConfigVarName, Option<String>>),
     /// Runs what a build made.
     Deploy(Deploy<'a>),
-    /// Takes image and config of an earlier release.
+    /// Takes image and config of an earlier release. What comes from attachments stays as it is: an add-on that is gone does
+    /// not come back.
     Rollback(ReleaseId),
+    /// Makes these all the config vars that come from attachments.
+    Attachments(&'a BTreeMap<ConfigVarName, (AddonId, String)>),
 }
 
 /// A build's result.
@@ -157,6 +163,7 @@ pub(super) struct NewRow<'a> {
     pub(super) image: Option<String>,
     pub(super) build: Option<BuildId>,
     pub(super) config: String,
+    pub(super) attached: &'a Attached,
     pub(super) status: ReleaseStatus,
     pub(super) output_secret: String,
     pub(super) now: Timestamp,
@@ -165,6 +172,7 @@ pub(super) struct NewRow<'a> {
 /// What a new release starts from.
 struct Base {
     config: ConfigVars,
+    attached: Attached,
     image: Option<String>,
 }
 
@@ -186,7 +194,15 @@ impl Store {
         let mut build = None;
         match new.change {
             Change::Config(vars) => {
+                if let Some(name) = vars.keys().find(|name| base.attached.contains_key(name)) {
+                    return Err(StoreError::Attached(name.clone()));
+                }
                 if !base.config.apply(vars) {
+                    return Ok(None);
+                }
+            }
+            Change::Attachments(vars) => {
+                if !base.attach(vars) {
                     return Ok(None);
                 }
             }
@@ -195,7 +211,7 @@ impl Store {
                 base.image = Some(deploy.image.digest.to_string());
                 build = Some(deploy.build);
             }
-            Change::Rollback(target) => base = self.copy_of(&mut tx, new.app, target).await?,
+            Change::Rollback(target) => base = self.copy_of(&mut tx, new.app, (target, base)).await?,
         }
         let id = ReleaseId::random(&*self.random);
         let status = if base.image.is_some() { ReleaseStatus::Pending } else { ReleaseStatus::Succeeded };
@@ -208,6 +224,7 @@ impl Store {
             image: base.image,
             build,
             config: self.seal_config(id, &base.config)?,
+            attached: &base.attached,
             status,
             output_secret: self.new_secret(),
             now: new.now,
@@ -335,11 +352,35 @@ impl Store {
         Ok(serde_json::from_slice(&self.secrets.unseal(&config_row(release), sealed)?)?)
     }
 
-    async fn base(&self, tx: &mut Transaction<'_, Any>, app: AppId) -> Result<Base, StoreError> {
-        let newest = sqlx::query("SELECT id, config FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
+    /// What comes from attachments in the newest release of an app, whatever became of it.
+    pub async fn attached(&self, app: AppId) -> Result<Attached, StoreError> {
+        let newest = sqlx::query("SELECT attached FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
             .bind(app.to_string())
-            .fetch_one(&mut **tx)
-            .await?;
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::Missing("App"))?;
+        read_attached(&newest)
+    }
+
+    /// The releases, of the newest few of each app, in which something comes from attachments.
+    pub async fn attached_releases(&self) -> Result<Vec<(AppId, u64, Attached)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT r.app_id, r.version, r.attached FROM releases r JOIN apps a ON a.id = r.app_id \
+             WHERE r.attached IS NOT NULL AND r.attached <> '{}' \
+             AND (r.id = a.current_release_id OR r.status = 'pending' OR r.version > a.last_version - 10)",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let read = |row: &AnyRow| Ok((row::text(row, "app_id")?, row::number(row, "version")?, read_attached(row)?));
+        rows.iter().map(read).collect()
+    }
+
+    async fn base(&self, tx: &mut Transaction<'_, Any>, app: AppId) -> Result<Base, StoreError> {
+        let newest =
+            sqlx::query("SELECT id, config, attached FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
+                .bind(app.to_string())
+                .fetch_one(&mut **tx)
+                .await?;
         let image = sqlx::query_scalar::<_, Option<String>>(
             "SELECT image FROM releases WHERE app_id = $1 AND status <> 'failed' ORDER BY version DESC LIMIT 1",
         )
@@ -348,18 +389,30 @@ impl Store {
         .await?
         .flatten();
         let config = self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)?;
-        Ok(Base { config, image })
+        Ok(Base { config, attached: read_attached(&newest)?, image })
     }
 
-    async fn copy_of(&self, tx: &mut Transaction<'_, Any>, app: AppId, release: ReleaseId) -> Result<Base, StoreError> {
-        let target = sqlx::query("SELECT image, config FROM releases WHERE id = $1 AND app_id = $2")
+    /// What `release` was, but with the attachments of `newest`.
+    async fn copy_of(
+        &self,
+        tx: &mut Transaction<'_, Any>,
+        app: AppId,
+        (release, newest): (ReleaseId, Base),
+    ) -> Result<Base, StoreError> {
+        let target = sqlx::query("SELECT image, config, attached FROM releases WHERE id = $1 AND app_id = $2")
             .bind(release.to_string())
             .bind(app.to_string())
             .fetch_optional(&mut **tx)
             .await?
             .ok_or(StoreError::Missing("Release"))?;
         let config = self.open_config(release, &target.try_get::<String, _>("config")?)?;
-        Ok(Base { config, image: target.try_get("image")? })
+        let mut base = Base { config, attached: read_attached(&target)?, image: target.try_get("image")? };
+        let today = |(name, addon): (&ConfigVarName, &AddonId)| {
+            let value = newest.config.get(name).unwrap_or_default().to_owned();
+            (name.clone(), (*addon, value))
+        };
+        base.attach(&newest.attached.iter().map(today).collect());
+        Ok(base)
     }
 
     /// Ends the build, keeps its image, and gives process types that are new a place in the formation.
@@ -397,6 +450,25 @@ impl Store {
     }
 }
 
+impl Base {
+    /// Makes `vars` all that comes from attachments; says whether that changed anything.
+    fn attach(&mut self, vars: &BTreeMap<ConfigVarName, (AddonId, String)>) -> bool {
+        let gone = self.attached.keys().filter(|name| !vars.contains_key(name)).map(|name| (name.clone(), None));
+        let set = vars.iter().map(|(name, (_, value))| (name.clone(), Some(value.clone())));
+        let changed = self.config.apply(&gone.chain(set).collect());
+        let attached: Attached = vars.iter().map(|(name, (addon, _))| (name.clone(), *addon)).collect();
+        let moved = self.attached != attached;
+        self.attached = attached;
+        changed || moved
+    }
+}
+
+/// Null in releases that are older than add-ons.
+fn read_attached(row: &AnyRow) -> Result<Attached, StoreError> {
+    let document: Option<String> = row.try_get("attached")?;
+    Ok(document.map(|document| serde_json::from_str(&document)).transpose()?.unwrap_or_default())
+}
+
 /// What the sealed config of a release is bound to.
 fn config_row(release: ReleaseId) -> String {
     format!("releases/{release}/config")
@@ -404,8 +476,8 @@ fn config_row(release: ReleaseId) -> String {
 
 pub(super) async fn insert_release(tx: &mut Transaction<'_, Any>, row: NewRow<'_>) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO releases (id, app_id, version, description, user_id, image, build_id, config, status, \
-         output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+        "INSERT INTO releases (id, app_id, version, description, user_id, image, build_id, config, attached, \
+         status, output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
     )
     .bind(row.id.to_string())
     .bind(row.app.to_string())
@@ -415,6 +487,7 @@ pub(super) async fn insert_release(tx: &mut Transaction<'_, Any>, row: NewRow<'_
     .bind(row.image)
     .bind(row.build.map(|build| build.to_string()))
     .bind(row.config)
+    .bind(serde_json::to_string(row.attached)?)
     .bind(row.status.to_string())
     .bind(row.output_secret)
     .bind(row.now.as_millis())

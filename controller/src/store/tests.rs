@@ -28,6 +28,8 @@ const CASES: &[(&str, Case)] = &[
     ("a token is good until it expires or is deleted", |store| Box::pin(tokens(store))),
     ("a host name belongs to one app", |store| Box::pin(domains(store))),
     ("a build ends once", |store| Box::pin(builds(store))),
+    ("what comes from attachments stays through rollbacks", |store| Box::pin(attachments(store))),
+    ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,6 +292,84 @@ async fn builds(store: &Store) {
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", change, now: now() };
     assert!(store.create_release(new).await.is_err(), "a failed build deploys nothing");
+}
+
+async fn make_addon(store: &Store, app: &App, name: &str) -> Result<Addon, StoreError> {
+    let credentials = BTreeMap::from([("password".to_owned(), "secret".to_owned())]);
+    let new = NewAddon {
+        id: model::AddonId::random(&SystemRandom),
+        name: &name.parse().expect("a name"),
+        app: app.id,
+        kind: "postgres",
+        plan: "mini",
+        credentials: &credentials,
+        attachment: &"DATABASE".parse().expect("a name"),
+        now: now(),
+    };
+    let made = store.insert_addon(new).await?;
+    assert_eq!(store.addon_credentials(made.id).await.expect("readable"), credentials);
+    Ok(made)
+}
+
+async fn attachments(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "shop").await;
+    let addon = make_addon(store, &app, "postgres-1").await.expect("an add-on");
+    assert!(addon.uid > app.uid, "nobody else's");
+    assert!(matches!(make_addon(store, &app, "postgres-1").await, Err(StoreError::Taken("Name"))));
+    assert!(matches!(make_addon(store, &app, "postgres-2").await, Err(StoreError::Taken("Attachment name"))));
+
+    let attach = async |value: Option<&str>| {
+        let vars = value.map(|value| ("DATABASE_URL".parse().expect("a name"), (addon.id, value.to_owned())));
+        let vars = vars.into_iter().collect();
+        let change = Change::Attachments(&vars);
+        let new = NewRelease { app: app.id, user: owner.id, description: "Attach", change, now: now() };
+        store.create_release(new).await.expect("released")
+    };
+    let before = set(store, &app, &[("A", Some("1"))]).await.expect("a release");
+    assert!(attach(Some("one")).await.is_some());
+    assert!(attach(Some("one")).await.is_none(), "nothing changed");
+    let with = set(store, &app, &[("A", Some("2"))]).await.expect("a release");
+    let refused = patch(&[("DATABASE_URL", None)]);
+    let change = Change::Config(&refused);
+    let new = NewRelease { app: app.id, user: owner.id, description: "Unset", change, now: now() };
+    assert!(matches!(store.create_release(new).await, Err(StoreError::Attached(_))));
+
+    let back = async |release: &Release| {
+        let change = Change::Rollback(release.id);
+        let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", change, now: now() };
+        store.create_release(new).await.expect("released");
+        store.config(app.id).await.expect("readable").to_env()
+    };
+    let vars = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let expected: BTreeMap<String, String> = vars(&[("A", "1"), ("DATABASE_URL", "one")]);
+    assert_eq!(back(&before).await, expected);
+    assert_eq!(store.attached(app.id).await.expect("readable").values().collect::<Vec<_>>(), [&addon.id]);
+    attach(None).await.expect("a release");
+    let expected: BTreeMap<String, String> = vars(&[("A", "2")]);
+    assert_eq!(back(&with).await, expected, "what is gone stays gone");
+
+    store.delete_app(app.id).await.expect("deleted");
+    let left = store.addon(addon.id).await.expect("readable").expect("there until its server is gone");
+    assert_eq!((left.state, left.app_name), (AddonState::Removing, None));
+    assert!(store.attachments().await.expect("readable").is_empty());
+    assert_eq!(store.owners().await.expect("readable"), [addon.id.into()].into());
+}
+
+async fn transfers(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let app = make_app(store, &owner, "shop").await;
+    let addon = make_addon(store, &app, "postgres-1").await.expect("an add-on").id;
+    let begin = async |action| store.insert_transfer(addon, action, None, now()).await.expect("asked");
+    let first = begin(TransferAction::Capture).await.expect("begun");
+    assert!(begin(TransferAction::Restore).await.is_none(), "one runs");
+    store.finish_transfer(first.id, Ok(7), now()).await.expect("ended");
+    store.finish_transfer(first.id, Err("late".to_owned()), now()).await.expect("too late");
+    let second = begin(TransferAction::Restore).await.expect("begun");
+    assert_eq!((first.number, second.number), (1, 2));
+    assert_eq!(store.running_transfers().await.expect("readable"), [second]);
+    let all = store.transfers(addon).await.expect("readable");
+    assert_eq!((all[0].state, all[0].bytes), (TransferState::Succeeded, 7));
 }
 
 /// A PostgreSQL server of this test alone, on a socket in its own folder.

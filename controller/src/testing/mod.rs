@@ -137,6 +137,7 @@ async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) ->
             stop_grace: Duration::from_secs(30),
         },
         changed: Notify::new(),
+        addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),
         logins: LoginLimiter::default(),
         log_sessions: crate::logs::Sessions::default(),
         live: crate::Live::default(),

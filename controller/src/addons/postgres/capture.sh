@@ -1,0 +1,1 @@
+exec pg_dump --format=custom --no-owner --no-acl --file="$1"

@@ -1,0 +1,26 @@
+cd /data
+programs=$(echo /usr/lib/postgresql/*/bin)
+
+# The first start makes the cluster beside its place. It counts only once it is whole and on the disk.
+if [ ! -d cluster ]; then
+  rm -rf making
+  # Its order of text is PostgreSQL's own: it does not change with the system's libraries, under indexes that are there.
+  "$programs/initdb" --pgdata=making --username=postgres --encoding=UTF8 --locale-provider=builtin --locale=C.UTF-8 \
+    --auth-local=trust --auth-host=scram-sha-256 --data-checksums --no-sync --no-instructions
+  # In this mode a line is a statement.
+  "$programs/postgres" --single -D making -c fsync=off postgres >/dev/null <<END
+CREATE ROLE "$PGUSER" LOGIN CREATEDB PASSWORD '$PGPASSWORD'
+CREATE DATABASE "$PGDATABASE" OWNER "$PGUSER"
+END
+  # Within the container there is nobody but the server; from outside, only the role has a password.
+  printf 'local all all trust\nhost all all all scram-sha-256\n' >making/pg_hba.conf
+  sync -f making
+  mv making cluster
+  sync -f .
+fi
+
+# No JIT: its compiler is not in the image. sysv: /dev/shm is small, and what parallel queries share has no bound.
+exec "$programs/postgres" -D cluster -c listen_addresses='*' -c port=5432 -c unix_socket_directories=/tmp \
+  -c shared_buffers=$((MEMORY_MIB / 4))MB -c effective_cache_size=$((MEMORY_MIB / 2))MB \
+  -c maintenance_work_mem=$((MEMORY_MIB / 16))MB -c max_connections=100 -c dynamic_shared_memory_type=sysv -c jit=off \
+  -c log_checkpoints=off -c log_line_prefix=

@@ -1,0 +1,119 @@
+//! Backups of add-ons. Heroku has them in an API of its own; these live beside ours, under the same conventions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use model::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
+
+use super::addons::AddonAccess;
+use super::error::ApiError;
+use super::range::{Page, Range};
+use crate::Controller;
+use crate::store::Transfer;
+
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// `GET /addons/{addon}/backups`: backups and restores.
+pub(super) async fn list(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    range: Range,
+) -> Result<Page, ApiError> {
+    let transfers = controller.store.transfers(access.addon.id).await?;
+    Ok(range.page(transfers.iter().map(wire).collect(), "number"))
+}
+
+/// `POST /addons/{addon}/backups`: makes one of what is there or, with a body of `application/octet-stream`, takes that.
+pub(super) async fn create(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let transfer = if headers.get(CONTENT_TYPE) == Some(&BYTES) {
+        controller.upload_backup(&access.addon, request.into_body().into_data_stream()).await?
+    } else {
+        controller.capture_backup(&access.addon).await?
+    };
+    Ok((StatusCode::CREATED, Json(wire(&transfer))))
+}
+
+/// `GET /addons/{addon}/backups/{backup}`
+pub(super) async fn info(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(wire(&find(&controller, &access, &path).await?)))
+}
+
+/// `DELETE /addons/{addon}/backups/{backup}`
+pub(super) async fn delete(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<Json<Value>, ApiError> {
+    let transfer = find(&controller, &access, &path).await?;
+    controller.delete_backup(&transfer).await?;
+    Ok(Json(wire(&transfer)))
+}
+
+/// `GET /addons/{addon}/backups/{backup}/content`: the dump itself.
+pub(super) async fn content(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<Response, ApiError> {
+    let transfer = find(&controller, &access, &path).await?;
+    let (file, bytes) = controller.open_backup(&transfer).await?;
+    let headers = [
+        (CONTENT_TYPE, BYTES.to_str().unwrap_or_default().to_owned()),
+        (CONTENT_LENGTH, bytes.to_string()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{}-{}.dump\"", access.addon.name, transfer.name())),
+    ];
+    Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
+}
+
+/// `POST /addons/{addon}/backups/{backup}/actions/restore`
+pub(super) async fn restore(
+    State(controller): State<Arc<Controller>>,
+    access: AddonAccess,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let source = find(&controller, &access, &path).await?;
+    let transfer = controller.restore_backup(&access.addon, &source).await?;
+    Ok((StatusCode::CREATED, Json(wire(&transfer))))
+}
+
+async fn find(
+    controller: &Controller,
+    access: &AddonAccess,
+    path: &BTreeMap<String, String>,
+) -> Result<Transfer, ApiError> {
+    let name = path.get("backup").map(String::as_str).unwrap_or_default();
+    Ok(controller.find_transfer(access.addon.id, name).await?)
+}
+
+fn wire(transfer: &Transfer) -> Value {
+    json!({
+        "action": transfer.action.to_string(),
+        "addon": { "id": transfer.addon },
+        "bytes": transfer.bytes,
+        "created_at": transfer.created_at.to_rfc3339(),
+        "failure": transfer.failure,
+        "finished_at": transfer.finished_at.map(Timestamp::to_rfc3339),
+        "id": transfer.id,
+        "name": transfer.name(),
+        "number": transfer.number,
+        "source": transfer.source.map(|number| format!("b{number:03}")),
+        "state": transfer.state.to_string(),
+    })
+}
