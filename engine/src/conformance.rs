@@ -1,5 +1,7 @@
 //! What every engine must do. An engine's own tests run each of [`CHECKS`] against a real one.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,6 +35,11 @@ pub struct Subject {
 /// One thing that an engine must do; it panics with the reason if the engine does not.
 pub type Check = fn(Subject) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+use services::{
+    a_former_client_loses_its_connections, a_service_has_one_address_and_one_instance,
+    a_service_is_reached_by_its_clients_only, a_volume_outlives_what_mounts_it,
+};
+
 macro_rules! checks {
     ($($name:ident,)*) => {
         /// All checks by name, independent of each other.
@@ -64,6 +71,10 @@ checks! {
     nothing_is_privileged,
     names_and_users_are_known_inside,
     other_instances_the_host_and_metadata_are_out_of_reach,
+    a_volume_outlives_what_mounts_it,
+    a_service_has_one_address_and_one_instance,
+    a_service_is_reached_by_its_clients_only,
+    a_former_client_loses_its_connections,
 }
 
 /// Longest wait before a check fails. Only a failing one waits this long.

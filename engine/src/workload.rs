@@ -245,8 +245,7 @@ pub struct Instance {
     pub crashes: u32,
     /// How the last life of this number ended, if it crashed.
     pub last_exit: Option<Exit>,
-    /// How long it took from its process's start until it was healthy: the app's own part of a deploy. None before, and for one
-    /// that the engine found already healthy.
+    /// How long it took from its process's start until it was healthy: the app's own part of a deploy. None before.
     pub booted_in: Option<Duration>,
     /// What the last failed probe saw, for the message of a deploy that does not get healthy.
     pub probe: Option<ProbeReport>,

@@ -23,7 +23,7 @@ pub(crate) struct NewContainer<'a> {
 }
 
 impl Host {
-    /// Makes the files of a container, its FIFOs among them. Whatever fails, here or in [`Host::create`], the caller must
+    /// Makes the files of a container, its volumes and FIFOs among them, once [`crate::tenants::Tenants::move_in`] let it. Whatever fails, here or in [`Host::create`], the caller must
     /// [`Host::destroy`] what is there.
     pub(crate) fn prepare(&self, new: &NewContainer<'_>) -> Result<(), Fault> {
         if new.container.uid == 0 {
@@ -31,6 +31,7 @@ impl Host {
         }
         let folder = self.folder(new.id);
         folder.make(new.record)?;
+        new.container.volumes().try_for_each(|volume| self.volumes.make(volume, new.container.uid))?;
         rootfs::prepare(new.container, &self.settings.layers, &folder, new.hostname, &self.network.resolvers)?;
         match &new.stdio {
             Stdio::File { stdin, .. } => stdin.as_deref().map_or(Ok(()), make_fifo),
@@ -51,6 +52,7 @@ impl Host {
             cgroup: self.cgroup(new.id),
             cgroups: self.cgroups,
             tty: new.tty,
+            volumes: &self.volumes,
         })?;
         let task = NewTask {
             id: new.id,
@@ -61,7 +63,12 @@ impl Host {
         };
         // The process does not run before both are done, so they need not wait for each other. Both always end: what is
         // half made could not be removed.
-        let (address, pid) = tokio::join!(self.network.add(new.id), self.containerd.create(task));
+        let link = async {
+            let address = self.network.add(new.id, new.record.service_address()).await?;
+            self.locate(new.id, Some(address)).await?;
+            Ok::<_, Fault>(address)
+        };
+        let (address, pid) = tokio::join!(link, self.containerd.create(task));
         Ok(Running { pid: pid?, address: address?, started: self.now() })
     }
 

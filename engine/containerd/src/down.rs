@@ -34,7 +34,7 @@ impl Host {
         }
         let parent = self.cgroup("");
         let removed = self.cgroups.remove_empty(&parent);
-        self.network.close().await.and(removed).map_err(|fault| EngineError::Failed(fault.to_string()))
+        self.network.firewall.close().await.and(removed).map_err(|fault| EngineError::Failed(fault.to_string()))
     }
 
     async fn end(self: Arc<Self>, id: OneOffId) {

@@ -13,14 +13,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 
+/// A workload that is desired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    #[serde(flatten)]
+    pub(crate) workload: Workload,
+    /// The address of its service. Its own for as long as it, or a later one of the same app and process type, is desired.
+    #[serde(default)]
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
 /// Whose container a folder is. Written before anything else of the container exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Record {
-    /// An instance of a workload, whole, because the wish may be gone while the instance still stops.
-    Instance { workload: Box<Workload>, number: u32 },
+    /// An instance of a workload, with the whole wish, because it may be gone while the instance still stops.
+    Instance {
+        #[serde(rename = "workload")]
+        wish: Box<Wish>,
+        number: u32,
+    },
     /// A one-off, which ends at `deadline` at the latest.
     OneOff { oneoff: Box<OneOff>, deadline: Timestamp },
+}
+
+impl Record {
+    /// The address that the container must have.
+    pub(crate) fn service_address(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Instance { wish, .. } => wish.address,
+            Self::OneOff { .. } => None,
+        }
+    }
 }
 
 /// A container whose process exists.
@@ -69,13 +93,17 @@ impl Folder {
     }
 
     /// Notes that the instance is healthy, so that another life of this role need not prove it again.
-    pub(crate) fn set_healthy(&self) -> Result<(), Fault> {
-        let path = self.path.join("healthy");
-        fs::write(&path, "").map_err(Fault::on("write", &path))
+    pub(crate) fn set_healthy(&self, since: Timestamp) -> Result<(), Fault> {
+        write_json(&self.path.join("healthy"), &since)
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.path.join("healthy").exists()
+    }
+
+    /// Since when it is healthy, as far as that was noted.
+    pub(crate) fn healthy_since(&self) -> Option<Timestamp> {
+        read_json(&self.path.join("healthy"))
     }
 
     /// The writable layer of the root file system.
@@ -124,27 +152,27 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The desired workloads as the last life left them. A file that cannot be read is reported and left alone.
-pub(crate) fn load_workloads(dir: &Path) -> Vec<Workload> {
+/// The wishes as the last life left them. A file that cannot be read is reported and left alone.
+pub(crate) fn load_wishes(dir: &Path) -> Vec<Wish> {
     let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_workload = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     files
         .filter(is_workload)
         .filter_map(|path| {
-            let workload = read_json(&path);
-            if workload.is_none() {
+            let wish = read_json(&path);
+            if wish.is_none() {
                 tracing::error!(workload.path = %path.display(), "a desired workload is not readable and will not run");
             }
-            workload
+            wish
         })
         .collect()
 }
 
 /// Makes a wish durable.
-pub(crate) fn save_workload(dir: &Path, workload: &Workload) -> Result<(), Fault> {
-    let path = workload_path(dir, &workload.id);
+pub(crate) fn save_wish(dir: &Path, wish: &Wish) -> Result<(), Fault> {
+    let path = wish_path(dir, &wish.workload.id);
     let fresh = path.with_extension("new");
-    let text = serde_json::to_vec(workload).map_err(|error| Fault::Refused(error.to_string()))?;
+    let text = serde_json::to_vec(wish).map_err(|error| Fault::Refused(error.to_string()))?;
     let mut file = create_private(&fresh)?;
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(Fault::on("write", &fresh))?;
     fs::rename(&fresh, &path).map_err(Fault::on("rename", &fresh))?;
@@ -152,8 +180,8 @@ pub(crate) fn save_workload(dir: &Path, workload: &Workload) -> Result<(), Fault
 }
 
 /// Forgets a wish for good. One that does not exist is no error.
-pub(crate) fn forget_workload(dir: &Path, id: &WorkloadId) -> Result<(), Fault> {
-    let path = workload_path(dir, id);
+pub(crate) fn forget_wish(dir: &Path, id: &WorkloadId) -> Result<(), Fault> {
+    let path = wish_path(dir, id);
     match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(Fault::on("remove", &path))?,
@@ -161,7 +189,7 @@ pub(crate) fn forget_workload(dir: &Path, id: &WorkloadId) -> Result<(), Fault> 
     sync_dir(dir)
 }
 
-fn workload_path(dir: &Path, id: &WorkloadId) -> PathBuf {
+fn wish_path(dir: &Path, id: &WorkloadId) -> PathBuf {
     dir.join(format!("{id}.json"))
 }
 
@@ -191,6 +219,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Fault> {
+/// Makes the names in a folder durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), Fault> {
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(Fault::on("sync", dir))
 }

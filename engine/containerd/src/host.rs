@@ -1,5 +1,7 @@
 //! The role's state, and the one path that brings what runs to what is desired.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +17,17 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup;
 use crate::containerd::Containerd;
 use crate::error::{Fault, HostError};
-use crate::files::{self, Folder, Record};
+use crate::files::{self, Folder, Record, Running, Wish};
 use crate::logs::Watcher;
+use crate::netns;
 use crate::network::Network;
 use crate::orphans;
 use crate::rootfs::is_safe_id;
 use crate::settings::HostSettings;
 use crate::shims;
 use crate::slot::{self, Slot};
+use crate::tenants::{Tenant, Tenants};
+use crate::volumes::Volumes;
 
 /// First and longest pause before asking a silent containerd again.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -32,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) settings: HostSettings,
     pub(crate) containerd: Containerd,
     pub(crate) network: Network,
+    pub(crate) volumes: Volumes,
+    pub(crate) tenants: Tenants,
     pub(crate) watcher: Watcher,
     pub(crate) cgroups: cgroup::Version,
     /// Routers follow this.
@@ -46,7 +53,7 @@ pub(crate) struct Host {
 
 #[derive(Default)]
 struct State {
-    desired: BTreeMap<WorkloadId, Workload>,
+    desired: BTreeMap<WorkloadId, Wish>,
     slots: BTreeMap<u64, Held>,
     next_slot: u64,
     oneoffs: BTreeMap<OneOffId, CancellationToken>,
@@ -59,39 +66,62 @@ struct State {
 impl State {
     /// How many instances of a workload shall run now.
     fn wanted(&self, id: &WorkloadId) -> u32 {
-        if self.going_down { 0 } else { self.desired.get(id).map_or(0, |workload| workload.quantity) }
+        if self.going_down { 0 } else { self.desired.get(id).map_or(0, |wish| wish.workload.quantity) }
     }
 }
 
 /// One number of a workload that is kept alive, or on its way down.
 struct Held {
-    workload: Arc<Workload>,
+    wish: Arc<Wish>,
     instance: Instance,
     stop: CancellationToken,
 }
 
+/// A container of which an earlier life left something.
+pub(crate) struct Left {
+    id: String,
+    record: Record,
+    /// Only if its process still lives.
+    running: Option<Running>,
+}
+
+/// How keeping a number of a workload alive begins.
+enum Begin {
+    /// With a new container. `replaces` is told to stop once it is up or has failed.
+    Anew { number: u32, replaces: Option<CancellationToken> },
+    /// With one that runs already.
+    With(Box<Instance>),
+}
+
 impl Host {
-    /// Reads what is desired and sets up what all containers share.
-    pub(crate) async fn open(settings: HostSettings) -> Result<Arc<Self>, HostError> {
+    /// Reads what is desired and what an earlier life left, and sets up what all containers share.
+    pub(crate) async fn open(settings: HostSettings) -> Result<(Arc<Self>, Vec<Left>), HostError> {
+        let trouble = |fault| match fault {
+            Fault::Files { action, path, source } => HostError::Files { action, path, source },
+            other => HostError::Network(other.to_string()),
+        };
         for dir in [settings.workloads(), settings.instances(), settings.netns(), settings.leases()] {
-            files::make_private(&dir).map_err(|fault| match fault {
-                Fault::Files { action, path, source } => HostError::Files { action, path, source },
-                other => HostError::Network(other.to_string()),
-            })?;
+            files::make_private(&dir).map_err(trouble)?;
         }
+        let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
+        let wishes = files::load_wishes(&settings.workloads());
+        let desired = wishes.into_iter().map(|wish| (wish.workload.id.clone(), wish)).collect();
+        let left = left(&settings);
+        let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
+        let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
         let containerd = Containerd::new(&settings)?;
-        let network = Network::open(&settings).await?;
+        let network = Network::open(&settings, services::reach(services::doors(&desired), &tenants)).await?;
         let watcher = Watcher::start().map_err(|source| HostError::Files {
             action: "watch",
             path: settings.instances(),
             source,
         })?;
-        let desired = files::load_workloads(&settings.workloads());
-        let desired = desired.into_iter().map(|workload| (workload.id.clone(), workload)).collect();
-        Ok(Arc::new(Self {
+        let host = Arc::new(Self {
             settings,
             containerd,
             network,
+            volumes,
+            tenants,
             watcher,
             cgroups: cgroup::Version::detect(),
             feed: Feed::new(BTreeMap::new()),
@@ -99,30 +129,27 @@ impl Host {
             state: Mutex::new(State { desired, ..State::default() }),
             changed: watch::Sender::new(0),
             wishes: tokio::sync::Mutex::new(()),
-        }))
+        });
+        Ok((host, left))
     }
 
     /// Takes over the containers that an earlier life of this role left running, starts what is missing, and removes the
     /// rest. Takes over first: a healthy instance is in the route table before anybody can ask for it.
-    pub(crate) fn recover(self: &Arc<Self>) {
-        for id in files::names(&self.settings.instances()) {
-            let folder = self.folder(&id);
-            let Some(running) = folder.running() else { continue };
-            if !crate::netns::holds(&self.network.namespace(&id), running.pid) {
-                continue;
-            }
-            match folder.record() {
-                Some(Record::Instance { workload, number }) => {
-                    self.spawn_slot(&Arc::new(*workload), number, Some(id), None);
+    pub(crate) fn recover(self: &Arc<Self>, left: Vec<Left>) {
+        for Left { id, record, running } in left {
+            let Some(running) = running else { continue };
+            match record {
+                Record::Instance { wish, number } => {
+                    let instance = slot::as_left(&self.folder(&id), &wish.workload, number, (id, running));
+                    self.spawn_slot(&Arc::new(*wish), Begin::With(Box::new(instance)));
                 }
-                Some(Record::OneOff { oneoff, deadline }) => crate::oneoff::adopt(self, *oneoff, deadline),
-                None => {}
+                Record::OneOff { oneoff, deadline } => crate::oneoff::adopt(self, *oneoff, deadline),
             }
         }
         self.reconcile();
         tokio::spawn(orphans::remove(Arc::clone(self)));
         let host = Arc::clone(self);
-        tokio::spawn(async move { host.network.keep_rules().await });
+        tokio::spawn(async move { host.network.firewall.keep().await });
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
@@ -130,7 +157,7 @@ impl Host {
         let missing = {
             let state = self.lock();
             for held in state.slots.values() {
-                if held.instance.dyno.number > state.wanted(&held.workload.id) {
+                if held.instance.dyno.number > state.wanted(&held.wish.workload.id) {
                     held.stop.cancel();
                 }
             }
@@ -138,70 +165,52 @@ impl Host {
                 .slots
                 .values()
                 .filter(|held| !held.stop.is_cancelled())
-                .map(|held| (&held.workload.id, held.instance.dyno.number))
+                .map(|held| (&held.wish.workload.id, held.instance.dyno.number))
                 .collect();
             let mut missing = Vec::new();
-            for workload in state.desired.values() {
-                let numbers =
-                    (1..=state.wanted(&workload.id)).filter(|number| !kept.contains(&(&workload.id, *number)));
+            for (id, wish) in &state.desired {
+                let numbers = (1..=state.wanted(id)).filter(|number| !kept.contains(&(id, *number)));
                 let numbers: Vec<u32> = numbers.collect();
                 if !numbers.is_empty() {
-                    missing.push((Arc::new(workload.clone()), numbers));
+                    missing.push((Arc::new(wish.clone()), numbers));
                 }
             }
             missing
         };
-        for (workload, numbers) in missing {
+        for (wish, numbers) in missing {
             for number in numbers {
-                self.spawn_slot(&workload, number, None, None);
+                self.spawn_slot(&wish, Begin::Anew { number, replaces: None });
             }
         }
     }
 
-    /// Keeps one number of a workload alive from now on. `adopted` is a container of it that runs already; `replaces` is
-    /// told to stop once this one is up or has failed.
-    fn spawn_slot(
-        self: &Arc<Self>,
-        workload: &Arc<Workload>,
-        number: u32,
-        adopted: Option<String>,
-        replaces: Option<CancellationToken>,
-    ) {
-        let id = adopted.clone().unwrap_or_else(|| self.new_id());
-        let instance = Instance {
-            id,
-            dyno: workload.dyno(number),
-            state: InstanceState::Starting,
-            since: self.now(),
-            address: None,
-            crashes: 0,
-            last_exit: None,
-            booted_in: None,
-            probe: None,
+    /// Keeps one number of a workload alive from now on.
+    fn spawn_slot(self: &Arc<Self>, wish: &Arc<Wish>, begin: Begin) {
+        let (instance, adopted, replaces) = match begin {
+            Begin::Anew { number, replaces } => {
+                (slot::anew(self.new_id(), wish.workload.dyno(number), self.now()), false, replaces)
+            }
+            Begin::With(instance) => (*instance, true, None),
         };
-        let stop = CancellationToken::new();
+        let (number, stop) = (instance.dyno.number, CancellationToken::new());
         let key = {
             let mut state = self.lock();
             let key = state.next_slot;
             state.next_slot += 1;
-            let held = Held { workload: Arc::clone(workload), instance, stop: stop.clone() };
-            state.slots.insert(key, held);
+            state.slots.insert(key, Held { wish: Arc::clone(wish), instance, stop: stop.clone() });
             key
         };
-        self.publish(&workload.id);
-        let slot = Slot { host: Arc::clone(self), key, workload: Arc::clone(workload), number, stop, replaces };
-        if adopted.is_some() {
-            slot.take_over();
-        }
+        let id = wish.workload.id.clone();
+        self.publish(&id);
+        let slot = Slot { host: Arc::clone(self), key, wish: Arc::clone(wish), number, stop, replaces };
         let host = Arc::clone(self);
-        let workload = Arc::clone(workload);
         tokio::spawn(async move {
             // In a task of its own, so that a slot whose code panics is replaced like one that ended.
-            if let Err(panic) = tokio::spawn(slot::keep_alive(slot, adopted.is_some())).await {
-                tracing::error!(workload.id = %workload.id, error = %panic, "an instance's keeper died");
+            if let Err(panic) = tokio::spawn(slot::keep_alive(slot, adopted)).await {
+                tracing::error!(workload.id = %id, error = %panic, "an instance's keeper died");
             }
             host.lock().slots.remove(&key);
-            host.publish(&workload.id);
+            host.publish(&id);
             host.reconcile();
         });
     }
@@ -225,7 +234,7 @@ impl Host {
             if held.instance.state != before {
                 held.instance.since = self.now();
             }
-            held.workload.id.clone()
+            held.wish.workload.id.clone()
         };
         self.publish(&workload)
     }
@@ -238,8 +247,8 @@ impl Host {
     fn publish(&self, id: &WorkloadId) -> u64 {
         let version = {
             let state = self.lock();
-            let slots = state.slots.values().filter(|held| held.workload.id == *id);
-            let routed = slots.filter(|held| matches!(held.workload.probe, Probe::Tcp { .. })).collect::<Vec<_>>();
+            let slots = state.slots.values().filter(|held| held.wish.workload.id == *id);
+            let routed = slots.filter(|held| slot::is_routed(&held.wish.workload)).collect::<Vec<_>>();
             let row = (!routed.is_empty()).then(|| addresses(&routed));
             self.feed.set(id, row)
         };
@@ -263,14 +272,22 @@ impl Host {
         let cgroup = self.cgroup(&id);
         self.insist(&id, || self.containerd.remove_lost(&id)).await;
         self.insist(&id, || async { self.cgroups.clear(&cgroup) }).await;
+        // First nobody may get through by its address, then another container may have it.
+        self.insist(&id, || self.locate(&id, None)).await;
         self.insist(&id, || self.network.remove(&id)).await;
         self.insist(&id, || async { self.folder(&id).remove().await }).await;
+        self.tenants.move_out(&id);
         self.lock().doomed.remove(&id);
         self.removed.notify_one();
         self.notify();
     }
 
-    /// Whether a container is being removed right now.
+    /// Whether this container is being removed.
+    fn is_doomed(&self, id: &str) -> bool {
+        self.lock().doomed.contains(id)
+    }
+
+    /// Whether any container is being removed right now.
     pub(crate) fn is_removing(&self) -> bool {
         !self.lock().doomed.is_empty()
     }
@@ -336,17 +353,19 @@ impl Host {
             return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", workload.id.0)));
         }
         workload.check()?;
-        if workload.is_exclusive() {
-            return Err(EngineError::Failed("this engine has no volumes and services yet".to_owned()));
-        }
+        workload.check()?;
         {
             let _wish = self.wishes.lock().await;
             let known = self.lock().desired.get(&workload.id).cloned();
-            let workload = known.map_or(Ok(workload.clone()), |known| known.changed_to(workload))?;
-            files::save_workload(&self.settings.workloads(), &workload)
-                .map_err(|fault| fault.into_engine(&workload.id.0))?;
-            self.lock().desired.insert(workload.id.clone(), workload);
+            let wish = match known {
+                Some(known) => Wish { workload: known.workload.changed_to(workload)?, ..known },
+                None => Wish { address: self.address_for(&workload)?, workload },
+            };
+            files::save_wish(&self.settings.workloads(), &wish)
+                .map_err(|fault| fault.into_engine(&wish.workload.id.0))?;
+            self.lock().desired.insert(wish.workload.id.clone(), wish);
         }
+        self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         self.reconcile();
         self.notify();
         Ok(())
@@ -355,39 +374,33 @@ impl Host {
     pub(crate) async fn delete(self: &Arc<Self>, id: &WorkloadId) -> Result<(), EngineError> {
         if is_safe_id(&id.0) {
             let _wish = self.wishes.lock().await;
-            files::forget_workload(&self.settings.workloads(), id)
+            files::forget_wish(&self.settings.workloads(), id)
                 .map_err(|fault| EngineError::Failed(fault.to_string()))?;
             self.lock().desired.remove(id);
+            self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         }
         self.reconcile();
         self.notify();
         Ok(())
     }
 
-    /// Removes a volume: there is none yet.
-    #[expect(clippy::unused_async, reason = "a removal takes a while")]
-    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
-        engine::check_volume_name(name)
-    }
-
     pub(crate) fn list(&self) -> Vec<WorkloadStatus> {
         let state = self.lock();
-        let status = |workload: &Workload, quantity, deleting| WorkloadStatus {
-            id: workload.id.clone(),
-            app: workload.app,
-            release: workload.release,
-            process_type: workload.process_type.clone(),
+        let status = |wish: &Wish, quantity, deleting| WorkloadStatus {
+            id: wish.workload.id.clone(),
+            app: wish.workload.app,
+            release: wish.workload.release,
+            process_type: wish.workload.process_type.clone(),
             quantity,
             deleting,
-            address: None,
+            address: wish.address.map(|address| address.to_string()),
             instances: Vec::new(),
         };
-        let desired = state.desired.values().map(|workload| status(workload, workload.quantity, false));
+        let desired = state.desired.values().map(|wish| status(wish, wish.workload.quantity, false));
         let mut known: BTreeMap<WorkloadId, WorkloadStatus> =
             desired.map(|status| (status.id.clone(), status)).collect();
         for held in state.slots.values() {
-            let workload = held.workload.as_ref();
-            let known = known.entry(workload.id.clone()).or_insert_with(|| status(workload, 0, true));
+            let known = known.entry(held.wish.workload.id.clone()).or_insert_with(|| status(&held.wish, 0, true));
             known.instances.push(held.instance.clone());
         }
         for status in known.values_mut() {
@@ -400,18 +413,18 @@ impl Host {
         self.changed.subscribe()
     }
 
-    /// Replaces an instance. One that serves requests serves on until its successor is up.
+    /// Replaces an instance. One that serves requests serves on until its successor is up, if there may be two.
     pub(crate) fn restart(self: &Arc<Self>, instance: &str) {
         let found = {
             let state = self.lock();
             let mut running = state.slots.values().filter(|held| !held.stop.is_cancelled());
             let held = running.find(|held| held.instance.id == instance);
-            held.map(|held| (Arc::clone(&held.workload), held.instance.clone(), held.stop.clone()))
+            held.map(|held| (Arc::clone(&held.wish), held.instance.clone(), held.stop.clone()))
         };
-        let Some((workload, instance, stop)) = found else { return };
-        let serves = instance.state == InstanceState::Up && matches!(workload.probe, Probe::Tcp { .. });
-        if serves {
-            self.spawn_slot(&workload, instance.dyno.number, None, Some(stop));
+        let Some((wish, instance, stop)) = found else { return };
+        let serves = instance.state == InstanceState::Up && matches!(wish.workload.probe, Probe::Tcp { .. });
+        if serves && !wish.workload.is_exclusive() {
+            self.spawn_slot(&wish, Begin::Anew { number: instance.dyno.number, replaces: Some(stop) });
         } else {
             stop.cancel();
             self.reconcile();
@@ -473,6 +486,19 @@ impl Host {
     pub(crate) fn oneoffs(&self) -> Vec<OneOffId> {
         self.lock().oneoffs.keys().cloned().collect()
     }
+}
+
+/// What is there of containers, by their folders.
+fn left(settings: &HostSettings) -> Vec<Left> {
+    let ids = files::names(&settings.instances()).into_iter();
+    ids.filter_map(|id| {
+        let folder = Folder::new(&settings.instances(), &id);
+        let record = folder.record()?;
+        let lives = |running: &Running| netns::holds(&settings.netns().join(&id), running.pid);
+        let running = folder.running().filter(lives);
+        Some(Left { id, record, running })
+    })
+    .collect()
 }
 
 fn addresses(slots: &[&Held]) -> WorkloadAddresses {

@@ -7,7 +7,7 @@
 //! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
-//! writable layer, its output). Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
+//! writable layer, its output); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
 mod cgroup;
@@ -18,6 +18,7 @@ mod containerd;
 mod down;
 mod error;
 mod files;
+mod firewall;
 mod host;
 mod logs;
 mod netns;
@@ -30,6 +31,8 @@ mod settings;
 mod shims;
 mod slot;
 mod spec;
+mod tenants;
+mod volumes;
 mod wire;
 
 pub use client::HostClient;
@@ -39,8 +42,8 @@ pub use settings::{HostSettings, Subnet, SubnetError};
 
 /// Keeps this machine's workloads alive for as long as the process lives. Waits for containerd if it is not there.
 pub async fn serve(settings: HostSettings) -> Result<(), HostError> {
-    let host = host::Host::open(settings).await?;
-    host.recover();
+    let (host, left) = host::Host::open(settings).await?;
+    host.recover(left);
     let (socket, addresses) = (host.settings.socket(), host.settings.addresses_socket());
     let on = |path: &std::path::Path| {
         let path = path.to_owned();

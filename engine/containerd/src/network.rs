@@ -1,29 +1,21 @@
-//! Addresses and isolation: CNI plugins give every instance its own link, nftables says what may cross it.
+//! Addresses: CNI plugins give every instance a link of its own.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::sync::Mutex;
-use tokio::time::sleep;
 
 use crate::error::{Fault, HostError};
+use crate::firewall::{Firewall, Reach};
 use crate::netns;
 use crate::settings::{HostSettings, Subnet};
 
 const CNI_VERSION: &str = "0.4.0";
 const INTERFACE: &str = "eth0";
-/// Where clouds tell a machine its own secrets: link-local, Alibaba's, and Azure's.
-const METADATA: &str = "{ 169.254.0.0/16, 100.100.100.200, 168.63.129.16 }";
-/// Between two looks whether somebody flushed the machine's firewall.
-const LOOK: Duration = Duration::from_secs(10);
-
 /// The network of all instances.
 pub(crate) struct Network {
     name: String,
@@ -33,8 +25,8 @@ pub(crate) struct Network {
     namespaces: PathBuf,
     leases: PathBuf,
     mtu: u32,
-    /// Whether our rules shall be there no more.
-    closed: Mutex<bool>,
+    /// Says what may cross the links.
+    pub(crate) firewall: Firewall,
     /// For `/etc/resolv.conf` of every container.
     pub(crate) resolvers: Resolvers,
 }
@@ -57,8 +49,8 @@ struct PluginError {
 }
 
 impl Network {
-    /// Sets the firewall up and finds the plugins. Instances that run already keep their links.
-    pub(crate) async fn open(settings: &HostSettings) -> Result<Self, HostError> {
+    /// Sets the firewall up and finds the plugins. Instances that run already keep their links, and what `reach` lets through.
+    pub(crate) async fn open(settings: &HostSettings, reach: Reach) -> Result<Self, HostError> {
         let missing = |plugin: &str| {
             HostError::Network(format!(
                 "the CNI plugin {plugin} is in none of {:?}; install containernetworking-plugins",
@@ -67,9 +59,13 @@ impl Network {
         };
         let find = |plugin: &str| settings.cni_bin_dirs.iter().map(|dir| dir.join(plugin)).find(|path| path.is_file());
         let plugin = find("ptp").ok_or_else(|| missing("ptp"))?;
-        find("host-local").ok_or_else(|| missing("host-local"))?;
+        for ipam in ["host-local", "static"] {
+            find(ipam).ok_or_else(|| missing(ipam))?;
+        }
         let resolvers = Resolvers::read();
-        let network = Self {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(|error| HostError::Network(format!("IPv4 forwarding cannot be switched on: {error}")))?;
+        Ok(Self {
             name: settings.namespace.clone(),
             subnet: settings.subnet,
             plugin,
@@ -78,13 +74,9 @@ impl Network {
             namespaces: settings.netns(),
             leases: settings.leases(),
             mtu: outside_mtu().unwrap_or(1500),
-            closed: Mutex::new(false),
+            firewall: Firewall::open(&settings.namespace, settings.subnet, resolvers.servers.clone(), reach).await?,
             resolvers,
-        };
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
-            .map_err(|error| HostError::Network(format!("IPv4 forwarding cannot be switched on: {error}")))?;
-        nft(&network.rules()).await.map_err(HostError::Network)?;
-        Ok(network)
+        })
     }
 
     /// The file that names the network namespace of container `id`.
@@ -92,9 +84,10 @@ impl Network {
         self.namespaces.join(id)
     }
 
-    /// Links the existing namespace of `id` and returns its address.
-    pub(crate) async fn add(&self, id: &str) -> Result<Ipv4Addr, Fault> {
-        let output = self.plugin("ADD", id, &self.namespace(id)).await?;
+    /// Links the existing namespace of `id` and returns its address: a free one, or the one that it must have.
+    pub(crate) async fn add(&self, id: &str, fixed: Option<Ipv4Addr>) -> Result<Ipv4Addr, Fault> {
+        let ipam = fixed.map_or_else(|| self.any_address(), |address| self.fixed_address(address));
+        let output = self.plugin("ADD", id, &self.namespace(id), &ipam).await?;
         let refused = |what: String| Fault::Network(format!("{what}: {}", String::from_utf8_lossy(&output)));
         let added: Added = serde_json::from_slice(&output).map_err(|error| refused(error.to_string()))?;
         let address = added.ips.first().and_then(|ip| ip.address.split('/').next()?.parse().ok());
@@ -106,7 +99,8 @@ impl Network {
         let namespace = self.namespace(id);
         // Without a namespace the plugin only gives the address back (CNI specification, DEL).
         let argument = if netns::exists(&namespace) { namespace.as_path() } else { Path::new("") };
-        self.plugin("DEL", id, argument).await?;
+        // It finds the address by `id`, and a fixed one is nowhere written down.
+        self.plugin("DEL", id, argument, &self.any_address()).await?;
         netns::remove(&namespace).map_err(Fault::on("remove", &namespace))
     }
 
@@ -121,19 +115,37 @@ impl Network {
         named.chain(leases).filter(|id| !id.is_empty()).collect()
     }
 
-    async fn plugin(&self, command: &str, id: &str, namespace: &Path) -> Result<Vec<u8>, Fault> {
+    /// Whether an instance was given this address, in a time when all were theirs.
+    pub(crate) fn is_leased(&self, address: Ipv4Addr) -> bool {
+        self.leases.join(&self.name).join(address.to_string()).exists()
+    }
+
+    fn any_address(&self) -> Value {
+        json!({
+            "type": "host-local",
+            "dataDir": self.leases,
+            "ranges": [[{ "subnet": self.subnet.to_string(), "rangeEnd": self.subnet.last_of_instances() }]],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+        })
+    }
+
+    fn fixed_address(&self, address: Ipv4Addr) -> Value {
+        let address = format!("{address}/{}", self.subnet.prefix());
+        json!({
+            "type": "static",
+            "addresses": [{ "address": address, "gateway": self.subnet.gateway() }],
+            "routes": [{ "dst": "0.0.0.0/0" }],
+        })
+    }
+
+    async fn plugin(&self, command: &str, id: &str, namespace: &Path, ipam: &Value) -> Result<Vec<u8>, Fault> {
         let config = json!({
             "cniVersion": CNI_VERSION,
             "name": self.name,
             "type": "ptp",
             "ipMasq": false,
             "mtu": self.mtu,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": self.leases,
-                "ranges": [[{ "subnet": self.subnet.to_string() }]],
-                "routes": [{ "dst": "0.0.0.0/0" }],
-            },
+            "ipam": ipam,
         });
         let environment = [
             ("CNI_COMMAND", command.as_ref()),
@@ -153,69 +165,6 @@ impl Network {
             Ok(error) => format!("{} {}", error.msg, error.details).trim().to_owned(),
             Err(_) => format!("{} {}", output.status, said.trim()),
         }))
-    }
-
-    /// Removes our firewall rules: nothing of ours runs any more.
-    pub(crate) async fn close(&self) -> Result<(), Fault> {
-        let mut closed = self.closed.lock().await;
-        *closed = true;
-        nft(&self.no_rules()).await.map_err(Fault::Refused)
-    }
-
-    /// Puts our rules back when they are gone: a restart of the machine's own firewall flushes those of everybody.
-    pub(crate) async fn keep_rules(&self) {
-        loop {
-            sleep(LOOK).await;
-            let closed = self.closed.lock().await;
-            if *closed {
-                return;
-            }
-            let mut list = Command::new("nft");
-            list.args(["list", "table", "inet", &self.table()]).stdout(Stdio::null()).stderr(Stdio::null());
-            if list.status().await.is_ok_and(|status| !status.success()) {
-                tracing::warn!("the firewall's rules were removed by somebody; putting them back");
-                if let Err(error) = nft(&self.rules()).await {
-                    tracing::error!(error = %error, "instances are not kept apart");
-                }
-            }
-        }
-    }
-
-    /// A script that removes our table, and only ours, whether it exists or not.
-    fn no_rules(&self) -> String {
-        let table = self.table();
-        format!("table inet {table} {{}}\ndelete table inet {table}\n")
-    }
-
-    /// A script that replaces our table in one transaction: there is no moment without rules.
-    fn rules(&self) -> String {
-        let (before, table, subnet) = (self.no_rules(), self.table(), self.subnet);
-        let mut resolvers = String::new();
-        for resolver in &self.resolvers.servers {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                resolvers,
-                "    ip saddr {subnet} ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept"
-            );
-        }
-        // Instances have no IPv6 address (see `netns`), so rules for IPv4 see all they send.
-        format!(
-            "{before}table inet {table} {{\n\
-             \x20 chain forward {{\n    type filter hook forward priority filter; policy accept;\n\
-             \x20   ip daddr {subnet} ct state established,related accept\n\
-             \x20   ip daddr {subnet} drop\n{resolvers}\
-             \x20   ip saddr {subnet} ip daddr {METADATA} drop\n  }}\n\
-             \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
-             \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\
-             \x20   ip saddr {subnet} drop\n  }}\n\
-             \x20 chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
-             \x20   ip saddr {subnet} ip daddr != {subnet} masquerade\n  }}\n}}\n"
-        )
-    }
-
-    fn table(&self) -> String {
-        // nft's names have no dashes.
-        self.name.replace('-', "_")
     }
 }
 
@@ -266,17 +215,8 @@ fn outside_mtu() -> Option<u32> {
     std::fs::read_to_string(format!("/sys/class/net/{}/mtu", default.first()?)).ok()?.trim().parse().ok()
 }
 
-async fn nft(script: &str) -> Result<(), String> {
-    let mut nft = Command::new("nft");
-    nft.args(["-f", "-"]);
-    let output = feed(nft, script.as_bytes()).await.map_err(|error| format!("nft cannot be run: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("nft refused the rules: {}", String::from_utf8_lossy(&output.stderr).trim()))
-}
-
-async fn feed(mut command: Command, input: &[u8]) -> std::io::Result<std::process::Output> {
+/// Runs a program with this input to its end.
+pub(crate) async fn feed(mut command: Command, input: &[u8]) -> std::io::Result<std::process::Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {

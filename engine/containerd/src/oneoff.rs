@@ -21,6 +21,7 @@ use crate::error::Fault;
 use crate::files::Record;
 use crate::host::Host;
 use crate::logs::{Output, saved_offset};
+use crate::tenants::Tenant;
 
 /// What a terminal sends for Ctrl-D.
 const END_OF_TRANSMISSION: &[u8] = &[4];
@@ -92,6 +93,7 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Res
         tty: oneoff.tty,
         stdio,
     };
+    host.tenants.move_in(&id, Tenant::of(&record)).await;
     host.prepare(&new)?;
     // Opened for both ways, a FIFO neither waits for the shim nor ends with it; the shim does wait for us.
     let both_ways = || {

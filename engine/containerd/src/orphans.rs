@@ -57,6 +57,7 @@ async fn strangers(host: &Host) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = host.insist("all", || host.containerd.ids()).await.into_iter().collect();
     found.extend(host.containerd.runtime_ids());
     found.extend(host.network.ids());
+    found.extend(host.tenants.ids());
     found.extend(host.cgroups.children(&host.cgroup("")));
     found.extend(files::names(&host.settings.instances()));
     found.retain(|id| !host.knows(id));

@@ -10,7 +10,7 @@ use model::{Clock, LogSink, Random};
 /// What the host role is told when it starts.
 #[derive(Clone)]
 pub struct HostSettings {
-    /// State that must survive reboots; the role keeps its own under `<home>/host`.
+    /// State that must survive reboots; the role keeps its own under `<home>/host`, volumes are under `<home>/volumes`.
     pub home: PathBuf,
     /// Sockets and network namespaces; may be empty after a reboot. Short: the path of a Unix socket has at most 107 bytes.
     pub run_dir: PathBuf,
@@ -19,9 +19,9 @@ pub struct HostSettings {
     /// Name of everything that is shared with the rest of the machine: the containerd namespace, the parent cgroup, the
     /// nftables table and the CNI network. Letters, digits and dashes.
     pub namespace: String,
-    /// Where the CNI plugins `ptp` and `host-local` are, in order of preference.
+    /// Where the CNI plugins `ptp`, `host-local` and `static` are, in order of preference.
     pub cni_bin_dirs: Vec<PathBuf>,
-    /// Addresses of instances. No other network that this machine talks to may overlap.
+    /// Addresses of instances, the last sixteenth of them those of services. No other network that this machine talks to may overlap.
     pub subnet: Subnet,
     /// The OCI runtime that the shim executes: `runc`, `crun`, or a path.
     pub runtime: String,
@@ -54,6 +54,10 @@ impl HostSettings {
         self.home.join("host/instances")
     }
 
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.home.join("volumes")
+    }
+
     pub(crate) fn netns(&self) -> PathBuf {
         self.run_dir.join("netns")
     }
@@ -75,6 +79,35 @@ pub struct Subnet {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a subnet is written like 10.210.0.0/16: a private IPv4 network of /8 to /24 without host bits")]
 pub struct SubnetError;
+
+impl Subnet {
+    pub(crate) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Instances send everything here.
+    pub(crate) fn gateway(self) -> Ipv4Addr {
+        self.at(1)
+    }
+
+    /// Addresses above this one are for services.
+    pub(crate) fn last_of_instances(self) -> Ipv4Addr {
+        self.at(self.size() / 16 * 15 - 1)
+    }
+
+    /// The addresses that services may have.
+    pub(crate) fn of_services(self) -> impl Iterator<Item = Ipv4Addr> {
+        (self.size() / 16 * 15 + 1..self.size() - 1).map(move |host| self.at(host))
+    }
+
+    fn size(self) -> u32 {
+        1 << (32 - self.prefix)
+    }
+
+    fn at(self, host: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.base.to_bits() + host)
+    }
+}
 
 impl FromStr for Subnet {
     type Err = SubnetError;
@@ -112,5 +145,19 @@ mod tests {
         for bad in ["10.210.0.0", "10.210.0.1/16", "8.8.0.0/16", "10.0.0.0/30", "10.0.0.0/x", "fd00::/8"] {
             assert_eq!(bad.parse::<Subnet>(), Err(SubnetError), "{bad}");
         }
+    }
+
+    #[test]
+    fn services_have_the_end_of_a_subnet() {
+        let subnet: Subnet = "10.210.0.0/16".parse().expect("good");
+        let text = |address: Ipv4Addr| address.to_string();
+        assert_eq!(
+            (text(subnet.gateway()), text(subnet.last_of_instances())),
+            ("10.210.0.1".into(), "10.210.239.255".into())
+        );
+        let services: Vec<Ipv4Addr> = subnet.of_services().collect();
+        assert_eq!((text(services[0]), text(services[4093])), ("10.210.240.1".into(), "10.210.255.254".into()));
+        assert_eq!(services.len(), 4094);
+        assert_eq!("10.1.2.0/24".parse::<Subnet>().expect("good").of_services().count(), 14);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{DRAIN_LIMIT, Instance, InstanceState, Probe, ProbeReport, Workload};
-use model::{DynoName, Exit, LogSource};
+use model::{DynoName, Exit, LogSource, Timestamp};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::container::NewContainer;
 use crate::containerd::Stdio;
 use crate::error::Fault;
-use crate::files::{Record, Running};
+use crate::files::{Folder, Record, Running, Wish};
 use crate::host::Host;
 use crate::logs;
 use crate::probe::{LastFailure, accepts};
+use crate::tenants::Tenant;
 
 /// The pause after a first crash; the next is [`SECOND_PAUSE`], and each later one twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +33,7 @@ const LAST_LINES: Duration = Duration::from_secs(5);
 pub(crate) struct Slot {
     pub(crate) host: Arc<Host>,
     pub(crate) key: u64,
-    pub(crate) workload: Arc<Workload>,
+    pub(crate) wish: Arc<Wish>,
     pub(crate) number: u32,
     /// Cancelled when the number is no longer wanted.
     pub(crate) stop: CancellationToken,
@@ -95,26 +96,13 @@ pub(crate) async fn keep_alive(slot: Slot, adopted: bool) {
 }
 
 impl Slot {
-    /// Shows a container that runs already as it was last known, before anybody can ask.
-    pub(crate) fn take_over(&self) {
-        let folder = self.host.folder(&self.instance_id());
-        let Some(running) = folder.running() else { return };
-        let address = self.address(&running);
-        self.update(|instance| {
-            instance.address = Some(address);
-            if folder.is_healthy() {
-                instance.state = InstanceState::Up;
-            }
-        });
-    }
-
     async fn live(&self, adopted: bool) -> Ended {
         let life = if adopted { self.resume() } else { self.begin().await };
         match life {
             Ok(Some(life)) => self.watch(life).await,
             Ok(None) => Ended::Stopped,
             Err(fault) => {
-                tracing::warn!(workload.id = %self.workload.id, error = %fault, "an instance did not start");
+                tracing::warn!(workload.id = %self.workload().id, error = %fault, "an instance did not start");
                 self.say(&format!("Process could not be started: {fault}"));
                 let report =
                     ProbeReport { result: format!("not started: {fault}"), listening: vec![], after: Duration::ZERO };
@@ -127,10 +115,13 @@ impl Slot {
     async fn begin(&self) -> Result<Option<Life>, Fault> {
         let id = self.instance_id();
         loop {
-            if self.stop.is_cancelled() {
-                return Ok(None);
+            let record = Record::Instance { wish: Box::new(self.wish.as_ref().clone()), number: self.number };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                () = self.host.tenants.move_in(&id, Tenant::of(&record)) => {}
             }
-            let fault = match self.try_begin(&id).await {
+            let fault = match self.try_begin(&id, &record).await {
                 Ok(life) => return Ok(Some(life)),
                 Err(fault) => fault,
             };
@@ -146,14 +137,13 @@ impl Slot {
         }
     }
 
-    async fn try_begin(&self, id: &str) -> Result<Life, Fault> {
-        let (host, workload) = (&self.host, &self.workload);
-        let record = Record::Instance { workload: Box::new(workload.as_ref().clone()), number: self.number };
+    async fn try_begin(&self, id: &str, record: &Record) -> Result<Life, Fault> {
+        let (host, workload) = (&self.host, self.workload());
         let container = workload.container_of(self.number);
         let output = host.folder(id).output();
         let new = NewContainer {
             id,
-            record: &record,
+            record,
             container: &container,
             app: workload.app,
             hostname: &self.dyno().to_string(),
@@ -162,7 +152,7 @@ impl Slot {
         };
         host.prepare(&new)?;
         let running = host.create(new).await?;
-        let address = self.address(&running);
+        let address = address(workload, &running);
         self.update(|instance| instance.address = Some(address));
         let life = self.follow(id, running)?;
         match host.start(id, &life.running).await {
@@ -188,7 +178,7 @@ impl Slot {
         let ended = CancellationToken::new();
         let reader = self.host.watcher.follow(&output, logs::saved_offset(&offset), ended.clone());
         let reader = reader.map_err(Fault::on("follow", &output))?;
-        let (settings, app, source) = (self.host.settings.clone(), self.workload.app, LogSource::app(self.dyno()));
+        let (settings, app, source) = (self.host.settings.clone(), self.workload().app, LogSource::app(self.dyno()));
         let log = tokio::spawn(async move {
             logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
         });
@@ -227,7 +217,7 @@ impl Slot {
             return true;
         }
         let age = self.host.now().since(life.running.started);
-        match self.workload.probe {
+        match self.workload().probe {
             Probe::Alive { settle } => {
                 sleep(settle.saturating_sub(age)).await;
                 true
@@ -241,19 +231,19 @@ impl Slot {
 
     fn up(&self, life: &Life) {
         let folder = self.host.folder(&life.id);
-        let booted_in = self.host.now().since(life.running.started);
         if !folder.is_healthy() {
-            if let Err(fault) = folder.set_healthy() {
+            let now = self.host.now();
+            if let Err(fault) = folder.set_healthy(now) {
                 // The next life of this role would only have to probe it again.
                 tracing::warn!(container.id = %life.id, error = %fault, "health cannot be noted");
             }
             self.say("State changed from starting to up");
+            self.update(|instance| {
+                instance.state = InstanceState::Up;
+                instance.booted_in = Some(now.since(life.running.started));
+                instance.probe = None;
+            });
         }
-        self.update(|instance| {
-            instance.state = InstanceState::Up;
-            instance.booted_in = Some(booted_in);
-            instance.probe = None;
-        });
         self.release_predecessor();
     }
 
@@ -271,9 +261,9 @@ impl Slot {
         let lived = self.host.now().since(life.running.started);
         let report = failure.report(life.running.pid, lived);
         self.update(|instance| instance.state = InstanceState::Stopping);
-        let (limit, kind) = match self.workload.probe {
-            Probe::Tcp { boot_timeout, .. } => (boot_timeout.as_secs(), &self.workload.process_type),
-            Probe::Alive { settle } => (settle.as_secs(), &self.workload.process_type),
+        let (limit, kind) = match self.workload().probe {
+            Probe::Tcp { boot_timeout, .. } => (boot_timeout.as_secs(), &self.workload().process_type),
+            Probe::Alive { settle } => (settle.as_secs(), &self.workload().process_type),
         };
         self.say(&format!(
             "Error R10 (Boot timeout) -> {kind} process failed to bind to $PORT within {limit} seconds of launch"
@@ -289,7 +279,7 @@ impl Slot {
     /// Out of the route table, then SIGTERM, then SIGKILL. Returns how it ended.
     async fn stop(&self, life: &Life, ended: impl Future<Output = Option<u32>>) -> Option<u32> {
         let mut ended = pin!(ended);
-        let served = self.state_name() == "up" && matches!(self.workload.probe, Probe::Tcp { .. });
+        let served = self.state_name() == "up" && is_routed(self.workload());
         let version = self.update(|instance| instance.state = InstanceState::Stopping);
         if served {
             tokio::select! {
@@ -302,10 +292,10 @@ impl Slot {
             status = &mut ended => return status,
             () = self.host.signal(&life.id, Signal::SIGTERM) => {}
         }
-        if let Ok(status) = timeout(self.workload.stop_grace, &mut ended).await {
+        if let Ok(status) = timeout(self.workload().stop_grace, &mut ended).await {
             return status;
         }
-        let seconds = self.workload.stop_grace.as_secs();
+        let seconds = self.workload().stop_grace.as_secs();
         self.say(&format!(
             "Error R12 (Exit timeout) -> At least one process failed to exit within {seconds} seconds of SIGTERM"
         ));
@@ -331,7 +321,7 @@ impl Slot {
         });
         let _ = timeout(LAST_LINES, last_lines).await;
         if exit == Exit::OutOfMemory {
-            let megabytes = self.workload.container.limits.memory_bytes >> 20;
+            let megabytes = self.workload().container.limits.memory_bytes >> 20;
             self.say(&format!("Process ran out of its {megabytes} MB of memory"));
             self.say("Error R15 (Memory quota vastly exceeded)");
         }
@@ -345,17 +335,12 @@ impl Slot {
         }
     }
 
-    /// Requests go to the port of the probe; what has none still shows its network's address, with port 0.
-    fn address(&self, running: &Running) -> SocketAddr {
-        let port = match self.workload.probe {
-            Probe::Tcp { port, .. } => port,
-            Probe::Alive { .. } => 0,
-        };
-        SocketAddr::from((running.address, port))
+    fn workload(&self) -> &Workload {
+        &self.wish.workload
     }
 
     fn dyno(&self) -> DynoName {
-        self.workload.dyno(self.number)
+        self.workload().dyno(self.number)
     }
 
     fn instance_id(&self) -> String {
@@ -374,8 +359,48 @@ impl Slot {
     }
 
     fn say(&self, line: &str) {
-        self.host.say(self.workload.app, &self.dyno(), line);
+        self.host.say(self.workload().app, &self.dyno(), line);
     }
+}
+
+/// An instance that is about to be made.
+pub(crate) fn anew(id: String, dyno: DynoName, now: Timestamp) -> Instance {
+    Instance {
+        id,
+        dyno,
+        state: InstanceState::Starting,
+        since: now,
+        address: None,
+        crashes: 0,
+        last_exit: None,
+        booted_in: None,
+        probe: None,
+    }
+}
+
+/// An instance that runs already, as an earlier life of this role knew it.
+pub(crate) fn as_left(folder: &Folder, workload: &Workload, number: u32, (id, running): (String, Running)) -> Instance {
+    let healthy_since = folder.healthy_since();
+    Instance {
+        state: if folder.is_healthy() { InstanceState::Up } else { InstanceState::Starting },
+        address: Some(address(workload, &running)),
+        booted_in: healthy_since.map(|healthy| healthy.since(running.started)),
+        ..anew(id, workload.dyno(number), healthy_since.unwrap_or(running.started))
+    }
+}
+
+/// Whether routers send it requests.
+pub(crate) fn is_routed(workload: &Workload) -> bool {
+    matches!(workload.probe, Probe::Tcp { .. }) && workload.service.is_none()
+}
+
+/// Requests go to the port of the probe; what has none still shows its network's address, with port 0.
+fn address(workload: &Workload, running: &Running) -> SocketAddr {
+    let port = match workload.probe {
+        Probe::Tcp { port, .. } => port,
+        Probe::Alive { .. } => 0,
+    };
+    SocketAddr::from((running.address, port))
 }
 
 /// Nearly at once after a first crash, then 1 s, 2 s, 4 s … up to 5 minutes.

@@ -18,6 +18,7 @@ use oci_spec::{OciSpecError, runtime as oci};
 
 use crate::cgroup::Version;
 use crate::error::Fault;
+use crate::volumes::Volumes;
 
 /// Allows what servers and builds use; above all no new namespaces, no `io_uring`, no `bpf`, no `keyctl`, and of the
 /// socket families only those below `AF_ALG`.
@@ -40,6 +41,7 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) cgroup: PathBuf,
     pub(crate) cgroups: Version,
     pub(crate) tty: Option<TtySize>,
+    pub(crate) volumes: &'a Volumes,
 }
 
 /// Describes a container to the runtime.
@@ -54,7 +56,7 @@ fn build(blueprint: &Blueprint<'_>) -> Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
         .annotations([(GROUP.to_owned(), blueprint.group.clone())])
         .process(process(blueprint)?)
-        .mounts(mounts(&blueprint.container.mounts)?)
+        .mounts(mounts(&blueprint.container.mounts, blueprint.volumes)?)
         .linux(linux(blueprint)?)
         .build()
 }
@@ -99,7 +101,7 @@ fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
     ])
 }
 
-fn mounts(own: &[Mount]) -> Result<Vec<oci::Mount>, OciSpecError> {
+fn mounts(own: &[Mount], volumes: &Volumes) -> Result<Vec<oci::Mount>, OciSpecError> {
     let base: [(&str, &str, &[&str]); 7] = [
         ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -114,23 +116,25 @@ fn mounts(own: &[Mount]) -> Result<Vec<oci::Mount>, OciSpecError> {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
     });
-    base.chain(own.iter().map(own_mount)).collect()
+    base.chain(own.iter().map(|mount| own_mount(mount, volumes))).collect()
 }
 
-fn own_mount(mount: &Mount) -> Result<oci::Mount, OciSpecError> {
+fn own_mount(mount: &Mount, volumes: &Volumes) -> Result<oci::Mount, OciSpecError> {
     match mount {
-        Mount::Bind { source, target, read_only } => {
-            let access = if *read_only { "ro" } else { "rw" };
-            let options = ["bind", access, "nosuid", "nodev", "rprivate"].map(str::to_owned);
-            MountBuilder::default().destination(target).typ("bind").source(source).options(options).build()
-        }
+        Mount::Bind { source, target, read_only } => bind(source, target, *read_only),
+        Mount::Volume { name, target } => bind(&volumes.path(name), target, false),
         Mount::Overlay { lower, upper, work, target } => {
             let mut options = overlay_options(lower, upper, work);
             options.extend(["nosuid".to_owned(), "nodev".to_owned()]);
             MountBuilder::default().destination(target).typ("overlay").source("overlay").options(options).build()
         }
-        Mount::Volume { .. } => Err(OciSpecError::Other("this engine has no volumes yet".to_owned())),
     }
+}
+
+fn bind(source: &Path, target: &Path, read_only: bool) -> Result<oci::Mount, OciSpecError> {
+    let access = if read_only { "ro" } else { "rw" };
+    let options = ["bind", access, "nosuid", "nodev", "rprivate"].map(str::to_owned);
+    MountBuilder::default().destination(target).typ("bind").source(source).options(options).build()
 }
 
 /// Options of an overlay mount; `lower` has the uppermost directory first.
@@ -226,6 +230,8 @@ mod tests {
             limits: Limits { memory_bytes: 512 << 20, cpu_millis: 1500, cpu_weight: 50, pids: 256 },
             mounts: Vec::new(),
         };
+        let home = tempfile::tempdir().expect("a folder");
+        let volumes = Volumes::open(home.path().to_owned()).expect("volumes");
         let blueprint = Blueprint {
             container: &container,
             group: "app".to_owned(),
@@ -234,6 +240,7 @@ mod tests {
             cgroup: PathBuf::from("/platform/i"),
             cgroups,
             tty: None,
+            volumes: &volumes,
         };
         serde_json::to_value(spec(&blueprint).expect("a spec")).expect("JSON")
     }

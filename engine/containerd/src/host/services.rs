@@ -1,0 +1,87 @@
+//! What backing services need beyond staying alive: an address of their own, the right clients, and volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use engine::{EngineError, Workload, WorkloadId, check_volume_name};
+use model::AppId;
+
+use super::Host;
+use crate::error::Fault;
+use crate::files::Wish;
+use crate::firewall::Reach;
+use crate::tenants::Tenants;
+
+impl Host {
+    /// The address of a new workload's service: that of an earlier workload of the same app and process type, or a free one.
+    pub(super) fn address_for(&self, workload: &Workload) -> Result<Option<Ipv4Addr>, EngineError> {
+        if workload.service.is_none() {
+            return Ok(None);
+        }
+        // An instance that still stops keeps its address, and must not be taken for its successor.
+        let mut taken: BTreeSet<Ipv4Addr> = self.tenants.services();
+        let state = self.lock();
+        let same =
+            |wish: &&Wish| (wish.workload.app, &wish.workload.process_type) == (workload.app, &workload.process_type);
+        if let Some(address) = state.desired.values().filter(same).find_map(|wish| wish.address) {
+            return Ok(Some(address));
+        }
+        taken.extend(state.desired.values().filter_map(|wish| wish.address));
+        let mut free = self.settings.subnet.of_services().filter(|address| !taken.contains(address));
+        let free = free.find(|&address| !self.network.is_leased(address));
+        let none = || EngineError::Exhausted(format!("all {} addresses of services are taken", taken.len()));
+        free.ok_or_else(none).map(Some)
+    }
+
+    /// Notes where a container is reached now, if anywhere, and lets it through to the services whose client it is.
+    pub(crate) async fn locate(&self, id: &str, address: Option<Ipv4Addr>) -> Result<(), Fault> {
+        self.tenants.locate(id, address);
+        self.update_reach().await
+    }
+
+    /// Lets exactly the clients of today through to each service.
+    pub(super) async fn update_reach(&self) -> Result<(), Fault> {
+        let doors = || doors(&self.lock().desired);
+        self.network.firewall.set_reach(|| reach(doors(), &self.tenants)).await
+    }
+
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        check_volume_name(name)?;
+        let in_use = |user| EngineError::InUse { volume: name.to_owned(), user };
+        let mounts = |wish: &&Wish| wish.workload.container.volumes().any(|volume| volume == name);
+        let wished = || self.lock().desired.values().find(mounts).map(|wish| format!("workload {}", wish.workload.id));
+        let remove = || match wished() {
+            Some(user) => Err(in_use(user)),
+            None => self.volumes.remove(name, &self.new_id()).map_err(|fault| EngineError::Failed(fault.to_string())),
+        };
+        // Who wishes it must not wait for those who leave, and none of them may come while it goes.
+        self.tenants.with_free_volume(name, |id| self.is_doomed(id), remove).await.map_err(in_use)?
+    }
+}
+
+/// A service's way in.
+pub(super) struct Door {
+    /// Whose instances and one-offs may come.
+    apps: BTreeSet<AppId>,
+    address: Ipv4Addr,
+    port: u16,
+}
+
+/// The services that are desired: each is open to its clients and its own app.
+pub(super) fn doors(desired: &BTreeMap<WorkloadId, Wish>) -> Vec<Door> {
+    let door = |wish: &Wish| {
+        let (service, address) = (wish.workload.service.as_ref()?, wish.address?);
+        let apps = service.clients.iter().copied().chain([wish.workload.app]).collect();
+        Some(Door { apps, address, port: service.port })
+    };
+    desired.values().filter_map(door).collect()
+}
+
+/// Who gets through to what, of those who are there now.
+pub(super) fn reach(doors: Vec<Door>, tenants: &Tenants) -> Reach {
+    let mut reach = Reach::new();
+    for Door { apps, address, port } in doors {
+        reach.extend(tenants.addresses(&apps).into_iter().map(|client| (client, address, port)));
+    }
+    reach
+}
