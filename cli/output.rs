@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table};
 use crossterm::style::Stylize;
+use indicatif::{ProgressBar, ProgressStyle};
 use model::Timestamp;
 use serde_json::Value;
 
@@ -117,6 +118,18 @@ impl Output {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// Begins something that takes a while. On a terminal it shows what it is at; elsewhere only how it ends.
+    pub(crate) fn task(self, what: &str) -> Task {
+        let bar = ProgressBar::new_spinner();
+        // The template is a constant; without it the bar would only look plainer.
+        if let Ok(style) = ProgressStyle::with_template("{prefix}... {elapsed}  {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Task { what: what.to_owned(), bar, paint: self.progress }
+    }
+
     /// Does `work` between `Restarting web on my-app...` and ` done`.
     pub(crate) fn step<T>(self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let _ = write!(io::stderr(), "{what}... ");
@@ -127,6 +140,29 @@ impl Output {
         };
         let _ = writeln!(io::stderr(), "{end}");
         result
+    }
+}
+
+/// Something that takes a while and says what it is at.
+#[derive(Debug)]
+pub(crate) struct Task {
+    what: String,
+    bar: ProgressBar,
+    paint: Paint,
+}
+
+impl Task {
+    /// Shows what it is at, on a terminal, until the next line or the end.
+    pub(crate) fn show(&self, line: &str) {
+        self.bar.set_message(Field::from(line).text);
+    }
+
+    /// Says how it ended and how long it took.
+    pub(crate) fn end(self, well: bool) {
+        let seconds = self.bar.elapsed().as_secs();
+        self.bar.finish_and_clear();
+        let (color, end) = if well { (Color::DarkGreen, "done") } else { (Color::DarkRed, "failed") };
+        let _ = writeln!(io::stderr(), "{}... {} in {seconds} s", self.what, self.paint.color(color, end));
     }
 }
 

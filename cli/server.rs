@@ -23,13 +23,14 @@ use crate::error::{CliError, Result};
 use crate::settings::Settings;
 use crate::supervisor::Role;
 
-/// The processes of a platform, in the order in which they end: whoever needs another one ends first.
+/// The processes of a platform, in the order in which they end: whoever needs another one ends first, and the controller before
+/// the router, which would wait for streams of it that have no end, such as `logs --tail`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum RoleName {
-    /// Takes every request.
-    Router,
     /// API, git, builds and rollouts.
     Controller,
+    /// Takes every request.
+    Router,
     /// Keeps instances alive.
     Host,
 }
@@ -39,13 +40,13 @@ pub(crate) const CONTAINERD: &str = "containerd";
 
 impl RoleName {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Router, Self::Controller, Self::Host];
+    pub(crate) const ALL: [Self; 3] = [Self::Controller, Self::Router, Self::Host];
 
     /// As in the name of its pid file.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Router => "router",
             Self::Controller => "controller",
+            Self::Router => "router",
             Self::Host => "host",
         }
     }
@@ -60,7 +61,7 @@ impl RoleName {
 }
 
 /// Where the processes of a platform find each other.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Places {
     /// Sockets and process ids.
     pub(crate) run: PathBuf,
@@ -112,18 +113,30 @@ impl Places {
         HostClient::new(&self.run.join("host.sock"))
     }
 
+    /// What `up --detach` and its roles say.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.settings.home.join("platform.log")
+    }
+
+    /// What our own containerd and its shims say: too much to be read beside anything else.
+    pub(crate) fn containerd_log(&self) -> PathBuf {
+        self.settings.home.join("containerd.log")
+    }
+
     /// What the supervisor keeps alive.
     pub(crate) fn roles(&self, program: &Path) -> Vec<Role> {
         let role = |name: RoleName| Role {
             name: name.as_str(),
             program: program.to_owned(),
             args: vec!["role".to_owned(), name.as_str().to_owned()],
+            log: None,
             stop_limit: name.stop_limit(),
         };
         let containerd = self.has_own_containerd().then(|| Role {
             name: CONTAINERD,
             program: CONTAINERD.into(),
             args: vec!["--config".to_owned(), self.containerd_config().display().to_string()],
+            log: Some(self.containerd_log()),
             stop_limit: Duration::from_secs(10),
         });
         RoleName::ALL.map(role).into_iter().chain(containerd).collect()

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -30,6 +30,8 @@ pub(crate) struct Role {
     pub(crate) program: PathBuf,
     /// Its arguments.
     pub(crate) args: Vec<String>,
+    /// Where its output goes; without one, where the supervisor's does.
+    pub(crate) log: Option<PathBuf>,
     /// How long it may take to end after SIGTERM.
     pub(crate) stop_limit: Duration,
 }
@@ -108,18 +110,23 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 fn start(run: &Path, role: &Role) -> io::Result<Child> {
     // A group of its own: Ctrl-C in the terminal reaches the supervisor alone, which then ends the roles in order.
-    let child =
-        Command::new(&role.program).args(&role.args).stdin(std::process::Stdio::null()).process_group(0).spawn()?;
+    let mut command = Command::new(&role.program);
+    command.args(&role.args).stdin(Stdio::null()).process_group(0);
+    if let Some(log) = &role.log {
+        let log = open_log(log)?;
+        command.stdout(log.try_clone()?).stderr(log);
+    }
+    let child = command.spawn()?;
     if let Some(pid) = child.id() {
         write_pid(run, role.name, pid)?;
-        tracing::info!(role = role.name, pid, "role started");
+        tracing::debug!(role = role.name, pid, "role started");
     }
     Ok(child)
 }
 
 fn report(role: &Role, status: io::Result<ExitStatus>) {
     match status {
-        Ok(status) => tracing::warn!(role = role.name, %status, "role ended, starting it again"),
+        Ok(status) => tracing::warn!(role = role.name, %status, log = ?role.log, "role ended, starting it again"),
         Err(error) => tracing::error!(role = role.name, %error, "cannot wait for a role"),
     }
 }
@@ -145,6 +152,23 @@ async fn end_leftover(run: &Path, role: &Role) {
         }
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Opens a log to write to. Every writer appends, so that [`bound_log`] can take from a file that several hold open.
+pub(crate) fn open_log(log: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(log)
+}
+
+/// Keeps `log` below `limit` bytes: what it holds is moved to `<log>.1` when it is larger, in place of what was there.
+pub(crate) fn bound_log(log: &Path, limit: u64) -> io::Result<()> {
+    if !log.metadata().is_ok_and(|file| file.len() > limit) {
+        return Ok(());
+    }
+    let mut old = log.as_os_str().to_owned();
+    old.push(".1");
+    // Copied and emptied, not renamed: whoever writes to it keeps its file open. A line of that very moment may be lost.
+    std::fs::copy(log, old)?;
+    File::options().write(true).open(log)?.set_len(0)
 }
 
 fn pid_file(run: &Path, role: &str) -> PathBuf {
@@ -178,7 +202,8 @@ mod tests {
     use super::*;
 
     fn sleeper(name: &'static str) -> Role {
-        Role { name, program: "sleep".into(), args: vec!["600".to_owned()], stop_limit: Duration::from_secs(10) }
+        let args = vec!["600".to_owned()];
+        Role { name, program: "sleep".into(), args, log: None, stop_limit: Duration::from_secs(10) }
     }
 
     async fn pid_of(run: &Path, role: &str, other_than: Option<Pid>) -> Pid {
@@ -218,6 +243,23 @@ mod tests {
         end_leftover(folder.path(), &role).await;
         assert_eq!(running(folder.path(), "a"), None);
         reaped.await.expect("no panic").expect("reaped");
+    }
+
+    #[test]
+    fn a_log_that_is_being_written_stays_bounded() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("platform.log");
+        let mut writer = open_log(&path).expect("writable");
+        let read = |path: &Path| std::fs::read_to_string(path).expect("readable");
+        for line in ["one\n", "two\n", "three\n"] {
+            writer.write_all(line.as_bytes()).expect("written");
+            bound_log(&path, 6).expect("bounded");
+        }
+        assert_eq!(
+            (read(&path).as_str(), read(&folder.path().join("platform.log.1")).as_str()),
+            ("three\n", "one\ntwo\n")
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod platform;
 mod ps;
 mod releases;
 mod run;
+mod stack;
 mod users;
 
 /// The Heroku that anyone can run: `git push platform main`, and the app is live
@@ -93,7 +94,7 @@ enum Command {
     Down(platform::Down),
     Status(platform::Status),
     #[command(name = "stack:update")]
-    StackUpdate(platform::StackUpdate),
+    StackUpdate(stack::Update),
     #[command(hide = true)]
     Role(platform::Serve),
 }

@@ -1,6 +1,6 @@
-//! `up`, `down`, `status`, `stack:update`: for the operator, on the platform's own machine.
+//! `up`, `down`, `status`: for the operator, on the platform's own machine.
 
-use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use builder::stack::{self, Make};
+use builder::stack;
 use clap::Args;
 use engine::Engine;
 use nix::sys::signal::{Signal, kill};
@@ -19,8 +19,9 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::context::Context;
+use crate::credentials::Credentials;
 use crate::error::{CliError, Result};
-use crate::output::Mood;
+use crate::output::{Field, Mood, Output};
 use crate::server::{self, CONTAINERD, Places, RoleName, cannot};
 use crate::supervisor::{self, Lock};
 
@@ -28,8 +29,10 @@ use crate::supervisor::{self, Lock};
 const POLL: Duration = Duration::from_millis(50);
 /// How long a start may take on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// A log of the platform that is larger than this is put aside at the next start, in bytes.
+/// A log of the platform that is larger than this is put aside, in bytes.
 const LOG_LIMIT: u64 = 16 << 20;
+/// How often the logs are looked at. Nothing writes so much in this time that it would matter.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Programs without which nothing runs, and the Debian packages that they are in.
 const PROGRAMS: [(&str, &str); 4] =
@@ -56,11 +59,11 @@ impl Up {
         need_root("up")?;
         let places = Places::load()?;
         check_programs(&places)?;
-        if self.detach { detach(cx, &places) } else { supervise(&places) }
+        if self.detach { detach(cx, &places) } else { supervise(cx, &places) }
     }
 }
 
-fn supervise(places: &Places) -> Result<()> {
+fn supervise(cx: &Context, places: &Places) -> Result<()> {
     start_log();
     places.prepare()?;
     let Some(_lock) = Lock::take(&places.run).map_err(cannot("lock", &places.run))? else {
@@ -80,27 +83,79 @@ fn supervise(places: &Places) -> Result<()> {
             stop.send_replace(true);
         });
         tracing::info!(url = places.settings.url(), home = %places.settings.home.display(), "starting the platform");
+        thread::spawn(keep_logs_small(places.clone()));
+        thread::spawn(announce(cx.out, places.clone()));
         supervisor::run(&places.run, places.roles(&program), stopped).await;
         tracing::info!("the platform has stopped");
+        if places.has_containers() && io::stderr().is_terminal() {
+            cx.out.note("Apps go on running. `platform up` takes them over again, `platform down` stops them.");
+        }
         Ok(())
     })
+}
+
+fn keep_logs_small(places: Places) -> impl FnOnce() + Send {
+    move || loop {
+        for log in [places.log(), places.containerd_log()] {
+            if let Err(error) = supervisor::bound_log(&log, LOG_LIMIT) {
+                tracing::warn!(log = %log.display(), %error, "cannot put a log aside that has grown large");
+            }
+        }
+        thread::sleep(LOG_PAUSE);
+    }
+}
+
+/// Says that everything answers: to the person at the terminal, or to whoever reads the log later.
+fn announce(out: Output, places: Places) -> impl FnOnce() + Send {
+    move || {
+        while !states(&places).is_ok_and(|states| states.iter().all(|state| state.answers)) {
+            thread::sleep(POLL);
+        }
+        tracing::info!("the platform is up");
+        if io::stderr().is_terminal() {
+            out.note(&format!("\nThe platform is up: {}\n{}", places.settings.url(), next_steps(&places)));
+            out.note("Ctrl-C stops it.");
+        }
+    }
 }
 
 fn detach(cx: &Context, places: &Places) -> Result<()> {
     if supervisor::running(&places.run, "up").is_none() {
         cx.out.step("Starting the platform", || start_detached(places))?;
     }
-    cx.out.line(format!("The platform is up: {}", places.settings.url()))
+    cx.show(&report(places, &states(places)?), |out| {
+        out.line(format!("The platform is up: {}", places.settings.url()))?;
+        out.note(&next_steps(places));
+        Ok(())
+    })
+}
+
+/// What the operator of a platform that has just been started does with it.
+fn next_steps(places: &Places) -> String {
+    let is_made = places.stack().ok().and_then(|settings| stack::open(&settings).ok()).flatten().is_some();
+    let url = places.settings.url();
+    let is_known = Credentials::load().is_ok_and(|all| all.logins.contains_key(&url));
+    let mut steps = vec![];
+    if !is_made {
+        steps.push(("platform stack:update --if-missing", "make the base images of builds and apps, once"));
+    }
+    if !is_known {
+        steps.push(("platform users:create you@example.com --login", "make a user, and log in as them"));
+    }
+    if is_made && is_known {
+        steps.push(("platform apps", "list your apps"));
+    }
+    steps.push(("platform create && git push platform main", "in the repository of an app: make it live"));
+    let width = steps.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let lines: Vec<_> = steps.iter().map(|(command, what)| format!("  {command:width$}  # {what}")).collect();
+    lines.join("\n")
 }
 
 fn start_detached(places: &Places) -> Result<()> {
-    let log = &places.settings.home.join("platform.log");
+    let log = &places.log();
     std::fs::create_dir_all(&places.settings.home).map_err(cannot("make", &places.settings.home))?;
-    if log.metadata().is_ok_and(|file| file.len() > LOG_LIMIT) {
-        std::fs::rename(log, log.with_extension("log.1")).map_err(cannot("put aside", log))?;
-    }
     let begin = log.metadata().map_or(0, |file| file.len());
-    let file = File::options().append(true).create(true).open(log).map_err(cannot("write", log))?;
+    let file = supervisor::open_log(log).map_err(cannot("write", log))?;
     let copy = file.try_clone().map_err(cannot("write", log))?;
     let program = this_program()?;
     let child = Command::new(&program)
@@ -150,29 +205,41 @@ impl Down {
     pub(crate) fn run(&self, cx: &Context) -> Result<()> {
         need_root("down")?;
         let places = Places::load()?;
-        if !is_anything_up(&places) {
+        if is_anything_up(&places) {
+            stop(cx, &places)?;
+        } else {
             cx.out.note("The platform is not running.");
-            return Ok(());
         }
-        if supervisor::running(&places.run, "up").is_none() {
-            // Containers outlive a supervisor that was killed, and only their keeper ends them in good order.
-            cx.out.step("Starting what was killed", || start_detached(&places))?;
+        let home = places.settings.home.display();
+        if places.settings.home.join("platform.db").exists() {
+            cx.out.note(&format!(
+                "Kept in {home}: apps, releases, config vars, repositories, images, logs.\n\
+                 `platform up` starts the same apps again; to forget everything: rm -rf {home}"
+            ));
         }
-        cx.out.step("Stopping the apps", || {
-            let stopped = server::runtime()?.block_on(places.host().stop_all());
-            stopped.map_err(|error| CliError::failed("The apps could not be stopped").because(&error))
-        })?;
-        cx.out.step("Stopping the platform", || {
-            if let Some(pid) = supervisor::running(&places.run, "up") {
-                // It may have ended just now.
-                let _ = kill(pid, Signal::SIGTERM);
-                while supervisor::running(&places.run, "up").is_some() {
-                    thread::sleep(POLL);
-                }
-            }
-            Ok(())
-        })
+        cx.done(&report(&places, &states(&places)?))
     }
+}
+
+fn stop(cx: &Context, places: &Places) -> Result<()> {
+    if supervisor::running(&places.run, "up").is_none() {
+        // Containers outlive a supervisor that was killed, and only their keeper ends them in good order.
+        cx.out.step("Starting what was killed", || start_detached(places))?;
+    }
+    cx.out.step("Stopping the apps", || {
+        let stopped = server::runtime()?.block_on(places.host().stop_all());
+        stopped.map_err(|error| CliError::failed("The apps could not be stopped").because(&error))
+    })?;
+    cx.out.step("Stopping the platform", || {
+        if let Some(pid) = supervisor::running(&places.run, "up") {
+            // It may have ended just now.
+            let _ = kill(pid, Signal::SIGTERM);
+            while supervisor::running(&places.run, "up").is_some() {
+                thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    })
 }
 
 fn is_anything_up(places: &Places) -> bool {
@@ -196,18 +263,11 @@ impl Status {
         need_root("status")?;
         let places = Places::load()?;
         let states = states(&places)?;
-        let answers = states.iter().all(|state| state.answers);
-        let value = json!({
-            "url": places.settings.url(),
-            "home": places.settings.home,
-            "runtime_dir": places.run,
-            "up": answers,
-            "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
-        });
-        cx.show(&value, |out| {
+        cx.show(&report(&places, &states), |out| {
             out.pairs([
                 ("URL", places.settings.url().into()),
                 ("Home", places.settings.home.display().to_string().into()),
+                ("Log", places.log().display().to_string().into()),
             ])?;
             let row = |state: &State| {
                 let (text, mood) = match (state.pid, state.answers) {
@@ -216,11 +276,11 @@ impl Status {
                     (None, false) => ("down", Mood::Bad),
                 };
                 let pid = state.pid.map_or_else(String::new, |pid| pid.to_string());
-                vec![state.role.into(), crate::output::Field::from(text).mood(mood), pid.into()]
+                vec![state.role.into(), Field::from(text).mood(mood), pid.into()]
             };
             out.table(&["Role", "State", "Process"], states.iter().map(row).collect(), "")
         })?;
-        Ok(u8::from(!answers))
+        Ok(u8::from(!states.iter().all(|state| state.answers)))
     }
 }
 
@@ -235,6 +295,18 @@ impl State {
     fn to_json(&self) -> Value {
         json!({ "role": self.role, "pid": self.pid, "answers": self.answers })
     }
+}
+
+/// The platform on this machine, for programs.
+fn report(places: &Places, states: &[State]) -> Value {
+    json!({
+        "url": places.settings.url(),
+        "home": places.settings.home,
+        "runtime_dir": places.run,
+        "log": places.log(),
+        "up": states.iter().all(|state| state.answers),
+        "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
+    })
 }
 
 fn role_names(places: &Places) -> impl Iterator<Item = &'static str> {
@@ -262,33 +334,6 @@ fn states(places: &Places) -> Result<Vec<State>> {
     Ok(states)
 }
 
-/// Make the stack anew with the newest packages, as root
-///
-/// The stack is the pair of base images, for builds and for apps. Apps get the new one with their next build.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  $ sudo platform stack:update
-  $ sudo platform stack:update --if-missing")]
-pub(crate) struct StackUpdate {
-    /// Do nothing if there is a stack that this version of the platform can use
-    #[arg(long)]
-    if_missing: bool,
-}
-
-impl StackUpdate {
-    pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        need_root("stack:update")?;
-        let settings = Places::load()?.stack()?;
-        let failed = |error: stack::StackError| CliError::failed("The stack was not made").because(&error);
-        let present = stack::open(&settings).map_err(failed)?.filter(|_| self.if_missing);
-        let when = if self.if_missing { Make::IfMissing } else { Make::Newest };
-        let make = || stack::make(&settings, when, &mut |line| cx.out.note(line)).map_err(failed);
-        let stack = present.map_or_else(make, Ok)?;
-        cx.out.line(format!("Stack {}, version {}", stack.name, stack.version))
-    }
-}
-
 /// Become one process of the platform; `up` starts it
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -311,7 +356,7 @@ fn start_log() {
         .init();
 }
 
-fn need_root(command: &str) -> Result<()> {
+pub(super) fn need_root(command: &str) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
