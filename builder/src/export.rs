@@ -58,7 +58,7 @@ pub(crate) fn export(
         export.add_built(layer, restored)?;
     }
     export.add_app()?;
-    let launcher = launcher_layer::ensure(&job.builder)?;
+    let launcher = launcher_layer::ensure(&job.builder, &job.workspace.trees().join("launcher"))?;
     export.layers.push(Pending { what: What::Launcher, source: Source::Stored(launcher) });
     export.add_config(outcome)?;
     let layers = export.store()?;

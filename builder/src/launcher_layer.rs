@@ -20,8 +20,8 @@ struct Made {
     layer: Digest,
 }
 
-/// The launcher's layer, made if this program has none yet.
-pub(crate) fn ensure(builder: &Builder) -> Result<Digest, BuildError> {
+/// The launcher's layer, made if this program has none yet; its tree begins as `dir`, which is the caller's alone.
+pub(crate) fn ensure(builder: &Builder, dir: &Path) -> Result<Digest, BuildError> {
     let note = builder.cache.join("launcher.json");
     let trouble = |source| BuildError::Io { action: "make a layer of", path: builder.program.clone(), source };
     let program = fs::metadata(&builder.program).map_err(trouble)?;
@@ -31,11 +31,8 @@ pub(crate) fn ensure(builder: &Builder) -> Result<Digest, BuildError> {
     {
         return Ok(made.layer);
     }
-    let dir = builder.layers.staging().join(format!("launcher-{}", program.ino()));
-    let layer = make(&builder.program, &dir).map_err(trouble)?;
-    builder.layers.insert(&layer, &dir)?;
-    // If the layer was there before, the tree still is.
-    let _ = fs::remove_dir_all(&dir);
+    let layer = make(&builder.program, dir).map_err(trouble)?;
+    builder.layers.insert(&layer, dir)?;
     let text = serde_json::to_vec(&Made::of(&program, layer.clone())).map_err(|error| trouble(error.into()))?;
     fs::create_dir_all(&builder.cache).and_then(|()| fs::write(&note, text)).map_err(trouble)?;
     Ok(layer)
@@ -48,9 +45,6 @@ impl Made {
 }
 
 fn make(program: &Path, dir: &Path) -> io::Result<Digest> {
-    if dir.exists() {
-        fs::remove_dir_all(dir)?;
-    }
     let mut folder = dir.to_owned();
     tree::make_dir(&folder, 0o755)?;
     for part in ["cnb", "lifecycle"] {

@@ -177,6 +177,20 @@ async fn an_image_has_a_layer_for_each_part_and_says_what_made_it() {
     assert_eq!(phases, ["analyze", "restore", "container", "detect", "build", "export"]);
 }
 
+#[test]
+fn builds_that_need_a_launcher_at_once_do_not_get_in_each_others_way() {
+    let world = World::new();
+    fs::write(&world.builder.program, vec![7; 8 << 20]).unwrap();
+    let dir = |number: u8| world.builder.layers.staging().join(number.to_string());
+    let layers: Vec<_> = std::thread::scope(|scope| {
+        let make = |number| crate::launcher_layer::ensure(&world.builder, &dir(number)).unwrap();
+        let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || make(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(layers.iter().all(|layer| *layer == layers[0]));
+    assert_eq!(diff_id(&world.builder.layers.path(&layers[0])).unwrap(), layers[0]);
+}
+
 #[tokio::test]
 async fn the_same_commit_gives_the_same_image_and_a_changed_line_only_a_new_app_layer() {
     let world = World::new();
