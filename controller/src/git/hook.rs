@@ -84,7 +84,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let text = format!(
                 " !     The platform's controller went away during the push: {error}.\n \
-                 !     What was live before still is. Push again.\n"
+                 !     What was live still is. If the build was over, its release goes live by itself (`platform releases`); \
+                 else push again.\n"
             );
             // Nobody is left to tell if this fails.
             let _ = io::stderr().write_all(text.as_bytes());
