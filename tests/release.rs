@@ -19,11 +19,15 @@ fn push_with_boot(app: &App<'_>, boot: &str) -> crate::platform::Ran {
 #[test]
 fn a_web_process_that_exits_leaves_the_old_release_serving() {
     let app = live();
-    push_with_boot(&app, "exit 7").expect_refused(&[
+    let push = push_with_boot(&app, "exit 7").expect_refused(&[
         "exited with code 7",
+        "Its last 50 log lines",
+        "attempt 12 to calm the flux",
+        "attempt 60 to calm the flux",
         "cannot go on: the flux is out of phase",
         "keeps serving",
     ]);
+    assert!(!push.text.contains("attempt 11 "), "more than 50 lines:\n{}", push.text);
     assert_eq!(app.get("/").body, "version 1 web.1");
     let releases = app.json(&["releases"]);
     assert_eq!(releases[0]["status"], "failed");
@@ -33,7 +37,11 @@ fn a_web_process_that_exits_leaves_the_old_release_serving() {
 #[test]
 fn a_web_process_that_listens_elsewhere_is_told_which_port_it_really_took() {
     let app = live();
-    push_with_boot(&app, "listen 9999").expect_refused(&["9999", "PORT", "keeps serving"]);
+    push_with_boot(&app, "listen 9999").expect_refused(&[
+        "Last probe of $PORT (5000)",
+        "It listened on port 9999.",
+        "keeps serving",
+    ]);
     assert_eq!(app.get("/").body, "version 1 web.1");
 }
 
