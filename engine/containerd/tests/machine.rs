@@ -142,6 +142,13 @@ impl Machine {
         kill(self.host.take());
     }
 
+    /// Kills an instance's first process, and all its others with it.
+    pub fn kill_instance(&self, id: &str) {
+        let running = fs::read(self.path().join("home/host/instances").join(id).join("running.json")).expect("a pid");
+        let running: serde_json::Value = serde_json::from_slice(&running).expect("JSON");
+        kill_pid(running["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid"));
+    }
+
     /// All that a power cut takes: processes, mounts, and what lies on a `tmpfs`.
     pub fn power_cut(&mut self) {
         kill(self.containerd.take());
