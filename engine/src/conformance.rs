@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use model::clock::SystemRandom;
 use model::{AppId, Exit};
@@ -61,6 +61,7 @@ checks! {
     every_instance_knows_its_name,
     a_one_off_gives_its_output_and_exit_code,
     a_one_off_reads_its_input,
+    a_one_off_passes_bytes_on_as_they_are,
     a_one_off_has_a_terminal_that_can_be_resized,
     a_one_off_ends_at_its_time_limit,
     a_one_off_is_killed_on_request,
@@ -420,6 +421,37 @@ async fn a_one_off_reads_its_input(subject: Subject) {
     }
     drop(input);
     assert_eq!(text(output).await.trim(), (1 << 20).to_string(), "dropping the input ends it");
+}
+
+/// Like `pg_dump | pg_restore`: raw bytes both ways at once, more than the container has memory.
+async fn a_one_off_passes_bytes_on_as_they_are(subject: Subject) {
+    const PIECES: u32 = 1024;
+    const LENGTH: usize = 64 << 10;
+    // Each piece knows its place, and holds every byte, also those that mean something to a terminal.
+    let piece = |number: u32| -> Bytes {
+        let bytes = (number..).flat_map(|word| word.wrapping_mul(0x9e37_79b1).to_ne_bytes());
+        bytes.take(LENGTH).collect()
+    };
+    let mut container = subject.shell("cat");
+    container.limits.memory_bytes = 32 << 20;
+    let oneoff = OneOff { time_limit: 10 * PATIENCE, ..Subject::oneoff(container) };
+    let RunningOneOff { input, mut output, exit } = subject.run(&oneoff).await;
+    let sender = tokio::spawn(async move {
+        for number in 0..PIECES {
+            input.send(Input::Data(piece(number))).await.expect("it takes input");
+        }
+    });
+    let (mut received, mut rest) = (0, BytesMut::new());
+    while let Some(bytes) = output.recv().await {
+        rest.extend_from_slice(&bytes);
+        while rest.len() >= LENGTH {
+            assert!(rest.split_to(LENGTH) == piece(received), "piece {received} arrives as it was sent");
+            received += 1;
+        }
+    }
+    sender.await.expect("all was sent");
+    assert_eq!((received, rest.len()), (PIECES, 0));
+    assert_eq!(exit.await, Ok(Exit::Code(0)));
 }
 
 async fn a_one_off_has_a_terminal_that_can_be_resized(subject: Subject) {

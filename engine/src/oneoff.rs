@@ -59,10 +59,11 @@ pub enum Input {
 /// A one-off that runs. Dropping this does not end it.
 #[derive(Debug)]
 pub struct RunningOneOff {
-    /// To its standard input and terminal. Dropping it means no more input.
+    /// To its standard input and terminal, byte for byte; takes no more than the process does. Dropping it means no more input.
     pub input: mpsc::Sender<Input>,
-    /// Its output, standard output and error in one (they may overtake each other, unless it has a terminal); ends after the process ended and all was read. It may be
-    /// dropped at any time without harm to the process.
+    /// Its output, byte for byte, standard output and error in one (they may overtake each other, unless it has a terminal); ends
+    /// after the process ended and all was read. The process waits for whoever does not read on, in bounded memory; once this is
+    /// dropped, it waits for nobody.
     pub output: mpsc::Receiver<Bytes>,
     /// How it ended; an error here means that the engine was lost.
     pub exit: oneshot::Receiver<Exit>,

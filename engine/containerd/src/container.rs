@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::containerd::{NewTask, Stdio};
 use crate::error::Fault;
-use crate::files::{Record, Running};
+use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
 use crate::spec::{Blueprint, spec};
 use crate::{netns, rootfs};
@@ -34,8 +34,8 @@ impl Host {
         new.container.volumes().try_for_each(|volume| self.volumes.make(volume, new.container.uid))?;
         rootfs::prepare(new.container, &self.settings.layers, &folder, new.hostname, &self.network.resolvers)?;
         match &new.stdio {
-            Stdio::File { stdin, .. } => stdin.as_deref().map_or(Ok(()), make_fifo),
-            Stdio::Terminal { stdin, stdout } => make_fifo(stdin).and_then(|()| make_fifo(stdout)),
+            Stdio::File { output } => make_private_file(output),
+            Stdio::Pipes { stdin, output, .. } => make_fifo(stdin).and_then(|()| make_fifo(output)),
         }
     }
 

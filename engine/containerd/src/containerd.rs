@@ -67,10 +67,10 @@ pub(crate) struct NewTask<'a> {
 
 /// Where a container's input comes from and its output goes to.
 pub(crate) enum Stdio {
-    /// Standard output and error are appended to a file, which the shim writes, so that nobody else must live.
-    File { output: PathBuf, stdin: Option<PathBuf> },
-    /// A terminal, behind two FIFOs.
-    Terminal { stdin: PathBuf, stdout: PathBuf },
+    /// No input; standard output and error are appended to a file, which the shim writes, so that nobody else must live.
+    File { output: PathBuf },
+    /// FIFOs for input and for both outputs: the process waits for whoever reads.
+    Pipes { stdin: PathBuf, output: PathBuf, terminal: bool },
 }
 
 impl Containerd {
@@ -127,18 +127,20 @@ impl Containerd {
             ..CreateTaskRequest::default()
         };
         match new.stdio {
-            Stdio::File { output, stdin } => {
+            Stdio::File { output } => {
                 // Plain paths of a file that exists, and two names for it: of a `file://` URI, or of one name for both, the
                 // shim of containerd 1.6 makes one handle and closes it with the first stream that ends, and what is
                 // still written to the other is lost.
                 request.stdout = output.display().to_string();
                 request.stderr = same_file(&output).display().to_string();
-                request.stdin = stdin.map(|path| path.display().to_string()).unwrap_or_default();
             }
-            Stdio::Terminal { stdin, stdout } => {
-                request.terminal = true;
+            Stdio::Pipes { stdin, output, terminal } => {
+                request.terminal = terminal;
                 request.stdin = stdin.display().to_string();
-                request.stdout = stdout.display().to_string();
+                request.stdout = output.display().to_string();
+                if !terminal {
+                    request.stderr = output.display().to_string();
+                }
             }
         }
         let created = self.tasks().await?.create(self.request(request)).await;

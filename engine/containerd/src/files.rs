@@ -74,10 +74,7 @@ impl Folder {
             fs::create_dir(&dir).map_err(Fault::on("make", &dir))?;
         }
         // The upper directory's mode is that of the container's `/`.
-        set_mode(&self.upper(), 0o755)?;
-        let output = self.output();
-        fs::File::create(&output).map_err(Fault::on("make", &output))?;
-        set_mode(&output, 0o600)
+        set_mode(&self.upper(), 0o755)
     }
 
     pub(crate) fn record(&self) -> Option<Record> {
@@ -115,7 +112,7 @@ impl Folder {
         self.path.join("work")
     }
 
-    /// The file to which the shim appends standard output and error.
+    /// The file to which the shim appends an instance's output.
     pub(crate) fn output(&self) -> PathBuf {
         self.path.join("output")
     }
@@ -125,14 +122,14 @@ impl Folder {
         self.path.join("offset")
     }
 
-    /// A FIFO for standard input, or the terminal's.
+    /// A FIFO for a one-off's input.
     pub(crate) fn stdin(&self) -> PathBuf {
         self.path.join("stdin")
     }
 
-    /// A FIFO for a terminal's output.
-    pub(crate) fn terminal(&self) -> PathBuf {
-        self.path.join("terminal")
+    /// A FIFO for a one-off's output.
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.path.join("stdout")
     }
 
     /// Removes the folder with all that the container wrote. A folder that is gone is no error.
@@ -196,6 +193,11 @@ fn wish_path(dir: &Path, id: &WorkloadId) -> PathBuf {
 /// Makes a folder that only root may enter, and its parents.
 pub(crate) fn make_private(path: &Path) -> Result<(), Fault> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Fault::on("make", path))
+}
+
+/// Makes an empty file that only root may open.
+pub(crate) fn make_private_file(path: &Path) -> Result<(), Fault> {
+    create_private(path).map(drop)
 }
 
 fn create_private(path: &Path) -> Result<fs::File, Fault> {

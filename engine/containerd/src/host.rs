@@ -223,15 +223,15 @@ impl Host {
             || state.oneoffs.keys().any(|oneoff| oneoff.0 == id)
     }
 
-    /// Changes what is known of a slot's instance, tells routers and callers, and returns the version of the route table
+    /// Changes what is known of a slot's instance, from now on unless it says since when, tells routers and callers, and returns the version of the route table
     /// that says so.
     pub(crate) fn update(&self, key: u64, change: impl FnOnce(&mut Instance)) -> u64 {
         let workload = {
             let mut state = self.lock();
             let Some(held) = state.slots.get_mut(&key) else { return 0 };
-            let before = held.instance.state;
+            let before = (held.instance.state, held.instance.since);
             change(&mut held.instance);
-            if held.instance.state != before {
+            if held.instance.state != before.0 && held.instance.since == before.1 {
                 held.instance.since = self.now();
             }
             held.wish.workload.id.clone()

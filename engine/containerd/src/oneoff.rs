@@ -1,7 +1,8 @@
-//! Containers that run once. Their output takes the same way as that of instances, so that nobody can block a build by not
-//! listening; only a terminal's goes through a FIFO.
+//! Containers that run once. Their input and output go through FIFOs, so that a process waits for whoever reads, and whoever
+//! writes waits for the process. When nobody reads any more, the output is thrown away: nobody can block a build by leaving.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,6 @@ use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::Record;
 use crate::host::Host;
-use crate::logs::{Output, saved_offset};
 use crate::tenants::Tenant;
 
 /// What a terminal sends for Ctrl-D.
@@ -51,26 +52,27 @@ pub(crate) async fn run(host: Arc<Host>, oneoff: OneOff) -> Result<RunningOneOff
 /// end or its time limit. A terminal hung up with the life that held it.
 pub(crate) fn adopt(host: &Arc<Host>, oneoff: OneOff, deadline: Timestamp) {
     let Ok(kill) = host.register_oneoff(&oneoff) else { return };
-    let (exit, _) = oneshot::channel();
-    let ended = CancellationToken::new();
-    if oneoff.tty.is_some() {
+    let output = pipe::OpenOptions::new().open_receiver(host.folder(&oneoff.id.0).stdout());
+    if oneoff.tty.is_some() || output.is_err() {
         kill.cancel();
-    } else {
-        let folder = host.folder(&oneoff.id.0);
-        if let Ok(output) = host.watcher.follow(&folder.output(), saved_offset(&folder.offset()), ended.clone()) {
-            let (sender, _) = mpsc::channel(1);
-            tokio::spawn(pump_file(output, sender));
-        }
     }
-    let limit = deadline.since(host.now());
-    tokio::spawn(supervise(Arc::clone(host), oneoff, limit, Ending { kill, ended, exit }));
+    let read = tokio::spawn(async move {
+        if let Ok(output) = output {
+            pump(output, mpsc::channel(1).0).await;
+        }
+    });
+    let (exit, _) = oneshot::channel();
+    let ending = Ending { kill, read, ended: CancellationToken::new(), exit };
+    tokio::spawn(supervise(Arc::clone(host), oneoff, deadline.since(host.now()), ending));
 }
 
 /// How a one-off's end is brought about and made known.
 struct Ending {
     /// Cancelled by a caller who wants it to end.
     kill: CancellationToken,
-    /// Cancelled once all its output is written.
+    /// Ends once all its output was read.
+    read: JoinHandle<()>,
+    /// Cancelled once it takes no more input.
     ended: CancellationToken,
     exit: oneshot::Sender<Exit>,
 }
@@ -78,10 +80,8 @@ struct Ending {
 async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Result<RunningOneOff, Fault> {
     let id = oneoff.id.0.clone();
     let folder = host.folder(&id);
-    let stdio = match oneoff.tty {
-        Some(_) => Stdio::Terminal { stdin: folder.stdin(), stdout: folder.terminal() },
-        None => Stdio::File { output: folder.output(), stdin: Some(folder.stdin()) },
-    };
+    let (to, from) = (folder.stdin(), folder.stdout());
+    let stdio = Stdio::Pipes { stdin: to.clone(), output: from.clone(), terminal: oneoff.tty.is_some() };
     let deadline = host.now().after(oneoff.time_limit);
     let record = Record::OneOff { oneoff: Box::new(oneoff.clone()), deadline };
     let new = NewContainer {
@@ -101,45 +101,48 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Res
         options.read_write(true);
         options
     };
-    let keyboard = both_ways().open_sender(folder.stdin()).map_err(Fault::on("open", &folder.stdin()))?;
-    let screen = oneoff.tty.map(|_| both_ways().open_receiver(folder.terminal())).transpose();
-    let screen = screen.map_err(Fault::on("open", &folder.terminal()))?;
+    let to_process = both_ways().open_sender(&to).map_err(Fault::on("open", &to))?;
+    let held_open = both_ways().open_receiver(&from).map_err(Fault::on("open", &from))?;
     let running = host.create(new).await?;
+    // The shim has its own end now, and closes it once it passed everything on: so this one ends with the output.
+    let from_process = pipe::OpenOptions::new().open_receiver(&from).map_err(Fault::on("open", &from))?;
+    drop(held_open);
+    host.start(&id, &running).await?;
 
     let ended = CancellationToken::new();
     let (output_sender, output) = mpsc::channel(CHANNEL);
-    if let Some(screen) = screen {
-        tokio::spawn(pump_terminal(screen, output_sender, ended.clone()));
-    } else {
-        let reader = host.watcher.follow(&folder.output(), 0, ended.clone());
-        let reader = reader.map_err(Fault::on("follow", &folder.output()))?;
-        tokio::spawn(pump_file(reader, output_sender));
-    }
-    if let Err(fault) = host.start(&id, &running).await {
-        ended.cancel();
-        return Err(fault);
-    }
+    let read = tokio::spawn(pump(from_process, output_sender));
     let (input, input_receiver) = mpsc::channel(CHANNEL);
-    tokio::spawn(feed(Arc::clone(host), oneoff.clone(), keyboard, input_receiver, ended.clone()));
+    tokio::spawn(feed(Arc::clone(host), oneoff.clone(), to_process, input_receiver, ended.clone()));
     let (exit_sender, exit) = oneshot::channel();
     let limit = oneoff.time_limit;
-    tokio::spawn(supervise(Arc::clone(host), oneoff, limit, Ending { kill, ended, exit: exit_sender }));
+    tokio::spawn(supervise(Arc::clone(host), oneoff, limit, Ending { kill, read, ended, exit: exit_sender }));
     Ok(RunningOneOff { input, output, exit })
 }
 
 /// Waits for the end or brings it about, makes it known, and removes what is left.
 async fn supervise(host: Arc<Host>, oneoff: OneOff, limit: Duration, ending: Ending) {
     let id = oneoff.id.0.as_str();
-    let status = tokio::select! {
-        status = host.ended(id) => status,
-        () = async {
-            tokio::select! {
-                () = sleep(limit) => {}
-                () = ending.kill.cancelled() => {}
-            }
-            host.signal(id, Signal::SIGKILL).await;
-            std::future::pending::<()>().await;
-        } => None,
+    let mut over = pin!(async {
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = ending.kill.cancelled() => {}
+        }
+    });
+    let by_itself = tokio::select! {
+        status = host.ended(id) => Some(status),
+        () = &mut over => None,
+    };
+    let status = if let Some(status) = by_itself {
+        // What is still in the pipes would go with the container.
+        tokio::select! {
+            _ = ending.read => {}
+            () = over => {}
+        }
+        status
+    } else {
+        host.signal(id, Signal::SIGKILL).await;
+        host.ended(id).await
     };
     let exit = host.exit(id, status);
     host.insist(id, || host.containerd.remove(id)).await;
@@ -150,29 +153,10 @@ async fn supervise(host: Arc<Host>, oneoff: OneOff, limit: Duration, ending: End
     host.forget_oneoff(&oneoff.id);
 }
 
-/// Hands on what is appended to the file. When nobody listens any more it still reads, so that the disk does not fill.
-async fn pump_file(mut file: Output, sender: mpsc::Sender<Bytes>) {
+/// Hands on what the process writes. When nobody listens any more it still reads, so that the process need not wait.
+async fn pump(mut output: pipe::Receiver, sender: mpsc::Sender<Bytes>) {
     let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = file.read(&mut buffer).await {
-        let _ = sender.send(Bytes::copy_from_slice(&buffer[..length])).await;
-    }
-}
-
-async fn pump_terminal(mut terminal: pipe::Receiver, sender: mpsc::Sender<Bytes>, ended: CancellationToken) {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        tokio::select! {
-            biased;
-            read = terminal.read(&mut buffer) => match read {
-                Ok(length @ 1..) => {
-                    let _ = sender.send(Bytes::copy_from_slice(&buffer[..length])).await;
-                }
-                _ => return,
-            },
-            () = ended.cancelled() => break,
-        }
-    }
-    while let Ok(length @ 1..) = terminal.try_read(&mut buffer) {
+    while let Ok(length @ 1..) = output.read(&mut buffer).await {
         let _ = sender.send(Bytes::copy_from_slice(&buffer[..length])).await;
     }
 }

@@ -148,7 +148,7 @@ impl Slot {
             app: workload.app,
             hostname: &self.dyno().to_string(),
             tty: None,
-            stdio: Stdio::File { output, stdin: None },
+            stdio: Stdio::File { output },
         };
         host.prepare(&new)?;
         let running = host.create(new).await?;
@@ -239,7 +239,7 @@ impl Slot {
             }
             self.say("State changed from starting to up");
             self.update(|instance| {
-                instance.state = InstanceState::Up;
+                (instance.state, instance.since) = (InstanceState::Up, now);
                 instance.booted_in = Some(now.since(life.running.started));
                 instance.probe = None;
             });
