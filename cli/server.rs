@@ -20,8 +20,8 @@ use router::{RouterSettings, Timeouts};
 use tokio::sync::Notify;
 
 use crate::error::{CliError, Result};
-use crate::settings::Settings;
-use crate::supervisor::Role;
+use crate::settings::{Settings, SettingsError};
+use crate::supervisor::{self, Role};
 
 /// The processes of a platform, in the order in which they end: whoever needs another one ends first, and the controller before
 /// the router, which would wait for streams of it that have no end, such as `logs --tail`.
@@ -72,7 +72,20 @@ pub(crate) struct Places {
 impl Places {
     /// Those of the platform that the settings of this process describe.
     pub(crate) fn load() -> Result<Self> {
-        let settings = Settings::load().map_err(|error| {
+        Self::of(Settings::load())
+    }
+
+    /// Those of the platform that runs in the home of these settings, as it was started; if none runs, as it would be.
+    pub(crate) fn load_running() -> Result<Self> {
+        let places = Self::load()?;
+        match supervisor::running(&places.run, "up") {
+            Some(pid) => Self::of(Settings::of_process(pid)),
+            None => Ok(places),
+        }
+    }
+
+    fn of(settings: Result<Settings, SettingsError>) -> Result<Self> {
+        let settings = settings.map_err(|error| {
             CliError::usage("The settings cannot be used").because(&error).hint("`docs/settings.md` lists them all.")
         })?;
         Ok(Self { run: settings.runtime_dir(), settings })

@@ -4,14 +4,17 @@
 //! environment variable `PLATFORM_<KEY>` of the same name in capitals. A wrong one stops the start and says which line and what
 //! is allowed.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use builder::packages::PackageSetting;
 use model::Hostname;
+use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
@@ -128,13 +131,28 @@ pub(crate) enum SettingsError {
 impl Settings {
     /// Reads file and environment.
     pub(crate) fn load() -> Result<Self, SettingsError> {
-        let file = match std::env::var_os("PLATFORM_CONFIG") {
+        Self::of(|name| std::env::var_os(name))
+    }
+
+    /// Those of a process that runs, from the file and that process's environment (proc(5), `/proc/pid/environ`).
+    pub(crate) fn of_process(pid: Pid) -> Result<Self, SettingsError> {
+        let path = PathBuf::from(format!("/proc/{pid}/environ"));
+        let environ = std::fs::read(&path).map_err(|error| SettingsError::Unreadable(path, error))?;
+        Self::of(|name| {
+            let mut all = environ.split(|byte| *byte == 0);
+            let value = all.find_map(|one| one.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+            Some(OsStr::from_bytes(value).to_owned())
+        })
+    }
+
+    fn of(environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingsError> {
+        let file = match environment("PLATFORM_CONFIG") {
             Some(path) => from_file(Path::new(&path))?.ok_or_else(|| SettingsError::Missing(path.into()))?,
             None => from_file(Path::new(DEFAULT_FILE))?.unwrap_or_default(),
         };
         let mut settings = file;
         for (key, _, _) in REFERENCE {
-            if let Some(value) = std::env::var_os(variable(key)) {
+            if let Some(value) = environment(&variable(key)) {
                 settings = from_environment(key, &value.to_string_lossy())?.or(settings);
             }
         }

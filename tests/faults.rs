@@ -201,7 +201,8 @@ fn down_leaves_nothing_and_up_brings_the_apps_back() {
     let platform = Platform::start(&[]);
     let app = platform.app("probe-app");
     app.push().expect_ok();
-    platform.cli(&["down"]).expect_ok();
+    platform.cli_in_another_shell(&["status"]).expect_ok().expect_text(&[&platform.url()]);
+    platform.cli_in_another_shell(&["down"]).expect_ok();
     assert_eq!(Held::by(&platform), Held::of(0));
     assert!(platform.try_get(&app.host(), "/").is_err(), "nobody listens");
     platform.up(&[]);

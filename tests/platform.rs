@@ -114,6 +114,12 @@ impl Platform {
         run(self.command(env!("CARGO_BIN_EXE_platform")).args(args))
     }
 
+    /// Runs the CLI in a shell that knows of this platform's settings only the home.
+    pub(crate) fn cli_in_another_shell(&self, args: &[&str]) -> Ran {
+        let mut command = self.command(env!("CARGO_BIN_EXE_platform"));
+        run(command.args(args).env_remove("PLATFORM_LISTEN").env_remove("PLATFORM_SUBNET"))
+    }
+
     /// Runs the CLI with something on its standard input.
     pub(crate) fn cli_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command(env!("CARGO_BIN_EXE_platform"));

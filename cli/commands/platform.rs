@@ -123,6 +123,7 @@ fn detach(cx: &Context, places: &Places) -> Result<()> {
     if supervisor::running(&places.run, "up").is_none() {
         cx.out.step("Starting the platform", || start_detached(places))?;
     }
+    let places = &Places::load_running()?;
     cx.show(&report(places, &states(places)?), |out| {
         out.line(format!("The platform is up: {}", places.settings.url()))?;
         out.note(&next_steps(places));
@@ -204,7 +205,7 @@ impl Down {
     #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(&self, cx: &Context) -> Result<()> {
         need_root("down")?;
-        let places = Places::load()?;
+        let places = Places::load_running()?;
         if is_anything_up(&places) {
             stop(cx, &places)?;
         } else {
@@ -261,7 +262,7 @@ impl Status {
     #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<u8> {
         need_root("status")?;
-        let places = Places::load()?;
+        let places = Places::load_running()?;
         let states = states(&places)?;
         cx.show(&report(&places, &states), |out| {
             out.pairs([
