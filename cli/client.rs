@@ -8,6 +8,7 @@ use base64::Engine;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use ureq::http::request::Builder as RequestBuilder;
 use ureq::http::{HeaderValue, Request, Response, StatusCode, header};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
@@ -122,6 +123,22 @@ impl Client {
         body(self.send("DELETE", path, None, None)?)
     }
 
+    /// Takes something away, and says how.
+    pub(crate) fn delete_with(&self, path: &[&str], content: &Value) -> Result<Value> {
+        body(self.send("DELETE", path, Some(content), None)?)
+    }
+
+    /// Reads a resource that is no JSON, as it comes.
+    pub(crate) fn read(&self, path: &[&str]) -> Result<impl Read + use<>> {
+        Ok(self.send("GET", path, None, None)?.into_body().into_reader())
+    }
+
+    /// Makes something of a file, as it is read.
+    pub(crate) fn upload(&self, path: &[&str], file: &std::fs::File) -> Result<Value> {
+        let request = self.request("POST", path).header(header::CONTENT_TYPE, "application/octet-stream").body(file);
+        body(self.run(request.map_err(|error| malformed(&error))?)?)
+    }
+
     /// Opens a stream that the API named, such as the lines of a log session. The address itself is the permission to read it.
     pub(crate) fn open(&self, address: &str) -> Result<impl Read + use<>> {
         let request =
@@ -137,14 +154,7 @@ impl Client {
         content: Option<&Value>,
         range: Option<HeaderValue>,
     ) -> Result<Response<Body>> {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        let mut request = Request::builder().method(method).uri(url.as_str()).header(header::ACCEPT, ACCEPT);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
+        let mut request = self.request(method, path);
         if let Some(range) = range {
             request = request.header(header::RANGE, range);
         }
@@ -154,6 +164,18 @@ impl Client {
                 let request = request.header(header::CONTENT_TYPE, "application/json").body(content.to_string());
                 self.run(request.map_err(|error| malformed(&error))?)
             }
+        }
+    }
+
+    fn request(&self, method: &str, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let request = Request::builder().method(method).uri(url.as_str()).header(header::ACCEPT, ACCEPT);
+        match &self.authorization {
+            Some(authorization) => request.header(header::AUTHORIZATION, authorization),
+            None => request,
         }
     }
 
@@ -233,6 +255,9 @@ fn refusal(mut response: Response<Body>) -> CliError {
 fn where_it_is_listed(resource: &str) -> Option<&'static str> {
     match resource {
         "app" => Some("apps"),
+        "add_on" | "add_on attachment" => Some("addons"),
+        "add_on_service" | "add-on_service" => Some("addons:services"),
+        "backup" => Some("pg:backups"),
         "release" => Some("releases"),
         "dyno" => Some("ps"),
         "process_type" => Some("ps:scale"),

@@ -1,6 +1,6 @@
 //! What commands share: which platform, which app, who is asking.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use clap::Args;
 use model::clock::{Clock, SystemClock, Timestamp};
@@ -161,6 +161,33 @@ pub(crate) fn token_from_environment() -> Option<String> {
 /// True if there is a person who can be asked something.
 pub(crate) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Goes on only if somebody typed the name of the app: now, or as an option of the command. `what` says what will be done,
+/// `command` how to say so without being asked.
+pub(crate) fn confirm(app: &str, given: Option<String>, (what, command): (&str, &str)) -> Result<()> {
+    let answer = match given {
+        Some(answer) => answer,
+        None if !can_ask() => {
+            return Err(
+                CliError::usage(format!("{what} It must be confirmed")).hint(format!("Run it again as: {command}"))
+            );
+        }
+        None => ask(&format!("{what}\nType {app} to go on: "))?,
+    };
+    if answer == app {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("`{answer}` is not the name of the app; nothing was done"))
+        .hint(format!("To do it: {command}")))
+}
+
+fn ask(question: &str) -> Result<String> {
+    write!(std::io::stderr(), "{question}")?;
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    read.map_err(|error| CliError::failed("Cannot read the terminal").because(&error))?;
+    Ok(line.trim().to_owned())
 }
 
 fn parse_api(text: &str) -> Result<Url> {

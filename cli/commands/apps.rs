@@ -1,6 +1,5 @@
 //! `apps`, `create`, `info`, `rename`, `open`, `maintenance`, `destroy`.
 
-use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -258,14 +257,9 @@ impl Destroy {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let app: App = client::typed(&client.get(&["apps", &name])?)?;
-        let answer = match self.confirm {
-            Some(answer) => answer,
-            None => ask_for_name(&app.name)?,
-        };
-        if answer != app.name {
-            return Err(CliError::usage(format!("`{answer}` is not the name of the app; nothing was destroyed"))
-                .hint(format!("To destroy it: platform destroy -a {n} --confirm {n}", n = app.name)));
-        }
+        let what = format!("This destroys {} with all its data and cannot be undone.", app.name);
+        let command = format!("platform destroy -a {n} --confirm {n}", n = app.name);
+        context::confirm(&app.name, self.confirm, (&what, &command))?;
         cx.done(&cx.out.step(&format!("Destroying {} with all its data", app.name), || destroy(&client, &app))?)
     }
 }
@@ -276,17 +270,6 @@ fn destroy(client: &Client, app: &App) -> Result<Value> {
         git::remove_remote(&remote)?;
     }
     Ok(gone)
-}
-
-fn ask_for_name(name: &str) -> Result<String> {
-    if !context::can_ask() {
-        return Err(CliError::usage(format!("Destroying {name} must be confirmed"))
-            .hint(format!("Run it again as: platform destroy -a {name} --confirm {name}")));
-    }
-    write!(io::stderr(), "This destroys {name} with all its data and cannot be undone.\nType its name to go on: ")?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(|error| CliError::failed("Cannot read the terminal").because(&error))?;
-    Ok(line.trim().to_owned())
 }
 
 fn set_maintenance(cx: &Context, app: &AppArg, on: bool) -> Result<()> {

@@ -7,9 +7,12 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::context::Context;
 use crate::error::Result;
 
+mod addons;
 mod apps;
 mod auth;
+mod backups;
 mod config;
+mod data;
 mod domains;
 mod git;
 mod logs;
@@ -83,6 +86,37 @@ enum Command {
     DomainsAdd(domains::Add),
     #[command(name = "domains:remove")]
     DomainsRemove(domains::Remove),
+    Addons(addons::List),
+    #[command(name = "addons:services")]
+    AddonsServices(addons::Services),
+    #[command(name = "addons:plans")]
+    AddonsPlans(addons::Plans),
+    #[command(name = "addons:create")]
+    AddonsCreate(addons::Create),
+    #[command(name = "addons:info")]
+    AddonsInfo(addons::Info),
+    #[command(name = "addons:attach")]
+    AddonsAttach(addons::Attach),
+    #[command(name = "addons:detach")]
+    AddonsDetach(addons::Detach),
+    #[command(name = "addons:restart")]
+    AddonsRestart(addons::Restart),
+    #[command(name = "addons:destroy")]
+    AddonsDestroy(addons::Destroy),
+    #[command(name = "pg:psql")]
+    PgPsql(data::Psql),
+    #[command(name = "pg:backups")]
+    PgBackups(backups::List),
+    #[command(name = "pg:backups:capture")]
+    PgBackupsCapture(backups::Capture),
+    #[command(name = "pg:backups:restore")]
+    PgBackupsRestore(backups::Restore),
+    #[command(name = "pg:backups:download")]
+    PgBackupsDownload(backups::Download),
+    #[command(name = "pg:backups:delete")]
+    PgBackupsDelete(backups::Delete),
+    #[command(name = "redis:cli")]
+    RedisCli(data::RedisCli),
     Maintenance(apps::Maintenance),
     #[command(name = "maintenance:on")]
     MaintenanceOn(apps::MaintenanceOn),
@@ -105,6 +139,27 @@ const TOPICS: &[(&str, &[&str])] = &[
     ("Apps", &["apps", "create", "info", "open", "rename", "destroy", "git:remote"]),
     ("What runs", &["ps", "ps:scale", "ps:restart", "run", "logs"]),
     ("What it runs with", &["config", "config:get", "config:set", "config:unset"]),
+    (
+        "What it uses",
+        &[
+            "addons",
+            "addons:services",
+            "addons:plans",
+            "addons:create",
+            "addons:info",
+            "addons:attach",
+            "addons:detach",
+            "addons:restart",
+            "addons:destroy",
+            "pg:psql",
+            "pg:backups",
+            "pg:backups:capture",
+            "pg:backups:restore",
+            "pg:backups:download",
+            "pg:backups:delete",
+            "redis:cli",
+        ],
+    ),
     ("What was deployed", &["releases", "releases:info", "rollback", "builds"]),
     (
         "Where it answers",
@@ -141,7 +196,7 @@ impl Cli {
             for name in *names {
                 let about =
                     command.find_subcommand(name).and_then(clap::Command::get_about).cloned().unwrap_or_default();
-                let _ = writeln!(page, "  {name:<17} {about}");
+                let _ = writeln!(page, "  {name:<20} {about}");
             }
             page.push('\n');
         }
@@ -183,6 +238,22 @@ impl Command {
             Self::Domains(command) => command.run(cx)?,
             Self::DomainsAdd(command) => command.run(cx)?,
             Self::DomainsRemove(command) => command.run(cx)?,
+            Self::Addons(command) => command.run(cx)?,
+            Self::AddonsServices(command) => command.run(cx)?,
+            Self::AddonsPlans(command) => command.run(cx)?,
+            Self::AddonsCreate(command) => command.run(cx)?,
+            Self::AddonsInfo(command) => command.run(cx)?,
+            Self::AddonsAttach(command) => command.run(cx)?,
+            Self::AddonsDetach(command) => command.run(cx)?,
+            Self::AddonsRestart(command) => command.run(cx)?,
+            Self::AddonsDestroy(command) => command.run(cx)?,
+            Self::PgPsql(command) => return command.run(cx),
+            Self::PgBackups(command) => command.run(cx)?,
+            Self::PgBackupsCapture(command) => command.run(cx)?,
+            Self::PgBackupsRestore(command) => command.run(cx)?,
+            Self::PgBackupsDownload(command) => command.run(cx)?,
+            Self::PgBackupsDelete(command) => command.run(cx)?,
+            Self::RedisCli(command) => return command.run(cx),
             Self::Maintenance(command) => command.run(cx)?,
             Self::MaintenanceOn(command) => command.run(cx)?,
             Self::MaintenanceOff(command) => command.run(cx)?,

@@ -82,13 +82,7 @@ impl Run {
     }
 
     fn environment(&self, tty: bool) -> Result<Map<String, Value>> {
-        let mut env = Map::new();
-        if tty {
-            let (columns, lines) = terminal::size().unwrap_or((80, 24));
-            env.insert("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into()).into());
-            env.insert("COLUMNS".into(), columns.to_string().into());
-            env.insert("LINES".into(), lines.to_string().into());
-        }
+        let mut env = terminal_environment(tty);
         for text in &self.env {
             let (key, value) = text
                 .split_once('=')
@@ -97,6 +91,18 @@ impl Run {
         }
         Ok(env)
     }
+}
+
+/// What a process on the other side must know of this terminal.
+pub(super) fn terminal_environment(tty: bool) -> Map<String, Value> {
+    let mut env = Map::new();
+    if tty {
+        let (columns, lines) = terminal::size().unwrap_or((80, 24));
+        env.insert("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "xterm".into()).into());
+        env.insert("COLUMNS".into(), columns.to_string().into());
+        env.insert("LINES".into(), lines.to_string().into());
+    }
+    env
 }
 
 /// `bash -a my-app`: everything after the command is the command's, but this is how Heroku's users have always typed it.
