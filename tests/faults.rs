@@ -61,7 +61,7 @@ fn pid(platform: &Platform, role: &str) -> Option<i32> {
 }
 
 /// Kills a role and waits until its successor runs and all roles answer.
-fn kill(platform: &Platform, role: &str) {
+pub(crate) fn kill(platform: &Platform, role: &str) {
     let old = pid(platform, role).expect("a running role");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL).expect("killed");
     crate::until("the role is back", || pid(platform, role) != Some(old) && platform.cli(&["status"]).ok);

@@ -1,5 +1,6 @@
 //! Tests of the product as a whole: the house rules, and everything a user does, on the real binary.
 
+mod addons;
 mod faults;
 mod platform;
 mod push;

@@ -48,12 +48,12 @@ Examples:
   $ platform redis:cli
   $ platform redis:cli -a my-app -- GET visits")]
 pub(crate) struct RedisCli {
-    /// A command to run instead of opening a prompt
-    #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<String>,
     /// Name of the add-on, or under which the app uses it
     #[arg(value_name = "DATABASE")]
     database: Option<String>,
+    /// A command to run instead of opening a prompt
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
     #[command(flatten)]
     app: AppArg,
 }
