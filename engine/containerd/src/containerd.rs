@@ -181,7 +181,9 @@ impl Containerd {
     async fn remove_patiently(&self, id: &str) -> Result<(), Fault> {
         let request = || DeleteTaskRequest { container_id: id.to_owned() };
         let first = self.tasks().await?.delete(self.request(request())).await;
-        if first.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition) {
+        // What still runs cannot be deleted; containerd has no code for that.
+        let is_refused = |status: &Status| status.code() != Code::NotFound && !is_broken(status);
+        if first.as_ref().is_err_and(is_refused) {
             self.kill(id, nix::sys::signal::Signal::SIGKILL).await?;
             self.wait(id).await?;
             gone_is_fine(self.tasks().await?.delete(self.request(request())).await, "delete a task")?;
@@ -287,10 +289,14 @@ fn gone_is_fine<T>(result: Result<T, Status>, action: &'static str) -> Result<()
 }
 
 fn fault(action: &'static str, status: &Status) -> Fault {
-    // A status that was made on this side has a source: the connection broke. One from containerd has none.
-    if status.source().is_some() || status.code() == Code::Unavailable {
+    if is_broken(status) {
         Fault::Unreachable(Box::new(status.clone()))
     } else {
         Fault::Containerd { action, reason: status.message().to_owned() }
     }
+}
+
+/// Whether the connection broke: a status that was made on this side has a source, one from containerd has none.
+fn is_broken(status: &Status) -> bool {
+    status.source().is_some() || status.code() == Code::Unavailable
 }

@@ -162,6 +162,27 @@ async fn killing_the_host_at_any_moment_leaves_no_orphans() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_started_and_not_noted_is_replaced() {
+    let mut machine = Machine::boot().await;
+    let workload = web(1);
+    machine.client().apply(workload).await.expect("applied");
+    machine.until("an instance", async || up(&machine).await.len() == 1).await;
+    let lost = up(&machine).await;
+    machine.kill_host();
+    // As if it had been killed between the two.
+    std::fs::remove_file(machine.instances().join(&lost[0].0).join("running.json")).expect("removed");
+    machine.start_host();
+    machine
+        .until("another instance", async || {
+            let now = up(&machine).await;
+            now.len() == 1 && now[0].0 != lost[0].0
+        })
+        .await;
+    machine.until("the first is gone", async || !machine.instances().join(&lost[0].0).exists()).await;
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_of_one_app_share_a_shim_and_not_their_fate() {
     let machine = Machine::boot().await;
     let workload = web(3);

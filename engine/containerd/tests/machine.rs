@@ -209,6 +209,11 @@ impl Machine {
         found
     }
 
+    /// Where the host role keeps what it knows of each container.
+    pub fn instances(&self) -> PathBuf {
+        self.settings().home.join("host/instances")
+    }
+
     /// The firewall rules of this machine.
     pub fn firewall(&self) -> String {
         let table = self.settings().namespace.replace('-', "_");
