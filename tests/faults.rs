@@ -67,7 +67,7 @@ pub(crate) fn kill(platform: &Platform, role: &str) {
     crate::until("the role is back", || pid(platform, role) != Some(old) && platform.cli(&["status"]).ok);
 }
 
-/// What the kernel and containerd hold for instances of this platform.
+/// What the kernel and the OCI runtime hold for instances of this platform.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     mounts: usize,
@@ -81,11 +81,11 @@ impl Held {
         let home = platform.home().to_string_lossy().into_owned();
         let run = run_dir(platform);
         let count = |folder: PathBuf| std::fs::read_dir(folder).map_or(0, Iterator::count);
-        let tasks = run.join("containerd/io.containerd.runtime.v2.task");
+        let namespaces = std::fs::read_dir(run.join("runc")).into_iter().flatten().flatten();
         Self {
             mounts: mounts.lines().filter(|line| line.starts_with("overlay") && line.contains(&*home)).count(),
             namespaces: count(run.join("netns")),
-            containers: std::fs::read_dir(tasks).into_iter().flatten().flatten().map(|it| count(it.path())).sum(),
+            containers: namespaces.map(|namespace| count(namespace.path())).sum(),
         }
     }
 
