@@ -78,6 +78,11 @@ impl From<Error> for ApiError {
                 let what = what.to_lowercase();
                 Self::not_found(&what, &format!("Couldn't find that {what}."))
             }
+            Error::Store(cause) if cause.is_disk_full() => {
+                let message =
+                    "The platform's disk is full: nothing was changed, what runs goes on. Its operator must make room.";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", message)
+            }
             Error::Engine(engine::EngineError::Unreachable { .. }) => {
                 log(&error);
                 let message = "What runs the apps does not answer just now. Try again in a moment.";

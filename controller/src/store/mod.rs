@@ -20,6 +20,7 @@ mod tokens;
 mod transfers;
 mod users;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +82,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there was no room to write.
+    pub fn is_disk_full(&self) -> bool {
+        // SQLITE_FULL, and PostgreSQL's disk_full.
+        let code = |cause: &sqlx::Error| cause.as_database_error().and_then(|cause| cause.code().map(Cow::into_owned));
+        matches!(self, Self::Database(cause) if matches!(code(cause).as_deref(), Some("13" | "53100")))
+    }
+
     /// Turns a unique violation into "`what` is taken".
     fn taken(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| match error.as_database_error() {

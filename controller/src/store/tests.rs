@@ -2,8 +2,10 @@
 #![expect(clippy::print_stderr, reason = "says which case runs, and that PostgreSQL is missing")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::Future;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -434,4 +436,63 @@ impl Drop for PostgreSql {
         let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT);
         let _ = self.process.wait();
     }
+}
+
+/// A file system of two megabytes.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("small-disk"), folder.path(), Some("tmpfs"), flags, Some("size=2m")).expect("mounted");
+        Self(folder)
+    }
+
+    /// Takes all the room that there is, until the answer is removed.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.path().join("filling");
+        let mut file = File::create(&path).expect("a file");
+        while file.write_all(&[0; 1024]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_loses_none_that_was_made() {
+    let disk = SmallDisk::mount();
+    let url = format!("sqlite://{}", disk.0.path().join("platform.db").display());
+    let store = open(&url, disk.0.path()).await;
+    let ada = user(&store, "ada@example.com").await;
+    let app = make_app(&store, &ada, "shop").await;
+    set(&store, &app, &[("KEPT", Some("yes"))]).await;
+    let filling = disk.fill();
+
+    let mut changes = 0;
+    let refused = loop {
+        let vars = patch(&[("MORE", Some(&changes.to_string().repeat(10_000)))]);
+        let change = Change::Config(&vars);
+        let new = NewRelease { app: app.id, user: ada.id, description: "Set MORE", change, now: now() };
+        match store.create_release(new).await {
+            Ok(_) => changes += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.is_disk_full(), "{refused:?}");
+    let releases = store.releases(app.id).await.expect("readable").len();
+    assert_eq!(releases, 2 + changes, "each change that was made, and no half of another");
+
+    std::fs::remove_file(filling).expect("removed");
+    drop(store);
+    let store = open(&url, disk.0.path()).await;
+    assert_eq!(store.releases(app.id).await.expect("readable").len(), releases);
+    set(&store, &app, &[("AGAIN", Some("yes"))]).await.expect("there is room again");
+    let config = store.config(app.id).await.expect("readable").to_env();
+    assert_eq!((config["KEPT"].as_str(), config["AGAIN"].as_str()), ("yes", "yes"));
 }
