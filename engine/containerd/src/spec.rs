@@ -56,7 +56,7 @@ fn build(blueprint: &Blueprint<'_>) -> Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
         .annotations([(GROUP.to_owned(), blueprint.group.clone())])
         .process(process(blueprint)?)
-        .mounts(mounts(&blueprint.container.mounts, blueprint.volumes)?)
+        .mounts(mounts(blueprint.container, blueprint.volumes)?)
         .linux(linux(blueprint)?)
         .build()
 }
@@ -101,12 +101,14 @@ fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
     ])
 }
 
-fn mounts(own: &[Mount], volumes: &Volumes) -> Result<Vec<oci::Mount>, OciSpecError> {
+fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<oci::Mount>, OciSpecError> {
+    // A database shares much memory between its processes. It counts as the container's.
+    let shared = format!("size={}", container.limits.memory_bytes / 2);
     let base: [(&str, &str, &[&str]); 7] = [
         ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         ("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-        ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
+        ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shared]),
         ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         // Language runtimes read their memory and CPU limits here.
@@ -116,7 +118,7 @@ fn mounts(own: &[Mount], volumes: &Volumes) -> Result<Vec<oci::Mount>, OciSpecEr
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
     });
-    base.chain(own.iter().map(|mount| own_mount(mount, volumes))).collect()
+    base.chain(container.mounts.iter().map(|mount| own_mount(mount, volumes))).collect()
 }
 
 fn own_mount(mount: &Mount, volumes: &Volumes) -> Result<oci::Mount, OciSpecError> {
@@ -262,6 +264,8 @@ mod tests {
         assert_eq!(resources["unified"], json!({ "cpu.weight": "50" }));
         assert_eq!(resources["pids"], json!({ "limit": 256 }));
         assert_eq!(resources["devices"], json!([{ "allow": false, "access": "rwm" }]));
+        let shared = spec["mounts"].as_array().and_then(|all| all.iter().find(|one| one["destination"] == "/dev/shm"));
+        assert_eq!(shared.expect("shared memory")["options"][4], format!("size={}", 256 << 20));
         let linux = &spec["linux"];
         assert_eq!(linux["cgroupsPath"], "/platform/i");
         assert_eq!(linux["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
