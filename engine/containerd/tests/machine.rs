@@ -144,7 +144,7 @@ impl Machine {
 
     /// Kills an instance's first process, and all its others with it.
     pub fn kill_instance(&self, id: &str) {
-        let running = fs::read(self.path().join("home/host/instances").join(id).join("running.json")).expect("a pid");
+        let running = fs::read(self.instances().join(id).join("running.json")).expect("a pid");
         let running: serde_json::Value = serde_json::from_slice(&running).expect("JSON");
         kill_pid(running["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid"));
     }
