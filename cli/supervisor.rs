@@ -182,11 +182,21 @@ fn write_pid(run: &Path, role: &str, pid: u32) -> io::Result<()> {
 
 /// The process id of a role that runs right now.
 pub(crate) fn running(run: &Path, role: &str) -> Option<Pid> {
+    process(run, role).map(|(pid, _)| pid)
+}
+
+/// Whether a role that runs is older than the supervisor, which will replace it.
+pub(crate) fn is_leftover(run: &Path, role: &str) -> bool {
+    process(run, "up").zip(process(run, role)).is_some_and(|((_, up), (_, role))| role < up)
+}
+
+/// The id of a process that runs right now, and when it started.
+fn process(run: &Path, role: &str) -> Option<(Pid, u64)> {
     let text = std::fs::read_to_string(pid_file(run, role)).ok()?;
     let (pid, started) = text.split_once(' ')?;
     let pid: u32 = pid.parse().ok()?;
-    let is_same = started_at(pid).is_some_and(|now| started.parse() == Ok(now));
-    is_same.then(|| Pid::from_raw(pid.cast_signed()))
+    let started = started.parse().ok()?;
+    (started_at(pid) == Some(started)).then(|| (Pid::from_raw(pid.cast_signed()), started))
 }
 
 /// When a process started, in clock ticks since boot; none if it is gone or a zombie (proc(5), `/proc/pid/stat` field 22).

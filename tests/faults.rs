@@ -201,12 +201,46 @@ fn down_leaves_nothing_and_up_brings_the_apps_back() {
     let platform = Platform::start(&[]);
     let app = platform.app("probe-app");
     app.push().expect_ok();
+    let kept = format!("Kept in {}: apps", platform.home().display());
     platform.cli_in_another_shell(&["status"]).expect_ok().expect_text(&[&platform.url()]);
-    platform.cli_in_another_shell(&["down"]).expect_ok();
+    let down = platform.cli_in_another_shell(&["down"]).expect_ok();
+    down.expect_text(&[&kept, "`platform up` starts the same apps again"]);
     assert_eq!(Held::by(&platform), Held::of(0));
     assert!(platform.try_get(&app.host(), "/").is_err(), "nobody listens");
+    platform.cli(&["down"]).expect_ok().expect_text(&["is not running", &kept]);
     platform.up(&[]);
-    crate::until("the app is back", || app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200));
+    crate::until("the app is back", || answers(&app));
+}
+
+fn answers(app: &App<'_>) -> bool {
+    app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn killing_the_supervisor_costs_nothing_and_up_or_down_take_over() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    let instance = app.json(&["ps"])[0]["id"].clone();
+    let kill_supervisor = || {
+        let supervisor = nix::unistd::Pid::from_raw(pid(&platform, "up").expect("a supervisor"));
+        nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).expect("killed");
+    };
+
+    let (_, failure) = Load::around(&app, kill_supervisor);
+    assert_eq!(failure, None);
+    platform.up(&[]);
+    crate::until("the app answers through the new router", || answers(&app));
+    assert_eq!(app.json(&["ps"])[0]["id"], instance, "the same instance");
+    kill(&platform, "router");
+
+    kill_supervisor();
+    let down = platform.json(&["down"]);
+    assert_eq!(Held::by(&platform), Held::of(0));
+    let roles = down["roles"].as_array().expect("a list");
+    assert!(roles.len() == 4 && roles.iter().all(|role| role["pid"].is_null()), "a process is left: {down}");
+    platform.up(&[]);
+    crate::until("the app is back", || answers(&app));
 }
 
 #[test]
@@ -218,6 +252,6 @@ fn a_full_disk_refuses_builds_and_harms_nothing_else() {
     platform.up(&[("PLATFORM_MIN_FREE_DISK", "1000TiB")]);
     app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
     app.push().expect_refused(&["disk", "free"]);
-    crate::until("the app answers", || app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200));
+    crate::until("the app answers", || answers(&app));
     app.cli(&["config:set", "STILL=works"]).expect_ok();
 }

@@ -6,6 +6,7 @@ mod platform;
 mod push;
 mod release;
 mod run;
+mod terminal;
 mod tidy;
 
 /// Waits for something that will come by itself. The limit only ends a test that has failed.

@@ -92,7 +92,8 @@ impl Platform {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// A program in the developer's environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .env("PLATFORM_HOME", &self.home)

@@ -177,8 +177,13 @@ fn start_detached(places: &Places) -> Result<()> {
 }
 
 fn wait_until_up(places: &Places, mut child: Child) -> Result<()> {
-    let limit = Instant::now() + START_LIMIT;
-    while !states(places)?.iter().all(|state| state.answers) {
+    let (limit, child_id) = (Instant::now() + START_LIMIT, child.id());
+    let is_up = || -> Result<bool> {
+        // Until the new supervisor is there, what answers may be what a killed one left.
+        let supervisor = supervisor::running(&places.run, "up").map(|pid| pid.as_raw().cast_unsigned());
+        Ok(supervisor == Some(child_id) && states(places)?.iter().all(|state| state.answers))
+    };
+    while !is_up()? {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(CliError::failed(format!("The platform ended again, with {status}")));
         }
@@ -319,7 +324,7 @@ fn states(places: &Places) -> Result<Vec<State>> {
     let runtime = server::runtime()?;
     let state = |role: &'static str, answers| {
         let pid = supervisor::running(&places.run, role).map(nix::unistd::Pid::as_raw);
-        State { role, pid, answers: pid.is_some() && answers }
+        State { role, pid, answers: pid.is_some() && answers && !supervisor::is_leftover(&places.run, role) }
     };
     let routed = places.settings.listen.0.iter().all(|address| TcpStream::connect(address).is_ok());
     let controls = Client::local(&places.control())?.get(&["health"]).is_ok();
