@@ -209,7 +209,8 @@ impl Places {
             RoleName::Router => router::serve(self.router()?).map_err(|error| failed(&error)),
             RoleName::Controller => runtime()?.block_on(async {
                 let controller = self.controller().await?;
-                controller::serve(controller, &self.sockets()).await.map_err(|error| failed(&error))
+                let console = web::routes(Arc::clone(&controller));
+                controller::serve(controller, &self.sockets(), console).await.map_err(|error| failed(&error))
             }),
             RoleName::Host => {
                 let settings = self.host_settings()?;

@@ -148,8 +148,18 @@ fn next_steps(places: &Places) -> String {
     }
     steps.push(("platform create && git push platform main", "in the repository of an app: make it live"));
     let width = steps.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
-    let lines: Vec<_> = steps.iter().map(|(command, what)| format!("  {command:width$}  # {what}")).collect();
+    let mut lines: Vec<_> = steps.iter().map(|(command, what)| format!("  {command:width$}  # {what}")).collect();
+    lines.extend(
+        setup_link(places)
+            .map(|link| format!("This platform has no user yet. Make the first one in a browser: {link}")),
+    );
     lines.join("\n")
+}
+
+/// Where the first user is made in a browser; none once there is one.
+fn setup_link(places: &Places) -> Option<String> {
+    let answer = Client::local(&places.control()).and_then(|client| client.get(&["setup"])).ok()?;
+    Some(answer["url"].as_str()?.to_owned())
 }
 
 fn start_detached(places: &Places) -> Result<()> {

@@ -70,6 +70,13 @@ impl Default for LoginLimiter {
 impl Controller {
     /// Adds a user. Without a password they get in by token only.
     pub async fn create_user(&self, email: &str, password: Option<&str>) -> Result<User, Error> {
+        let (user, hash) = self.new_user(email, password).await?;
+        self.store.insert_user(&user, hash.as_deref()).await?;
+        Ok(user)
+    }
+
+    /// A user to keep, and the hash of the password.
+    pub(crate) async fn new_user(&self, email: &str, password: Option<&str>) -> Result<(User, Option<String>), Error> {
         let email: Email =
             email.to_lowercase().parse().map_err(|rule| Error::Invalid(format!("email is not valid: {rule}")))?;
         let hash = match password {
@@ -78,9 +85,7 @@ impl Controller {
         };
         let now = self.clock.now();
         let id = UserId::random(&*self.random);
-        let user = User { id, email, last_login_at: None, created_at: now, updated_at: now };
-        self.store.insert_user(&user, hash.as_deref()).await?;
-        Ok(user)
+        Ok((User { id, email, last_login_at: None, created_at: now, updated_at: now }, hash))
     }
 
     /// The user of this address, made if there is none; with a password, theirs from now on.
@@ -187,7 +192,7 @@ impl LoginLimiter {
 
 /// What is kept of a token. It has 256 random bits, so that a plain hash cannot be guessed back, and the look-up by hash
 /// gives no timing to compare.
-fn digest(token: &str) -> String {
+pub(crate) fn digest(token: &str) -> String {
     hex::encode(Sha256::digest(token))
 }
 

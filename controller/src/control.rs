@@ -30,6 +30,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/health", get(health))
         .route("/hooks/pre-receive", post(pre_receive))
         .route("/users", post(create_user))
+        .route("/setup", get(setup))
         .with_state(controller)
 }
 
@@ -56,6 +57,13 @@ async fn create_user(
     let request = TokenRequest { description: "Made on the machine".to_owned(), lifetime: None };
     let token = controller.issue_token(user.id, request).await?;
     Ok(Json(json!({ "id": user.id, "email": user.email, "token": token.text })))
+}
+
+/// Where the first user is made in a browser; null once there is one.
+async fn setup(State(controller): State<Arc<Controller>>) -> Result<Json<Value>, ApiError> {
+    let secret = controller.setup_secret().await?;
+    let url = secret.map(|secret| format!("{}/console/setup?token={secret}", controller.settings.api_url()));
+    Ok(Json(json!({ "url": url })))
 }
 
 /// A push that has arrived. The deploy runs on whether or not the hook stays to listen.

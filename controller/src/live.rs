@@ -34,6 +34,8 @@ pub struct Live {
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Terminals that wait for their client, by secret.
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
+    /// What lets its holder make the first user, once somebody asked for it.
+    pub(crate) setup: Locked<Option<String>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
     settled: watch::Sender<VecDeque<(ReleaseId, Stages)>>,
     /// Whether what an earlier controller left has been ended.
@@ -51,6 +53,7 @@ impl Default for Live {
             litter: Notify::new(),
             building: Locked::default(),
             attachments: Locked::default(),
+            setup: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),
         }

@@ -25,8 +25,8 @@ pub struct Sockets {
     pub control: PathBuf,
 }
 
-/// Does a controller's work for as long as the process lives.
-pub async fn serve(controller: Arc<Controller>, sockets: &Sockets) -> Result<(), Error> {
+/// Does a controller's work for as long as the process lives. `console` is served beside the API.
+pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum::Router) -> Result<(), Error> {
     let failed = |action| move |source: io::Error| Error::System { action, source: source.into() };
     git::install_hooks(&controller.settings).map_err(failed("write the git hooks"))?;
     let mut rollout = Rollout::new(Arc::clone(&controller));
@@ -41,6 +41,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets) -> Result<(),
     let open = git::routes(Arc::clone(&controller))
         .merge(logs::routes(Arc::clone(&controller)))
         .merge(dynos::routes(Arc::clone(&controller)))
+        .merge(console)
         .merge(api::routes(Arc::clone(&controller)));
     tokio::select! {
         result = answer(public, open) => result.map_err(failed("serve the API")),

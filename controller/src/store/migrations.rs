@@ -10,6 +10,7 @@ use sqlx::migrate::{Migration, MigrationSource, MigrationType};
 const FILES: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
     (2, "addons", include_str!("../../../migrations/0002_addons.sql")),
+    (3, "sessions", include_str!("../../../migrations/0003_sessions.sql")),
 ];
 
 /// The migrations of this version.

@@ -14,6 +14,8 @@ mod migrations;
 mod releases;
 mod row;
 mod secrets;
+mod sessions;
+mod summaries;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -37,6 +39,8 @@ pub use domains::Domain;
 pub use formation::{FormationRow, Quantity, Scale};
 pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release, ReleaseStatus};
 pub use secrets::{SecretError, Secrets};
+pub use sessions::NewSession;
+pub use summaries::{AppSummary, Newest};
 pub use tokens::{NewToken, Token};
 pub use transfers::{Transfer, TransferAction, TransferState};
 pub use users::{User, UserRef};

@@ -64,6 +64,26 @@ impl Store {
         Ok(())
     }
 
+    /// Adds a user unless there is one already; whether it did. Of several at once, one does.
+    pub async fn insert_first_user(&self, user: &User, password_hash: Option<&str>) -> Result<bool, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        // Locks out whoever tries the same at this moment.
+        sqlx::query("UPDATE counters SET value = value WHERE name = 'app_uid'").execute(&mut *tx).await?;
+        let added = sqlx::query(
+            "INSERT INTO users (id, email, password_hash, created_at, updated_at) \
+             SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT id FROM users)",
+        )
+        .bind(user.id.to_string())
+        .bind(user.email.as_str())
+        .bind(password_hash)
+        .bind(user.created_at.as_millis())
+        .bind(user.updated_at.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(added.rows_affected() == 1)
+    }
+
     /// The user with this address and the hash of the password, if there is one.
     pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, Option<String>)>, StoreError> {
         let found = sqlx::query(&format!("SELECT {COLUMNS}, password_hash FROM users WHERE email = $1"))

@@ -1,0 +1,70 @@
+use model::{AppId, Digest, Timestamp, UserId};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use super::{App, ReleaseStatus, Store, StoreError, row};
+
+/// An app at a glance.
+#[derive(Debug, Clone)]
+pub struct AppSummary {
+    /// The app.
+    pub app: App,
+    /// Number of the release that really serves.
+    pub version: u64,
+    /// What that one runs; none until something was deployed.
+    pub image: Option<Digest>,
+    /// The newest release, whatever became of it.
+    pub newest: Newest,
+}
+
+/// The newest release of an app.
+#[derive(Debug, Clone)]
+pub struct Newest {
+    /// Its number.
+    pub version: u64,
+    /// What it changes, for people.
+    pub description: String,
+    /// What became of it.
+    pub status: ReleaseStatus,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl<'r> FromRow<'r, AnyRow> for AppSummary {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            app: App::from_row(row)?,
+            version: row::number(row, "current_version")?,
+            image: row::optional_text(row, "current_image")?,
+            newest: Newest {
+                version: row::number(row, "newest_version")?,
+                description: row.try_get("newest_description")?,
+                status: row::text(row, "newest_status")?,
+                created_at: row::time(row, "newest_created_at")?,
+            },
+        })
+    }
+}
+
+const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
+     a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at, \
+     c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
+     n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at \
+     FROM apps a JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id \
+     JOIN releases c ON c.id = a.current_release_id \
+     JOIN releases n ON n.app_id = a.id AND n.version = a.last_version";
+
+impl Store {
+    /// The apps that a user may see, by name.
+    pub async fn summaries(&self, user: UserId) -> Result<Vec<AppSummary>, StoreError> {
+        let visible = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
+        let sql = format!("{SELECT} WHERE {visible} ORDER BY a.name");
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// One app.
+    pub async fn summary(&self, app: AppId) -> Result<Option<AppSummary>, StoreError> {
+        let sql = format!("{SELECT} WHERE a.id = $1");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_optional(&self.pool).await?)
+    }
+}

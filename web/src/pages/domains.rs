@@ -1,0 +1,105 @@
+//! Where an app answers.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use controller::Controller;
+use serde::Serialize;
+
+use super::{show as show_page, show_again};
+use crate::error::{PageError, refusal};
+use crate::form::Form;
+use crate::notice::Notice;
+use crate::session::AppVisit;
+use crate::view::{Head, Inside, Moment, path};
+
+#[derive(Debug, Serialize)]
+pub(super) struct Domains {
+    page: Inside,
+    app: Head,
+    names: Vec<Domain>,
+    hostname: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Domain {
+    hostname: String,
+    url: String,
+    custom: bool,
+    since: Moment,
+}
+
+/// `GET /console/apps/{app}/domains`
+pub(crate) async fn show(State(controller): State<Arc<Controller>>, by: AppVisit) -> Result<Response, PageError> {
+    show_page(&by.visit, "domains.html", &Domains::load(&controller, &by, "").await?)
+}
+
+/// `POST /console/apps/{app}/domains`
+pub(crate) async fn add(
+    State(controller): State<Arc<Controller>>,
+    form: Form<AppVisit>,
+) -> Result<Response, PageError> {
+    let by = &form.by;
+    let hostname = form.fields.get("hostname").trim();
+    match controller.add_domain(&by.app, &by.visit.user, hostname).await {
+        Ok(domain) => Ok(Notice::done(format!("{} was added", domain.hostname)).then(&domains_path(by))),
+        Err(error) => {
+            let mut page = Domains::load(&controller, by, hostname).await?;
+            page.page.refuse(refusal(error)?);
+            show_again("domains.html", &page)
+        }
+    }
+}
+
+/// `POST /console/apps/{app}/domains/remove`
+pub(crate) async fn remove(
+    State(controller): State<Arc<Controller>>,
+    form: Form<AppVisit>,
+) -> Result<Response, PageError> {
+    let by = &form.by;
+    let removed = match controller.find_domain(&by.app, form.fields.get("hostname")).await {
+        Ok(domain) => controller.remove_domain(&by.app, &by.visit.user, &domain).await.map(|()| domain),
+        Err(error) => Err(error),
+    };
+    let notice = match removed {
+        Ok(domain) => Notice::done(format!("{} was removed", domain.hostname)),
+        Err(controller::Error::NotFound(_)) => Notice::refused("That domain is gone already."),
+        Err(error) => Notice::refused(refusal(error)?),
+    };
+    Ok(notice.then(&domains_path(by)))
+}
+
+fn domains_path(by: &AppVisit) -> String {
+    format!("{}/domains", path(&by.app))
+}
+
+impl Domains {
+    async fn load(controller: &Controller, by: &AppVisit, hostname: &str) -> Result<Self, PageError> {
+        let now = controller.clock.now();
+        let domain = |domain: controller::domains::AppDomain| Domain {
+            url: controller.settings.public_url(&domain.hostname),
+            hostname: domain.hostname.to_string(),
+            custom: domain.custom,
+            since: Moment::new(domain.created_at, now),
+        };
+        Ok(Self {
+            page: Inside::new(&format!("Domains of {}", by.app.name), &by.visit),
+            app: Head::load(controller, by, "domains").await?,
+            names: controller.domains(&by.app).await?.into_iter().map(domain).collect(),
+            hostname: hostname.to_owned(),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn sample() -> Self {
+        use crate::view::samples::{HOSTILE, head, inside, moment};
+        let domain = |custom| Domain { hostname: HOSTILE.to_owned(), url: HOSTILE.to_owned(), custom, since: moment() };
+        Self {
+            page: inside(),
+            app: head("domains"),
+            names: vec![domain(false), domain(true)],
+            hostname: HOSTILE.to_owned(),
+        }
+    }
+}
