@@ -1,7 +1,7 @@
-.PHONY: help demo down test bench build install
+.PHONY: help demo down test bench recording build install
 
 help: ## List what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: ## From a bare machine to a pushed app that answers on its URL
 	@scripts/demo.sh
@@ -14,6 +14,9 @@ test: ## Formatting, lints and every test
 
 bench: ## Measure: push to live, requests a second, memory
 	@scripts/bench.sh
+
+recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
+	@scripts/record.py
 
 build: ## Build the release binary
 	cargo build --release --bin platform
