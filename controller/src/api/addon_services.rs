@@ -12,9 +12,10 @@ use crate::Error;
 use crate::accounts::Session;
 use crate::addons::{KINDS, Kind, Plan, find_kind};
 
-/// `GET /addon-services`
+/// `GET /addon-services`: what can be had without knowing an address.
 pub(super) async fn list(_: Session, range: Range) -> Page {
-    range.page(KINDS.iter().map(|kind| service_wire(*kind)).collect(), "name")
+    let run_here = KINDS.iter().filter(|kind| kind.server().is_some());
+    range.page(run_here.map(|kind| service_wire(*kind)).collect(), "name")
 }
 
 /// `GET /addon-services/{service}`
