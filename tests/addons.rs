@@ -47,6 +47,8 @@ fn an_app_counts_its_visits_and_others_get_through_only_while_attached() {
     let visits: BTreeSet<_> = (0..10).map(|_| shop.get("/").body).collect();
     assert_eq!(visits.len(), 10, "no visit is counted twice: {visits:?}");
     assert_eq!(sql(&shop, "SELECT count(*) FROM visits;"), "12");
+    let said = shop.cli(&["logs", "--addon", "DATABASE", "-n", "500"]).expect_ok();
+    said.expect_text(&["app[postgres.1]", "database system is ready to accept connections"]);
 
     let stranger = shared().app("probe-app");
     stranger.push().expect_ok();
@@ -109,7 +111,6 @@ fn a_backup_brings_back_what_was_and_a_broken_one_harms_nothing() {
     app.cli(&["pg:backups:download", "b001", "--output", &path]).expect_ok();
     sql(&app, "DELETE FROM shop WHERE item > 10; INSERT INTO shop VALUES (-1);");
 
-    // A client that holds the database does not stop a restore.
     let restore = |what: &str| app.cli(&["pg:backups:restore", what, "--confirm", &app.name]);
     let whole = std::fs::read(&file).expect("a dump");
     for broken in [&whole[..whole.len() / 2], b"PGDMP and then nothing", b""] {
@@ -118,7 +119,14 @@ fn a_backup_brings_back_what_was_and_a_broken_one_harms_nothing() {
         restore(&broken_file.to_string_lossy()).expect_refused(&["no data was changed"]);
         assert_eq!(sql(&app, "SELECT count(*) FROM shop;"), "11");
     }
-    restore("b001").expect_ok();
+    // A client that holds the database does not stop a restore.
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| app.cli(&["pg:psql", "-c", "SELECT pg_sleep(600)"]));
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep';";
+        crate::until("a client is at work", || sql(&app, waits) == "1");
+        restore("b001").expect_ok();
+        client.join().expect("no panic").expect_refused(&["terminating connection"]);
+    });
     assert_eq!(sql(&app, "SELECT count(*), min(item) FROM shop;"), "200000|1");
     sql(&app, "DROP TABLE shop;");
     restore(&path).expect_ok();

@@ -25,6 +25,7 @@ Examples:
   $ platform logs --tail
   $ platform logs -n 500 --source app --dyno web.1 -a my-app
   $ platform logs --tail --source heroku | grep code=
+  $ platform logs --addon DATABASE
   $ platform logs --json | jq -r .text")]
 pub(crate) struct Logs {
     /// Go on showing lines as they come
@@ -39,6 +40,9 @@ pub(crate) struct Logs {
     /// Only lines of this source: `app`, or `heroku` for those of the platform
     #[arg(short, long)]
     source: Option<String>,
+    /// What the server of this add-on says instead; its name, or under which the app uses it
+    #[arg(long)]
+    addon: Option<String>,
     #[command(flatten)]
     app: AppArg,
 }
@@ -53,7 +57,9 @@ impl Logs {
         if let Some(source) = self.source {
             content["source"] = source.into();
         }
-        let path = ["apps", name.as_str(), "log-sessions"];
+        let mut path = vec!["apps", name.as_str()];
+        path.extend(self.addon.as_deref().into_iter().flat_map(|addon| ["addons", addon]));
+        path.push("log-sessions");
         let mut last = show(cx, &client, &client.post(&path, &content)?, "")?;
         if !self.tail {
             return Ok(());

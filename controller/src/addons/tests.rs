@@ -238,3 +238,26 @@ async fn backups_are_kept_whole_or_not_at_all() {
     assert_eq!(ada.send("DELETE", &format!("/addons/{name}/backups/b001"), &[], Value::Null).await.status, 200);
     assert_eq!(ada.get(&format!("/addons/{name}/backups")).await.each("name"), ["b002", "r003"]);
 }
+
+#[tokio::test]
+async fn a_backup_whose_controller_was_killed_failed_and_leaves_nothing() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let name = create(&server, &ada, "shop", "postgres").await;
+    server.test.controller.live.set_ready();
+    let begun = ada.send("POST", &format!("/addons/{name}/backups"), &[], Value::Null).await;
+    assert_eq!(begun.body["state"], "running");
+    let busy = ada.send("POST", &format!("/addons/{name}/backups"), &[], Value::Null).await;
+    assert_eq!((busy.status, busy.id()), (409, "conflict"));
+    let addon = begun.body["addon"]["id"].as_str().expect("an id");
+    let draft = server.test.controller.settings.home.join(format!("backups/{addon}/b001.dump.new"));
+    std::fs::create_dir_all(draft.parent().expect("a folder")).expect("a folder");
+    std::fs::write(&draft, "half").expect("written");
+
+    let next = server.test.next_life().await;
+    super::recover_backups(&next.controller).await.expect("recovered");
+    assert!(!draft.exists());
+    let failed = ada.get(&format!("/addons/{name}/backups/b001")).await.body;
+    assert_eq!(failed["state"], "failed");
+    assert!(failed["failure"].as_str().is_some_and(|text| text.contains("restarted")), "{failed}");
+}

@@ -89,6 +89,7 @@ fn table() -> Vec<Route> {
         get("/apps/{app}/addons/{addon}", addons::info),
         patch("/apps/{app}/addons/{addon}", addons::update),
         delete("/apps/{app}/addons/{addon}", addons::delete),
+        post("/apps/{app}/addons/{addon}/log-sessions", log_sessions::create_of_addon),
         get("/apps/{app}/addon-attachments", attachments::list_of_app),
         get("/apps/{app}/addon-attachments/{attachment}", attachments::info),
         get("/apps/{app}/features", unused::list_of_app),

@@ -18,7 +18,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Filter, Reader, Tail};
 use crate::Controller;
-use crate::store::App;
 
 /// How long a URL opens the stream after it was made; a stream that is open then stays so.
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -66,12 +65,12 @@ struct Session {
 }
 
 impl Controller {
-    /// Makes a URL that shows an app's log.
-    pub fn create_log_session(&self, app: &App, request: LogSessionRequest) -> LogSession {
+    /// Makes a URL that shows the log of an app or an add-on.
+    pub fn create_log_session(&self, app: AppId, request: LogSessionRequest) -> LogSession {
         let now = self.clock.now();
         let secret = self.new_secret();
         let url = format!("{}/logs/{secret}", self.settings.api_url());
-        self.log_sessions.insert(secret, Session { app: app.id, request, created_at: now });
+        self.log_sessions.insert(secret, Session { app, request, created_at: now });
         LogSession { id: self.new_uuid(), url, created_at: now }
     }
 
