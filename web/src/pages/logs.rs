@@ -59,7 +59,7 @@ pub(crate) async fn show(
 ) -> Result<Response, PageError> {
     let filter = Filter { source: None, process: Some(ask.process.clone()).filter(|process| !process.is_empty()) };
     let request = LogSessionRequest { lines: Some(LINES), tail: true, filter: filter.clone() };
-    let session = controller.create_log_session(&by.app, request);
+    let session = controller.create_log_session(by.app.id, request);
     let (reader, id) = (controller.log_reader(), by.app.id);
     let read = tokio::task::spawn_blocking(move || reader.last(id, LINES as usize, filter)).await;
     // Files that cannot be read now are lines that are missing, not a page that is.
