@@ -116,7 +116,7 @@ impl Controller {
 
     /// Removes an add-on with all its data. One that other apps use too is removed only by `force`.
     pub async fn destroy_addon(self: &Arc<Self>, addon: &Addon, user: &User, force: bool) -> Result<(), Error> {
-        let attachments = self.attachments_of_addon(addon.id).await?;
+        let attachments = self.store.attachments_of_addon(addon.id).await?;
         let other = attachments.iter().find(|attachment| attachment.app != addon.app);
         if let Some(other) = other.filter(|_| !force) {
             return Err(Error::Invalid(format!(
@@ -207,12 +207,6 @@ impl Controller {
                 other.name, one.name
             ))),
         }
-    }
-
-    /// The attachments of an add-on, by app and name.
-    pub async fn attachments_of_addon(&self, addon: AddonId) -> Result<Vec<Attachment>, Error> {
-        let all = self.store.attachments().await?;
-        Ok(all.into_iter().filter(|attachment| attachment.addon == addon).collect())
     }
 
     /// The config vars that an attachment gives its app, with their values; none until the add-on can be used.

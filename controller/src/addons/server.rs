@@ -49,7 +49,7 @@ impl Controller {
         container.limits.cpu_millis = plan.cpu_millis;
         container.mounts.push(Mount::Volume { name: volume(addon.id), target: PathBuf::from("/data") });
         Ok(Workload {
-            id: WorkloadId(format!("{}.v{}.{}", addon.id, addon.generation, kind.slug())),
+            id: workload_id(addon),
             app: addon.id.into(),
             release: addon.generation,
             process_type: kind.slug().parse()?,
@@ -76,6 +76,11 @@ impl Controller {
         let id = OneOffId(format!("{}{}", oneoff_prefix(addon.id), &self.new_secret()[..8]));
         Ok(OneOff { id, app: addon.id.into(), container, tty: None, time_limit: client.time_limit })
     }
+}
+
+/// What the engine calls the server of an add-on.
+pub(super) fn workload_id(addon: &Addon) -> WorkloadId {
+    WorkloadId(format!("{}.v{}.{}", addon.id, addon.generation, addon.kind))
 }
 
 /// Begins the ids of an add-on's one-offs.

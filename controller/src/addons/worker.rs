@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use builder::stack::StackError;
-use engine::{EngineError, InstanceState, Workload, WorkloadStatus};
+use engine::{EngineError, InstanceState, WorkloadStatus};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{AddonId, AppId, ConfigVarName, Digest};
+use model::{AddonId, AppId, AttachmentId, ConfigVarName, Digest};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::kind::Server;
-use super::server::{kind_of, oneoff_prefix, volume};
+use super::server::{kind_of, oneoff_prefix, volume, workload_id};
 use crate::errors::chain;
-use crate::store::{Addon, AddonState, App, Attached, Change, NewRelease};
+use crate::store::{Addon, AddonState, App, Attached, Attachment, Change, NewRelease};
 use crate::{Controller, Error};
 
 /// Something may have changed that nobody told of.
@@ -30,8 +30,26 @@ const CRASHES: u32 = 5;
 pub(super) struct Worker {
     /// Images that are being made, by kind.
     images: HashMap<&'static str, JoinHandle<Result<Digest, StackError>>>,
-    /// What the engine was told.
-    applied: HashMap<AddonId, Workload>,
+    /// What the engine was told of each add-on.
+    applied: HashMap<AddonId, Applied>,
+    /// What each app was told.
+    told: HashMap<AppId, Vec<Told>>,
+}
+
+/// Everything that makes one add-on's workload differ from one look to the next.
+#[derive(PartialEq, Eq)]
+struct Applied {
+    layer: Digest,
+    generation: u64,
+    clients: BTreeSet<AppId>,
+}
+
+/// Everything that makes an attachment's config vars differ from one look to the next.
+#[derive(PartialEq, Eq)]
+struct Told {
+    attachment: AttachmentId,
+    state: AddonState,
+    address: Option<String>,
 }
 
 /// Works for as long as the process lives.
@@ -72,7 +90,9 @@ impl Worker {
         if addons.is_empty() && controller.store.attached_releases().await?.is_empty() {
             return Ok(());
         }
-        let clients = clients(controller, &observed).await?;
+        let attachments = controller.store.attachments().await?;
+        let told = controller.store.attached_releases().await?;
+        let clients = clients(&attachments, &told, &observed);
         let mut trouble = None;
         let mut unreached = BTreeSet::new();
         for addon in addons {
@@ -83,8 +103,42 @@ impl Worker {
                 trouble = Some(error);
             }
         }
-        release(controller, &unreached).await?;
+        let apps = told.into_iter().map(|(app, _, _)| app).collect();
+        self.tell(controller, apps, &unreached).await?;
         trouble.map_or(Ok(()), Err)
+    }
+
+    /// Makes a release of every app whose config vars are not what its attachments say; not of apps for which a service is not
+    /// within reach yet. `apps` are those that were told of an add-on before.
+    async fn tell(
+        &mut self,
+        controller: &Arc<Controller>,
+        apps: BTreeSet<AppId>,
+        unreached: &BTreeSet<AddonId>,
+    ) -> Result<(), Error> {
+        let addons: HashMap<_, _> =
+            controller.store.addons().await?.into_iter().map(|addon| (addon.id, addon)).collect();
+        let mut wanted: BTreeMap<AppId, Vec<Told>> = apps.into_iter().map(|app| (app, Vec::new())).collect();
+        let mut waiting = BTreeSet::new();
+        for attachment in controller.store.attachments().await? {
+            let Some(addon) = addons.get(&attachment.addon) else { continue };
+            let (state, address) = (addon.state, addon.address.clone());
+            wanted.entry(attachment.app).or_default().push(Told { attachment: attachment.id, state, address });
+            if unreached.contains(&addon.id) {
+                waiting.insert(attachment.app);
+            }
+        }
+        self.told.retain(|app, _| wanted.contains_key(app));
+        for (id, wanted) in wanted.into_iter().filter(|(app, _)| !waiting.contains(app)) {
+            if self.told.get(&id) == Some(&wanted) {
+                continue;
+            }
+            if let Some(app) = controller.store.app(id).await? {
+                controller.release_attachments(&app).await?;
+                self.told.insert(id, wanted);
+            }
+        }
+        Ok(())
     }
 
     async fn advance(
@@ -101,8 +155,8 @@ impl Worker {
                 (None, _) => Ok(controller.store.provision_addon(addon.id, "", controller.clock.now()).await?),
                 (Some(server), None) => self.make_image(controller, addon, server).await,
                 (Some(server), Some(layer)) => {
-                    let wanted = controller.addon_workload(addon, (&server, layer), clients).await?;
-                    self.keep(controller, addon, (mine, wanted)).await
+                    let wanted = Applied { layer: layer.clone(), generation: addon.generation, clients };
+                    self.keep(controller, (addon, &server), (mine, wanted)).await
                 }
             },
         }
@@ -140,13 +194,15 @@ impl Worker {
     async fn keep(
         &mut self,
         controller: &Arc<Controller>,
-        addon: &Addon,
-        (mine, wanted): (&[&WorkloadStatus], Workload),
+        (addon, server): (&Addon, &Server),
+        (mine, wanted): (&[&WorkloadStatus], Applied),
     ) -> Result<(), Error> {
-        let there = mine.iter().find(|status| status.id == wanted.id && !status.deleting);
+        let id = workload_id(addon);
+        let there = mine.iter().find(|status| status.id == id && !status.deleting);
         if there.is_none() || self.applied.get(&addon.id) != Some(&wanted) {
-            match controller.engine.apply(wanted.clone()).await {
-                Ok(()) => drop(self.applied.insert(addon.id, wanted.clone())),
+            let workload = controller.addon_workload(addon, (server, &wanted.layer), wanted.clients.clone()).await?;
+            match controller.engine.apply(workload).await {
+                Ok(()) => drop(self.applied.insert(addon.id, wanted)),
                 // This program runs such servers in another way than the one that started it.
                 Err(EngineError::Immutable(_)) => {
                     controller.store.renew_addon(addon.id, controller.clock.now()).await?;
@@ -160,7 +216,7 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
         }
-        delete(controller, mine.iter().copied().filter(|status| status.id != wanted.id)).await?;
+        delete(controller, mine.iter().copied().filter(|status| status.id != id)).await?;
         let Some(status) = there else { return Ok(()) };
         let is_up = status.instances.iter().any(|instance| instance.state == InstanceState::Up);
         let is_new = addon.state == AddonState::Provisioning;
@@ -210,38 +266,22 @@ impl Controller {
 }
 
 /// The apps that each add-on lets through: those that it is attached to, and those that still run a release which was told of it.
-async fn clients(
-    controller: &Controller,
+fn clients(
+    attachments: &[Attachment],
+    told: &[(AppId, u64, Attached)],
     observed: &[WorkloadStatus],
-) -> Result<BTreeMap<AddonId, BTreeSet<AppId>>, Error> {
+) -> BTreeMap<AddonId, BTreeSet<AppId>> {
     let mut clients: BTreeMap<AddonId, BTreeSet<AppId>> = BTreeMap::new();
-    for attachment in controller.store.attachments().await? {
+    for attachment in attachments {
         clients.entry(attachment.addon).or_default().insert(attachment.app);
     }
     let running: BTreeSet<_> = observed.iter().map(|status| (status.app, status.release)).collect();
-    for (app, version, attached) in controller.store.attached_releases().await? {
-        if running.contains(&(app, version)) {
-            for addon in attached.into_values() {
-                clients.entry(addon).or_default().insert(app);
-            }
+    for (app, _, attached) in told.iter().filter(|(app, version, _)| running.contains(&(*app, *version))) {
+        for addon in attached.values() {
+            clients.entry(*addon).or_default().insert(*app);
         }
     }
-    Ok(clients)
-}
-
-/// Makes a release of every app whose config vars are not what its attachments say; not of apps for which a service is not
-/// within reach yet.
-async fn release(controller: &Arc<Controller>, unreached: &BTreeSet<AddonId>) -> Result<(), Error> {
-    let attachments = controller.store.attachments().await?;
-    let told = controller.store.attached_releases().await?.into_iter().map(|(app, _, _)| app);
-    let apps: BTreeSet<AppId> = attachments.iter().map(|attachment| attachment.app).chain(told).collect();
-    let waits = |app: &AppId| attachments.iter().any(|it| it.app == *app && unreached.contains(&it.addon));
-    for id in apps.iter().filter(|app| !waits(app)) {
-        if let Some(app) = controller.store.app(*id).await? {
-            controller.release_attachments(&app).await?;
-        }
-    }
-    Ok(())
+    clients
 }
 
 impl Controller {

@@ -173,7 +173,7 @@ pub(super) async fn config(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
 ) -> Result<Json<Value>, ApiError> {
-    let attachments = controller.attachments_of_addon(access.addon.id).await?;
+    let attachments = controller.store.attachments_of_addon(access.addon.id).await?;
     let Some(attachment) = attachments.first() else { return Ok(Json(json!([]))) };
     let vars = controller.attachment_vars(attachment, &access.addon).await?;
     Ok(Json(vars.into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()))
@@ -213,7 +213,7 @@ async fn wires(controller: &Controller, addons: &[Addon], expansion: &Expansion)
 
 async fn wire(controller: &Controller, addon: &Addon, expansion: &Expansion) -> Result<Value, ApiError> {
     let (kind, plan) = find_kind(&format!("{}:{}", addon.kind, addon.plan))?;
-    let attachments = controller.attachments_of_addon(addon.id).await?;
+    let attachments = controller.store.attachments_of_addon(addon.id).await?;
     let own = attachments.iter().filter(|attachment| attachment.app == addon.app);
     let config_vars: Vec<String> = own.map(attachments::config_var).collect();
     let (full_service, full_plan) = (service_wire(kind), plan_wire(kind, plan));

@@ -87,7 +87,7 @@ pub(super) async fn list_of_addon(
     inclusion: Inclusion,
     range: Range,
 ) -> Result<Page, ApiError> {
-    let all = controller.attachments_of_addon(access.addon.id).await?;
+    let all = controller.store.attachments_of_addon(access.addon.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
 

@@ -316,6 +316,12 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
     }
 
+    /// The attachments of an add-on, by app and name.
+    pub async fn attachments_of_addon(&self, addon: AddonId) -> Result<Vec<Attachment>, StoreError> {
+        let sql = format!("{SELECT_ATTACHMENT} WHERE t.addon_id = $1 ORDER BY a.name, t.name");
+        Ok(sqlx::query_as(&sql).bind(addon.to_string()).fetch_all(&self.pool).await?)
+    }
+
     /// The attachments of the apps that a user may work on, by name.
     pub async fn attachments_of(&self, user: UserId) -> Result<Vec<Attachment>, StoreError> {
         let sql = format!(
