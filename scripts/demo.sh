@@ -20,6 +20,7 @@ platform=${PREFIX:-/usr/local}/bin/platform
 app=hello
 source=$PLATFORM_HOME/demo/$app
 log=$PLATFORM_HOME/platform.log
+password=$PLATFORM_HOME/demo/password
 
 MAKE_TARGET=demo scripts/deps.sh run
 step "Building the release binary" cargo build --release --bin platform
@@ -48,7 +49,8 @@ step "Making the stack: the base images for builds and apps" "$platform" stack:u
 
 if ! "$platform" whoami >/dev/null 2>&1; then
   title "Creating the first user"
-  "$platform" users:create demo@localhost --login | sed 's/^/    /'
+  (umask 077 && mkdir -p "$PLATFORM_HOME/demo" && od -An -N12 -tx1 /dev/urandom | tr -d ' \n' >"$password")
+  "$platform" users:create demo@localhost --password --login <"$password" | sed 's/^/    /'
 fi
 
 # The sample is copied, so that this repository gets no second life as the app's.
@@ -65,19 +67,29 @@ if ! "$platform" info -a $app >/dev/null 2>&1; then
 fi
 (cd "$source" && "$platform" git:remote -a $app >/dev/null)
 
+if ! "$platform" config:get DATABASE_URL -a $app >/dev/null 2>&1; then
+  step "\$ platform addons:create postgres" "$platform" addons:create postgres -a $app
+fi
+
 title "\$ git push platform main"
 pushed=$SECONDS
 in_source push platform main
 say "${grey}done in $((SECONDS - pushed)) s${plain}"
 
+title "\$ platform ps:scale web=2"
+"$platform" ps:scale web=2 -a $app | sed 's/^/    /'
+
 url=$("$platform" open -a $app)
-title "\$ curl $url"
-curl -fsS --retry 3 --retry-connrefused "$url" | sed 's/^/    /'
+for _ in 1 2; do
+  title "\$ curl $url"
+  curl -fsS --retry 3 --retry-connrefused "$url" | sed 's/^/    /'
+done
 
 cat <<END
 
 ${bold}The app is live: $url${plain}   (after $((SECONDS - begun)) s)
 
+  Console     $PLATFORM_API/   (demo@localhost, password in $password)
   API         $PLATFORM_API
   Source      $source
   Log         $log
@@ -88,7 +100,7 @@ Try next:
   platform logs --tail                         # what it says
   platform config:set GREETING='Hello, you!'   # a new release; look at the URL again
   platform releases && platform rollback       # and back
-  platform ps:scale web=3
+  platform pg:psql -c 'TABLE visits'           # its database
   platform run bash                            # a shell in a dyno
   platform --help
 
