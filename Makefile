@@ -1,7 +1,7 @@
-.PHONY: help demo down test bench recording build install
+.PHONY: help demo down test bench recording screenshots build install
 
 help: ## List what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: ## From a bare machine to a pushed app that answers on its URL
 	@scripts/demo.sh
@@ -17,6 +17,9 @@ bench: ## Measure: push to live, requests a second, memory
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
 	@scripts/record.py
+
+screenshots: ## Make the pictures in docs/screenshots anew
+	@scripts/screenshots.sh
 
 build: ## Build the release binary
 	cargo build --release --bin platform

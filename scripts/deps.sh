@@ -36,6 +36,10 @@ if [ "$purpose" = test ]; then
   want wrk have wrk
   want postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
   want procps have ps
+  # The console is tested in a browser; CHROMIUM names one where the package is none, as on Ubuntu.
+  want chromium have "${CHROMIUM:-chromium}"
+  want nodejs have node
+  want npm have npm
 fi
 
 # The package starts a system-wide containerd. We start a private one: leave the machine as it was.

@@ -23,12 +23,12 @@ clean() {
 trap clean EXIT
 clean
 mkdir -p "$PLATFORM_HOME/user"
-step "Starting a platform" "$platform" up --detach
+started=$("$platform" up --detach 2>&1)
 step "Making the stack" "$platform" stack:update --if-missing
 
 # The first user is made in the browser, from the link that only root is told.
 export CONSOLE_URL=$PLATFORM_API CONSOLE_EMAIL=ada@example.com CONSOLE_PASSWORD=correct-horse
-CONSOLE_SETUP=$("$platform" status --json | sed -n 's/.*"setup": *"\([^"]*\)".*/\1/p')
+CONSOLE_SETUP=$(grep -o 'http[^ ]*/console/setup?token=[0-9a-f]*' <<<"$started")
 export CONSOLE_SETUP
 shots() { step "Looking at $1" node tests/console/screenshots.mjs "$@"; }
 shots first

@@ -10,5 +10,6 @@ title "Formatting"
 cargo fmt --all --check
 title "Lints"
 cargo clippy --workspace --all-targets -- -D warnings
+step "Installing Playwright, for tests/console" npm --prefix tests/console ci --no-audit --no-fund
 title "Tests"
 cargo test --workspace

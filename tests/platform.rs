@@ -144,8 +144,14 @@ impl Platform {
 
     /// An app with a name of its own, and a repository made from `tests/fixtures/<fixture>` with the app as its remote.
     pub(crate) fn app(&self, fixture: &str) -> App<'_> {
-        let name = format!("{}-{}", fixture.trim_end_matches("-app"), COUNTER.fetch_add(1, Ordering::Relaxed));
-        self.cli(&["create", &name]).expect_ok();
+        let app = self.working_copy(fixture.trim_end_matches("-app"), fixture);
+        self.cli(&["create", &app.name]).expect_ok();
+        app
+    }
+
+    /// The repository of an app that is yet to be made, with a name of its own that begins like this.
+    pub(crate) fn working_copy(&self, prefix: &str, fixture: &str) -> App<'_> {
+        let name = format!("{prefix}-{}", COUNTER.fetch_add(1, Ordering::Relaxed));
         let folder = self.home.join("user").join(&name);
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture), &folder);
         let app = App { platform: self, name, folder };
@@ -155,6 +161,13 @@ impl Platform {
         app.git(&["remote", "add", "platform", &format!("{}/{}.git", self.url(), app.name)]).expect_ok();
         app.commit("first");
         app
+    }
+
+    /// Runs another program as the developer.
+    pub(crate) fn run(&self, program: &str, prepare: impl FnOnce(&mut Command)) -> Ran {
+        let mut command = self.command(program);
+        prepare(&mut command);
+        run(&mut command)
     }
 
     /// What a visitor of `host` gets.

@@ -40,10 +40,13 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-// Parts that follow what happens. One that is being filled in waits until that is over.
+// Parts that follow what happens. One with a field that was changed and not sent waits.
 function follow(element) {
   const waiting = new Map();
-  const isBusy = (part) => part.contains(document.activeElement) && document.activeElement.matches("input, select");
+  const isBusy = (part) => {
+    const field = document.activeElement;
+    return part.contains(field) && field.matches("input") && field.value !== field.defaultValue;
+  };
   const put = (id) => {
     const part = document.getElementById(id);
     if (!part || !waiting.has(id) || isBusy(part)) return;
