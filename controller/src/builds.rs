@@ -13,7 +13,7 @@ use model::{AppId, BuildId, LogSource, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::git::{Checkout, checkout, repository};
+use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
 use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, ReleaseStatus, StoreError};
 use crate::{Controller, Error};
@@ -30,6 +30,10 @@ pub(crate) struct Commit {
     pub(crate) user: UserId,
     /// In full.
     pub(crate) id: String,
+    /// The branch that it is pushed to, by its full name.
+    pub(crate) branch: String,
+    /// The commit that whoever pushed saw there; none if there was no such branch.
+    pub(crate) before: Option<String>,
     /// Environment under which git finds its objects.
     pub(crate) env: BTreeMap<String, String>,
     /// How long the platform took to receive it.
@@ -125,6 +129,15 @@ impl Controller {
                 return refuse(&client, &text).await;
             }
         };
+        // git would find out when all is done, and refuse to move the branch to what is live by then.
+        match tip(&repository(&self.settings, app.id), &commit.branch).await {
+            Ok(tip) if tip != commit.before => {
+                let text = " !     The branch was moved by another push meanwhile. Push again; `git fetch` shows what is there.";
+                return refuse(&client, text).await;
+            }
+            Ok(_) => {}
+            Err(error) => return refuse(&client, &format!(" !     The platform cannot run git: {error}.")).await,
+        }
         self.deploy_alone(&app, &commit, client).await
     }
 

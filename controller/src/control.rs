@@ -113,6 +113,8 @@ async fn decide(controller: &Arc<Controller>, received: Received, lines: mpsc::S
         app: received.push.app,
         user: received.push.user,
         id: update.new.clone(),
+        branch: update.name.clone(),
+        before: update.previous().map(str::to_owned),
         env: received.env,
         received: received_in,
     };

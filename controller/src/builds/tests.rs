@@ -44,6 +44,8 @@ impl World {
             app: self.app.id,
             user: self.app.owner.id,
             id: self.commit.clone(),
+            branch: "refs/heads/main".to_owned(),
+            before: None,
             env: BTreeMap::new(),
             received: Duration::ZERO,
         };
@@ -119,6 +121,17 @@ async fn a_second_push_is_told_what_is_built_and_refused() {
     third.container(&world).await.exit(Exit::Code(1));
     let (_, said) = third.end().await;
     assert!(said.contains("-----> Building shop from"), "{said}");
+}
+
+#[tokio::test]
+async fn a_push_to_a_branch_that_moved_meanwhile_is_refused_before_it_is_built() {
+    let world = World::new().await;
+    let repository = repository(&world.test.controller.settings, world.app.id);
+    let git = Command::new("git").arg("--git-dir").arg(repository).args(["branch", "main", &world.commit]).status();
+    assert!(git.is_ok_and(|status| status.success()));
+    let (live, said) = world.push().end().await;
+    assert!(!live && said.contains("moved by another push"), "{said}");
+    assert!(world.builds().await.is_empty() && world.test.controller.live.building.lock().is_empty());
 }
 
 #[tokio::test]

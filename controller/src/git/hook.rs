@@ -58,8 +58,18 @@ impl RefUpdate {
     }
 
     pub(crate) fn is_deletion(&self) -> bool {
-        self.new.bytes().all(|byte| byte == b'0')
+        is_none(&self.new)
     }
+
+    /// The commit that whoever pushed saw there; none if it was nothing.
+    pub(crate) fn previous(&self) -> Option<&str> {
+        Some(&*self.old).filter(|old| !is_none(old))
+    }
+}
+
+/// githooks(5): an id of zeros is nothing.
+fn is_none(commit: &str) -> bool {
+    commit.bytes().all(|byte| byte == b'0')
 }
 
 /// What the controller answers, one JSON object a line.

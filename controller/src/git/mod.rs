@@ -9,9 +9,10 @@ pub use http::routes;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use model::AppId;
+use tokio::process::Command;
 
 use crate::Settings;
 
@@ -25,6 +26,14 @@ mod variable {
 /// An app's bare repository.
 pub(crate) fn repository(settings: &Settings, app: AppId) -> PathBuf {
     settings.home.join("git").join(format!("{app}.git"))
+}
+
+/// The commit that a branch, by its full name, is at; none if there is no such branch.
+pub(crate) async fn tip(repository: &Path, branch: &str) -> io::Result<Option<String>> {
+    let mut git = Command::new("git");
+    let output =
+        git.arg("--git-dir").arg(repository).args(["rev-parse", "--verify", "--quiet", branch]).output().await?;
+    Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()))
 }
 
 /// Where the hooks of all repositories are.
