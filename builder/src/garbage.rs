@@ -49,7 +49,12 @@ impl Builder {
             return Ok(layers);
         }
         for app in self.cache.read_dir().map_err(trouble)? {
-            let cache = Cache::read(&app.map_err(trouble)?.path().join("cache.json"));
+            let folder = app.map_err(trouble)?.path();
+            // Beside the apps' folders there is a note of the launcher's layer, which images refer to.
+            if !folder.is_dir() {
+                continue;
+            }
+            let cache = Cache::read(&folder.join("cache.json"));
             layers.extend(cache.layers.into_values().flatten().map(|(_, layer)| layer.sha));
         }
         Ok(layers)
