@@ -49,14 +49,8 @@ impl Load {
     }
 }
 
-fn run_dir(platform: &Platform) -> PathBuf {
-    use sha2::Digest;
-    let tag = hex::encode(&sha2::Sha256::digest(platform.home().as_os_str().as_encoded_bytes())[..4]);
-    PathBuf::from(format!("/run/platform-{tag}"))
-}
-
 fn pid(platform: &Platform, role: &str) -> Option<i32> {
-    let text = std::fs::read_to_string(run_dir(platform).join(format!("{role}.pid"))).ok()?;
+    let text = std::fs::read_to_string(platform.runtime_dir().join(format!("{role}.pid"))).ok()?;
     text.split(' ').next()?.parse().ok()
 }
 
@@ -79,7 +73,7 @@ impl Held {
     fn by(platform: &Platform) -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
         let home = platform.home().to_string_lossy().into_owned();
-        let run = run_dir(platform);
+        let run = platform.runtime_dir();
         let count = |folder: PathBuf| std::fs::read_dir(folder).map_or(0, Iterator::count);
         let namespaces = std::fs::read_dir(run.join("runc")).into_iter().flatten().flatten();
         Self {

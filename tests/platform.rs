@@ -14,7 +14,7 @@ pub(crate) struct Platform {
     home: PathBuf,
     port: u16,
     subnet: String,
-    /// Stops the platform and removes its home when its standard input closes: at the end of this process, however it ends.
+    /// Stops the platform and removes its folders when its standard input closes: at the end of this process, however it ends.
     _janitor: Child,
 }
 
@@ -57,7 +57,8 @@ impl Platform {
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
         let janitor = Command::new("sh")
-            .args(["-c", "cat; \"$0\" down; rm -rf \"$PLATFORM_HOME\"", env!("CARGO_BIN_EXE_platform")])
+            .args(["-c", "cat; \"$0\" down; rm -rf \"$PLATFORM_HOME\" \"$1\"", env!("CARGO_BIN_EXE_platform")])
+            .arg(runtime_dir(&home))
             .env("PLATFORM_HOME", &home)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -80,6 +81,11 @@ impl Platform {
     /// Where the platform keeps its things.
     pub(crate) fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// Where the platform keeps what a reboot may take.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        runtime_dir(&self.home)
     }
 
     /// The platform's own URL.
@@ -295,6 +301,12 @@ impl OwnGroup for Command {
 
 fn run(command: &mut Command) -> Ran {
     Ran::from(command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+fn runtime_dir(home: &Path) -> PathBuf {
+    use sha2::Digest;
+    let tag = hex::encode(&sha2::Sha256::digest(home.as_os_str().as_encoded_bytes())[..4]);
+    PathBuf::from(format!("/run/platform-{tag}"))
 }
 
 /// Made once a machine, outside every checkout and every platform.
