@@ -118,7 +118,7 @@ impl Output {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// Begins something that takes a while. On a terminal it shows what it is at; elsewhere only how it ends.
+    /// Begins something that takes a while. On a terminal it shows what it is at; elsewhere only how it begins and ends.
     pub(crate) fn task(self, what: &str) -> Task {
         let bar = ProgressBar::new_spinner();
         // The template is a constant; without it the bar would only look plainer.
@@ -127,6 +127,9 @@ impl Output {
         }
         bar.set_prefix(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
+        if bar.is_hidden() {
+            let _ = write!(io::stderr(), "{what}... ");
+        }
         Task { what: what.to_owned(), bar, paint: self.progress }
     }
 
@@ -160,9 +163,12 @@ impl Task {
     /// Says how it ended and how long it took.
     pub(crate) fn end(self, well: bool) {
         let seconds = self.bar.elapsed().as_secs();
-        self.bar.finish_and_clear();
+        if !self.bar.is_hidden() {
+            self.bar.finish_and_clear();
+            let _ = write!(io::stderr(), "{}... ", self.what);
+        }
         let (color, end) = if well { (Color::DarkGreen, "done") } else { (Color::DarkRed, "failed") };
-        let _ = writeln!(io::stderr(), "{}... {} in {seconds} s", self.what, self.paint.color(color, end));
+        let _ = writeln!(io::stderr(), "{} in {seconds} s", self.paint.color(color, end));
     }
 }
 

@@ -11,6 +11,7 @@ mod addons;
 mod apps;
 mod auth;
 mod backups;
+mod completion;
 mod config;
 mod data;
 mod domains;
@@ -129,13 +130,14 @@ enum Command {
     Status(platform::Status),
     #[command(name = "stack:update")]
     StackUpdate(stack::Update),
+    Completion(completion::Completion),
     #[command(hide = true)]
     Role(platform::Serve),
 }
 
 /// The front page of the help: what each group of commands is for.
 const TOPICS: &[(&str, &[&str])] = &[
-    ("Getting in", &["login", "logout", "whoami"]),
+    ("Getting in", &["login", "logout", "whoami", "completion"]),
     ("Apps", &["apps", "create", "info", "open", "rename", "destroy", "git:remote"]),
     ("What runs", &["ps", "ps:scale", "ps:restart", "run", "logs"]),
     ("What it runs with", &["config", "config:get", "config:set", "config:unset"]),
@@ -262,6 +264,7 @@ impl Command {
             Self::Down(command) => command.run(cx)?,
             Self::Status(command) => return command.run(cx),
             Self::StackUpdate(command) => command.run(cx)?,
+            Self::Completion(command) => command.run(cx)?,
             Self::Role(command) => command.run()?,
         }
         Ok(0)
