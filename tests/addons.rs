@@ -47,6 +47,8 @@ fn an_app_counts_its_visits_and_others_get_through_only_while_attached() {
     let visits: BTreeSet<_> = (0..10).map(|_| shop.get("/").body).collect();
     assert_eq!(visits.len(), 10, "no visit is counted twice: {visits:?}");
     assert_eq!(sql(&shop, "SELECT count(*) FROM visits;"), "12");
+    let over_tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid();";
+    assert_eq!(sql(&shop, over_tls), "t", "who insists on TLS has it");
     let said = shop.cli(&["logs", "--addon", "DATABASE", "-n", "500"]).expect_ok();
     said.expect_text(&["app[postgres.1]", "database system is ready to accept connections"]);
 
