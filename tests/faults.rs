@@ -238,6 +238,18 @@ fn killing_the_supervisor_costs_nothing_and_up_or_down_take_over() {
 }
 
 #[test]
+fn a_port_that_is_taken_is_said_before_anything_starts() {
+    let platform = Platform::start(&[]);
+    platform.cli(&["down"]).expect_ok();
+    let taken = std::net::TcpListener::bind(platform.address()).expect("a free port");
+    let address = platform.address().to_string();
+    platform.cli(&["up", "--detach"]).expect_refused(&["cannot listen on", &address, "in use", "PLATFORM_LISTEN"]);
+    platform.cli(&["status"]).expect_refused(&["down"]);
+    drop(taken);
+    platform.up(&[]);
+}
+
+#[test]
 fn a_full_disk_refuses_builds_and_harms_nothing_else() {
     let platform = Platform::start(&[]);
     let app = platform.app("probe-app");

@@ -1,7 +1,7 @@
 //! `up`, `down`, `status`: for the operator, on the platform's own machine.
 
 use std::io::{self, IsTerminal};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -59,6 +59,7 @@ impl Up {
         need_root("up")?;
         let places = Places::load()?;
         check_programs(&places)?;
+        check_addresses(&places)?;
         if self.detach { detach(cx, &places) } else { supervise(cx, &places) }
     }
 }
@@ -401,6 +402,22 @@ fn check_programs(places: &Places) -> Result<()> {
     }
     Err(CliError::failed("This machine lacks programs that the platform needs")
         .hint(format!("On Debian and Ubuntu: `apt-get install {}`.", missing.join(" "))))
+}
+
+/// A router that cannot listen tries again and again: said here, before anything is started.
+fn check_addresses(places: &Places) -> Result<()> {
+    if supervisor::running(&places.run, RoleName::Router.as_str()).is_some() {
+        return Ok(());
+    }
+    for address in &places.settings.listen.0 {
+        TcpListener::bind(address).map_err(|error| {
+            CliError::failed(format!("The platform cannot listen on {address}")).because(&error).hint(format!(
+                "`ss -ltnp 'sport = :{}'` shows who does. Other addresses: PLATFORM_LISTEN, or `listen` in platform.toml.",
+                address.port()
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 fn this_program() -> Result<PathBuf> {
