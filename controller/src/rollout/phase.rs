@@ -16,6 +16,9 @@ use crate::{Controller, Error};
 pub(super) const PROCESS_TYPE: &str = "release";
 /// Migrations of large tables take their time; a phase that hangs must not block an app for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// What the phase is called in the log and in its own environment (Heroku's dyno metadata), where apps look to tell a platform
+/// from a laptop.
+const DYNO: &str = "release.1";
 
 impl Controller {
     /// Where the output of a release's phase is kept.
@@ -29,7 +32,8 @@ impl Controller {
         let id = OneOffId(format!("release-{}-{}", app.id, release.version));
         self.engine.kill(&id).await?;
         let args = vec![format!("/cnb/process/{PROCESS_TYPE}")];
-        let container = self.container(app, release, args, DEFAULT_SIZE).await?;
+        let mut container = self.container(app, release, args, DEFAULT_SIZE).await?;
+        container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT };
         let path = self.release_output(app.id, release.id);
         let failed =
@@ -37,7 +41,7 @@ impl Controller {
         let mut file = create(&path).map_err(failed)?;
         let mut running = self.engine.run(oneoff).await?;
         let mut keep = |line: &str| {
-            self.logs.write(app.id, self.clock.now(), &LogSource::app("release.1"), line);
+            self.logs.write(app.id, self.clock.now(), &LogSource::app(DYNO), line);
             // The file is a copy; a full disk must not end a migration half-way.
             let _ = writeln!(file, "{line}");
         };

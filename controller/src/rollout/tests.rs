@@ -295,6 +295,7 @@ async fn a_release_phase_comes_first_and_begins_anew_in_the_next_life() {
     world.look().await;
     let phase = world.test.engine.next_run().await;
     assert_eq!(phase.oneoff.container.args.last().map(String::as_str), Some("/cnb/process/release"));
+    assert_eq!(phase.oneoff.container.env.get("DYNO").map(String::as_str), Some("release.1"));
     phase.output.send(Bytes::from_static("moved 3 täb".as_bytes())).await.expect("a reader");
     phase.output.send(Bytes::from_static(b"les\n")).await.expect("a reader");
     phase.exit(Exit::Code(0));
