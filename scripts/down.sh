@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops what `make demo` started, and says what is kept.
+# Stops what `make demo` started; the program says what is kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -12,6 +12,5 @@ if [ ! -x "$platform" ] || [ ! -d "$PLATFORM_HOME" ]; then
   say "Nothing to stop: there is no platform here."
   exit 0
 fi
-step "Stopping the platform and its apps" "$platform" down
-say "Kept in $PLATFORM_HOME ($(du -sh "$PLATFORM_HOME" 2>/dev/null | cut -f1)): apps, releases, config vars, repositories, images, logs, the stack."
-say "\`make demo\` starts it again. To forget everything: rm -rf $PLATFORM_HOME"
+"$platform" down
+echo "\`make demo\` starts the demo again."

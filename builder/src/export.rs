@@ -40,8 +40,7 @@ pub(crate) struct Exported {
 impl Exported {
     /// One line for the person who pushed.
     pub(crate) fn summary(&self) -> String {
-        let size = crate::errors::size(self.size_bytes);
-        format!("-----> Image of {size} stored: {} layers new, {} reused", self.new_layers, self.reused_layers)
+        format!("-----> Image stored: {} layers new, {} reused", self.new_layers, self.reused_layers)
     }
 }
 
