@@ -18,7 +18,12 @@ mkdir -p "$HOME"
 git config --global user.name bench
 git config --global user.email bench@localhost
 git config --global init.defaultBranch main
-trap '"$platform" down >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+clean_up() {
+  stop_bare 2>/dev/null || true
+  "$platform" down >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap clean_up EXIT
 
 rows=()
 row() { rows+=("$1|$2"); printf '  %-44s %s\n' "$1" "$2" >&2; }
@@ -52,6 +57,42 @@ push() {
 
 memory() { row "memory with $1: controller, router, host" "$(rss "$(pid_of controller)"), $(rss "$(pid_of router)"), $(rss "$(pid_of host)")"; }
 
+# provision SERVICE LABEL CLIENT...: from the command to the first answer; the add-on's name is in $addon then
+provision() {
+  local start
+  start=$(now)
+  addon=$("$platform" addons:create "$1" -a hello 2>/dev/null)
+  "$platform" "${@:3:1}" "$addon" -a hello "${@:4}" >/dev/null
+  row "addons:create $1 to its first answer, $2" "$(since "$start")"
+}
+
+# The same PostgreSQL with the same settings, but in no container: no limits, no network but loopback.
+start_bare() {
+  local layer
+  layer=$(sed -n 's/.*"layer": *"sha256:\([^"]*\)".*/\1/p' "$PLATFORM_HOME/stacks/postgres.json")
+  mkdir -p "$work"/bare/{upper,work,root}
+  mount -t overlay overlay -o "lowerdir=$PLATFORM_HOME/layers/$layer,upperdir=$work/bare/upper,workdir=$work/bare/work" "$work/bare/root"
+  mount --bind /dev "$work/bare/root/dev"
+  install -d -o "$(stat -c %u "$work/bare/root/var/lib/postgresql")" "$work/bare/root/data"
+  in_bare env MEMORY_MIB=2048 PGUSER=bench PGPASSWORD=bench PGDATABASE=bench \
+    sh -euc "$(sed 's/port=5432/port=15432/' controller/src/addons/postgres/server.sh)" >"$work/bare.log" 2>&1 &
+  bare=$!
+  until in_bare pg_isready -q -h 127.0.0.1 -p 15432; do sleep 0.2; done
+}
+in_bare() { chroot --userspec=postgres:postgres "$work/bare/root" "$@"; }
+stop_bare() {
+  [ -n "${bare:-}" ] || return 0
+  # The server itself: the shell around it hears no SIGINT in the background.
+  kill -INT "$(head -n 1 "$work/bare/root/data/cluster/postmaster.pid")" && wait "$bare"
+  umount "$work/bare/root/dev" "$work/bare/root"
+  bare=
+}
+
+# Reads transactions, and reads and writes; what is left of pgbench's report is its rate.
+pgbench=/usr/lib/postgresql/17/bin/pgbench
+loads="$pgbench -i -q -s 10 2>/dev/null >/dev/null && $pgbench -S -c 8 -j 2 -T 10 && $pgbench -c 8 -j 2 -T 10"
+rates() { awk '/^tps/ { printf "%s%d/s", sep, $3; sep = ", " }'; }
+
 MAKE_TARGET=bench scripts/deps.sh test
 # Not a part of what is measured: most of it is the compiler.
 cargo build --release --bin platform
@@ -74,6 +115,15 @@ after=$(ticks "$router")
 requests=$(awk '/requests in/ { print $1 }' <<<"$load")
 row "requests/s through the router to the Node sample" "$(awk '/Requests\/sec/ { print $2 }' <<<"$load")"
 row "router CPU a request" "$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v n="$requests" 'BEGIN { printf "%.1f µs", t / hz / n * 1e6 }')"
+
+provision postgres:standard "its image made" pg:psql -c 'SELECT 1'
+provision postgres:standard "its image there" pg:psql -c 'SELECT 1'
+row "pgbench through the platform, read and mixed" "$("$platform" pg:psql "$addon" -a hello -c "\\! $loads" 2>/dev/null | rates)"
+start_bare
+row "pgbench on the same server bare" "$(in_bare env PGHOST=127.0.0.1 PGPORT=15432 PGUSER=bench PGPASSWORD=bench PGDATABASE=bench sh -c "$loads" 2>/dev/null | rates)"
+stop_bare
+provision redis "its image made" redis:cli -- PING
+provision redis "its image there" redis:cli -- PING
 
 probe=$work/probe
 cp -r tests/fixtures/probe-app "$probe"
