@@ -76,6 +76,9 @@ seed() {
   printf '%s\n' '-----BEGIN PRIVATE KEY-----' MC4CAQAwBQYDK2VwBCIEIJ '-----END PRIVATE KEY-----' >"$HOME/key"
   "$platform" config:set -a storefront "SIGNING_KEY=$(cat "$HOME/key")" LOG_LEVEL=debug
   "$platform" ps:scale -a storefront web=3 worker=1
+  "$platform" addons:create postgres -a storefront
+  "$platform" addons:create redis -a storefront
+  "$platform" pg:backups:capture -a storefront
   "$platform" domains:add -a storefront www.example.com
   visit storefront
   for name in docs status-page; do

@@ -103,12 +103,28 @@ impl Controller {
     pub async fn changes(&self, app: &App, old: &Release, new: &Release) -> Result<Changes, Error> {
         let before = self.store.release_config(old.id).await?;
         let after = self.store.release_config(new.id).await?;
+        self.changes_between(app, (old, &before), (new, &after)).await
+    }
+
+    /// What going back to a release would change against the one that serves. Attachments stay as they are.
+    pub async fn rollback_changes(&self, app: &App, current: &Release, target: &Release) -> Result<Changes, Error> {
+        let before = self.store.release_config(current.id).await?;
+        let after = self.store.config_after_rollback(app.id, target.id).await?;
+        self.changes_between(app, (current, &before), (target, &after)).await
+    }
+
+    async fn changes_between(
+        &self,
+        app: &App,
+        (old, before): (&Release, &ConfigVars),
+        (new, after): (&Release, &ConfigVars),
+    ) -> Result<Changes, Error> {
         let releases = self.store.releases(app.id).await?;
         Ok(Changes {
             code: old.image != new.image,
             old_commit: self.commit(&releases, old.image.as_ref()).await?,
             new_commit: self.commit(&releases, new.image.as_ref()).await?,
-            config: compare(&before, &after),
+            config: compare(before, after),
         })
     }
 

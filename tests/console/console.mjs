@@ -46,7 +46,7 @@ await withBrowser(async (browser) => {
   });
   // Only the questions that the console asks; a script of somebody else's would ask others.
   page.on("dialog", (dialog) => {
-    assert.match(dialog.message(), /^Remove /);
+    assert.match(dialog.message(), /^(Remove|Detach) /);
     dialog.accept();
   });
   const go = (path) => page.goto(`${settings.url}/console/${path}`);
@@ -195,6 +195,28 @@ await withBrowser(async (browser) => {
       assert.equal(await lines.locator(".source").getByText("web.1", { exact: true }).count(), 0);
     },
 
+    async "an outside service is attached and detached"() {
+      await tab("Add-ons");
+      await button("Add PostgreSQL").waitFor();
+      await page.getByText("Use an outside service").click();
+      await page.getByLabel("URL").fill("nonsense");
+      await page.getByLabel("Attach as").first().fill("SHOP");
+      await button("Attach").first().click();
+      await notice("url must be a URL");
+      await page.getByText("Use an outside service").click();
+      await page.getByLabel("URL").fill("mysql://user:password@shop.example/orders");
+      await page.getByLabel("Attach as").first().fill("SHOP");
+      await button("Attach").first().click();
+      await page.locator(".addons .var").getByText("SHOP_URL").waitFor();
+      const seen = async () => JSON.parse((await visit("/env")).body).SHOP_URL;
+      await until("the app is told", async () => (await seen()) === "mysql://user:password@shop.example/orders");
+      await tab("Config");
+      await page.getByRole("link", { name: /^from external-/ }).click();
+      await page.getByRole("button", { name: /^Detach external-/ }).click();
+      await notice("is detached from");
+      await until("the app has lost it", async () => (await seen()) === undefined);
+    },
+
     async "a domain comes and goes"() {
       await tab("Domains");
       const domain = `www.${app}.example`;
@@ -213,7 +235,7 @@ await withBrowser(async (browser) => {
       const other = await plain.newPage();
       await signIn(other);
       const at = (path) => other.goto(`${settings.url}/console/apps/${app}${path}`);
-      for (const path of ["", "/activity", "/releases/v2", "/config?reveal=*", "/config/paste", "/domains", "/logs", "/settings"]) {
+      for (const path of ["", "/activity", "/releases/v2", "/config?reveal=*", "/config/paste", "/addons", "/domains", "/logs", "/settings"]) {
         await at(path);
         await other.getByRole("heading", { name: app }).waitFor();
       }
@@ -224,7 +246,7 @@ await withBrowser(async (browser) => {
       await other.locator(".notice").getByText("worker is scaled to 1").waitFor();
       await plain.close();
       await page.setViewportSize({ width: 360, height: 640 });
-      for (const path of ["", "/activity", "/releases/v8", "/releases/v2/rollback", "/config", "/config/paste", "/domains", "/logs", "/settings"]) {
+      for (const path of ["", "/activity", "/releases/v8", "/releases/v2/rollback", "/config", "/config/paste", "/addons", "/domains", "/logs", "/settings"]) {
         await go(`apps/${app}${path}`);
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         assert.equal(wide, 0, `${path} is too wide`);

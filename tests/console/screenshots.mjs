@@ -49,6 +49,7 @@ async function pages(browser) {
       ["app-empty", "apps/landing"],
       ["activity", `${shop}/activity`],
       ["config", `${shop}/config?reveal=SIGNING_KEY`],
+      ["addons", `${shop}/addons`],
       ["domains", `${shop}/domains`],
       ["settings", `${shop}/settings`],
       ["release", `${shop}/releases/v3`],
@@ -58,6 +59,10 @@ async function pages(browser) {
       if (name === "overview") await page.locator(".dyno.good").nth(2).waitFor();
       await shoot(page, look, name);
     }
+    await at(`${shop}/addons`);
+    await page.locator(".addons a.plain").first().click();
+    await page.getByRole("heading", { name: "Backups" }).waitFor();
+    await shoot(page, look, "addon");
     await at(`${shop}/config/paste`);
     await page.getByLabel("Text").fill("LOG_LEVEL=warn\nSENTRY_DSN=https://key@sentry.example.com/7\nMAIL_FROM=shop@example.com\n");
     await page.getByRole("button", { name: "See what changes" }).click();

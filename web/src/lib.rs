@@ -24,7 +24,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use controller::Controller;
-use pages::{activity, apps, builds, config, domains, front, logs, overview, releases, settings, setup, sign_in};
+use pages::{
+    activity, addon, addons, apps, builds, config, domains, front, logs, overview, releases, settings, setup, sign_in,
+};
 
 /// The console. Every path but the front door begins with `/console`, where no path of the API does.
 pub fn routes(controller: Arc<Controller>) -> Router {
@@ -53,6 +55,16 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/apps/{app}/config/apply", post(config::apply))
         .route("/console/apps/{app}/domains", get(domains::show).post(domains::add))
         .route("/console/apps/{app}/domains/remove", post(domains::remove))
+        .route("/console/apps/{app}/addons", get(addons::show).post(addons::create))
+        .route("/console/apps/{app}/addons/live", get(addons::live))
+        .route("/console/apps/{app}/addons/attach", post(addons::attach))
+        .route("/console/apps/{app}/addons/detach", post(addons::detach))
+        .route("/console/apps/{app}/addons/{addon}", get(addon::show))
+        .route("/console/apps/{app}/addons/{addon}/live", get(addon::live))
+        .route("/console/apps/{app}/addons/{addon}/restart", post(addon::restart))
+        .route("/console/apps/{app}/addons/{addon}/backups", post(addon::capture))
+        .route("/console/apps/{app}/addons/{addon}/restore", post(addon::restore))
+        .route("/console/apps/{app}/addons/{addon}/destroy", post(addon::destroy))
         .route("/console/apps/{app}/logs", get(logs::show))
         .route("/console/apps/{app}/settings", get(settings::show))
         .route("/console/apps/{app}/rename", post(settings::rename))

@@ -16,6 +16,8 @@ macro_rules! templates {
 /// Name and text of each.
 const FILES: &[(&str, &str)] = templates![
     "activity.html",
+    "addon.html",
+    "addons.html",
     "app.html",
     "apps.html",
     "base.html",

@@ -94,6 +94,15 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// `953 B`, `12 kB`, `1.2 MB`
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+    }
+}
+
 /// A word in a colour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Pill {
@@ -248,6 +257,7 @@ pub(crate) mod samples {
         let told = [0, 61, 7200, 86_400, 200_000, 90 * 86_400].map(ago);
         assert_eq!(told, ["just now", "1 min ago", "2 h ago", "1 day ago", "2 days ago", "1970-01-01"]);
         assert_eq!(moment().full, "1970-01-01 00:00:00 UTC");
+        assert_eq!([953, 12_345, 1_250_000].map(size), ["953 B", "12 kB", "1.2 MB"]);
         assert_eq!([5, 65, 3700].map(|s| duration(Duration::from_secs(s))), ["5 s", "1 min 5 s", "1 h 1 min"]);
     }
 }

@@ -247,6 +247,7 @@ function start() {
   page = main;
   hush();
   const on = (selector, action) => main.querySelectorAll(selector).forEach(action);
+  on(".tabs [aria-current]", (tab) => tab.scrollIntoView({ inline: "center", block: "nearest" }));
   on("[data-follow]", follow);
   on("[data-output]", output);
   on("[data-logs]", logs);

@@ -297,6 +297,14 @@ impl Store {
         self.open_config(id, &sealed.ok_or(StoreError::Missing("Release"))?)
     }
 
+    /// The config vars that going back to a release would make.
+    pub async fn config_after_rollback(&self, app: AppId, target: ReleaseId) -> Result<ConfigVars, StoreError> {
+        // Reads only: what is not committed is undone.
+        let mut tx = self.pool.begin().await?;
+        let newest = self.base(&mut tx, app).await?;
+        Ok(self.copy_of(&mut tx, app, (target, newest)).await?.config)
+    }
+
     /// The config vars of an app: those of its newest release, whatever became of it.
     pub async fn config(&self, app: AppId) -> Result<ConfigVars, StoreError> {
         let newest = sqlx::query("SELECT id, config FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")

@@ -16,7 +16,7 @@ use super::show as show_page;
 use crate::error::PageError;
 use crate::live;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside, Moment, Pill, duration, path};
+use crate::view::{Head, Inside, Moment, Pill, duration, path, size};
 
 #[derive(Debug, Serialize)]
 pub(super) struct BuildPage {
@@ -136,7 +136,7 @@ impl BuildPage {
             when: Moment::new(build.created_at, controller.clock.now()),
             took: took.map(|end| duration(end.since(build.created_at))),
             buildpacks: build.buildpacks.clone(),
-            size: build.size_bytes.map(megabytes),
+            size: build.size_bytes.map(size),
             release: release.map(|release| Link {
                 version: release.version,
                 path: format!("{app_path}/releases/v{}", release.version),
@@ -145,10 +145,6 @@ impl BuildPage {
             more: (!is_over).then_some(more),
         })
     }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 #[cfg(test)]
@@ -166,7 +162,7 @@ impl BuildPage {
             when: moment(),
             took: is_over.then(|| "5 s".to_owned()),
             buildpacks: vec![HOSTILE.to_owned()],
-            size: is_over.then(|| megabytes(1_250_000)),
+            size: is_over.then(|| size(1_250_000)),
             release: is_over.then(|| Link { version: 3, path: HOSTILE.to_owned() }),
             output: if is_over { HOSTILE.to_owned() } else { String::new() },
             more: (!is_over).then(|| HOSTILE.to_owned()),

@@ -48,6 +48,8 @@ struct Var {
     lines: usize,
     /// As part of a URL.
     encoded: String,
+    /// The add-on that it tells of; none if it can be changed here.
+    addon: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -201,6 +203,12 @@ fn compare(config: &ConfigVars, patch: &BTreeMap<String, Option<String>>) -> (Op
 impl Config {
     async fn load(controller: &Controller, by: &AppVisit, ask: &Ask) -> Result<Self, PageError> {
         let config = controller.store.config(by.app.id).await?;
+        let attachments = controller.store.attachments_of_app(by.app.id).await?;
+        let addon_of = |name: &str| {
+            let prefix = name.strip_suffix("_URL")?;
+            let attachment = attachments.iter().find(|attachment| attachment.name.as_str() == prefix)?;
+            Some(attachment.addon_name.to_string())
+        };
         let all_revealed = ask.reveal.as_deref() == Some("*");
         let var = |(name, value): (&model::ConfigVarName, &str)| {
             let is_revealed = all_revealed || ask.reveal.as_deref() == Some(name.as_str());
@@ -209,6 +217,7 @@ impl Config {
                 value: is_revealed.then(|| value.to_owned()),
                 lines: value.lines().count(),
                 encoded: url::form_urlencoded::byte_serialize(name.as_str().as_bytes()).collect(),
+                addon: addon_of(name.as_str()),
             }
         };
         let vars: Vec<Var> = config.iter().map(var).collect();
@@ -244,8 +253,13 @@ mod samples {
 
     impl Config {
         pub(in crate::pages) fn samples() -> [Self; 2] {
-            let var =
-                |value: Option<String>| Var { name: HOSTILE.to_owned(), value, lines: 2, encoded: HOSTILE.to_owned() };
+            let var = |value: Option<String>| Var {
+                name: HOSTILE.to_owned(),
+                addon: value.clone(),
+                value,
+                lines: 2,
+                encoded: HOSTILE.to_owned(),
+            };
             let page = |vars: Vec<Var>| Self {
                 page: inside(),
                 app: head("config"),

@@ -1,6 +1,8 @@
 //! The pages: one file each, with its handlers and the struct that its template is filled with.
 
 pub(crate) mod activity;
+pub(crate) mod addon;
+pub(crate) mod addons;
 pub(crate) mod apps;
 pub(crate) mod builds;
 pub(crate) mod config;

@@ -96,7 +96,7 @@ pub(crate) async fn confirm(
         app: Head::load(&controller, &by, "activity").await?,
         from: current.version,
         to: target.version,
-        diff: Diff::load(&controller, &by.app, &current, &target).await?,
+        diff: Diff::new(&controller, &by.app, controller.rollback_changes(&by.app, &current, &target).await?).await,
         action: format!("{}/rollback", release_path(&by.app, &target)),
         who: target.user.email.to_string(),
         when: Moment::new(target.created_at, controller.clock.now()),
@@ -137,7 +137,7 @@ impl ReleasePage {
             version => controller.store.release_by_version(app.id, version - 1).await?,
         };
         let diff = match &before {
-            Some(before) => Some(Diff::load(controller, app, before, &release).await?),
+            Some(before) => Some(Diff::new(controller, app, controller.changes(app, before, &release).await?).await),
             None => None,
         };
         let can_go_back = !release.current && is_eligible(&release, controller.store.was_deployed(app.id).await?);
@@ -158,8 +158,8 @@ impl ReleasePage {
 }
 
 impl Diff {
-    async fn load(controller: &Controller, app: &App, old: &Release, new: &Release) -> Result<Self, PageError> {
-        let Changes { code, old_commit, new_commit, config } = controller.changes(app, old, new).await?;
+    async fn new(controller: &Controller, app: &App, changes: Changes) -> Self {
+        let Changes { code, old_commit, new_commit, config } = changes;
         let code = if code {
             let (old, new) = (old_commit.as_deref(), new_commit.as_deref());
             Some(Code { old: Commit::load(controller, app, old).await, new: Commit::load(controller, app, new).await })
@@ -174,7 +174,7 @@ impl Diff {
                 ConfigChange::Removed => "removed",
             },
         };
-        Ok(Self { code, config: config.into_iter().map(var).collect() })
+        Self { code, config: config.into_iter().map(var).collect() }
     }
 }
 

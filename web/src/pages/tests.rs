@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::activity::Activity;
+use super::addon::AddonPage;
+use super::addons::Addons;
 use super::apps::{Apps, NewApp};
 use super::builds::BuildPage;
 use super::config::{Config, Paste};
@@ -42,6 +44,8 @@ fn check(template: &str, samples: &[impl Serialize]) {
 #[test]
 fn every_page_is_valid_and_escapes_what_it_is_given() {
     check("activity.html", &Activity::samples());
+    check("addon.html", &AddonPage::samples());
+    check("addons.html", &Addons::samples());
     check("apps.html", &Apps::samples());
     check("build.html", &BuildPage::samples());
     check("config.html", &Config::samples());
