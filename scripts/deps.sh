@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing to build and run the platform (`deps.sh run`) or to test it too (`deps.sh test`).
+# Installs what is missing to build and run the platform (`deps.sh run`), to test it too (`deps.sh test`), or to take
+# pictures of the console as well (`deps.sh screenshots`).
 # For Debian 12 and 13 and Ubuntu 24.04. What is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +32,11 @@ want libc6-dev test -e /usr/include/stdio.h
 want protobuf-compiler have protoc
 # The well-known types that containerd's API is written with.
 want libprotobuf-dev test -e /usr/include/google/protobuf/any.proto
-if [ "$purpose" = test ]; then
+if [ "$purpose" = screenshots ]; then
+  want pngquant have pngquant
+  want fonts-inter sh -c 'fc-list | grep -q Inter'
+fi
+if [ "$purpose" != run ]; then
   want busybox-static test -x /bin/busybox -o -x /usr/bin/busybox
   want wrk have wrk
   want postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb'

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 need_root "make screenshots"
 
-MAKE_TARGET=screenshots scripts/deps.sh test
+MAKE_TARGET=screenshots scripts/deps.sh screenshots
 port=${PLATFORM_PORT:-18484}
 unset PLATFORM_PORT
 export PLATFORM_HOME=${SCREENSHOTS_HOME:-/var/lib/platform-screenshots}
@@ -23,6 +23,7 @@ clean() {
 trap clean EXIT
 clean
 mkdir -p "$PLATFORM_HOME/user"
+title "Starting a platform"
 started=$("$platform" up --detach 2>&1)
 step "Making the stack" "$platform" stack:update --if-missing
 
@@ -94,4 +95,5 @@ seed() {
 step "Pushing apps" seed
 visit storefront
 shots pages
+step "Making them small" pngquant --force --ext .png --speed 1 --quality 60-95 docs/screenshots/*.png
 du -sh docs/screenshots
