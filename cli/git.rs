@@ -22,6 +22,15 @@ pub(crate) fn in_repository() -> bool {
     git(&["rev-parse", "--git-dir"]).is_ok_and(|output| output.status.success())
 }
 
+/// How the branch that is checked out here is deployed by pushing it to `remote`.
+pub(crate) fn push_command(remote: &str) -> String {
+    let head = git(&["symbolic-ref", "--short", "HEAD"]).map(|output| output.stdout).unwrap_or_default();
+    match String::from_utf8_lossy(&head).trim() {
+        branch @ ("main" | "master") => format!("git push {remote} {branch}"),
+        _ => format!("git push {remote} HEAD:main"),
+    }
+}
+
 /// Makes `remote` point at `address`, whether it was there or not.
 pub(crate) fn set_remote(remote: &str, address: &str) -> Result<()> {
     let verb = if remote_url(remote).is_some() { "set-url" } else { "add" };

@@ -223,6 +223,7 @@ fn killing_the_supervisor_costs_nothing_and_up_or_down_take_over() {
 
     let (_, failure) = Load::around(&app, kill_supervisor);
     assert_eq!(failure, None);
+    platform.cli(&["status"]).expect_ok().expect_text(&["`platform up` takes them over"]);
     platform.up(&[]);
     crate::until("the app answers through the new router", || answers(&app));
     assert_eq!(app.json(&["ps"])[0]["id"], instance, "the same instance");

@@ -86,6 +86,24 @@ fn an_unknown_host_gets_a_page_that_says_so() {
 }
 
 #[test]
+fn create_says_how_to_push_the_branch_at_hand() {
+    let platform = shared();
+    let folder = platform.home().join("user/branches");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let here = |program: &str, args: &[&str]| {
+        crate::platform::Ran::from(platform.command(program).args(args).current_dir(&folder).output().expect(program))
+    };
+    let create = |name: &str| here(env!("CARGO_BIN_EXE_platform"), &["create", name]).expect_ok();
+    create("no-repository").expect_text(&["not a git repository", "platform git:remote -a no-repository"]);
+    here("git", &["init", "-q", "-b", "master"]).expect_ok();
+    create("on-master").expect_text(&["Added the git remote platform", "`git push platform master`"]);
+    create("second-here").expect_text(&["already points to", "on-master.git"]);
+    here("git", &["remote", "remove", "platform"]).expect_ok();
+    here("git", &["symbolic-ref", "HEAD", "refs/heads/topic"]).expect_ok();
+    create("on-topic").expect_text(&["`git push platform HEAD:main`"]);
+}
+
+#[test]
 fn a_destroyed_app_is_gone() {
     let app = shared().app("probe-app");
     app.push().expect_ok();

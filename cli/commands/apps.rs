@@ -72,21 +72,28 @@ impl Create {
                 ("Git", app.git_url.as_str().into()),
             ])
         })?;
-        if self.no_remote || !git::in_repository() {
-            return Ok(());
-        }
-        match git::remote_url(&self.remote) {
-            None => {
-                git::set_remote(&self.remote, &app.git_url)?;
-                cx.out.note(&format!("Added the git remote {r}. Deploy with `git push {r} main`.", r = self.remote));
-            }
-            Some(address) => cx.out.note(&format!(
-                "The git remote {} already points to {address} and stays. For this app: `platform git:remote -a {} -r NAME`.",
-                self.remote, app.name
-            )),
+        if !self.no_remote {
+            cx.out.note(&add_remote(&self.remote, &app)?);
         }
         Ok(())
     }
+}
+
+/// Makes the remote, if it can be made, and says what to do next.
+fn add_remote(remote: &str, app: &App) -> Result<String> {
+    let name = &app.name;
+    if !git::in_repository() {
+        return Ok(format!(
+            "This is not a git repository. In that of the app: `platform git:remote -a {name}`, then `git push {remote} main`."
+        ));
+    }
+    if let Some(address) = git::remote_url(remote) {
+        return Ok(format!(
+            "The git remote {remote} already points to {address} and stays. For this app: `platform git:remote -a {name} -r NAME`."
+        ));
+    }
+    git::set_remote(remote, &app.git_url)?;
+    Ok(format!("Added the git remote {remote}. Deploy with `{}`.", git::push_command(remote)))
 }
 
 /// Show what is known about an app

@@ -297,6 +297,9 @@ impl Status {
             };
             out.table(&["Role", "State", "Process"], states.iter().map(row).collect(), "")
         })?;
+        if supervisor::running(&places.run, "up").is_none() && states.iter().any(|state| state.pid.is_some()) {
+            cx.out.note("Nothing keeps these processes alive: whatever did was killed. `platform up` takes them over.");
+        }
         Ok(u8::from(!states.iter().all(|state| state.answers)))
     }
 }
