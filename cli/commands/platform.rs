@@ -241,7 +241,7 @@ impl Down {
 fn stop(cx: &Context, places: &Places) -> Result<()> {
     if supervisor::running(&places.run, "up").is_none() {
         // Containers outlive a supervisor that was killed, and only their keeper ends them in good order.
-        cx.out.step("Starting what was killed", || start_detached(places))?;
+        cx.out.step("Starting what keeps the apps, to stop them in good order", || start_detached(places))?;
     }
     cx.out.step("Stopping the apps", || {
         let stopped = server::runtime()?.block_on(places.host().stop_all());
