@@ -107,13 +107,30 @@ for change in one another; do
   push "$hello" "one-line change of the Node sample"
 done
 
-# The router's own cost, on the answers of one instance.
+# new_repo NAME SOURCE: a repository with SOURCE in it, under $work
+new_repo() {
+  cp -r "$2" "$work/$1"
+  git -C "$work/$1" init -q
+  git -C "$work/$1" add -A
+  git -C "$work/$1" commit -q -m first
+}
+
+# new_app NAME REPOSITORY: an app, to which `git push platform main` in that repository goes from now on
+new_app() {
+  "$platform" create "$1" --no-remote >/dev/null 2>&1
+  git -C "$2" remote add platform "$PLATFORM_API/$1.git" 2>/dev/null || git -C "$2" remote set-url platform "$PLATFORM_API/$1.git"
+}
+
+# The router's own cost, on the answers of one instance: a small file from nginx.
+new_repo static tests/fixtures/static-app
+new_app static "$work/static"
+git -C "$work/static" push -q platform main 2>/dev/null
 router=$(pid_of router)
 before=$(ticks "$router")
-load=$(wrk -t1 -c64 -d10s -H "Host: hello.localhost" "http://127.0.0.1:$port/")
+load=$(wrk -t1 -c64 -d10s -H "Host: static.localhost" "http://127.0.0.1:$port/")
 after=$(ticks "$router")
 requests=$(awk '/requests in/ { print $1 }' <<<"$load")
-row "requests/s through the router to the Node sample" "$(awk '/Requests\/sec/ { print $2 }' <<<"$load")"
+row "requests/s through the router to nginx" "$(awk '/Requests\/sec/ { print $2 }' <<<"$load")"
 row "router CPU a request" "$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v n="$requests" 'BEGIN { printf "%.1f µs", t / hz / n * 1e6 }')"
 
 provision postgres:standard "its image made" pg:psql -c 'SELECT 1'
@@ -125,17 +142,30 @@ stop_bare
 provision redis "its image made" redis:cli -- PING
 provision redis "its image there" redis:cli -- PING
 
+new_repo probe tests/fixtures/probe-app
 probe=$work/probe
-cp -r tests/fixtures/probe-app "$probe"
-git -C "$probe" init -q
-git -C "$probe" add -A
-git -C "$probe" commit -q -m first
-for number in $(seq 2 50); do
-  "$platform" create "app-$number" --no-remote >/dev/null 2>&1
-  git -C "$probe" remote add platform "$PLATFORM_API/app-$number.git" 2>/dev/null || git -C "$probe" remote set-url platform "$PLATFORM_API/app-$number.git"
-  if [ "$number" = 2 ]; then push "$probe" "first push without dependencies"; else git -C "$probe" push -q platform main 2>/dev/null; fi
+for number in $(seq 3 50); do
+  new_app "app-$number" "$probe"
+  if [ "$number" = 3 ]; then push "$probe" "first push without dependencies"; else git -C "$probe" push -q platform main 2>/dev/null; fi
 done
 memory "50 apps"
+
+# page PATH LABEL: the median time of 21 requests by somebody who is signed in, and the bytes of one
+page() {
+  local times bytes
+  times=$(for _ in $(seq 21); do browse -o /dev/null -w '%{time_total}\n' "$PLATFORM_API$1"; done | sort -n | sed -n 11p)
+  bytes=$(browse -o /dev/null -w '%{size_download}' "$PLATFORM_API$1")
+  row "console with 1,000 apps, $2" "$(awk -v t="$times" -v b="$bytes" 'BEGIN { printf "%.1f ms, %.1f kB", t * 1000, b / 1000 }')"
+}
+browse() { curl -fsS --compressed -b "$work/cookies" -c "$work/cookies" "$@"; }
+seq 51 1000 | xargs -P 2 -I{} "$platform" create "app-{}" --no-remote >/dev/null 2>&1
+csrf=$(browse "$PLATFORM_API/console/sign-in" | sed -n 's/.*name="csrf" value="\([^"]*\)".*/\1/p')
+browse -o /dev/null -d "csrf=$csrf" -d email=demo@localhost --data-urlencode "password@$PLATFORM_HOME/demo/password" "$PLATFORM_API/console/sign-in"
+page /console/apps "list of apps"
+page /console/apps/hello "an app"
+page /console/apps/hello/activity "its activity"
+page /console/apps/hello/config "its config vars"
+page /console/apps/hello/logs "its log"
 
 printf '\n%s cores, %s memory, %s\n\n' "$(nproc)" "$(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)" "$(uname -sr)"
 printf '%s\n' "${rows[@]}" | awk -F'|' '{ printf "%-50s %s\n", $1, $2 }'
