@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
-use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, ReleaseStatus, StoreError};
+use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Status, StoreError};
 use crate::{Controller, Error};
 
 /// How often the output of a running release phase is looked at.
@@ -282,7 +282,7 @@ impl Controller {
         show_file(&path, shown, output).await;
         let ended = self.store.release(release.id).await?.ok_or_else(gone)?;
         match ended.status {
-            ReleaseStatus::Succeeded => Ok(stages),
+            Status::Succeeded => Ok(stages),
             _ => Err(Refused::Said(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
         }
     }

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::config_vars::ConfigVars;
 use crate::git::repository;
-use crate::store::{App, AppSummary, BuildStatus, Release, User};
+use crate::store::{App, AppSummary, Release, Status, User};
 use crate::{Controller, Error};
 
 /// An app and what of it runs.
@@ -142,7 +142,7 @@ impl Controller {
         let deployed = releases.iter().find(|release| release.image.as_ref() == Some(image) && release.build.is_some());
         let Some(build) = deployed.and_then(|release| release.build) else { return Ok(None) };
         let build = self.store.build(build).await?;
-        Ok(build.filter(|build| build.status == BuildStatus::Succeeded).map(|build| build.commit))
+        Ok(build.filter(|build| build.status == Status::Succeeded).map(|build| build.commit))
     }
 }
 

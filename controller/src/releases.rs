@@ -2,7 +2,7 @@
 
 use model::ReleaseId;
 
-use crate::store::{App, Change, NewRelease, Release, ReleaseStatus, User};
+use crate::store::{App, Change, NewRelease, Release, Status, User};
 use crate::{Controller, Error};
 
 impl Controller {
@@ -21,9 +21,9 @@ impl Controller {
         if !is_eligible(target, self.store.was_deployed(app.id).await?) {
             let version = target.version;
             let message = match target.status {
-                ReleaseStatus::Failed => format!("Cannot roll back to v{version}: it failed"),
-                ReleaseStatus::Pending => format!("Cannot roll back to v{version}: it is not over yet"),
-                ReleaseStatus::Succeeded => format!("Cannot roll back to v{version}: it has nothing to run"),
+                Status::Failed => format!("Cannot roll back to v{version}: it failed"),
+                Status::Pending => format!("Cannot roll back to v{version}: it is not over yet"),
+                Status::Succeeded => format!("Cannot roll back to v{version}: it has nothing to run"),
             };
             return Err(Error::Invalid(message));
         }
@@ -39,5 +39,5 @@ impl Controller {
 
 /// Whether one can go back to this release: it served, and it has something to run unless nothing was ever deployed.
 pub fn is_eligible(release: &Release, app_was_deployed: bool) -> bool {
-    release.status == ReleaseStatus::Succeeded && (release.image.is_some() || !app_was_deployed)
+    release.status == Status::Succeeded && (release.image.is_some() || !app_was_deployed)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use controller::overview::{AppOverview, AppState};
-use controller::store::{App, Release, ReleaseStatus};
+use controller::store::{App, Release, Status};
 use controller::{Controller, Settings};
 use model::Timestamp;
 use serde::Serialize;
@@ -134,9 +134,9 @@ impl Pill {
         match release.status {
             _ if release.current && release.image.is_some() => Self::new("good", "Current"),
             _ if release.current => Self::new("calm", "Current"),
-            ReleaseStatus::Pending => Self::new("busy", "Releasing"),
-            ReleaseStatus::Failed => Self::new("bad", "Failed"),
-            ReleaseStatus::Succeeded => Self::new("calm", "Released"),
+            Status::Pending => Self::new("busy", "Releasing"),
+            Status::Failed => Self::new("bad", "Failed"),
+            Status::Succeeded => Self::new("calm", "Released"),
         }
     }
 
@@ -200,9 +200,9 @@ pub(crate) fn also(seen: &AppOverview) -> Option<Pill> {
     let newest = &seen.summary.newest;
     match newest.status {
         _ if seen.is_building => Some(Pill::new("busy", "Building")),
-        ReleaseStatus::Pending => Some(Pill::new("busy", format!("Releasing v{}", newest.version))),
-        ReleaseStatus::Failed => Some(Pill::new("bad", format!("v{} failed", newest.version))),
-        ReleaseStatus::Succeeded => None,
+        Status::Pending => Some(Pill::new("busy", format!("Releasing v{}", newest.version))),
+        Status::Failed => Some(Pill::new("bad", format!("v{} failed", newest.version))),
+        Status::Succeeded => None,
     }
 }
 

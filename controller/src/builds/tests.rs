@@ -8,7 +8,7 @@ use model::Exit;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::store::BuildStatus;
+use crate::store::Status;
 use crate::testing::TestController;
 
 /// One app with one commit.
@@ -53,7 +53,7 @@ impl World {
         Pushed { lines, deploy: tokio::spawn(async move { controller.deploy(commit, client).await }) }
     }
 
-    async fn builds(&self) -> Vec<BuildStatus> {
+    async fn builds(&self) -> Vec<Status> {
         let builds = self.test.controller.store.builds(self.app.id).await.expect("readable");
         builds.into_iter().map(|build| build.status).collect()
     }
@@ -145,7 +145,7 @@ async fn a_build_outlives_the_client_that_pushed_it() {
     }
     container.exit(Exit::Code(1));
     assert!(!pushed.deploy.await.expect("no panic"));
-    assert_eq!(world.builds().await, [BuildStatus::Failed]);
+    assert_eq!(world.builds().await, [Status::Failed]);
     let build = &world.test.controller.store.builds(world.app.id).await.expect("readable")[0];
     let output = std::fs::read_to_string(world.test.controller.build_output(world.app.id, build.id));
     assert!(output.expect("all of its output").contains("\nline 999\n"));
@@ -189,6 +189,6 @@ async fn the_next_life_of_a_controller_ends_what_the_last_one_was_building() {
     next.controller.clean_up().await.expect("ended");
     drop(container);
     assert_eq!(engine::Engine::oneoffs(&next.engine).await.expect("reachable"), []);
-    assert_eq!(world.builds().await, [BuildStatus::Failed]);
+    assert_eq!(world.builds().await, [Status::Failed]);
     assert!(!next.controller.checkouts().exists());
 }

@@ -15,7 +15,7 @@ use super::Rollout;
 use super::plan::workload_id;
 use crate::Error;
 use crate::formation::DEFAULT_SIZE;
-use crate::store::{App, Change, NewRelease, Release, ReleaseStatus};
+use crate::store::{App, Change, NewRelease, Release, Status};
 use crate::testing::{TestController, image, make_deploy};
 
 /// One app on a platform with one router.
@@ -191,7 +191,7 @@ async fn a_healthy_release_takes_over_and_only_then_the_old_one_stops() {
     world.deploy(&["web"]).await;
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web starting"]);
-    assert_eq!((world.release(2).await.status, world.route()), (ReleaseStatus::Pending, Some(RouteMode::Blank)));
+    assert_eq!((world.release(2).await.status, world.route()), (Status::Pending, Some(RouteMode::Blank)));
     world.up(2, "web");
     world.look().await;
     assert!(world.release(2).await.current);
@@ -203,7 +203,7 @@ async fn a_healthy_release_takes_over_and_only_then_the_old_one_stops() {
     assert_eq!(world.route(), Some(world.serve(2)));
     world.up(3, "web");
     world.look().await;
-    assert_eq!((world.release(3).await.status, world.release(3).await.current), (ReleaseStatus::Succeeded, true));
+    assert_eq!((world.release(3).await.status, world.release(3).await.current), (Status::Succeeded, true));
     assert_eq!(
         (world.route(), world.runs().await),
         (Some(world.serve(3)), vec!["v2.web up".into(), "v3.web up".into()])
@@ -239,12 +239,12 @@ async fn a_candidate_that_crashes_fails_and_the_old_release_keeps_serving() {
     world.look().await;
     world.crash(3, "web");
     world.look().await;
-    assert_eq!(world.release(3).await.status, ReleaseStatus::Pending, "once may be chance");
+    assert_eq!(world.release(3).await.status, Status::Pending, "once may be chance");
     world.test.engine.retry(&world.id(3, "web"), 1);
     world.crash(3, "web");
     world.look().await;
     let failed = world.release(3).await;
-    assert_eq!(failed.status, ReleaseStatus::Failed);
+    assert_eq!(failed.status, Status::Failed);
     let reason = failed.failure.expect("a reason");
     assert!(reason.contains("web.1 exited with code 7") && reason.contains("v2 keeps serving"), "{reason}");
     world.look().await;
@@ -311,7 +311,7 @@ async fn a_release_phase_that_fails_replaces_nothing() {
     world.deploy(&["release", "web"]).await;
     world.look().await;
     world.test.engine.next_run().await.exit(Exit::Code(3));
-    world.look_until(async |world| world.release(3).await.status != ReleaseStatus::Pending).await;
+    world.look_until(async |world| world.release(3).await.status != Status::Pending).await;
     let reason = world.release(3).await.failure.expect("a reason");
     assert!(reason.contains("exited with code 3"), "{reason}");
     world.look().await;
@@ -363,7 +363,7 @@ async fn while_the_engine_is_away_visitors_stay_and_then_the_rollout_goes_on() {
     world.test.engine.set_reachable(false);
     let release = world.deploy(&["web"]).await;
     assert!(matches!(world.rollout.tick().await, Err(Error::Engine(_))));
-    assert_eq!((world.route(), world.release(3).await.status), (Some(world.serve(2)), ReleaseStatus::Pending));
+    assert_eq!((world.route(), world.release(3).await.status), (Some(world.serve(2)), Status::Pending));
 
     let World { test, rollout, router, app, .. } = world.restart().await;
     router

@@ -3,7 +3,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::releases::{NewRow, insert_release};
-use super::{Attached, ReleaseStatus, Store, StoreError, UserRef, row};
+use super::{Attached, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
 /// An app.
@@ -148,7 +148,7 @@ impl Store {
             build: None,
             config: self.seal_config(release, &ConfigVars::default())?,
             attached: &Attached::new(),
-            status: ReleaseStatus::Succeeded,
+            status: Status::Succeeded,
             output_secret: self.new_secret(),
             now: new.now,
         };

@@ -1,11 +1,8 @@
-use std::fmt;
-use std::str::FromStr;
-
-use model::{AppId, BuildId, NameError, ReleaseId, Timestamp, UserId};
+use model::{AppId, BuildId, ReleaseId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Store, StoreError, UserRef, row};
+use super::{Status, Store, StoreError, UserRef, row};
 
 /// One run of the buildpacks over one commit.
 #[derive(Debug, Clone)]
@@ -19,7 +16,7 @@ pub struct Build {
     /// The commit, in full.
     pub commit: String,
     /// What became of it.
-    pub status: BuildStatus,
+    pub status: Status,
     /// `id@version` of the buildpacks that took part; empty until it succeeded.
     pub buildpacks: Vec<String>,
     /// Bytes of the layers that the app adds to the run image, once it succeeded.
@@ -32,17 +29,6 @@ pub struct Build {
     pub created_at: Timestamp,
     /// When it ended.
     pub updated_at: Timestamp,
-}
-
-/// What became of a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BuildStatus {
-    /// It runs.
-    Pending,
-    /// It made an image and a release.
-    Succeeded,
-    /// It did not.
-    Failed,
 }
 
 /// A build to note before it starts.
@@ -58,29 +44,6 @@ pub struct NewBuild<'a> {
     pub commit: &'a str,
     /// The present moment.
     pub now: Timestamp,
-}
-
-impl FromStr for BuildStatus {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text {
-            "pending" => Ok(Self::Pending),
-            "succeeded" => Ok(Self::Succeeded),
-            "failed" => Ok(Self::Failed),
-            _ => Err(NameError("A build is pending, succeeded or failed".to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for BuildStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "pending",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-        })
-    }
 }
 
 impl<'r> FromRow<'r, AnyRow> for Build {

@@ -15,6 +15,7 @@ mod releases;
 mod row;
 mod secrets;
 mod sessions;
+mod status;
 mod summaries;
 #[cfg(test)]
 mod tests;
@@ -34,12 +35,13 @@ use sqlx::{AnyPool, Executor};
 
 pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use apps::{App, AppChange, Collaborator, NewApp};
-pub use builds::{Build, BuildStatus, NewBuild};
+pub use builds::{Build, NewBuild};
 pub use domains::Domain;
 pub use formation::{FormationRow, Quantity, Scale};
-pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release, ReleaseStatus};
+pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::NewSession;
+pub use status::Status;
 pub use summaries::{AppSummary, Newest};
 pub use tokens::{NewToken, Token};
 pub use transfers::{Transfer, TransferAction, TransferState};

@@ -1,12 +1,10 @@
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
-use model::{AddonId, AppId, BuildId, ConfigVarName, Digest, Image, NameError, ReleaseId, Timestamp, UserId};
+use model::{AddonId, AppId, BuildId, ConfigVarName, Digest, Image, ReleaseId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{Any, FromRow, Row, Transaction};
 
-use super::{Store, StoreError, UserRef, row};
+use super::{Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
 /// A release: image, config and process types under a number. Only its status ever changes, and only once.
@@ -27,7 +25,7 @@ pub struct Release {
     /// The build that it deploys; none for config changes and rollbacks.
     pub build: Option<BuildId>,
     /// What became of it.
-    pub status: ReleaseStatus,
+    pub status: Status,
     /// Why it failed, for people.
     pub failure: Option<String>,
     /// Opens the output of its release phase without a token.
@@ -38,17 +36,6 @@ pub struct Release {
     pub created_at: Timestamp,
     /// When its status last changed.
     pub updated_at: Timestamp,
-}
-
-/// What became of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReleaseStatus {
-    /// Its release phase or its rollout is not over.
-    Pending,
-    /// It became current.
-    Succeeded,
-    /// It did not, and never will.
-    Failed,
 }
 
 /// The config vars that come from attachments, and of which add-on.
@@ -105,29 +92,6 @@ pub struct Deploy<'a> {
     pub size_bytes: u64,
 }
 
-impl FromStr for ReleaseStatus {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text {
-            "pending" => Ok(Self::Pending),
-            "succeeded" => Ok(Self::Succeeded),
-            "failed" => Ok(Self::Failed),
-            _ => Err(NameError("A release is pending, succeeded or failed".to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for ReleaseStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "pending",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-        })
-    }
-}
-
 impl<'r> FromRow<'r, AnyRow> for Release {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         let id = row::text(row, "id")?;
@@ -164,7 +128,7 @@ pub(super) struct NewRow<'a> {
     pub(super) build: Option<BuildId>,
     pub(super) config: String,
     pub(super) attached: &'a Attached,
-    pub(super) status: ReleaseStatus,
+    pub(super) status: Status,
     pub(super) output_secret: String,
     pub(super) now: Timestamp,
 }
@@ -214,7 +178,7 @@ impl Store {
             Change::Rollback(target) => base = self.copy_of(&mut tx, new.app, (target, base)).await?,
         }
         let id = ReleaseId::random(&*self.random);
-        let status = if base.image.is_some() { ReleaseStatus::Pending } else { ReleaseStatus::Succeeded };
+        let status = if base.image.is_some() { Status::Pending } else { Status::Succeeded };
         let row = NewRow {
             id,
             app: new.app,
@@ -230,7 +194,7 @@ impl Store {
             now: new.now,
         };
         insert_release(&mut tx, row).await?;
-        if status == ReleaseStatus::Succeeded {
+        if status == Status::Succeeded {
             make_current(&mut tx, id, new.now).await?;
         }
         tx.commit().await?;
@@ -240,8 +204,8 @@ impl Store {
     /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.
     pub async fn finish_release(&self, id: ReleaseId, outcome: Outcome, now: Timestamp) -> Result<bool, StoreError> {
         let (status, failure) = match outcome {
-            Outcome::Succeeded => (ReleaseStatus::Succeeded, None),
-            Outcome::Failed(reason) => (ReleaseStatus::Failed, Some(reason)),
+            Outcome::Succeeded => (Status::Succeeded, None),
+            Outcome::Failed(reason) => (Status::Failed, Some(reason)),
         };
         let mut tx = self.pool.begin().await?;
         let changed = sqlx::query(
@@ -256,7 +220,7 @@ impl Store {
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
-        if status == ReleaseStatus::Succeeded {
+        if status == Status::Succeeded {
             make_current(&mut tx, id, now).await?;
         }
         tx.commit().await?;

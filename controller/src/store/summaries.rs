@@ -2,7 +2,7 @@ use model::{AppId, Digest, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{App, ReleaseStatus, Store, StoreError, row};
+use super::{App, Status, Store, StoreError, row};
 
 /// An app at a glance.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Newest {
     /// What it changes, for people.
     pub description: String,
     /// What became of it.
-    pub status: ReleaseStatus,
+    pub status: Status,
     /// When it was made.
     pub created_at: Timestamp,
 }

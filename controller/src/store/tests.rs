@@ -114,7 +114,7 @@ async fn bases(store: &Store) {
     let app = make_app(store, &owner, "bases").await;
     let (good, bad) = (image(&["web"]), image(&["web", "worker"]));
     let first = make_deploy(store, &app, &good).await;
-    assert_eq!((first.version, first.status), (2, ReleaseStatus::Pending));
+    assert_eq!((first.version, first.status), (2, Status::Pending));
     assert!(finish(store, &first, Outcome::Succeeded).await);
     assert!(!finish(store, &first, Outcome::Failed("again".to_owned())).await, "a release ends once");
     assert_eq!(current_version(store, &app).await, 2);
@@ -281,7 +281,7 @@ async fn builds(store: &Store) {
     let app = make_app(store, &owner, "built").await;
     let release = make_deploy(store, &app, &image(&["web"])).await;
     let build = store.build(release.build.expect("a build")).await.expect("readable").expect("there");
-    assert_eq!((build.status, build.release), (BuildStatus::Succeeded, Some(release.id)));
+    assert_eq!((build.status, build.release), (Status::Succeeded, Some(release.id)));
     assert!(!store.fail_build(build.id, now()).await.expect("asked"), "it succeeded already");
     assert_eq!(store.build_by_output(&build.output_secret).await.expect("readable").map(|b| b.id), Some(build.id));
 

@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use controller::Controller;
 use controller::releases::is_eligible;
-use controller::store::{App, Build, BuildStatus, Release};
+use controller::store::{App, Build, Release, Status};
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -119,9 +119,9 @@ impl Entry {
 
     fn of_build(app: &App, build: &Build, now: Timestamp) -> Self {
         let pill = match build.status {
-            BuildStatus::Pending => Pill::new("busy", "Building"),
-            BuildStatus::Failed => Pill::new("bad", "Build failed"),
-            BuildStatus::Succeeded => Pill::new("calm", "Built"),
+            Status::Pending => Pill::new("busy", "Building"),
+            Status::Failed => Pill::new("bad", "Build failed"),
+            Status::Succeeded => Pill::new("calm", "Built"),
         };
         Self {
             version: None,

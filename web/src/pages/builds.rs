@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use controller::Controller;
-use controller::store::{App, Build, BuildStatus, ReleaseStatus};
+use controller::store::{App, Build, Status};
 use model::BuildId;
 use serde::{Deserialize, Serialize};
 
@@ -93,11 +93,11 @@ async fn build_of(controller: &Controller, id: BuildId, app: &App) -> Result<Bui
 async fn is_over(controller: &Controller, id: BuildId, app: &App) -> bool {
     let Ok(build) = build_of(controller, id, app).await else { return true };
     match (build.status, build.release) {
-        (BuildStatus::Pending, _) => false,
+        (Status::Pending, _) => false,
         (_, None) => true,
         (_, Some(release)) => {
             let release = controller.store.release(release).await;
-            let is_pending = matches!(release, Ok(Some(release)) if release.status == ReleaseStatus::Pending);
+            let is_pending = matches!(release, Ok(Some(release)) if release.status == Status::Pending);
             !is_pending && !controller.is_building(app)
         }
     }
@@ -115,9 +115,9 @@ impl BuildPage {
         let is_over = is_over(controller, build.id, &by.app).await;
         let output = read(controller.build_output(by.app.id, build.id), 0).await;
         let (pill, took) = match build.status {
-            BuildStatus::Pending => (Pill::new("busy", "Building"), None),
-            BuildStatus::Succeeded => (Pill::new("good", "Succeeded"), Some(build.updated_at)),
-            BuildStatus::Failed => (Pill::new("bad", "Failed"), Some(build.updated_at)),
+            Status::Pending => (Pill::new("busy", "Building"), None),
+            Status::Succeeded => (Pill::new("good", "Succeeded"), Some(build.updated_at)),
+            Status::Failed => (Pill::new("bad", "Failed"), Some(build.updated_at)),
         };
         let release = match build.release {
             Some(id) => controller.store.release(id).await?,
