@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use model::{AppId, DynoName, Timestamp};
+use model::{AppId, DynoName, Exit, Timestamp};
 
 use super::plan::Failure;
 use super::workload::PORT;
@@ -29,9 +29,13 @@ impl Controller {
 /// Why a release is not live, and what to do. `log` holds the last lines of the dyno; `before` is the release that serves on.
 pub(super) fn explain(failure: &Failure, version: u64, before: Option<u64>, log: &[String]) -> String {
     let mut text = format!("v{version} did not become healthy: {} ", failure.dyno);
-    match failure.exit {
-        Some(exit) => text += &exit.to_string(),
-        None => text += "did not stay up",
+    match (failure.exit, &failure.probe) {
+        // The engine's own doing (R10).
+        (Some(Exit::Signal(9)), Some(probe)) => {
+            let _ = write!(text, "did not listen on $PORT within {} s and was stopped", probe.after.as_secs());
+        }
+        (Some(exit), _) => text += &exit.to_string(),
+        (None, _) => text += "did not stay up",
     }
     text += ".\n";
     if let Some(probe) = &failure.probe {
@@ -65,7 +69,6 @@ mod tests {
     use std::time::Duration;
 
     use engine::ProbeReport;
-    use model::Exit;
 
     use super::*;
 
@@ -80,7 +83,7 @@ mod tests {
         let failure = Failure { dyno, exit: Some(Exit::Signal(9)), probe: Some(probe) };
         let text = explain(&failure, 12, Some(11), &["listening on 3000".to_owned()]);
         insta::assert_snapshot!(text, @r"
-        v12 did not become healthy: web.1 ended by signal 9.
+        v12 did not become healthy: web.1 did not listen on $PORT within 60 s and was stopped.
           Last probe of $PORT (5000), 60.0 s after its start: connection refused.
           It listened on port 3000, 9999. A web process must listen on $PORT.
           Its last 1 log lines:
