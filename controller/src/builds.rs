@@ -18,6 +18,8 @@ use crate::live::Stages;
 use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Status, StoreError};
 use crate::{Controller, Error};
 
+/// Characters of a commit's subject that are kept.
+const SUBJECT: usize = 200;
 /// How often the output of a running release phase is looked at.
 const POLL: Duration = Duration::from_millis(100);
 /// A client that takes no line for this long is gone, or stopped; nobody's build waits for it any longer.
@@ -192,7 +194,9 @@ impl Controller {
         output: &mut Output,
     ) -> Result<(), Refused> {
         let began = Instant::now();
-        let new = NewBuild { id, app: app.id, user: commit.user, commit: &commit.id, now: self.clock.now() };
+        let (user, now) = (commit.user, self.clock.now());
+        let subject = subject(&repository(&self.settings, app.id), commit).await;
+        let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject: subject.as_deref(), now };
         self.store.insert_build(new).await?;
         output.line(&format!("-----> Building {} from {}", app.name, short(&commit.id))).await;
         let source = self.check_out(app, commit, id).await?;
@@ -319,6 +323,15 @@ async fn show_file(path: &Path, offset: u64, output: &mut Output) -> u64 {
         output.show(line).await;
     }
     text.len() as u64
+}
+
+/// The first line of a commit's message. What people will know it by, and nothing that a build could fail for.
+async fn subject(repository: &Path, commit: &Commit) -> Option<String> {
+    let mut git = tokio::process::Command::new("git");
+    git.envs(&commit.env).arg("--git-dir").arg(repository).args(["log", "-1", "--format=%s", &commit.id, "--"]);
+    let output = git.output().await.ok().filter(|output| output.status.success())?;
+    let subject: String = String::from_utf8_lossy(&output.stdout).trim().chars().take(SUBJECT).collect();
+    Some(subject).filter(|subject| !subject.is_empty())
 }
 
 /// The file and the folder that it is in; none if the disk is full.

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 
 use engine::{InstanceState, WorkloadStatus};
 use model::{AppId, Digest};
-use tokio::process::Command;
 
 use crate::config_vars::ConfigVars;
-use crate::git::repository;
 use crate::store::{App, AppSummary, Release, Status, User};
 use crate::{Controller, Error};
 
@@ -46,12 +44,21 @@ pub enum AppState {
 pub struct Changes {
     /// Whether they run different images.
     pub code: bool,
-    /// The commit that the first was built from, in full.
-    pub old_commit: Option<String>,
-    /// The commit that the second was built from, in full.
-    pub new_commit: Option<String>,
+    /// The commit that the first was built from.
+    pub old_commit: Option<Commit>,
+    /// The commit that the second was built from.
+    pub new_commit: Option<Commit>,
     /// Names of config vars, in their order.
     pub config: Vec<(String, ConfigChange)>,
+}
+
+/// A commit as people know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// In full.
+    pub id: String,
+    /// First line of its message, if that is known.
+    pub subject: Option<String>,
 }
 
 /// What becomes of a config var.
@@ -128,21 +135,14 @@ impl Controller {
         })
     }
 
-    /// The first line of a commit's message; none if the repository does not have it, as after a refused push.
-    pub async fn commit_subject(&self, app: &App, commit: &str) -> Option<String> {
-        let mut git = Command::new("git");
-        git.arg("--git-dir").arg(repository(&self.settings, app.id)).args(["log", "-1", "--format=%s", commit, "--"]);
-        let output = git.output().await.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|subject| !subject.is_empty())
-    }
-
     /// The commit that an image was built from.
-    async fn commit(&self, releases: &[Release], image: Option<&Digest>) -> Result<Option<String>, Error> {
+    async fn commit(&self, releases: &[Release], image: Option<&Digest>) -> Result<Option<Commit>, Error> {
         let Some(image) = image else { return Ok(None) };
         let deployed = releases.iter().find(|release| release.image.as_ref() == Some(image) && release.build.is_some());
         let Some(build) = deployed.and_then(|release| release.build) else { return Ok(None) };
         let build = self.store.build(build).await?;
-        Ok(build.filter(|build| build.status == Status::Succeeded).map(|build| build.commit))
+        let build = build.filter(|build| build.status == Status::Succeeded);
+        Ok(build.map(|build| Commit { id: build.commit, subject: build.subject }))
     }
 }
 
@@ -220,7 +220,8 @@ mod tests {
         ];
         assert_eq!(changes.config, config);
         assert!(changes.code && changes.old_commit.is_none());
-        assert_eq!(changes.new_commit.as_deref().map(|commit| &commit[..8]), Some("1a2b3c4d"));
+        let commit = changes.new_commit.expect("known");
+        assert_eq!((&commit.id[..8], commit.subject.as_deref()), ("1a2b3c4d", Some("Count")));
         let shown = &controller.overview(&user).await.expect("readable")[0];
         assert_eq!((shown.state, shown.summary.version), (AppState::Off, new.version), "nothing was rolled out here");
         assert!(controller.overview(&test.user("eve@example.com").await).await.expect("readable").is_empty());

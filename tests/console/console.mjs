@@ -91,7 +91,7 @@ await withBrowser(async (browser) => {
     async "a push is seen as it happens"() {
       await tab("Activity");
       const pushed = push();
-      await page.getByRole("link", { name: /^Build [0-9a-f]{8}$/ }).click();
+      await page.locator(".entries li").filter({ hasText: /Build [0-9a-f]{8}/ }).getByRole("link").first().click();
       await page.getByText(`${app}.localhost`).first().waitFor();
       await page.locator(".output").getByText("deployed to platform").waitFor();
       await pushed;

@@ -43,7 +43,7 @@ fn wire(settings: &Settings, app: &App, build: &Build) -> Value {
         "output_stream_url": format!("{}/streams/builds/{}", settings.api_url(), build.output_secret),
         "release": build.release.map(|id| json!({ "id": id })),
         "slug": null,
-        "source_blob": { "checksum": null, "url": "", "version": build.commit, "version_description": null },
+        "source_blob": { "checksum": null, "url": "", "version": build.commit, "version_description": build.subject },
         "stack": app.stack,
         "status": build.status.to_string(),
         "updated_at": build.updated_at.to_rfc3339(),

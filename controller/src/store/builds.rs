@@ -15,6 +15,8 @@ pub struct Build {
     pub user: UserRef,
     /// The commit, in full.
     pub commit: String,
+    /// First line of the commit's message, if that is known.
+    pub subject: Option<String>,
     /// What became of it.
     pub status: Status,
     /// `id@version` of the buildpacks that took part; empty until it succeeded.
@@ -42,6 +44,8 @@ pub struct NewBuild<'a> {
     pub user: UserId,
     /// The commit, in full.
     pub commit: &'a str,
+    /// First line of the commit's message.
+    pub subject: Option<&'a str>,
     /// The present moment.
     pub now: Timestamp,
 }
@@ -54,6 +58,7 @@ impl<'r> FromRow<'r, AnyRow> for Build {
             app: row::text(row, "app_id")?,
             user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
             commit: row.try_get("commit_id")?,
+            subject: row.try_get("subject")?,
             status: row::text(row, "status")?,
             buildpacks: row::json(row, "buildpacks")?,
             size_bytes: size.and_then(|size| u64::try_from(size).ok()),
@@ -65,7 +70,7 @@ impl<'r> FromRow<'r, AnyRow> for Build {
     }
 }
 
-const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.status, b.buildpacks, b.size_bytes, \
+const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.status, b.buildpacks, b.size_bytes, \
      r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
      JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id";
 
@@ -73,13 +78,14 @@ impl Store {
     /// Notes a build that is about to start. It succeeds with [`super::Change::Deploy`].
     pub async fn insert_build(&self, new: NewBuild<'_>) -> Result<Build, StoreError> {
         sqlx::query(
-            "INSERT INTO builds (id, app_id, user_id, commit_id, status, buildpacks, output_secret, created_at, \
-             updated_at) VALUES ($1, $2, $3, $4, 'pending', '[]', $5, $6, $6)",
+            "INSERT INTO builds (id, app_id, user_id, commit_id, subject, status, buildpacks, output_secret, \
+             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, 'pending', '[]', $6, $7, $7)",
         )
         .bind(new.id.to_string())
         .bind(new.app.to_string())
         .bind(new.user.to_string())
         .bind(new.commit)
+        .bind(new.subject)
         .bind(self.new_secret())
         .bind(new.now.as_millis())
         .execute(&self.pool)

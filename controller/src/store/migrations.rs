@@ -11,6 +11,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
     (2, "addons", include_str!("../../../migrations/0002_addons.sql")),
     (3, "sessions", include_str!("../../../migrations/0003_sessions.sql")),
+    (4, "build subjects", include_str!("../../../migrations/0004_build_subjects.sql")),
 ];
 
 /// The migrations of this version.

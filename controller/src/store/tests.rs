@@ -286,7 +286,7 @@ async fn builds(store: &Store) {
     assert_eq!(store.build_by_output(&build.output_secret).await.expect("readable").map(|b| b.id), Some(build.id));
 
     let id = model::BuildId::random(&SystemRandom);
-    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", now: now() };
+    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", subject: Some("Count"), now: now() };
     store.insert_build(new).await.expect("inserted");
     assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
     assert!(store.fail_build(id, now()).await.expect("asked"));

@@ -171,7 +171,10 @@ pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Rele
     let now = TestClock::default().now();
     let id = BuildId::random(&SystemRandom);
     let commit = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
-    store.insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, now }).await.expect("a build");
+    store
+        .insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, subject: Some("Count"), now })
+        .await
+        .expect("a build");
     let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", change, now };

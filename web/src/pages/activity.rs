@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     /// `v7`; none for a build.
     version: Option<u64>,
     what: String,
+    /// What it is besides: `Deploy 1a2b3c4d` of a commit that `what` names.
+    detail: Option<String>,
     pill: Pill,
     who: String,
     when: Moment,
@@ -90,8 +92,12 @@ pub(super) async fn entries(controller: &Controller, app: &App, limit: usize) ->
     let builds = controller.store.builds(app.id).await?;
     let now = controller.clock.now();
     let deployed = releases.iter().any(|release| release.image.is_some());
-    let of_release = |release: &Release| Entry::of_release(app, release, deployed, now);
-    let of_build = |build: &Build| Entry::of_build(app, build, now);
+    let of_release = |release: &Release| {
+        let build = builds.iter().find(|build| release.build == Some(build.id));
+        let entry = Entry::of_release(app, release, deployed, now);
+        entry.named(build.and_then(|build| build.subject.clone()))
+    };
+    let of_build = |build: &Build| Entry::of_build(app, build, now).named(build.subject.clone());
     let mut entries: Vec<Entry> = releases.iter().map(of_release).collect();
     entries.extend(builds.iter().filter(|build| build.release.is_none()).map(of_build));
     entries.sort_by_key(|entry| std::cmp::Reverse((entry.time, entry.version)));
@@ -106,6 +112,7 @@ impl Entry {
         Self {
             version: Some(version),
             what: release.description.clone(),
+            detail: None,
             pill: Pill::of_release(release),
             who: release.user.email.to_string(),
             when: Moment::new(release.created_at, now),
@@ -117,6 +124,14 @@ impl Entry {
         }
     }
 
+    /// With the subject of its commit for a name.
+    fn named(mut self, subject: Option<String>) -> Self {
+        if let Some(subject) = subject {
+            self.detail = Some(std::mem::replace(&mut self.what, subject));
+        }
+        self
+    }
+
     fn of_build(app: &App, build: &Build, now: Timestamp) -> Self {
         let pill = match build.status {
             Status::Pending => Pill::new("busy", "Building"),
@@ -126,6 +141,7 @@ impl Entry {
         Self {
             version: None,
             what: format!("Build {}", short(&build.commit)),
+            detail: None,
             pill,
             who: build.user.email.to_string(),
             when: Moment::new(build.created_at, now),
@@ -149,6 +165,7 @@ pub(super) fn sample_entries() -> Vec<Entry> {
     let entry = |version: Option<u64>| Entry {
         version,
         what: HOSTILE.to_owned(),
+        detail: version.map(|_| HOSTILE.to_owned()),
         pill: Pill::new("good", "Live"),
         who: HOSTILE.to_owned(),
         when: moment(),

@@ -129,7 +129,7 @@ impl BuildPage {
             page: Inside::new(&format!("Build {}", short(&build.commit)), &by.visit),
             app: Head::load(controller, by, "activity").await?,
             short: short(&build.commit).to_owned(),
-            subject: controller.commit_subject(&by.app, &build.commit).await,
+            subject: build.subject.clone(),
             commit: build.commit.clone(),
             pill,
             who: build.user.email.to_string(),

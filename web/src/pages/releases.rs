@@ -96,7 +96,7 @@ pub(crate) async fn confirm(
         app: Head::load(&controller, &by, "activity").await?,
         from: current.version,
         to: target.version,
-        diff: Diff::new(&controller, &by.app, controller.rollback_changes(&by.app, &current, &target).await?).await,
+        diff: Diff::new(controller.rollback_changes(&by.app, &current, &target).await?),
         action: format!("{}/rollback", release_path(&by.app, &target)),
         who: target.user.email.to_string(),
         when: Moment::new(target.created_at, controller.clock.now()),
@@ -137,7 +137,7 @@ impl ReleasePage {
             version => controller.store.release_by_version(app.id, version - 1).await?,
         };
         let diff = match &before {
-            Some(before) => Some(Diff::new(controller, app, controller.changes(app, before, &release).await?).await),
+            Some(before) => Some(Diff::new(controller.changes(app, before, &release).await?)),
             None => None,
         };
         let can_go_back = !release.current && is_eligible(&release, controller.store.was_deployed(app.id).await?);
@@ -158,14 +158,12 @@ impl ReleasePage {
 }
 
 impl Diff {
-    async fn new(controller: &Controller, app: &App, changes: Changes) -> Self {
-        let Changes { code, old_commit, new_commit, config } = changes;
-        let code = if code {
-            let (old, new) = (old_commit.as_deref(), new_commit.as_deref());
-            Some(Code { old: Commit::load(controller, app, old).await, new: Commit::load(controller, app, new).await })
-        } else {
-            None
+    fn new(changes: Changes) -> Self {
+        let commit = |commit: controller::overview::Commit| Commit {
+            short: short(&commit.id).to_owned(),
+            subject: commit.subject,
         };
+        let code = Code { old: changes.old_commit.map(commit), new: changes.new_commit.map(commit) };
         let var = |(name, change)| Var {
             name,
             change: match change {
@@ -174,14 +172,7 @@ impl Diff {
                 ConfigChange::Removed => "removed",
             },
         };
-        Self { code, config: config.into_iter().map(var).collect() }
-    }
-}
-
-impl Commit {
-    async fn load(controller: &Controller, app: &App, commit: Option<&str>) -> Option<Self> {
-        let commit = commit?;
-        Some(Self { short: short(commit).to_owned(), subject: controller.commit_subject(app, commit).await })
+        Self { code: changes.code.then_some(code), config: changes.config.into_iter().map(var).collect() }
     }
 }
 
