@@ -52,7 +52,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/apps/{app}/config", get(config::show).post(config::set))
         .route("/console/apps/{app}/config/remove", post(config::remove))
         .route("/console/apps/{app}/config/paste", get(config::paste).post(config::preview))
-        .route("/console/apps/{app}/config/apply", post(config::apply))
+        .route("/console/apps/{app}/config/apply", get(config::paste).post(config::apply))
         .route("/console/apps/{app}/domains", get(domains::show).post(domains::add))
         .route("/console/apps/{app}/domains/remove", post(domains::remove))
         .route("/console/apps/{app}/addons", get(addons::show).post(addons::create))

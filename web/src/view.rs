@@ -80,6 +80,17 @@ impl Moment {
     }
 }
 
+/// Without the escape sequences by which programs colour what they print (ECMA-48, "control sequences").
+pub(crate) fn uncoloured(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| matches!(c, '@'..='~')).map_or(part.len(), |end| end + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
+}
+
 /// `1 day`, `2 days`
 pub(crate) fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
@@ -257,6 +268,7 @@ pub(crate) mod samples {
         let told = [0, 61, 7200, 86_400, 200_000, 90 * 86_400].map(ago);
         assert_eq!(told, ["just now", "1 min ago", "2 h ago", "1 day ago", "2 days ago", "1970-01-01"]);
         assert_eq!(moment().full, "1970-01-01 00:00:00 UTC");
+        assert_eq!(uncoloured("\u{1b}[1;31mred\u{1b}[0m [x] é\u{1b}[K"), "red [x] é");
         assert_eq!([953, 12_345, 1_250_000].map(size), ["953 B", "12 kB", "1.2 MB"]);
         assert_eq!([5, 65, 3700].map(|s| duration(Duration::from_secs(s))), ["5 s", "1 min 5 s", "1 h 1 min"]);
     }

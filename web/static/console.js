@@ -3,6 +3,9 @@
 
 document.documentElement.classList.add("script");
 
+// What programs colour their output with.
+const ESCAPES = /\u001b\[[^@-~]*[@-~]/g;
+
 // At most one stream is open: browsers allow six to a server over all tabs. A tab that nobody looks at has none.
 let stream = null;
 let reopen = null;
@@ -66,7 +69,7 @@ function output(element) {
   const scroll = keepAtEnd(element);
   listen(element.dataset.output, {
     line: (event) => {
-      element.append(event.data + "\n");
+      element.append(event.data.replace(ESCAPES, "") + "\n");
       scroll();
     },
     done: () => location.reload(),
@@ -86,7 +89,6 @@ function keepAtEnd(element) {
 }
 
 const MAX_LINES = 2000;
-const ESCAPES = /\u001b\[[0-9;?]*[A-Za-z]/g;
 
 // The log: its stream begins with the lines that the page shows already.
 function logs(element) {
@@ -239,6 +241,14 @@ document.addEventListener(
 function guard(input) {
   input.form.querySelector("button").disabled = input.value.trim() !== input.dataset.confirm;
 }
+
+document.addEventListener("htmx:sendError", () => {
+  const notice = document.createElement("p");
+  notice.className = "notice bad";
+  notice.setAttribute("role", "alert");
+  notice.textContent = "The platform did not answer, so it is not known whether that was done. Reload the page.";
+  document.getElementById("main").prepend(notice);
+});
 
 let page = null;
 function start() {

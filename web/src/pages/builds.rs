@@ -16,7 +16,7 @@ use super::show as show_page;
 use crate::error::PageError;
 use crate::live;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside, Moment, Pill, duration, path, size};
+use crate::view::{Head, Inside, Moment, Pill, duration, path, size, uncoloured};
 
 #[derive(Debug, Serialize)]
 pub(super) struct BuildPage {
@@ -141,7 +141,7 @@ impl BuildPage {
                 version: release.version,
                 path: format!("{app_path}/releases/v{}", release.version),
             }),
-            output,
+            output: uncoloured(&output),
             more: (!is_over).then_some(more),
         })
     }

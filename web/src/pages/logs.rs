@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::show as show_page;
 use crate::error::PageError;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside};
+use crate::view::{Head, Inside, uncoloured};
 
 /// Lines that the page begins with.
 const LINES: u32 = 300;
@@ -99,7 +99,7 @@ impl Line {
             clock: time.get(11..23)?.to_owned(),
             kind: kind.to_owned(),
             process: process.to_owned(),
-            text: text.strip_prefix(' ').unwrap_or(text).to_owned(),
+            text: uncoloured(text.strip_prefix(' ').unwrap_or(text)),
         })
     }
 }
