@@ -46,13 +46,26 @@ pub(crate) fn shared() -> &'static Platform {
 impl Platform {
     /// Starts a platform on a new home, with a first user who is logged in. `settings` are environment variables.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        let number = std::process::id() * 16 + COUNTER.fetch_add(1, Ordering::Relaxed);
-        let home = std::env::temp_dir().join(format!("platform-test-{number}"));
+        let (home, number) = new_home();
         Self::start_in(home, number, settings)
+    }
+
+    /// One that nobody did anything with: not started, without a stack and without users.
+    pub(crate) fn fresh() -> Self {
+        let (home, number) = new_home();
+        Self::prepare(home, number)
     }
 
     /// The same in a given, empty folder.
     pub(crate) fn start_in(home: PathBuf, number: u32, settings: &[(&str, &str)]) -> Self {
+        let platform = Self::prepare(home, number);
+        platform.up(settings);
+        platform.cli(&["stack:update", "--if-missing"]).expect_ok();
+        platform.cli(&["users:create", "dev@localhost", "--login"]).expect_ok();
+        platform
+    }
+
+    fn prepare(home: PathBuf, number: u32) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
@@ -65,11 +78,7 @@ impl Platform {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        let platform = Self { home, port, subnet, _janitor: janitor };
-        platform.up(settings);
-        platform.cli(&["stack:update", "--if-missing"]).expect_ok();
-        platform.cli(&["users:create", "dev@localhost", "--login"]).expect_ok();
-        platform
+        Self { home, port, subnet, _janitor: janitor }
     }
 
     /// `platform up --detach`
@@ -297,6 +306,12 @@ impl OwnGroup for Command {
     fn process_group_of_its_own(&mut self) -> &mut Self {
         std::os::unix::process::CommandExt::process_group(self, 0)
     }
+}
+
+/// A folder that does not exist yet, and a number that no other platform has.
+fn new_home() -> (PathBuf, u32) {
+    let number = std::process::id() * 16 + COUNTER.fetch_add(1, Ordering::Relaxed);
+    (std::env::temp_dir().join(format!("platform-test-{number}")), number)
 }
 
 fn run(command: &mut Command) -> Ran {
