@@ -366,8 +366,10 @@ fn make_root(root: &Path) {
     for dir in ["bin", "etc", "proc", "sys", "dev", "app"] {
         fs::create_dir_all(root.join(dir)).expect("a folder");
     }
-    fs::copy(busybox(), bin.join("busybox")).expect("BusyBox");
-    let list = Command::new(bin.join("busybox")).arg("--list").output().expect("BusyBox runs");
+    let busybox = busybox();
+    fs::copy(&busybox, bin.join("busybox")).expect("BusyBox");
+    // Not the copy: a program that another test starts right now may hold it open for writing until its exec.
+    let list = Command::new(busybox).arg("--list").output().expect("BusyBox runs");
     for applet in String::from_utf8(list.stdout).expect("text").lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", bin.join(applet)).expect("a link");
     }
