@@ -133,7 +133,7 @@ requests=$(awk '/requests in/ { print $1 }' <<<"$load")
 row "requests/s through the router to nginx" "$(awk '/Requests\/sec/ { print $2 }' <<<"$load")"
 row "router CPU a request" "$(awk -v t=$((after - before)) -v hz="$(getconf CLK_TCK)" -v n="$requests" 'BEGIN { printf "%.1f µs", t / hz / n * 1e6 }')"
 
-provision postgres:standard "its image made" pg:psql -c 'SELECT 1'
+# The demo made the image of this one.
 provision postgres:standard "its image there" pg:psql -c 'SELECT 1'
 row "pgbench through the platform, read and mixed" "$("$platform" pg:psql "$addon" -a hello -c "\\! $loads" 2>/dev/null | rates)"
 start_bare
