@@ -91,7 +91,9 @@ await withBrowser(async (browser) => {
     async "a push is seen as it happens"() {
       await tab("Activity");
       const pushed = push();
-      await page.locator(".entries li").filter({ hasText: /Build [0-9a-f]{8}/ }).getByRole("link").first().click();
+      // A quick build may be a release before anybody can click on it.
+      const building = page.locator(".entries li").filter({ hasText: /Build [0-9a-f]{8}/ }).getByRole("link");
+      await building.or(page.getByRole("link", { name: "build log" })).first().click();
       await page.getByText(`${app}.localhost`).first().waitFor();
       await page.locator(".output").getByText("deployed to platform").waitFor();
       await pushed;
