@@ -133,8 +133,9 @@ await withBrowser(async (browser) => {
       const seen = async () => JSON.parse((await visit("/env")).body).GREETING;
       await until("the app has it", async () => (await seen()) === `one "line"\nand ${HOSTILE}`);
       await page.getByLabel("Edit GREETING").click();
-      assert.equal(await page.getByRole("textbox", { name: "Value" }).inputValue(), `one "line"\nand ${HOSTILE}`);
-      await page.getByRole("textbox", { name: "Value" }).fill("hello");
+      const value = page.getByRole("textbox", { name: "Value" });
+      await until("its value is there", async () => (await value.inputValue()) === `one "line"\nand ${HOSTILE}`);
+      await value.fill("hello");
       await button("Save and release").click();
       await notice("this is v4");
     },
@@ -194,7 +195,8 @@ await withBrowser(async (browser) => {
       await page.getByLabel("Which lines").selectOption("router");
       await page.waitForURL("**/logs?process=router&q=");
       await lines.locator(".source").getByText("router").first().waitFor();
-      assert.equal(await lines.locator(".source").getByText("web.1", { exact: true }).count(), 0);
+      const others = lines.locator(".source").getByText("web.1", { exact: true });
+      await until("the app's own are gone", async () => (await others.count()) === 0);
     },
 
     async "an outside service is attached and detached"() {
@@ -284,7 +286,7 @@ await withBrowser(async (browser) => {
       await page.waitForURL(`**/apps/${app}-two/settings`);
       await until("it answers there", async () => (await visit("/", `${app}-two`)).status === 200);
       const end = button(`Delete ${app}-two`);
-      assert.ok(await end.isDisabled());
+      await until("it asks for the name first", () => end.isDisabled());
       await page.getByLabel("Type").fill(`${app}-two`);
       await end.click();
       await notice(`${app}-two was deleted`);
