@@ -13,3 +13,5 @@ cargo clippy --workspace --all-targets -- -D warnings
 step "Installing Playwright, for tests/console" npm --prefix tests/console ci --no-audit --no-fund
 title "Tests"
 cargo test --workspace
+title "Tests of the controller on PostgreSQL"
+PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib

@@ -1,5 +1,5 @@
 //! Every case runs on SQLite and on PostgreSQL.
-#![expect(clippy::print_stderr, reason = "says which case runs, and that PostgreSQL is missing")]
+#![expect(clippy::print_stderr, reason = "says which case runs")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,14 +7,13 @@ use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use model::clock::SystemRandom;
 use model::{Clock, ConfigVarName, Timestamp, UserId};
 
 use super::*;
-use crate::testing::{TestClock, image, make_app, make_deploy};
+use crate::testing::{TestClock, image, make_app, make_deploy, postgres};
 
 type Case = for<'a> fn(&'a Store) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -46,11 +45,10 @@ async fn every_case_holds_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_case_holds_on_postgresql() {
-    let Some(server) = PostgreSql::start() else { return };
-    for (number, (name, case)) in CASES.iter().enumerate() {
+    for (name, case) in CASES {
         eprintln!("{name}");
         let folder = tempfile::tempdir().expect("a folder");
-        case(&open(&server.database(number).await, folder.path()).await).await;
+        case(&open(&postgres::database().await, folder.path()).await).await;
     }
 }
 
@@ -372,70 +370,6 @@ async fn transfers(store: &Store) {
     assert_eq!(store.running_transfers().await.expect("readable"), [second]);
     let all = store.transfers(addon).await.expect("readable");
     assert_eq!((all[0].state, all[0].bytes), (TransferState::Succeeded, 7));
-}
-
-/// A PostgreSQL server of this test alone, on a socket in its own folder.
-struct PostgreSql {
-    process: Child,
-    folder: tempfile::TempDir,
-}
-
-impl PostgreSql {
-    fn start() -> Option<Self> {
-        let versions = ["17", "16", "15"].map(|version| format!("/usr/lib/postgresql/{version}/bin"));
-        let Some(programs) = versions.iter().map(Path::new).find(|path| path.join("initdb").exists()) else {
-            eprintln!(
-                "SKIPPED: PostgreSQL is not installed (apt install postgresql), so the store was not tried on it"
-            );
-            return None;
-        };
-        let folder = tempfile::tempdir().expect("a folder");
-        let command = |program: &str| {
-            let mut command = Command::new(programs.join(program));
-            command.current_dir(folder.path()).stdout(Stdio::null());
-            // It refuses to run as root.
-            if nix::unistd::geteuid().is_root() {
-                let user = nix::unistd::User::from_name("postgres").expect("readable").expect("a user postgres");
-                nix::unistd::chown(folder.path(), Some(user.uid), Some(user.gid)).expect("given away");
-                std::os::unix::process::CommandExt::uid(&mut command, user.uid.as_raw());
-                std::os::unix::process::CommandExt::gid(&mut command, user.gid.as_raw());
-            }
-            command
-        };
-        let options = ["-D", "data", "-U", "postgres", "--auth=trust", "--no-sync", "--locale=C", "-E", "UTF8"];
-        assert!(command("initdb").args(options).status().expect("initdb runs").success());
-        let socket = folder.path().to_str().expect("UTF-8");
-        let options = ["-D", "data", "-k", socket, "-c", "listen_addresses=", "-c", "fsync=off"];
-        let process = command("postgres").args(options).stderr(Stdio::null()).spawn().expect("postgres runs");
-        Some(Self { process, folder })
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@localhost/{database}?host={}", self.folder.path().display())
-    }
-
-    /// The URL of a new database.
-    async fn database(&self, number: usize) -> String {
-        sqlx::any::install_default_drivers();
-        let mut connection = loop {
-            match <sqlx::AnyConnection as sqlx::Connection>::connect(&self.url("postgres")).await {
-                Ok(connection) => break connection,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        };
-        let name = format!("case_{number}");
-        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut connection).await.expect("a database");
-        self.url(&name)
-    }
-}
-
-impl Drop for PostgreSql {
-    fn drop(&mut self) {
-        // SIGINT: disconnect everybody and stop.
-        let id = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a process id"));
-        let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT);
-        let _ = self.process.wait();
-    }
 }
 
 /// A file system of two megabytes.

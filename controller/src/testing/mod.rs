@@ -1,6 +1,7 @@
-//! A controller for tests: its own SQLite database and folder, the fake engine, a clock that stands still.
+//! A controller for tests: its own database and folder, the fake engine, a clock that stands still.
 
 pub(crate) mod http;
+pub(crate) mod postgres;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,12 +26,16 @@ use crate::{Controller, Settings};
 /// The password of every user that [`TestController::user`] makes.
 pub(crate) const PASSWORD: &str = "correct horse";
 
+/// Set to `postgresql`, it makes the controllers of all tests use a PostgreSQL database instead of SQLite.
+const DATABASE: &str = "PLATFORM_TEST_DATABASE";
+
 /// A controller and what a test needs to move its world.
 pub(crate) struct TestController {
     pub(crate) controller: Arc<Controller>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) engine: FakeEngine,
     home: Arc<tempfile::TempDir>,
+    database: String,
 }
 
 /// A clock that moves when a test says so.
@@ -77,13 +82,18 @@ impl TestController {
         let clock = Arc::new(TestClock::default());
         let engine = engine(clock.clone());
         let home = Arc::new(tempfile::tempdir().expect("a folder"));
-        Self { controller: controller(home.path(), &clock, &engine).await, clock, engine, home }
+        let database = match std::env::var(DATABASE).as_deref() {
+            Ok("postgresql") => postgres::database().await,
+            _ => format!("sqlite://{}", home.path().join("platform.db").display()),
+        };
+        Self { controller: controller((home.path(), &database), &clock, &engine).await, clock, engine, home, database }
     }
 
     /// The next life of a controller that was killed: same database and files, same engine, nothing in memory.
     pub(crate) async fn next_life(&self) -> Self {
         let (clock, engine, home) = (Arc::clone(&self.clock), self.engine.clone(), Arc::clone(&self.home));
-        Self { controller: controller(home.path(), &clock, &engine).await, clock, engine, home }
+        let database = self.database.clone();
+        Self { controller: controller((home.path(), &database), &clock, &engine).await, clock, engine, home, database }
     }
 
     /// Makes a user.
@@ -105,9 +115,8 @@ impl TestController {
     }
 }
 
-async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) -> Arc<Controller> {
+async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: &FakeEngine) -> Arc<Controller> {
     let path = |name: &str| home.join(name);
-    let url = format!("sqlite://{}", path("platform.db").display());
     let builder = Builder {
         engine: Arc::new(engine.clone()),
         layers: LayerStore::open(&path("layers")).expect("a layer store"),
@@ -119,7 +128,7 @@ async fn controller(home: &Path, clock: &Arc<TestClock>, engine: &FakeEngine) ->
         limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 0 },
     };
     Arc::new(Controller {
-        store: Store::open(&url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
+        store: Store::open(url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
         engine: Arc::new(engine.clone()),
         builder: Arc::new(builder),
         logs: Arc::new(NoLogs),
