@@ -11,13 +11,12 @@ use controller::accounts::LoginLimiter;
 use controller::addons::Addons;
 use controller::logs::{LogLimits, Sessions, Writer};
 use controller::store::Store;
-use controller::{Controller, Live, Sockets};
+use controller::{Changed, Controller, Live, Sockets};
 use engine::{Engine, LayerStore};
 pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
 use model::clock::{SystemClock, SystemRandom};
 use router::{RouterSettings, Timeouts};
-use tokio::sync::Notify;
 
 use crate::error::{CliError, Result};
 use crate::settings::{Settings, SettingsError};
@@ -296,7 +295,7 @@ impl Places {
             clock: Arc::new(SystemClock),
             random,
             settings: self.controller_settings(program),
-            changed: Notify::new(),
+            changed: Changed::default(),
             addons: Addons::new(Arc::new(move |image, said| image.make(&images, said))),
             logins: LoginLimiter::default(),
             log_sessions: Sessions::default(),

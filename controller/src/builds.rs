@@ -216,7 +216,7 @@ impl Controller {
             Err(StoreError::Missing("App")) => return Err(gone()),
             created => created?.ok_or(Error::NotFound("release"))?,
         };
-        self.changed.notify_one();
+        self.changed.app(release.app);
         output.line(&format!("-----> Releasing v{}", release.version)).await;
         let rollout = self.follow_release(&release, output).await?;
         let known: Duration = rollout.iter().map(|(_, time)| *time).sum();

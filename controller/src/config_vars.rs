@@ -95,7 +95,7 @@ impl Controller {
         let release = self.store.create_release(new).await?;
         if let Some(release) = &release {
             self.note(app, user, &format!("{description}: release v{}", release.version));
-            self.changed.notify_one();
+            self.changed.app(app.id);
         }
         Ok(release)
     }

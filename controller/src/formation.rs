@@ -76,7 +76,7 @@ impl Controller {
         let words: Vec<_> =
             named.iter().map(|f| format!("{}@{}:{}", f.row.process_type, f.row.quantity, f.row.size)).collect();
         self.note(app, user, &format!("Scaled to {}", words.join(" ")));
-        self.changed.notify_one();
+        self.changed.app(app.id);
         Ok(named)
     }
 }

@@ -33,11 +33,10 @@ use std::sync::Arc;
 
 use builder::Builder;
 use engine::Engine;
-use model::{Clock, LogSink, Random};
-use tokio::sync::Notify;
-
 pub use errors::Error;
 pub use live::Live;
+use model::{Clock, LogSink, Random};
+pub use rollout::Changed;
 pub use serve::{Sockets, serve};
 pub use settings::Settings;
 use store::Store;
@@ -58,8 +57,8 @@ pub struct Controller {
     pub random: Arc<dyn Random>,
     /// What the operator decided.
     pub settings: Settings,
-    /// Told after every committed change of what should run; the rollout waits on it.
-    pub changed: Notify,
+    /// Told of every committed change of what should run; the rollout waits on it.
+    pub changed: Changed,
     /// What it knows of add-ons only while it lives.
     pub addons: addons::Addons,
     /// Failed logins.

@@ -32,7 +32,7 @@ impl Controller {
         let new = NewRelease { app: app.id, user: user.id, description: &description, change, now: self.clock.now() };
         let release = self.store.create_release(new).await?.ok_or(Error::NotFound("release"))?;
         self.note(app, user, &format!("{description}: release v{}", release.version));
-        self.changed.notify_one();
+        self.changed.app(app.id);
         Ok(release)
     }
 }

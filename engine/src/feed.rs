@@ -92,22 +92,36 @@ where
 
     /// Sets one row, or takes it away, and returns the table's version.
     pub fn set(&self, key: &K, value: Option<V>) -> u64 {
+        self.set_all([(key.clone(), value)])
+    }
+
+    /// Sets some rows and takes others away, as one new version of the table, which it returns.
+    pub fn set_all(&self, rows: impl IntoIterator<Item = (K, Option<V>)>) -> u64 {
         self.update(|state| {
             let next = state.version + 1;
-            match value {
-                Some(value) if state.rows.get(key).is_some_and(|row| row.value == value) => false,
-                Some(value) => {
-                    state.gone.remove(key);
-                    state.rows.insert(key.clone(), Row { version: next, value });
-                    true
-                }
-                None if state.rows.remove(key).is_some() => {
-                    state.gone.insert(key.clone(), next);
-                    true
-                }
-                None => false,
+            let mut changed = false;
+            for (key, value) in rows {
+                changed |= match value {
+                    Some(value) if state.rows.get(&key).is_some_and(|row| row.value == value) => false,
+                    Some(value) => {
+                        state.gone.remove(&key);
+                        state.rows.insert(key, Row { version: next, value });
+                        true
+                    }
+                    None if state.rows.remove(&key).is_some() => {
+                        state.gone.insert(key, next);
+                        true
+                    }
+                    None => false,
+                };
             }
+            changed
         })
+    }
+
+    /// The keys of all rows that there are now.
+    pub fn keys(&self) -> Vec<K> {
+        self.lock().rows.keys().cloned().collect()
     }
 
     fn update(&self, change: impl FnOnce(&mut State<K, V>) -> bool) -> u64 {

@@ -316,7 +316,7 @@ impl Controller {
             let source = model::LogSource::app("api");
             let line = format!("{description}: release v{}", release.version);
             self.logs.write(app.id, self.clock.now(), &source, &line);
-            self.changed.notify_one();
+            self.changed.app(app.id);
             // Whoever let the app through to a service may have to shut it out once the release before has ended.
             self.addons.wake();
         }

@@ -3,7 +3,9 @@
 //! One loop ([`worker`]) takes no argument, is woken by changes of either side and by a timer, and does what the pure
 //! [`plan`] says next. It is the only path: a controller that was killed carries on by it.
 
+mod changed;
 mod failure;
+mod known;
 mod names;
 mod phase;
 mod plan;
@@ -12,4 +14,5 @@ mod tests;
 mod worker;
 mod workload;
 
+pub use changed::Changed;
 pub(crate) use worker::Rollout;

@@ -1,7 +1,7 @@
 //! The names half of the route table: under which names visitors reach an app, and what answers them.
 //!
-//! The rollout publishes all of it whenever it looks, and whoever changes an app publishes that app before answering: a new
-//! name works as soon as its owner is told so.
+//! The rollout publishes an app whenever it looks at it, and whoever changes one publishes it before answering: a new name
+//! works as soon as its owner is told so.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(5);
 impl Controller {
     /// Tells everybody of a committed change of an app: the rollout, and routers, who work by it when this returns.
     pub(crate) async fn announce(&self, app: AppId) {
-        self.changed.notify_one();
+        self.changed.app(app);
         match self.publish_app(app).await {
             Ok(()) => {
                 self.acknowledged().await;

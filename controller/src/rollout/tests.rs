@@ -15,7 +15,7 @@ use super::Rollout;
 use super::plan::workload_id;
 use crate::Error;
 use crate::formation::DEFAULT_SIZE;
-use crate::store::{App, Change, NewRelease, Release, Status};
+use crate::store::{App, Change, NewRelease, Quantity, Release, Scale, Status};
 use crate::testing::{TestController, image, make_deploy};
 
 /// One app on a platform with one router.
@@ -339,6 +339,26 @@ async fn a_config_change_during_a_rollout_comes_after_it() {
     world.up(4, "web");
     world.look().await;
     assert_eq!((world.route(), world.release(4).await.current), (Some(world.serve(4)), true));
+}
+
+#[tokio::test]
+async fn an_app_is_looked_at_for_a_reason_and_a_look_at_all_finds_what_nobody_told() {
+    let mut world = World::live().await;
+    // What became live was said to have changed.
+    world.look().await;
+    let store = &world.test.controller.store;
+    let two = Scale {
+        process_type: "web".parse().expect("a process type"),
+        quantity: Some(Quantity::Exactly(2)),
+        size: None,
+    };
+    let now = model::Timestamp::from_millis(0);
+    store.scale(world.app.id, &[two], 100, now).await.expect("scaled");
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up"], "it is one of many that do not change");
+    world.test.controller.changed.notify_one();
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v2.web starting"]);
 }
 
 #[tokio::test]

@@ -1,66 +1,81 @@
 //! The loop that makes true what the store says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{EngineError, WorkloadId, WorkloadStatus};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{AppId, Digest, Hostname, LogSource, ProcessType, ReleaseId};
+use model::{AppId, LogSource, ProcessType, ReleaseId};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
+use super::changed::Due;
 use super::failure::explain;
+use super::known::{Candidates, Known, Reader, is_candidate};
 use super::names::route;
-use super::phase::PROCESS_TYPE;
-use super::plan::{Desired, Failure, Scale, Step, Target, plan, serving, workload_id};
+use super::plan::{Failure, Scale, Step, plan, serving, workload_id};
 use crate::errors::chain;
 use crate::live::Stages;
 use crate::store::{App, Outcome, Release};
 use crate::{Controller, Error};
 
-/// Something may have changed that nobody told of.
+/// The engine may have changed without a word.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// An app may have changed without a word, as when a client left in the middle of its request.
+const LOOK_AT_ALL: Duration = Duration::from_secs(30);
 /// Pause after a failure of the store or the engine.
 const RETRY: Duration = Duration::from_millis(250);
+/// Apps that are read together.
+const AT_ONCE: usize = 200;
 
 /// The rollout of all apps. One exists in a controller process.
+///
+/// It looks only at apps with a reason: somebody said that they changed, what runs of them changed, or a release of them is
+/// pending. So what one change costs does not grow with the number of apps. Now and then it looks at all of them.
 pub(crate) struct Rollout {
     controller: Arc<Controller>,
+    reader: Reader,
     /// The release phases of pending releases. A release that is not here has not begun its phase in this process.
     phases: HashMap<ReleaseId, Phase>,
-    /// Process types by image, which never change.
-    types: HashMap<Digest, Vec<ProcessType>>,
     /// When each pending release was first wanted.
     started: HashMap<ReleaseId, Instant>,
+    /// What ran at the last look.
+    observed: Arc<Observed>,
+    /// Apps for which not everything could be done.
+    owed: Due,
+    looked_at_all: Option<Instant>,
 }
+
+/// What runs, by app.
+type Observed = HashMap<AppId, Vec<WorkloadStatus>>;
 
 enum Phase {
     Running(oneshot::Receiver<Result<Option<String>, Error>>),
     Over,
 }
 
-/// One app as the store knows it.
-struct Known {
-    app: App,
-    current: Option<Release>,
-    candidate: Option<Release>,
-    desired: Desired,
-    domains: Vec<Hostname>,
-}
-
 impl Rollout {
     /// A rollout that has yet to look.
     pub(crate) fn new(controller: Arc<Controller>) -> Self {
-        Self { controller, phases: HashMap::new(), types: HashMap::new(), started: HashMap::new() }
+        Self {
+            reader: Reader::new(Arc::clone(&controller)),
+            controller,
+            phases: HashMap::new(),
+            started: HashMap::new(),
+            observed: Arc::default(),
+            owed: Due::default(),
+            looked_at_all: None,
+        }
     }
 
     /// Tells routers what is known before anything is done.
     pub(crate) async fn begin(&mut self) -> Result<(), Error> {
-        let observed = self.controller.engine.list().await.ok();
-        self.publish(observed.as_deref()).await.map(drop)
+        let observed = self.controller.engine.list().await.ok().map(by_app);
+        let everything = Due { all: true, ..Due::default() };
+        self.tell(&everything, observed.as_ref()).await
     }
 
     /// Works for as long as the process lives.
@@ -94,127 +109,150 @@ impl Rollout {
 
     /// Looks at both sides once and takes every step that is due. What cannot be done for one app holds up no other.
     pub(super) async fn tick(&mut self) -> Result<(), Error> {
-        let observed = self.controller.engine.list().await;
-        let mut known = self.publish(observed.as_deref().ok()).await?;
-        let observed = by_app(observed?);
-        let mut trouble = self.advance_phases(&mut known).await.err();
-        let of = |app: AppId| observed.get(&app).map(Vec::as_slice).unwrap_or_default();
-        let plans: Vec<_> = known.iter().map(|known| plan(&known.desired, of(known.app.id))).collect();
-        let deletes = plans.iter().flatten().any(|step| matches!(step, Step::Delete(_)));
-        if deletes && !self.controller.acknowledged().await {
-            tracing::warn!("A router does not acknowledge the newest names; going on without it");
+        let mut due = self.controller.changed.take();
+        if self.looked_at_all.is_none_or(|moment| moment.elapsed() >= LOOK_AT_ALL) {
+            self.looked_at_all = Some(Instant::now());
+            due.all = true;
         }
-        for (known, steps) in known.iter().zip(plans) {
-            for step in steps {
-                trouble = self.take(known, step).await.err().or(trouble);
+        let result = match self.controller.engine.list().await {
+            Ok(list) => {
+                due.add(std::mem::take(&mut self.owed));
+                let observed = by_app(list);
+                due.apps.extend(differences(&self.observed, &observed));
+                self.observed = Arc::new(observed);
+                self.look(&due).await
+            }
+            // Visitors need not wait for it: a new name leads to what serves already.
+            Err(error) => self.tell(&due, None).await.and(Err(error.into())),
+        };
+        match result {
+            Ok(None) => Ok(()),
+            Ok(Some(trouble)) => Err(trouble),
+            Err(error) => {
+                self.owed.add(due);
+                Err(error)
             }
         }
-        let owners = self.controller.store.owners().await?;
-        let is_known = |status: &&WorkloadStatus| owners.contains(&status.app);
-        for orphan in observed.values().flatten().filter(|status| !is_known(status) && !status.deleting) {
-            self.controller.engine.delete(&orphan.id).await?;
+    }
+
+    /// Does what is due now for these apps. What cannot be done for some is owed, and the answer is why.
+    async fn look(&mut self, due: &Due) -> Result<Option<Error>, Error> {
+        let observed = Arc::clone(&self.observed);
+        let candidates = self.reader.candidates().await?;
+        self.phases.retain(|id, _| is_candidate(&candidates, *id));
+        self.started.retain(|id, _| is_candidate(&candidates, *id));
+        let mut trouble = None;
+        for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
+            let mut known = self.publish(apps, &candidates, Some(&observed)).await?;
+            trouble = self.advance_phases(&mut known).await.or(trouble);
+            trouble = self.act(&known, &observed).await.or(trouble);
+            self.delete_orphans(apps, &known, &observed).await?;
         }
-        trouble.map_or(Ok(()), Err)
+        Ok(trouble)
+    }
+
+    /// Tells routers of these apps, and does nothing else.
+    async fn tell(&mut self, due: &Due, observed: Option<&Observed>) -> Result<(), Error> {
+        let candidates = self.reader.candidates().await?;
+        for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
+            self.publish(apps, &candidates, observed).await?;
+        }
+        Ok(())
+    }
+
+    async fn to_look_at(&self, due: &Due, candidates: &Candidates) -> Result<Vec<AppId>, Error> {
+        let mut apps: BTreeSet<AppId> = due.apps.iter().chain(candidates.keys()).copied().collect();
+        if due.all {
+            apps.extend(self.controller.store.app_ids().await?);
+            // Those that are gone.
+            apps.extend(self.controller.live.names.keys());
+            apps.extend(self.observed.keys());
+        }
+        Ok(apps.into_iter().collect())
     }
 
     /// Tells routers under which names visitors reach what. While the engine does not say what runs, visitors stay where
     /// they are; at first, that follows from the store alone.
-    async fn publish(&mut self, observed: Option<&[WorkloadStatus]>) -> Result<Vec<Known>, Error> {
+    async fn publish(
+        &mut self,
+        apps: &[AppId],
+        candidates: &Candidates,
+        observed: Option<&Observed>,
+    ) -> Result<Vec<Known>, Error> {
         let controller = Arc::clone(&self.controller);
         let mut serves = controller.live.serving.lock().await;
-        let known = self.load().await?;
-        let mut routes = BTreeMap::new();
-        let mut next = BTreeMap::new();
-        for known in &known {
+        let all = self.reader.known(apps, candidates).await?;
+        let before: BTreeMap<_, _> = apps.iter().filter_map(|app| Some((*app, serves.remove(app)?))).collect();
+        let mut rows: BTreeMap<_, _> = apps.iter().map(|app| (*app, None)).collect();
+        for known in &all {
             let id = known.app.id;
-            let before = serves.get(&id).filter(|_| observed.is_none()).cloned();
-            let serve = before.or_else(|| serving(&known.desired, observed.unwrap_or_default()));
+            let unmoved = before.get(&id).filter(|_| observed.is_none()).cloned();
+            let serve = unmoved.or_else(|| serving(&known.desired, observed.map_or(&[], |all| of(all, id))));
             match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve.clone())
             {
                 Ok(route) => {
-                    routes.insert(id, route);
+                    rows.insert(id, Some(route));
                 }
                 Err(error) => tracing::error!(app.name = %known.app.name, error = chain(&error), "An app has no route"),
             }
-            next.extend(serve.map(|serve| (id, serve)));
+            serves.extend(serve.map(|serve| (id, serve)));
         }
-        *serves = next;
-        controller.live.names.publish(&routes);
-        Ok(known)
-    }
-
-    async fn load(&mut self) -> Result<Vec<Known>, Error> {
-        let controller = Arc::clone(&self.controller);
-        let mut pending: BTreeMap<AppId, Release> = BTreeMap::new();
-        for release in controller.store.pending_releases().await? {
-            pending.entry(release.app).or_insert(release);
-        }
-        let mut domains: BTreeMap<AppId, Vec<Hostname>> = BTreeMap::new();
-        for domain in controller.store.all_domains().await? {
-            domains.entry(domain.app).or_default().push(domain.hostname);
-        }
-        let mut all = Vec::new();
-        for app in controller.store.apps().await? {
-            let current =
-                controller.store.release(app.current_release).await?.filter(|release| release.image.is_some());
-            let candidate = pending.remove(&app.id);
-            let formation = controller.store.formation(app.id).await?;
-            let scales: BTreeMap<_, _> = formation
-                .into_iter()
-                .filter(|row| row.quantity > 0)
-                .map(|row| (row.process_type, Scale { quantity: row.quantity, size: row.size }))
-                .collect();
-            let desired = Desired {
-                app: app.id,
-                current: self.target(current.as_ref(), &scales).await?,
-                candidate: self.target(candidate.as_ref(), &scales).await?,
-            };
-            let domains = domains.remove(&app.id).unwrap_or_default();
-            all.push(Known { app, current, candidate, desired, domains });
-        }
+        controller.live.names.set_all(rows);
         Ok(all)
     }
 
-    /// What of the formation a release really has. The release phase is no instance.
-    async fn target(
-        &mut self,
-        release: Option<&Release>,
-        scales: &BTreeMap<ProcessType, Scale>,
-    ) -> Result<Option<Target>, Error> {
-        let Some(release) = release else { return Ok(None) };
-        let types = self.types(release).await?.iter().filter(|name| name.as_str() != PROCESS_TYPE);
-        let processes = types.filter_map(|name| Some((name.clone(), scales.get(name)?.clone()))).collect();
-        Ok(Some(Target { release: release.id, version: release.version, processes }))
-    }
-
-    /// The process types of a release's image.
-    async fn types(&mut self, release: &Release) -> Result<&[ProcessType], Error> {
-        let digest = release.image.as_ref().ok_or(Error::NotFound("image"))?;
-        if !self.types.contains_key(digest) {
-            let image = self.controller.image_of(release).await?;
-            let types = image.processes.into_iter().map(|process| process.process_type).collect();
-            self.types.insert(digest.clone(), types);
+    /// Takes the steps that are due.
+    async fn act(&mut self, all: &[Known], observed: &Observed) -> Option<Error> {
+        let plans: Vec<_> = all.iter().map(|known| plan(&known.desired, of(observed, known.app.id))).collect();
+        let deletes = plans.iter().flatten().any(|step| matches!(step, Step::Delete(_)));
+        if deletes && !self.controller.acknowledged().await {
+            tracing::warn!("A router does not acknowledge the newest names; going on without it");
         }
-        Ok(self.types.get(digest).map(Vec::as_slice).unwrap_or_default())
+        let mut trouble = None;
+        for (known, steps) in all.iter().zip(plans) {
+            for step in steps {
+                if let Err(error) = self.take(known, step).await {
+                    self.owed.apps.insert(known.app.id);
+                    trouble = Some(error);
+                }
+            }
+        }
+        trouble
     }
 
-    /// Runs the release phases that are due; a candidate is wanted only once its phase is over.
-    async fn advance_phases(&mut self, known: &mut [Known]) -> Result<(), Error> {
-        let is_candidate =
-            |id: &ReleaseId| known.iter().any(|known| known.candidate.as_ref().is_some_and(|it| it.id == *id));
-        self.phases.retain(|id, _| is_candidate(id));
-        self.started.retain(|id, _| is_candidate(id));
-        for known in known {
-            let Some(candidate) = known.candidate.clone() else { continue };
-            if !self.phase_is_over(&known.app, &candidate).await? {
-                known.desired.candidate = None;
+    /// Ends what runs of apps and add-ons that are gone.
+    async fn delete_orphans(&self, apps: &[AppId], known: &[Known], observed: &Observed) -> Result<(), Error> {
+        let known: BTreeSet<AppId> = known.iter().map(|known| known.app.id).collect();
+        for app in apps.iter().filter(|app| !known.contains(app)) {
+            let running = || of(observed, *app).iter().filter(|status| !status.deleting);
+            if running().next().is_some() && !self.controller.store.is_owner(*app).await? {
+                for orphan in running() {
+                    self.controller.engine.delete(&orphan.id).await?;
+                }
             }
         }
         Ok(())
     }
 
+    /// Runs the release phases that are due; a candidate is wanted only once its phase is over.
+    async fn advance_phases(&mut self, all: &mut [Known]) -> Option<Error> {
+        let mut trouble = None;
+        for known in all {
+            let Some(candidate) = known.candidate.clone() else { continue };
+            let over = self.phase_is_over(&known.app, &candidate).await;
+            if !matches!(over, Ok(true)) {
+                known.desired.candidate = None;
+            }
+            if let Err(error) = over {
+                self.owed.apps.insert(known.app.id);
+                trouble = Some(error);
+            }
+        }
+        trouble
+    }
+
     async fn phase_is_over(&mut self, app: &App, candidate: &Release) -> Result<bool, Error> {
-        let has_phase = self.types(candidate).await?.iter().any(|name| name.as_str() == PROCESS_TYPE);
+        let has_phase = self.reader.has_phase(candidate).await?;
         let result = match self.phases.remove(&candidate.id) {
             _ if !has_phase => return Ok(true),
             Some(Phase::Over) => Ok(None),
@@ -251,7 +289,7 @@ impl Rollout {
             let result = controller.release_phase(&app, &release).await;
             // The result first, or the loop that is woken would not find it. Nobody wants that of an app that is gone.
             let _ = sender.send(result);
-            controller.changed.notify_one();
+            controller.changed.app(app.id);
         });
         Phase::Running(running)
     }
@@ -320,7 +358,7 @@ impl Rollout {
         }
         controller.store.finish_release(release.id, Outcome::Failed(reason), controller.clock.now()).await?;
         controller.live.settle(release.id, Stages::new());
-        controller.changed.notify_one();
+        controller.changed.app(release.app);
         Ok(())
     }
 
@@ -331,10 +369,20 @@ impl Rollout {
     }
 }
 
-fn by_app(all: Vec<WorkloadStatus>) -> HashMap<AppId, Vec<WorkloadStatus>> {
-    let mut by_app: HashMap<_, Vec<_>> = HashMap::new();
+fn by_app(all: Vec<WorkloadStatus>) -> Observed {
+    let mut by_app = Observed::new();
     for status in all {
         by_app.entry(status.app).or_default().push(status);
     }
     by_app
+}
+
+fn of(observed: &Observed, app: AppId) -> &[WorkloadStatus] {
+    observed.get(&app).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The apps of which not the same runs.
+fn differences(before: &Observed, now: &Observed) -> Vec<AppId> {
+    let changed = now.iter().filter(|(app, status)| before.get(app) != Some(status)).map(|(app, _)| *app);
+    changed.chain(before.keys().filter(|app| !now.contains_key(app)).copied()).collect()
 }

@@ -260,6 +260,16 @@ impl Store {
         ids.iter().map(parse).collect()
     }
 
+    /// Whether an app or an add-on has this id.
+    pub async fn is_owner(&self, id: AppId) -> Result<bool, StoreError> {
+        let found: Option<String> =
+            sqlx::query_scalar("SELECT id FROM apps WHERE id = $1 UNION SELECT id FROM addons WHERE id = $1")
+                .bind(id.to_string())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(found.is_some())
+    }
+
     /// Sends an add-on on its way out and ends all use of it.
     pub async fn remove_addon(&self, id: AddonId, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;

@@ -101,7 +101,7 @@ impl<'r> FromRow<'r, AnyRow> for Collaborator {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
+pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
      a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
      JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
 

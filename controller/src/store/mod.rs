@@ -15,6 +15,7 @@ mod releases;
 mod row;
 mod secrets;
 mod sessions;
+mod standing;
 mod status;
 mod summaries;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use formation::{FormationRow, Quantity, Scale};
 pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::NewSession;
+pub use standing::Standing;
 pub use status::Status;
 pub use summaries::{AppSummary, Newest};
 pub use tokens::{NewToken, Token};

@@ -113,7 +113,7 @@ impl<'r> FromRow<'r, AnyRow> for Release {
     }
 }
 
-const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.user_id, u.email, r.image, r.build_id, \
+pub(super) const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.user_id, u.email, r.image, r.build_id, \
      r.status, r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
      JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id";
 

@@ -17,7 +17,6 @@ use model::clock::SystemRandom;
 use model::{
     AppId, AppName, BuildId, Clock, Digest, Image, ImageConfig, Layer, LogSink, LogSource, Process, Timestamp,
 };
-use tokio::sync::Notify;
 
 use crate::accounts::LoginLimiter;
 use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Store, User};
@@ -145,7 +144,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
         },
-        changed: Notify::new(),
+        changed: crate::Changed::default(),
         addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),
         logins: LoginLimiter::default(),
         log_sessions: crate::logs::Sessions::default(),

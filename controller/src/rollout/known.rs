@@ -1,0 +1,96 @@
+//! What the store says of apps, as the plan needs it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
+
+use super::phase::PROCESS_TYPE;
+use super::plan::{Desired, Scale, Target};
+use crate::store::{App, Release, Standing};
+use crate::{Controller, Error};
+
+/// One app as the store knows it.
+pub(super) struct Known {
+    pub(super) app: App,
+    pub(super) current: Option<Release>,
+    pub(super) candidate: Option<Release>,
+    pub(super) desired: Desired,
+    pub(super) domains: Vec<Hostname>,
+}
+
+/// The oldest pending release of each app that has one: what is to replace its current release.
+pub(super) type Candidates = BTreeMap<AppId, Release>;
+
+/// Reads apps from the store. Remembers the process types of images, which never change.
+pub(super) struct Reader {
+    controller: Arc<Controller>,
+    types: HashMap<Digest, Vec<ProcessType>>,
+}
+
+impl Reader {
+    pub(super) fn new(controller: Arc<Controller>) -> Self {
+        Self { controller, types: HashMap::new() }
+    }
+
+    pub(super) async fn candidates(&self) -> Result<Candidates, Error> {
+        let mut candidates = Candidates::new();
+        for release in self.controller.store.pending_releases().await? {
+            candidates.entry(release.app).or_insert(release);
+        }
+        Ok(candidates)
+    }
+
+    /// These apps, without those that are gone.
+    pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
+        let mut all = Vec::new();
+        for Standing { app, current, formation, domains } in self.controller.store.standing(apps).await? {
+            let scales: BTreeMap<_, _> = formation
+                .into_iter()
+                .filter(|row| row.quantity > 0)
+                .map(|row| (row.process_type, Scale { quantity: row.quantity, size: row.size }))
+                .collect();
+            let candidate = candidates.get(&app.id).cloned();
+            let desired = Desired {
+                app: app.id,
+                current: self.target(current.as_ref(), &scales).await?,
+                candidate: self.target(candidate.as_ref(), &scales).await?,
+            };
+            all.push(Known { app, current, candidate, desired, domains });
+        }
+        Ok(all)
+    }
+
+    /// Whether a command runs before this release becomes current.
+    pub(super) async fn has_phase(&mut self, release: &Release) -> Result<bool, Error> {
+        Ok(self.types(release).await?.iter().any(|name| name.as_str() == PROCESS_TYPE))
+    }
+
+    /// What of the formation a release really has. The release phase is no instance.
+    async fn target(
+        &mut self,
+        release: Option<&Release>,
+        scales: &BTreeMap<ProcessType, Scale>,
+    ) -> Result<Option<Target>, Error> {
+        let Some(release) = release else { return Ok(None) };
+        let types = self.types(release).await?.iter().filter(|name| name.as_str() != PROCESS_TYPE);
+        let processes = types.filter_map(|name| Some((name.clone(), scales.get(name)?.clone()))).collect();
+        Ok(Some(Target { release: release.id, version: release.version, processes }))
+    }
+
+    /// The process types of a release's image.
+    async fn types(&mut self, release: &Release) -> Result<&[ProcessType], Error> {
+        let digest = release.image.as_ref().ok_or(Error::NotFound("image"))?;
+        if !self.types.contains_key(digest) {
+            let image = self.controller.image_of(release).await?;
+            let types = image.processes.into_iter().map(|process| process.process_type).collect();
+            self.types.insert(digest.clone(), types);
+        }
+        Ok(self.types.get(digest).map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+/// Whether a release waits to become its app's current one.
+pub(super) fn is_candidate(candidates: &Candidates, id: ReleaseId) -> bool {
+    candidates.values().any(|release| release.id == id)
+}

@@ -1,0 +1,93 @@
+use std::collections::HashMap;
+
+use model::{AppId, Hostname};
+use sqlx::FromRow;
+use sqlx::any::AnyRow;
+
+use super::{App, FormationRow, Release, Store, StoreError, apps, releases, row};
+
+/// What a rollout has to know of an app.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The app.
+    pub app: App,
+    /// The release that really serves; none until something was deployed.
+    pub current: Option<Release>,
+    /// How many of what should run, by process type.
+    pub formation: Vec<FormationRow>,
+    /// Its custom domains by name.
+    pub domains: Vec<Hostname>,
+}
+
+impl Store {
+    /// The ids of all apps.
+    pub async fn app_ids(&self) -> Result<Vec<AppId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM apps").fetch_all(&self.pool).await?;
+        Ok(rows.iter().map(|row| row::text(row, "id")).collect::<Result<_, _>>()?)
+    }
+
+    /// Where these apps stand, a few hundred at a time; those that are gone are left out.
+    pub async fn standing(&self, ids: &[AppId]) -> Result<Vec<Standing>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Ids in the text instead of as many binds: they hold nothing but hexadecimal digits and hyphens.
+        let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
+        let apps: Vec<App> = self.read(&format!("{} WHERE a.id IN ({list}) ORDER BY a.name", apps::SELECT)).await?;
+        let select = releases::SELECT;
+        let current: Vec<Release> =
+            self.read(&format!("{select} WHERE a.id IN ({list}) AND r.id = a.current_release_id")).await?;
+        let formation: Vec<OfApp<FormationRow>> = self
+            .read(&format!(
+                "SELECT app_id, id, process_type, quantity, size, created_at, updated_at FROM formation \
+                 WHERE app_id IN ({list}) ORDER BY process_type"
+            ))
+            .await?;
+        let domains: Vec<OfApp<Name>> = self
+            .read(&format!("SELECT app_id, hostname FROM domains WHERE app_id IN ({list}) ORDER BY hostname"))
+            .await?;
+        let deployed = current.into_iter().filter(|release| release.image.is_some());
+        let mut current: HashMap<_, _> = deployed.map(|release| (release.app, release)).collect();
+        let (mut formation, mut domains) = (by_app(formation), by_app(domains));
+        let standing = |app: App| Standing {
+            current: current.remove(&app.id),
+            formation: formation.remove(&app.id).unwrap_or_default(),
+            domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|Name(name)| name).collect(),
+            app,
+        };
+        Ok(apps.into_iter().map(standing).collect())
+    }
+
+    async fn read<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
+    where
+        T: for<'r> FromRow<'r, AnyRow> + Send + Unpin,
+    {
+        // A text that will not come again is not worth keeping prepared.
+        Ok(sqlx::query_as(sql).persistent(false).fetch_all(&self.pool).await?)
+    }
+}
+
+/// A row and whose it is.
+struct OfApp<T>(AppId, T);
+
+impl<'r, T: FromRow<'r, AnyRow>> FromRow<'r, AnyRow> for OfApp<T> {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(row::text(row, "app_id")?, T::from_row(row)?))
+    }
+}
+
+struct Name(Hostname);
+
+impl<'r> FromRow<'r, AnyRow> for Name {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        row::text(row, "hostname").map(Self)
+    }
+}
+
+fn by_app<T>(rows: Vec<OfApp<T>>) -> HashMap<AppId, Vec<T>> {
+    let mut all: HashMap<AppId, Vec<T>> = HashMap::new();
+    for OfApp(app, row) in rows {
+        all.entry(app).or_default().push(row);
+    }
+    all
+}
