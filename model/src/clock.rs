@@ -42,6 +42,16 @@ impl Timestamp {
         self.format("%Y-%m-%dT%H:%M:%S.%6f+00:00")
     }
 
+    /// RFC 3339 with milliseconds, which loses nothing: `2026-11-21T02:39:46.255Z`.
+    pub fn to_rfc3339_millis(self) -> String {
+        self.format("%Y-%m-%dT%H:%M:%S.%3fZ")
+    }
+
+    /// A moment in RFC 3339, whatever its offset and its precision.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|moment| Self(moment.as_millisecond()))
+    }
+
     fn format(self, format: &str) -> String {
         let moment = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         moment.strftime(format).to_string()
@@ -98,5 +108,8 @@ mod tests {
         let moment = Timestamp::from_millis(1_795_228_786_255);
         assert_eq!(moment.to_rfc3339(), "2026-11-21T02:39:46Z");
         assert_eq!(moment.to_log_time(), "2026-11-21T02:39:46.255000+00:00");
+        assert_eq!(Timestamp::parse(&moment.to_rfc3339_millis()), Some(moment));
+        assert_eq!(Timestamp::parse("2026-11-21T03:39:46+01:00"), Some(Timestamp::from_millis(1_795_228_786_000)));
+        assert_eq!(Timestamp::parse("yesterday"), None);
     }
 }

@@ -105,7 +105,7 @@ pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u
      a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
      JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
 
-const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
+pub(super) const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
 
 impl Store {
     /// Makes an app with its owner, its uid and its first, empty release.

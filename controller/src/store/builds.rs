@@ -70,7 +70,7 @@ impl<'r> FromRow<'r, AnyRow> for Build {
     }
 }
 
-const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.status, b.buildpacks, b.size_bytes, \
+pub(super) const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.status, b.buildpacks, b.size_bytes, \
      r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
      JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id";
 

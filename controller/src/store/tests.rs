@@ -30,6 +30,7 @@ const CASES: &[(&str, Case)] = &[
     ("a host name belongs to one app", |store| Box::pin(domains(store))),
     ("a build ends once", |store| Box::pin(builds(store))),
     ("what comes from attachments stays through rollbacks", |store| Box::pin(attachments(store))),
+    ("every part of a list follows the one before, in both directions", |store| Box::pin(slices(store))),
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
 ];
 
@@ -370,6 +371,53 @@ async fn transfers(store: &Store) {
     assert_eq!(store.running_transfers().await.expect("readable"), [second]);
     let all = store.transfers(addon).await.expect("readable");
     assert_eq!((all[0].state, all[0].bytes), (TransferState::Succeeded, 7));
+}
+
+async fn slices(store: &Store) {
+    let (owner, other) = (user(store, "owner@example.com").await, user(store, "other@example.com").await);
+    let mut names = Vec::new();
+    for name in ["delta", "alpha", "echo", "bravo", "charlie"] {
+        names.push(make_app(store, &owner, name).await.name.to_string());
+        make_app(store, &other, &format!("{name}-of-other")).await;
+    }
+    names.sort_unstable();
+    for field in ["name", "id", "created_at", "updated_at"] {
+        for descending in [false, true] {
+            let mut slice = Slice { field: Some(field.to_owned()), max: 2, descending, ..Slice::default() };
+            let mut visited = Vec::new();
+            loop {
+                let part = store.apps_slice(owner.id, &slice).await.expect("readable");
+                assert_eq!(part.field, field);
+                visited.extend(part.items.iter().map(|app| app.name.to_string()));
+                let Some(value) = part.next else { break };
+                slice.first = Some(Edge { value, exclusive: true });
+            }
+            if field == "name" {
+                assert!(visited.is_sorted_by(|a, b| (a < b) != descending), "{visited:?}");
+            }
+            visited.sort_unstable();
+            assert_eq!(visited, names, "each once, by {field}, descending: {descending}");
+        }
+    }
+
+    let app = make_app(store, &owner, "numbered").await;
+    for number in 2..=12 {
+        set(store, &app, &[("NUMBER", Some(&number.to_string()))]).await;
+    }
+    let edge = |value: &str, exclusive| Some(Edge { value: value.to_owned(), exclusive });
+    let versions = async |slice: Slice| {
+        let part = store.releases_slice(app.id, &slice).await.expect("readable");
+        let versions: Vec<u64> = part.items.iter().map(|release| release.version).collect();
+        (versions, part.next)
+    };
+    let newest = Slice { max: 3, descending: true, ..Slice::default() };
+    assert_eq!(versions(newest.clone()).await, (vec![12, 11, 10], Some("10".to_owned())));
+    let after = Slice { first: edge("10", true), last: edge("8", false), ..newest.clone() };
+    assert_eq!(versions(after).await, (vec![9, 8], None), "numbers are no texts, and bounds go the way of the list");
+    let inside = Slice { first: edge("3", false), last: edge("5", true), max: 3, ..Slice::default() };
+    assert_eq!(versions(inside).await, (vec![3, 4], None));
+    let unclear = Slice { field: Some("colour".to_owned()), first: edge("x", true), max: 1, ..Slice::default() };
+    assert_eq!(versions(unclear).await, (vec![1], Some("1".to_owned())), "the usual order");
 }
 
 /// A file system of two megabytes.

@@ -1,0 +1,204 @@
+//! Parts of lists, found by the place where they begin and not by counting: the last part costs what the first one does.
+
+use model::{AppId, Timestamp, UserId};
+use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
+
+use super::{App, Build, Release, Store, StoreError, apps, builds, releases};
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The field by which the list is sorted. One that it cannot be sorted by is as good as none, and so are the edges then.
+    pub field: Option<String>,
+    /// Where it begins, in the direction of travel: with `descending`, the greatest.
+    pub first: Option<Edge>,
+    /// Where it ends, in the direction of travel.
+    pub last: Option<Edge>,
+    /// How many at most.
+    pub max: usize,
+    /// The greatest first.
+    pub descending: bool,
+}
+
+/// Where a part begins or ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// What the field holds there, or what [`Part::next`] said.
+    pub value: String,
+    /// It is not itself in the part.
+    pub exclusive: bool,
+}
+
+/// Part of a list.
+#[derive(Debug)]
+pub struct Part<T> {
+    /// What is in it, sorted.
+    pub items: Vec<T>,
+    /// The field by which it is sorted.
+    pub field: &'static str,
+    /// The exclusive first [`Edge`] of the part after this one, if there is more.
+    pub next: Option<String>,
+}
+
+impl<T> Part<T> {
+    /// The same with other items, made from these one by one.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Part<U> {
+        Part { items: self.items.into_iter().map(change).collect(), field: self.field, next: self.next }
+    }
+}
+
+/// A field that a list can be sorted by.
+struct Field {
+    name: &'static str,
+    column: &'static str,
+    holds: Holds,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Text that is in the list once.
+    Text,
+    /// A number that is in the list once.
+    Number,
+    /// A moment, which several may share: the id decides between them.
+    Time,
+}
+
+/// What to read: whose, and with which fields, the usual one first.
+struct List<'a> {
+    select: &'a str,
+    /// A condition on `$1`.
+    of: &'a str,
+    owner: String,
+    id: &'a str,
+    fields: &'a [Field],
+}
+
+const APPS: &[Field] = &[
+    Field { name: "name", column: "a.name", holds: Holds::Text },
+    Field { name: "id", column: "a.id", holds: Holds::Text },
+    Field { name: "created_at", column: "a.created_at", holds: Holds::Time },
+    Field { name: "updated_at", column: "a.updated_at", holds: Holds::Time },
+];
+
+const RELEASES: &[Field] = &[
+    Field { name: "version", column: "r.version", holds: Holds::Number },
+    Field { name: "id", column: "r.id", holds: Holds::Text },
+];
+
+const BUILDS: &[Field] = &[
+    Field { name: "created_at", column: "b.created_at", holds: Holds::Time },
+    Field { name: "id", column: "b.id", holds: Holds::Text },
+];
+
+impl Store {
+    /// Part of the apps that a user may look at: by name, id, or a time.
+    pub async fn apps_slice(&self, user: UserId, slice: &Slice) -> Result<Part<App>, StoreError> {
+        let list = List { select: apps::SELECT, of: apps::VISIBLE, owner: user.to_string(), id: "a.id", fields: APPS };
+        self.slice(&list, slice).await
+    }
+
+    /// Part of the releases of an app: by version or id.
+    pub async fn releases_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Release>, StoreError> {
+        let of = "r.app_id = $1";
+        let list = List { select: releases::SELECT, of, owner: app.to_string(), id: "r.id", fields: RELEASES };
+        self.slice(&list, slice).await
+    }
+
+    /// Part of the builds of an app: by time or id.
+    pub async fn builds_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Build>, StoreError> {
+        let of = "b.app_id = $1";
+        let list = List { select: builds::SELECT, of, owner: app.to_string(), id: "b.id", fields: BUILDS };
+        self.slice(&list, slice).await
+    }
+
+    async fn slice<T>(&self, list: &List<'_>, slice: &Slice) -> Result<Part<T>, StoreError>
+    where
+        T: for<'r> FromRow<'r, AnyRow>,
+    {
+        let named = list.fields.iter().find(|field| Some(field.name) == slice.field.as_deref());
+        let field = named.unwrap_or(&list.fields[0]);
+        let counts = named.is_some() || slice.field.is_none();
+        let mut conditions = list.of.to_owned();
+        let mut binds = Vec::new();
+        let (beyond, before) = if slice.descending { ("<", ">") } else { (">", "<") };
+        for (edge, direction) in [(&slice.first, beyond), (&slice.last, before)] {
+            if let Some(bound) = edge.as_ref().filter(|_| counts).and_then(|edge| Bound::read(edge, field)) {
+                conditions += &bound.condition(field, list.id, (direction, binds.len() + 2));
+                binds.extend(bound.values());
+            }
+        }
+        let order = if slice.descending { "DESC" } else { "ASC" };
+        let tie = if field.holds == Holds::Time { format!(", {} {order}", list.id) } else { String::new() };
+        let select = list.select;
+        let sql = format!("{select} WHERE {conditions} ORDER BY {} {order}{tie} LIMIT {}", field.column, slice.max + 1);
+        let mut query = sqlx::query(&sql).bind(&list.owner);
+        for value in binds {
+            query = match value {
+                Value::Text(text) => query.bind(text),
+                Value::Number(number) => query.bind(number),
+            };
+        }
+        let rows = query.fetch_all(&self.pool).await?;
+        let edge = rows.get(slice.max.saturating_sub(1)).filter(|_| rows.len() > slice.max);
+        Ok(Part {
+            next: edge.map(|row| mark(row, field)).transpose()?,
+            field: field.name,
+            items: rows.iter().take(slice.max).map(T::from_row).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+enum Value {
+    Text(String),
+    Number(i64),
+}
+
+/// An edge as the database understands it.
+struct Bound {
+    value: Value,
+    /// Which of those that share the value.
+    id: Option<String>,
+    exclusive: bool,
+}
+
+impl Bound {
+    /// None if it is nothing that the field can hold.
+    fn read(edge: &Edge, field: &Field) -> Option<Self> {
+        let (text, id) = match edge.value.split_once('~') {
+            Some((text, id)) if field.holds == Holds::Time => (text, Some(id.to_owned())),
+            _ => (edge.value.as_str(), None),
+        };
+        let value = match field.holds {
+            Holds::Text => Value::Text(text.to_owned()),
+            Holds::Number => Value::Number(text.parse().ok()?),
+            Holds::Time => Value::Number(Timestamp::parse(text)?.as_millis()),
+        };
+        Some(Self { value, id, exclusive: edge.exclusive })
+    }
+
+    fn condition(&self, field: &Field, id: &str, (direction, number): (&str, usize)) -> String {
+        let equal = if self.exclusive { "" } else { "=" };
+        match self.id {
+            Some(_) => format!(" AND ({}, {id}) {direction}{equal} (${number}, ${})", field.column, number + 1),
+            None => format!(" AND {} {direction}{equal} ${number}", field.column),
+        }
+    }
+
+    fn values(self) -> impl Iterator<Item = Value> {
+        std::iter::once(self.value).chain(self.id.map(Value::Text))
+    }
+}
+
+/// The edge behind a row.
+fn mark(row: &AnyRow, field: &Field) -> Result<String, sqlx::Error> {
+    Ok(match field.holds {
+        Holds::Text => row.try_get(field.name)?,
+        Holds::Number => row.try_get::<i64, _>(field.name)?.to_string(),
+        Holds::Time => {
+            let moment = Timestamp::from_millis(row.try_get(field.name)?);
+            format!("{}~{}", moment.to_rfc3339_millis(), row.try_get::<String, _>("id")?)
+        }
+    })
+}
