@@ -13,9 +13,9 @@ use crate::accounts::Session;
 use crate::addons::{KINDS, Kind, Plan, find_kind};
 
 /// `GET /addon-services`: what can be had without knowing an address.
-pub(super) async fn list(_: Session, range: Range) -> Page {
+pub(super) async fn list(_: Session, range: Range) -> Page<Value> {
     let run_here = KINDS.iter().filter(|kind| kind.server().is_some());
-    range.page(run_here.map(|kind| service_wire(*kind)).collect(), "name")
+    range.page(run_here.map(|kind| service_wire(*kind)), "name")
 }
 
 /// `GET /addon-services/{service}`

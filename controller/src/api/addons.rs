@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::addon_services::{plan_wire, service_wire};
 use super::attachments;
 use super::auth::Access;
+use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::range::{Page, Range};
@@ -58,6 +59,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Expansion {
     }
 }
 
+impl Input for AddonAccess {
+    fn describe(description: &mut Description<'_>) {
+        description.errors(&[401, 403, 404]);
+    }
+}
+
+impl Input for Expansion {
+    fn describe(description: &mut Description<'_>) {
+        description.header("Accept-Expansion", "What is wanted whole: `addon_service`, `plan`.");
+    }
+}
+
 /// Whether a header that is a list has this word in it.
 pub(super) fn lists(headers: &HeaderMap, header: &str, word: &str) -> bool {
     let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
@@ -70,7 +83,7 @@ pub(super) async fn list(
     session: Session,
     expansion: Expansion,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let addons = controller.store.addons_of(session.user.id).await?;
     Ok(range.page(wires(&controller, &addons, &expansion).await?, "name"))
 }
@@ -81,7 +94,7 @@ pub(super) async fn list_of_app(
     access: Access,
     expansion: Expansion,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let attachments = controller.store.attachments_of_app(access.app.id).await?;
     let mut addons = controller.store.addons_of(access.session.user.id).await?;
     addons.retain(|addon| addon.app == access.app.id);

@@ -2,32 +2,142 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use model::Timestamp;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::catalog;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::input::{Body, Flag, Reference, Text};
+use super::output::{Created, Id, List, Named, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::accounts::Session;
 use crate::apps::{AppRequest, AppUpdate};
-use crate::store::App;
+use crate::store::{App, Collaborator};
 use crate::{Controller, Error, Settings};
 
 const MAX_BUILDPACKS: usize = 20;
+
+/// A new app.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CreateApp {
+    /// Its name; one is chosen if it is absent.
+    name: Option<Text>,
+    /// There is one.
+    region: Option<Reference>,
+    /// What it is built and run on.
+    stack: Option<Reference>,
+}
+
+/// What an app is to become.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct UpdateApp {
+    /// Its new name.
+    name: Option<Text>,
+    /// Whether its visitors see that it is being worked on.
+    maintenance: Option<Flag>,
+    /// What its next build is built and run on.
+    build_stack: Option<Reference>,
+}
+
+/// The buildpacks of an app, all at once.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SetBuildpacks {
+    /// In the order in which they run.
+    updates: Option<Vec<SetBuildpack>>,
+}
+
+/// One buildpack.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SetBuildpack {
+    /// Its id.
+    buildpack: Text,
+}
+
+/// An app.
+#[derive(Serialize, ToSchema)]
+#[schema(as = App)]
+pub(super) struct AppAnswer {
+    acm: bool,
+    archived_at: Option<Time>,
+    base_image_name: Option<String>,
+    build_stack: Named,
+    buildpack_provided_description: Option<String>,
+    buildpacks: Vec<Named>,
+    /// Always `complete`.
+    create_status: &'static str,
+    created_at: Time,
+    current_build_architecture: Vec<String>,
+    generation: &'static str,
+    /// Where to push to.
+    git_url: String,
+    id: Id,
+    internal_routing: bool,
+    /// Whether its visitors see that it is being worked on.
+    maintenance: bool,
+    name: String,
+    organization: Option<Named>,
+    owner: UserAnswer,
+    region: Named,
+    /// When its last release was made.
+    released_at: Option<Time>,
+    repo_size: Option<u64>,
+    slug_size: Option<u64>,
+    space: Option<Named>,
+    stack: Named,
+    team: Option<Named>,
+    updated_at: Time,
+    /// Where it answers.
+    web_url: String,
+}
+
+/// A buildpack that an app is built with.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BuildpackInstallation)]
+pub(super) struct InstallationAnswer {
+    ordinal: usize,
+    buildpack: BuildpackAnswer,
+}
+
+/// A buildpack.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Buildpack)]
+pub(super) struct BuildpackAnswer {
+    url: String,
+    name: String,
+}
+
+/// Somebody who works on an app.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Collaborator)]
+pub(super) struct CollaboratorAnswer {
+    app: Named,
+    created_at: Time,
+    id: Id,
+    permissions: Vec<Named>,
+    role: String,
+    updated_at: Time,
+    user: CollaboratingUser,
+}
+
+/// Who that is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CollaboratingUser {
+    id: Id,
+    email: String,
+    federated: bool,
+}
 
 /// `GET /apps`, `GET /users/{user}/apps`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     session: Session,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<AppAnswer>, ApiError> {
     let apps = controller.store.apps_of(session.user.id).await?;
     let mut items = Vec::with_capacity(apps.len());
     for app in &apps {
-        items.push(wire(&controller.settings, app)?);
+        items.push(answer(&controller.settings, app)?);
     }
     Ok(range.page(items, "name"))
 }
@@ -36,65 +146,68 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     session: Session,
-    fields: Fields,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    if let Some(region) = fields.reference("region")? {
+    Body(wish): Body<CreateApp>,
+) -> Result<Created<AppAnswer>, ApiError> {
+    if let Some(Reference(region)) = wish.region {
         catalog::check_region(&region)?;
     }
-    let request = AppRequest { name: fields.text("name")?, stack: fields.reference("stack")? };
+    let request = AppRequest { name: wish.name.map(|it| it.0), stack: wish.stack.map(|it| it.0) };
     let app = controller.create_app(&session.user, request).await?;
-    Ok((StatusCode::CREATED, Json(wire(&controller.settings, &app)?)))
+    Ok(Created(answer(&controller.settings, &app)?))
 }
 
 /// `GET /apps/{app}`
-pub(super) async fn info(State(controller): State<Arc<Controller>>, access: Access) -> Result<Json<Value>, ApiError> {
-    Ok(Json(wire(&controller.settings, &access.app)?))
+pub(super) async fn info(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+) -> Result<Json<AppAnswer>, ApiError> {
+    Ok(Json(answer(&controller.settings, &access.app)?))
 }
 
 /// `PATCH /apps/{app}`
 pub(super) async fn update(
     State(controller): State<Arc<Controller>>,
     access: Access,
-    fields: Fields,
-) -> Result<Json<Value>, ApiError> {
+    Body(wish): Body<UpdateApp>,
+) -> Result<Json<AppAnswer>, ApiError> {
     let update = AppUpdate {
-        name: fields.text("name")?,
-        maintenance: fields.flag("maintenance")?,
-        stack: fields.reference("build_stack")?,
+        name: wish.name.map(|it| it.0),
+        maintenance: wish.maintenance.map(|it| it.0),
+        stack: wish.build_stack.map(|it| it.0),
         buildpacks: None,
     };
     let app = controller.update_app(&access.app, &access.session.user, update).await?;
-    Ok(Json(wire(&controller.settings, &app)?))
+    Ok(Json(answer(&controller.settings, &app)?))
 }
 
 /// `DELETE /apps/{app}`
-pub(super) async fn delete(State(controller): State<Arc<Controller>>, access: Access) -> Result<Json<Value>, ApiError> {
-    let gone = wire(&controller.settings, &access.app)?;
+pub(super) async fn delete(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+) -> Result<Json<AppAnswer>, ApiError> {
+    let gone = answer(&controller.settings, &access.app)?;
     controller.delete_app(&access.app).await?;
     Ok(Json(gone))
 }
 
 /// `GET /apps/{app}/buildpack-installations`
-pub(super) async fn buildpacks(access: Access) -> Json<Value> {
-    Json(buildpacks_wire(&access.app))
+pub(super) async fn buildpacks(access: Access) -> List<InstallationAnswer> {
+    installations(&access.app)
 }
 
 /// `PUT /apps/{app}/buildpack-installations`: the whole list at once; the next build uses it.
 pub(super) async fn set_buildpacks(
     State(controller): State<Arc<Controller>>,
     access: Access,
-    fields: Fields,
-) -> Result<Json<Value>, ApiError> {
-    let mut buildpacks = Vec::new();
-    for update in fields.objects("updates")? {
-        buildpacks.push(update.required_text("buildpack")?);
-    }
+    Body(wish): Body<SetBuildpacks>,
+) -> Result<List<InstallationAnswer>, ApiError> {
+    let buildpacks: Vec<_> = wish.updates.unwrap_or_default().into_iter().map(|update| update.buildpack.0).collect();
     if buildpacks.len() > MAX_BUILDPACKS {
         return Err(ApiError::invalid(format!("updates can have at most {MAX_BUILDPACKS} buildpacks")));
     }
     let update = AppUpdate { buildpacks: Some(buildpacks), ..AppUpdate::default() };
     let app = controller.update_app(&access.app, &access.session.user, update).await?;
-    Ok(Json(buildpacks_wire(&app)))
+    Ok(installations(&app))
 }
 
 /// `GET /apps/{app}/collaborators`
@@ -102,58 +215,66 @@ pub(super) async fn collaborators(
     State(controller): State<Arc<Controller>>,
     access: Access,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<CollaboratorAnswer>, ApiError> {
     let app = &access.app;
     let collaborators = controller.store.collaborators(app.id).await?;
-    let wire = |collaborator: &crate::store::Collaborator| {
-        json!({
-            "app": { "id": app.id, "name": app.name },
-            "created_at": collaborator.created_at.to_rfc3339(),
-            "id": collaborator.id,
-            "permissions": [],
-            "role": collaborator.role,
-            "updated_at": collaborator.created_at.to_rfc3339(),
-            "user": { "id": collaborator.user.id, "email": collaborator.user.email, "federated": false },
-        })
+    let answer = |collaborator: &Collaborator| CollaboratorAnswer {
+        app: Named::from(app),
+        created_at: collaborator.created_at.into(),
+        id: Id::of(&collaborator.id),
+        permissions: Vec::new(),
+        role: collaborator.role.clone(),
+        updated_at: collaborator.created_at.into(),
+        user: CollaboratingUser {
+            id: Id::of(&collaborator.user.id),
+            email: collaborator.user.email.to_string(),
+            federated: false,
+        },
     };
-    Ok(range.page(collaborators.iter().map(wire).collect(), "created_at"))
+    Ok(range.page(collaborators.iter().map(answer), "created_at"))
 }
 
-fn buildpacks_wire(app: &App) -> Value {
-    let wire = |(ordinal, buildpack): (usize, &String)| json!({ "ordinal": ordinal, "buildpack": { "url": buildpack, "name": buildpack } });
-    app.buildpacks.iter().enumerate().map(wire).collect()
+impl BuildpackAnswer {
+    pub(super) fn new(name: &str) -> Self {
+        Self { url: name.to_owned(), name: name.to_owned() }
+    }
 }
 
-fn wire(settings: &Settings, app: &App) -> Result<Value, Error> {
+fn installations(app: &App) -> List<InstallationAnswer> {
+    let buildpacks = app.buildpacks.iter().map(|name| BuildpackAnswer::new(name));
+    List(buildpacks.enumerate().map(|(ordinal, buildpack)| InstallationAnswer { ordinal, buildpack }).collect())
+}
+
+fn answer(settings: &Settings, app: &App) -> Result<AppAnswer, Error> {
     let host = settings.default_host(&app.name).map_err(|rule| Error::Invalid(rule.to_string()))?;
-    let stack = json!({ "id": catalog::STACK_ID, "name": app.stack });
-    Ok(json!({
-        "acm": false,
-        "archived_at": null,
-        "base_image_name": null,
-        "build_stack": stack,
-        "buildpack_provided_description": null,
-        "buildpacks": [],
-        "create_status": "complete",
-        "created_at": app.created_at.to_rfc3339(),
-        "current_build_architecture": [],
+    let stack = Named::new(catalog::STACK_ID, &app.stack);
+    Ok(AppAnswer {
+        acm: false,
+        archived_at: None,
+        base_image_name: None,
+        build_stack: stack.clone(),
+        buildpack_provided_description: None,
+        buildpacks: Vec::new(),
+        create_status: "complete",
+        created_at: app.created_at.into(),
+        current_build_architecture: Vec::new(),
         // "fir" would make clients expect other names of dynos and other logs.
-        "generation": "cedar",
-        "git_url": settings.git_url(&app.name),
-        "id": app.id,
-        "internal_routing": false,
-        "maintenance": app.maintenance,
-        "name": app.name,
-        "organization": null,
-        "owner": { "id": app.owner.id, "email": app.owner.email },
-        "region": { "id": catalog::REGION_ID, "name": catalog::REGION },
-        "released_at": app.released_at.map(Timestamp::to_rfc3339),
-        "repo_size": null,
-        "slug_size": null,
-        "space": null,
-        "stack": stack,
-        "team": null,
-        "updated_at": app.updated_at.to_rfc3339(),
-        "web_url": format!("{}/", settings.public_url(&host)),
-    }))
+        generation: "cedar",
+        git_url: settings.git_url(&app.name),
+        id: Id::of(&app.id),
+        internal_routing: false,
+        maintenance: app.maintenance,
+        name: app.name.to_string(),
+        organization: None,
+        owner: UserAnswer::from(&app.owner),
+        region: Named::new(catalog::REGION_ID, catalog::REGION),
+        released_at: app.released_at.map(Time::from),
+        repo_size: None,
+        slug_size: None,
+        space: None,
+        stack,
+        team: None,
+        updated_at: app.updated_at.into(),
+        web_url: format!("{}/", settings.public_url(&host)),
+    })
 }

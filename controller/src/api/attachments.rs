@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::addons::{AddonAccess, lists};
 use super::auth::Access;
+use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::range::{Page, Range};
@@ -54,6 +55,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Inclusion {
     }
 }
 
+impl Input for AttachmentAccess {
+    fn describe(description: &mut Description<'_>) {
+        description.errors(&[401, 403, 404]);
+    }
+}
+
+impl Input for Inclusion {
+    fn describe(description: &mut Description<'_>) {
+        description.header("Accept-Inclusion", "What is wanted beside the usual: `addon:plan`, `config_vars`.");
+    }
+}
+
 fn has(headers: &HeaderMap, word: &str) -> bool {
     lists(headers, "accept-inclusion", word)
 }
@@ -64,7 +77,7 @@ pub(super) async fn list(
     session: Session,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let all = controller.store.attachments_of(session.user.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -75,7 +88,7 @@ pub(super) async fn list_of_app(
     access: Access,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let all = controller.store.attachments_of_app(access.app.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -86,7 +99,7 @@ pub(super) async fn list_of_addon(
     access: AddonAccess,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let all = controller.store.attachments_of_addon(access.addon.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -166,7 +179,7 @@ async fn page(
     controller: &Controller,
     attachments: &[Attachment],
     (inclusion, range): (&Inclusion, &Range),
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let mut wires = Vec::with_capacity(attachments.len());
     for attachment in attachments {
         wires.push(wire(controller, attachment, inclusion).await?);

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use serde_json::{Value, json};
 
 use super::auth::Credentials;
+use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::range::{Page, Range};
@@ -37,6 +38,12 @@ impl FromRequestParts<Arc<Controller>> for Login {
     }
 }
 
+impl Input for Login {
+    fn describe(description: &mut Description<'_>) {
+        description.errors(&[401, 429]);
+    }
+}
+
 /// `POST /oauth/authorizations`: the only answer that holds the token itself.
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
@@ -57,9 +64,9 @@ pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     session: Session,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let tokens = controller.store.tokens(session.user.id, controller.clock.now()).await?;
-    Ok(range.page(tokens.iter().map(|token| wire(token, &session.user, None)).collect(), "created_at"))
+    Ok(range.page(tokens.iter().map(|token| wire(token, &session.user, None)), "created_at"))
 }
 
 /// `GET /oauth/authorizations/{authorization}`; `~` is the one that this request is made with.

@@ -26,9 +26,9 @@ pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<Value>, ApiError> {
     let transfers = controller.store.transfers(access.addon.id).await?;
-    Ok(range.page(transfers.iter().map(wire).collect(), "number"))
+    Ok(range.page(transfers.iter().map(wire), "number"))
 }
 
 /// `POST /addons/{addon}/backups`: makes one of what is there or, with a body of `application/octet-stream`, takes that.

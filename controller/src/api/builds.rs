@@ -1,23 +1,60 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::apps::BuildpackAnswer;
 use super::auth::Access;
 use super::error::ApiError;
+use super::output::{Id, Identified, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::store::{App, Build};
 use crate::{Controller, Error, Settings};
+
+/// A build.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Build)]
+pub(super) struct BuildAnswer {
+    app: Identified,
+    /// Those that it was built with.
+    buildpacks: Vec<BuildpackAnswer>,
+    created_at: Time,
+    id: Id,
+    labs: BTreeMap<String, String>,
+    /// Where its output is, without a token.
+    output_stream_url: String,
+    /// What came of it.
+    release: Option<Identified>,
+    slug: Option<Identified>,
+    source_blob: SourceBlob,
+    stack: String,
+    status: String,
+    updated_at: Time,
+    user: UserAnswer,
+}
+
+/// What was built.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SourceBlob {
+    checksum: Option<String>,
+    url: String,
+    /// The commit.
+    version: String,
+    /// The first line of its message.
+    version_description: Option<String>,
+}
 
 /// `GET /apps/{app}/builds`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: Access,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<BuildAnswer>, ApiError> {
     let builds = controller.store.builds(access.app.id).await?;
-    let items = builds.iter().map(|build| wire(&controller.settings, &access.app, build)).collect();
+    let items = builds.iter().map(|build| answer(&controller.settings, &access.app, build));
     Ok(range.page(items, "created_at"))
 }
 
@@ -26,27 +63,31 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path((_, reference)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<BuildAnswer>, ApiError> {
     let id = reference.parse().map_err(|_| Error::NotFound("build"))?;
     let build = controller.store.build(id).await?.filter(|build| build.app == access.app.id);
-    Ok(Json(wire(&controller.settings, &access.app, &build.ok_or(Error::NotFound("build"))?)))
+    Ok(Json(answer(&controller.settings, &access.app, &build.ok_or(Error::NotFound("build"))?)))
 }
 
-fn wire(settings: &Settings, app: &App, build: &Build) -> Value {
-    let buildpacks: Vec<_> = build.buildpacks.iter().map(|name| json!({ "url": name, "name": name })).collect();
-    json!({
-        "app": { "id": app.id },
-        "buildpacks": buildpacks,
-        "created_at": build.created_at.to_rfc3339(),
-        "id": build.id,
-        "labs": {},
-        "output_stream_url": format!("{}/streams/builds/{}", settings.api_url(), build.output_secret),
-        "release": build.release.map(|id| json!({ "id": id })),
-        "slug": null,
-        "source_blob": { "checksum": null, "url": "", "version": build.commit, "version_description": build.subject },
-        "stack": app.stack,
-        "status": build.status.to_string(),
-        "updated_at": build.updated_at.to_rfc3339(),
-        "user": { "id": build.user.id, "email": build.user.email },
-    })
+fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
+    BuildAnswer {
+        app: Identified::of(&app.id),
+        buildpacks: build.buildpacks.iter().map(|name| BuildpackAnswer::new(name)).collect(),
+        created_at: build.created_at.into(),
+        id: Id::of(&build.id),
+        labs: BTreeMap::new(),
+        output_stream_url: format!("{}/streams/builds/{}", settings.api_url(), build.output_secret),
+        release: build.release.as_ref().map(Identified::of),
+        slug: None,
+        source_blob: SourceBlob {
+            checksum: None,
+            url: String::new(),
+            version: build.commit.clone(),
+            version_description: build.subject.clone(),
+        },
+        stack: app.stack.clone(),
+        status: build.status.to_string(),
+        updated_at: build.updated_at.into(),
+        user: UserAnswer::from(&build.user),
+    }
 }

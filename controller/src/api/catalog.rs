@@ -30,7 +30,7 @@ const SIZE_IDS: &[(&str, &str)] = &[
 pub(super) const SINCE: &str = "2026-11-21T00:00:00Z";
 
 /// `GET /dyno-sizes`
-pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page {
+pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page<Value> {
     let wire = |size: &model::DynoSize| {
         let standard = 512 << 20;
         json!({
@@ -50,7 +50,7 @@ pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page {
             "product_dyno_tier": size.name.split('-').next().unwrap_or_default().to_lowercase(),
         })
     };
-    range.page(dyno_sizes().iter().map(wire).collect(), "memory")
+    range.page(dyno_sizes().iter().map(wire), "memory")
 }
 
 /// `GET /regions`

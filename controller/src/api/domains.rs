@@ -2,26 +2,53 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::input::{Body, Text};
+use super::output::{Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::domains::AppDomain;
 use crate::store::App;
 use crate::{Controller, Error, Settings};
+
+/// A new custom domain.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CreateDomain {
+    /// The host name that its visitors use.
+    hostname: Text,
+}
+
+/// A host name of an app.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Domain)]
+pub(super) struct DomainAnswer {
+    acm_status: Option<String>,
+    acm_status_reason: Option<String>,
+    app: Named,
+    /// What its owner makes it an alias of.
+    cname: Option<String>,
+    created_at: Time,
+    hostname: String,
+    id: Id,
+    /// `custom`, or `heroku` for the app's own.
+    kind: &'static str,
+    sni_endpoint: Option<Named>,
+    status: &'static str,
+    updated_at: Time,
+}
 
 /// `GET /apps/{app}/domains`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: Access,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<DomainAnswer>, ApiError> {
     let mut items = Vec::new();
     for domain in controller.domains(&access.app).await? {
-        items.push(wire(&controller.settings, &access.app, &domain)?);
+        items.push(answer(&controller.settings, &access.app, &domain)?);
     }
     Ok(range.page(items, "hostname"))
 }
@@ -30,11 +57,10 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
-    fields: Fields,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let hostname = fields.required_text("hostname")?;
-    let domain = controller.add_domain(&access.app, &access.session.user, &hostname).await?;
-    Ok((StatusCode::CREATED, Json(wire(&controller.settings, &access.app, &domain)?)))
+    Body(wish): Body<CreateDomain>,
+) -> Result<Created<DomainAnswer>, ApiError> {
+    let domain = controller.add_domain(&access.app, &access.session.user, &wish.hostname.0).await?;
+    Ok(Created(answer(&controller.settings, &access.app, &domain)?))
 }
 
 /// `GET /apps/{app}/domains/{domain}`
@@ -42,9 +68,9 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path((_, reference)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DomainAnswer>, ApiError> {
     let domain = controller.find_domain(&access.app, &reference).await?;
-    Ok(Json(wire(&controller.settings, &access.app, &domain)?))
+    Ok(Json(answer(&controller.settings, &access.app, &domain)?))
 }
 
 /// `DELETE /apps/{app}/domains/{domain}`
@@ -52,26 +78,26 @@ pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path((_, reference)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DomainAnswer>, ApiError> {
     let domain = controller.find_domain(&access.app, &reference).await?;
     controller.remove_domain(&access.app, &access.session.user, &domain).await?;
-    Ok(Json(wire(&controller.settings, &access.app, &domain)?))
+    Ok(Json(answer(&controller.settings, &access.app, &domain)?))
 }
 
-fn wire(settings: &Settings, app: &App, domain: &AppDomain) -> Result<Value, Error> {
+fn answer(settings: &Settings, app: &App, domain: &AppDomain) -> Result<DomainAnswer, Error> {
     // A custom name works once its owner makes it an alias of the default one.
     let target = settings.default_host(&app.name).map_err(|rule| Error::Invalid(rule.to_string()))?;
-    Ok(json!({
-        "acm_status": null,
-        "acm_status_reason": null,
-        "app": { "id": app.id, "name": app.name },
-        "cname": domain.custom.then_some(target),
-        "created_at": domain.created_at.to_rfc3339(),
-        "hostname": domain.hostname,
-        "id": domain.id,
-        "kind": if domain.custom { "custom" } else { "heroku" },
-        "sni_endpoint": null,
-        "status": "none",
-        "updated_at": domain.updated_at.to_rfc3339(),
-    }))
+    Ok(DomainAnswer {
+        acm_status: None,
+        acm_status_reason: None,
+        app: Named::from(app),
+        cname: domain.custom.then(|| target.to_string()),
+        created_at: domain.created_at.into(),
+        hostname: domain.hostname.to_string(),
+        id: Id::of(&domain.id),
+        kind: if domain.custom { "custom" } else { "heroku" },
+        sni_endpoint: None,
+        status: "none",
+        updated_at: domain.updated_at.into(),
+    })
 }

@@ -3,26 +3,67 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::input::{Body, Flag, Text, Texts};
+use super::output::{Accepted, Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::dynos::{Dyno, RunRequest};
 use crate::store::App;
 use crate::{Controller, Error};
+
+/// A command to run beside the app.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CreateDyno {
+    /// The command, as a shell takes it, or the name of a process type.
+    command: Text,
+    size: Option<Text>,
+    /// Environment beside the config vars.
+    env: Option<Texts>,
+    /// Whether somebody connects to its input and output; if not, its output goes to the log.
+    attach: Option<Flag>,
+    /// Whether it gets pipes, even if somebody connects.
+    force_no_tty: Option<Flag>,
+}
+
+/// A dyno.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Dyno)]
+pub(super) struct DynoAnswer {
+    app: Named,
+    /// Where to connect to it, once.
+    attach_url: Option<String>,
+    command: String,
+    created_at: Time,
+    id: Id,
+    /// As `web.1`.
+    name: String,
+    release: ReleaseReference,
+    size: String,
+    state: String,
+    r#type: String,
+    updated_at: Time,
+}
+
+/// A release, in short.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReleaseReference {
+    id: Id,
+    version: u64,
+}
 
 /// `GET /apps/{app}/dynos`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: Access,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<DynoAnswer>, ApiError> {
     let dynos = controller.dynos(&access.app).await?;
-    Ok(range.page(dynos.iter().map(|dyno| wire(&access.app, dyno, None)).collect(), "name"))
+    Ok(range.page(dynos.iter().map(|dyno| answer(&access.app, dyno, None)), "name"))
 }
 
 /// `GET /apps/{app}/dynos/{dyno}`
@@ -30,37 +71,37 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DynoAnswer>, ApiError> {
     let wanted = path.get("dyno").map(String::as_str).unwrap_or_default();
-    let is_wanted = |dyno: &Dyno| dyno.name.to_string() == wanted || id(dyno) == wanted;
+    let is_wanted = |dyno: &Dyno| dyno.name.to_string() == wanted || id(dyno) == Id::of(wanted);
     let dyno = controller.dynos(&access.app).await?.into_iter().find(is_wanted);
-    Ok(Json(wire(&access.app, &dyno.ok_or(Error::NotFound("dyno"))?, None)))
+    Ok(Json(answer(&access.app, &dyno.ok_or(Error::NotFound("dyno"))?, None)))
 }
 
 /// `POST /apps/{app}/dynos`: `run`.
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
-    fields: Fields,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+    Body(wish): Body<CreateDyno>,
+) -> Result<Created<DynoAnswer>, ApiError> {
     let request = RunRequest {
-        command: fields.required_text("command")?,
-        size: fields.text("size")?,
-        env: fields.texts("env")?,
-        attach: fields.flag("attach")?.unwrap_or_default(),
-        no_tty: fields.flag("force_no_tty")?.unwrap_or_default(),
+        command: wish.command.0,
+        size: wish.size.map(|it| it.0),
+        env: wish.env.unwrap_or_default().0.into_iter().collect(),
+        attach: wish.attach.is_some_and(|it| it.0),
+        no_tty: wish.force_no_tty.is_some_and(|it| it.0),
     };
     let started = controller.run(&access.app, &access.session.user, request).await?;
-    Ok((StatusCode::CREATED, Json(wire(&access.app, &started.dyno, started.attach_url.as_deref()))))
+    Ok(Created(answer(&access.app, &started.dyno, started.attach_url)))
 }
 
 /// `DELETE /apps/{app}/dynos`: restarts all of them.
 pub(super) async fn restart_all(
     State(controller): State<Arc<Controller>>,
     access: Access,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<Accepted, ApiError> {
     controller.restart_dynos(&access.app, &access.session.user, None).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+    Ok(Accepted {})
 }
 
 /// `DELETE /apps/{app}/dynos/{dyno}` and `DELETE /apps/{app}/formations/{dyno}`: restarts one dyno, or a process type's.
@@ -68,32 +109,32 @@ pub(super) async fn restart(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<Accepted, ApiError> {
     let which = path.get("dyno").map(String::as_str);
     controller.restart_dynos(&access.app, &access.session.user, which).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+    Ok(Accepted {})
 }
 
 /// The API wants a UUID where engines have ids of their own; the same one every time.
-fn id(dyno: &Dyno) -> String {
+fn id(dyno: &Dyno) -> Id {
     let hash = Sha256::digest(dyno.id.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    Id::of(&uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
-fn wire(app: &App, dyno: &Dyno, attach_url: Option<&str>) -> Value {
-    json!({
-        "app": { "id": app.id, "name": app.name },
-        "attach_url": attach_url,
-        "command": dyno.command,
-        "created_at": dyno.since.to_rfc3339(),
-        "id": id(dyno),
-        "name": dyno.name,
-        "release": { "id": dyno.release.id, "version": dyno.release.version },
-        "size": dyno.size,
-        "state": dyno.state,
-        "type": dyno.name.process_type,
-        "updated_at": dyno.since.to_rfc3339(),
-    })
+fn answer(app: &App, dyno: &Dyno, attach_url: Option<String>) -> DynoAnswer {
+    DynoAnswer {
+        app: Named::from(app),
+        attach_url,
+        command: dyno.command.clone(),
+        created_at: dyno.since.into(),
+        id: id(dyno),
+        name: dyno.name.to_string(),
+        release: ReleaseReference { id: Id::of(&dyno.release.id), version: dyno.release.version },
+        size: dyno.size.clone(),
+        state: dyno.state.to_owned(),
+        r#type: dyno.name.process_type.to_string(),
+        updated_at: dyno.since.into(),
+    }
 }

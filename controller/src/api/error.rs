@@ -7,18 +7,24 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Error;
 use crate::store::StoreError;
 
 /// An answer that is an error.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
 pub struct ApiError {
     #[serde(skip)]
     status: StatusCode,
+    /// What kind of error, for programs: `not_found`, `invalid_params`, …
     id: &'static str,
+    /// What is wrong and what to do, for people.
     message: String,
+    /// Of what kind the thing is that was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     resource: Option<String>,
 }
 

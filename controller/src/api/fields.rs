@@ -4,6 +4,7 @@
 use axum::extract::{FromRequest, Request};
 use serde_json::{Map, Value};
 
+use super::describe::Input;
 use super::error::ApiError;
 
 /// Most bytes of a request body.
@@ -24,6 +25,8 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     }
 }
 
+impl Input for Fields {}
+
 impl Fields {
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if bytes.trim_ascii().is_empty() {
@@ -34,11 +37,6 @@ impl Fields {
             Ok(_) => Err(ApiError::bad_request("The request body must be a JSON object.")),
             Err(error) => Err(ApiError::bad_request(format!("The request body is not JSON: {error}."))),
         }
-    }
-
-    /// Every field with its value.
-    pub(super) fn into_entries(self) -> impl Iterator<Item = (String, Value)> {
-        self.0.into_iter()
     }
 
     /// A text.
@@ -88,17 +86,6 @@ impl Fields {
             },
             _ => self.text(name),
         }
-    }
-
-    /// A list of objects.
-    pub(super) fn objects(&self, name: &str) -> Result<Vec<Fields>, ApiError> {
-        let must = || must_be(name, "a list of objects");
-        let values = match self.value(name) {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(values)) => values,
-            Some(_) => return Err(must()),
-        };
-        values.iter().map(|value| value.as_object().cloned().map(Self).ok_or_else(must)).collect()
     }
 
     /// An object; empty if it is not there.
@@ -163,7 +150,6 @@ mod tests {
         }
         assert_eq!(read.flag("null").expect("read"), None);
         assert!(fields("").text("absent").expect("read").is_none());
-        assert!(fields("  ").objects("absent").expect("read").is_empty());
     }
 
     #[test]
@@ -175,11 +161,10 @@ mod tests {
             read.number("a").map(|_| ()),
             read.reference("a").map(|_| ()),
             read.required_text("missing").map(|_| ()),
-            read.objects("b").map(|_| ()),
             read.reference("b").map(|_| ()),
         ];
         let messages: Vec<_> = refusals.iter().map(|refusal| format!("{refusal:?}")).collect();
-        for (message, name) in messages.iter().zip(["a", "a", "a", "a", "missing", "b", "b"]) {
+        for (message, name) in messages.iter().zip(["a", "a", "a", "a", "missing", "b"]) {
             assert!(message.contains(&format!("message: \"{name} ")), "{message}");
         }
         for bad in ["[1]", "{", "nul"] {

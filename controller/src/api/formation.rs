@@ -2,25 +2,72 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::catalog::size_id;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::input::{Body, Reference, Text};
+use super::output::{Id, List, Named, Time};
 use super::range::{Page, Range};
 use crate::formation::{ProcessFormation, ScaleRequest};
 use crate::store::App;
 use crate::{Controller, Error};
+
+/// What a process type is to become.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct UpdateFormation {
+    /// How many dynos: a number or, with a sign, more or less than there are.
+    quantity: Option<Text>,
+    /// Of which size.
+    size: Option<Reference>,
+    /// The same.
+    dyno_size: Option<Reference>,
+}
+
+/// What one of several process types is to become.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct UpdateOneFormation {
+    /// Which.
+    r#type: Text,
+    /// How many dynos: a number or, with a sign, more or less than there are.
+    quantity: Option<Text>,
+    /// Of which size.
+    size: Option<Reference>,
+    /// The same.
+    dyno_size: Option<Reference>,
+}
+
+/// What several process types are to become.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct UpdateFormations {
+    updates: Option<Vec<UpdateOneFormation>>,
+}
+
+/// How many dynos of a process type should run.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Formation)]
+pub(super) struct FormationAnswer {
+    app: Named,
+    command: String,
+    created_at: Time,
+    dyno_size: Named,
+    id: Id,
+    quantity: u32,
+    size: String,
+    r#type: String,
+    updated_at: Time,
+}
 
 /// `GET /apps/{app}/formation`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: Access,
     range: Range,
-) -> Result<Page, ApiError> {
+) -> Result<Page<FormationAnswer>, ApiError> {
     let formation = controller.formation(&access.app).await?;
-    Ok(range.page(formation.iter().map(|process| wire(&access.app, process)).collect(), "type"))
+    Ok(range.page(formation.iter().map(|process| answer(&access.app, process)), "type"))
 }
 
 /// `GET /apps/{app}/formation/{type}`
@@ -28,22 +75,25 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path((_, reference)): Path<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<FormationAnswer>, ApiError> {
     let process = find(&controller, &access.app, &reference).await?;
-    Ok(Json(wire(&access.app, &process)))
+    Ok(Json(answer(&access.app, &process)))
 }
 
 /// `PATCH /apps/{app}/formation`: all of `updates` or none.
 pub(super) async fn batch_update(
     State(controller): State<Arc<Controller>>,
     access: Access,
-    fields: Fields,
-) -> Result<Json<Value>, ApiError> {
-    let updates = fields.objects("updates")?;
-    let requests: Vec<_> =
-        updates.iter().map(|update| request(update.required_text("type")?, update)).collect::<Result<_, ApiError>>()?;
+    Body(wish): Body<UpdateFormations>,
+) -> Result<List<FormationAnswer>, ApiError> {
+    let updates = wish.updates.unwrap_or_default().into_iter();
+    let requests: Vec<_> = updates
+        .map(|UpdateOneFormation { r#type, quantity, size, dyno_size }| {
+            request(r#type.0, UpdateFormation { quantity, size, dyno_size })
+        })
+        .collect();
     let changed = controller.scale(&access.app, &access.session.user, &requests).await?;
-    Ok(Json(changed.iter().map(|process| wire(&access.app, process)).collect()))
+    Ok(List(changed.iter().map(|process| answer(&access.app, process)).collect()))
 }
 
 /// `PATCH /apps/{app}/formation/{type}`
@@ -51,19 +101,18 @@ pub(super) async fn update(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Path((_, reference)): Path<(String, String)>,
-    fields: Fields,
-) -> Result<Json<Value>, ApiError> {
+    Body(wish): Body<UpdateFormation>,
+) -> Result<Json<FormationAnswer>, ApiError> {
     let process = find(&controller, &access.app, &reference).await?;
-    let request = request(process.row.process_type.to_string(), &fields)?;
+    let request = request(process.row.process_type.to_string(), wish);
     let changed = controller.scale(&access.app, &access.session.user, &[request]).await?;
     let changed = changed.first().ok_or(Error::NotFound("process type"))?;
-    Ok(Json(wire(&access.app, changed)))
+    Ok(Json(answer(&access.app, changed)))
 }
 
-fn request(process_type: String, fields: &Fields) -> Result<ScaleRequest, ApiError> {
-    let size = fields.reference("dyno_size")?;
-    let size = if size.is_some() { size } else { fields.reference("size")? };
-    Ok(ScaleRequest { process_type, quantity: fields.text("quantity")?, size })
+fn request(process_type: String, wish: UpdateFormation) -> ScaleRequest {
+    let size = wish.dyno_size.or(wish.size).map(|it| it.0);
+    ScaleRequest { process_type, quantity: wish.quantity.map(|it| it.0), size }
 }
 
 async fn find(controller: &Controller, app: &App, reference: &str) -> Result<ProcessFormation, Error> {
@@ -73,17 +122,17 @@ async fn find(controller: &Controller, app: &App, reference: &str) -> Result<Pro
     controller.formation(app).await?.into_iter().find(named).ok_or(Error::NotFound("process type"))
 }
 
-fn wire(app: &App, process: &ProcessFormation) -> Value {
+fn answer(app: &App, process: &ProcessFormation) -> FormationAnswer {
     let row = &process.row;
-    json!({
-        "app": { "id": app.id, "name": app.name },
-        "command": process.command,
-        "created_at": row.created_at.to_rfc3339(),
-        "dyno_size": { "id": size_id(&row.size), "name": row.size },
-        "id": row.id,
-        "quantity": row.quantity,
-        "size": row.size,
-        "type": row.process_type,
-        "updated_at": row.updated_at.to_rfc3339(),
-    })
+    FormationAnswer {
+        app: Named::from(app),
+        command: process.command.clone(),
+        created_at: row.created_at.into(),
+        dyno_size: Named::new(size_id(&row.size).unwrap_or_default(), &row.size),
+        id: Id::of(&row.id),
+        quantity: row.quantity,
+        size: row.size.clone(),
+        r#type: row.process_type.to_string(),
+        updated_at: row.updated_at.into(),
+    }
 }

@@ -11,13 +11,17 @@ mod backups;
 mod builds;
 mod catalog;
 mod config_vars;
+mod describe;
 mod domains;
 mod dynos;
 mod envelope;
 mod error;
 mod fields;
 mod formation;
+mod input;
 mod log_sessions;
+mod openapi;
+mod output;
 mod range;
 mod releases;
 mod routing;
@@ -39,9 +43,11 @@ pub fn routes(controller: Arc<Controller>) -> Router {
     routing::router(controller, table())
 }
 
-/// Every route. All of them want a token.
+/// Every route. All of them want a token, but for the first two.
 fn table() -> Vec<Route> {
     vec![
+        get("/openapi.json", openapi::openapi),
+        get("/schema", openapi::schema),
         get("/account", account::info),
         get("/account/features", unused::list),
         get("/account/keys", unused::list),

@@ -2,13 +2,18 @@
 
 use std::cmp::Ordering;
 use std::convert::Infallible;
+use std::marker::PhantomData;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::describe::{Description, Input, Output};
 
 const DEFAULT_MAX: usize = 200;
 const LIMIT: usize = 1000;
@@ -30,11 +35,12 @@ struct Bound {
     exclusive: bool,
 }
 
-/// The wanted part of a list.
+/// The wanted part of a list of `T`: 200 if it ends the list, 206 if there is more.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct Page<T> {
     items: Vec<Value>,
     next: Option<String>,
+    of: PhantomData<T>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Range {
@@ -65,7 +71,9 @@ impl Range {
     }
 
     /// The wanted part of `items`, which are sorted by `default` unless the request names another of their fields.
-    pub(super) fn page(&self, mut items: Vec<Value>, default: &str) -> Page {
+    pub(super) fn page<T: Serialize>(&self, items: impl IntoIterator<Item = T>, default: &str) -> Page<T> {
+        // What answers are made of can always be written.
+        let mut items: Vec<_> = items.into_iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
         let is_known = |field: &&String| items.first().is_some_and(|item| item.get(field.as_str()).is_some());
         let field = self.field.as_ref().filter(is_known).map_or(default, String::as_str);
         let of = |item: &Value| item.get(field).cloned().unwrap_or_default();
@@ -84,7 +92,7 @@ impl Range {
             let end = self.last.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("{field} ]{}..{end}; max={max}{order}", plain(&of(last)))
         });
-        Page { items, next }
+        Page { items, next, of: PhantomData }
     }
 
     /// Bounds count in the direction of travel: with `order=desc`, `]5..` is what comes after 5, so below it.
@@ -120,12 +128,28 @@ impl std::fmt::Display for Bound {
     }
 }
 
-impl IntoResponse for Page {
+impl<T> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         let Some(next) = self.next.and_then(|next| HeaderValue::from_str(&next).ok()) else {
             return Json(self.items).into_response();
         };
         (StatusCode::PARTIAL_CONTENT, [(NEXT_RANGE, next)], Json(self.items)).into_response()
+    }
+}
+
+impl Input for Range {
+    fn describe(description: &mut Description<'_>) {
+        description
+            .header("Range", "Which part, as `version ]5..; max=10, order=desc`; at most 1000, 200 if not said.");
+    }
+}
+
+impl<T: ToSchema> Output for Page<T> {
+    fn describe(description: &mut Description<'_>) {
+        let schema = json!({ "type": "array", "items": description.written::<T>() });
+        description.answer(200, "The list, or its last part.", &schema);
+        let next = json!({ "description": "The `Range` of the next part.", "schema": { "type": "string" } });
+        description.answer(206, "A part of the list.", &schema)["headers"] = json!({ "Next-Range": next });
     }
 }
 
@@ -153,13 +177,11 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn page(range: &str) -> (Vec<u64>, Option<String>) {
-        let items = (1..=12).map(|version| json!({"version": version, "id": format!("id-{version:02}")})).collect();
-        let page = Range::parse(range).page(items, "version");
+        let items = (1..=12).map(|version| json!({"version": version, "id": format!("id-{version:02}")}));
+        let page: Page<Value> = Range::parse(range).page(items, "version");
         (page.items.iter().filter_map(|item| item["version"].as_u64()).collect(), page.next)
     }
 

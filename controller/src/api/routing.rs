@@ -6,26 +6,28 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+use super::describe::{Describe, Description};
 use super::envelope;
 use super::error::ApiError;
 use crate::Controller;
 
 /// One line of the table of contents.
 pub(super) struct Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the test that tries every route without a token"))]
     pub(super) method: Method,
     pub(super) path: &'static str,
     handler: MethodRouter<Arc<Controller>>,
+    /// What its handler says of itself.
+    pub(super) describe: fn(&mut Description<'_>),
 }
 
 macro_rules! methods {
     ($($name:ident $method:ident;)*) => {$(
-        pub(super) fn $name<H, T>(path: &'static str, handler: H) -> Route
+        pub(super) fn $name<H, T, D>(path: &'static str, handler: H) -> Route
         where
-            H: Handler<T, Arc<Controller>>,
+            H: Handler<T, Arc<Controller>> + Describe<D>,
             T: 'static,
         {
-            Route { method: Method::$method, path, handler: on(MethodFilter::$method, handler) }
+            Route { method: Method::$method, path, handler: on(MethodFilter::$method, handler), describe: H::describe }
         }
     )*};
 }

@@ -1,20 +1,25 @@
 //! Right answers about things that do not exist here yet: empty lists, and "not found" where a client expects that.
 
-use axum::Json;
-use serde_json::Value;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
+use super::output::List;
 use crate::accounts::Session;
 
+/// What does not exist has no attributes.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Unused {}
+
 /// Nothing of this kind exists.
-pub(super) async fn list(_: Session) -> Json<Vec<Value>> {
-    Json(Vec::new())
+pub(super) async fn list(_: Session) -> List<Unused> {
+    List(Vec::new())
 }
 
 /// Nothing of this kind belongs to the app.
-pub(super) async fn list_of_app(_: Access) -> Json<Vec<Value>> {
-    Json(Vec::new())
+pub(super) async fn list_of_app(_: Access) -> List<Unused> {
+    List(Vec::new())
 }
 
 /// `DELETE /oauth/sessions/~`: tokens belong to no browser session; `heroku logout` expects this answer.
