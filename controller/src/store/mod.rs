@@ -7,11 +7,15 @@
 
 mod addons;
 mod apps;
+mod backup;
 mod builds;
 mod domains;
 mod formation;
+mod leases;
+mod migrate;
 mod migrations;
 mod releases;
+mod rotation;
 mod row;
 mod secrets;
 mod sessions;
@@ -32,14 +36,16 @@ use std::time::Duration;
 
 use model::{ConfigVarName, ProcessType, Random};
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::Migrator;
 use sqlx::{AnyPool, Executor};
 
 pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use apps::{App, AppChange, Collaborator, NewApp};
+pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
 pub use domains::Domain;
 pub use formation::{FormationRow, Quantity, Scale};
+pub use leases::Lease;
+pub use migrate::{Migrated, MigrationError, Mode, migrate};
 pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::NewSession;
@@ -63,6 +69,9 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database cannot be brought up to date.
+    #[error("cannot bring the database up to date")]
+    Migration(#[from] MigrationError),
     /// The database refused or broke.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -118,14 +127,13 @@ pub struct Store {
 
 impl Store {
     /// Opens the database at `url` (`sqlite://<path>` or `postgres://…`), brings its tables up to date, and reads the key of
-    /// its secrets from `key_file`, both made if they are missing.
+    /// its secrets from `key_file`, both made if they are missing. Copies that are made before go beside that file.
     pub async fn open(url: &str, key_file: &Path, random: Arc<dyn Random>) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
         let secrets = Arc::new(Secrets::open(key_file, Arc::clone(&random))?);
+        migrate(url, &key_file.with_file_name(BACKUPS), Mode::Apply).await?;
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { url: without_password(url), source };
         let sqlite = url.starts_with("sqlite:");
-        let address = if sqlite && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() };
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(Duration::from_secs(30))
@@ -137,11 +145,9 @@ impl Store {
                     Ok(())
                 })
             })
-            .connect(&address)
+            .connect(&address(url))
             .await
             .map_err(|error| failed(error.into()))?;
-        let migrator = Migrator::new(migrations::Embedded).await.map_err(|error| failed(error.into()))?;
-        migrator.run(&pool).await.map_err(|error| failed(error.into()))?;
         Ok(Self { pool, secrets, random })
     }
 
@@ -164,6 +170,14 @@ impl Store {
 /// is live" stays so.
 const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON;";
+
+/// Folder of the copies that are made before the database is changed by a migration, beside the key of its secrets.
+pub const BACKUPS: &str = "backups/database";
+
+/// What the driver is told: a database of SQLite is made if it is missing.
+fn address(url: &str) -> String {
+    if url.starts_with("sqlite:") && !url.contains('?') { format!("{url}?mode=rwc") } else { url.to_owned() }
+}
 
 fn without_password(url: &str) -> String {
     let Ok(mut parsed) = url::Url::parse(url) else { return "(not a URL)".to_owned() };

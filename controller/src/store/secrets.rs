@@ -1,20 +1,22 @@
 //! Encryption of what must not be readable in a copy of the database: config vars above all.
 //!
 //! XChaCha20-Poly1305, a random 24-byte nonce for each value, and the row's identity as associated data, so that a sealed value
-//! copied into another row does not open. The key is in a file beside the database, not in it.
+//! copied into another row does not open. The key is in a file beside the database, not in it, and can be replaced
+//! (`rotation.rs`).
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
 use model::Random;
+use sha2::{Digest, Sha256};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
@@ -42,10 +44,24 @@ pub enum SecretError {
     Sealed,
 }
 
-/// Seals and opens.
+/// Seals and opens. A sealed value is `<id of its key>:<base64 of nonce and cipher text>`.
 pub struct Secrets {
-    cipher: XChaCha20Poly1305,
+    key_file: PathBuf,
+    keys: RwLock<Keys>,
     random: Arc<dyn Random>,
+}
+
+struct Keys {
+    /// Seals everything.
+    newest: SealingKey,
+    /// Opens what was sealed before a rotation that is not over.
+    before: Option<SealingKey>,
+}
+
+struct SealingKey {
+    /// Tells it from others, and nothing about it: 8 hex digits of its hash.
+    id: String,
+    cipher: XChaCha20Poly1305,
 }
 
 impl fmt::Debug for Secrets {
@@ -55,18 +71,17 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// With the key in `key_file`, which is made, readable by its owner only, if it does not exist.
+    /// With the key in `key_file`, which is made, readable by its owner only, if it does not exist; and with the key of a
+    /// rotation that was begun and is not over.
     pub fn open(key_file: &Path, random: Arc<dyn Random>) -> Result<Self, SecretError> {
-        let failed = |source| SecretError::KeyFile { path: key_file.to_owned(), source };
-        let key = match File::open(key_file) {
-            Ok(file) => read_key(file).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(key_file, &*random).map_err(failed)?,
-            Err(error) => return Err(failed(error)),
+        let oldest = SealingKey::open(key_file, &*random)?;
+        let next = next_key_file(key_file);
+        let keys = if next.exists() {
+            Keys { newest: SealingKey::open(&next, &*random)?, before: Some(oldest) }
+        } else {
+            Keys { newest: oldest, before: None }
         };
-        if key.len() != KEY_BYTES {
-            return Err(SecretError::KeyLength { path: key_file.to_owned() });
-        }
-        Ok(Self { cipher: XChaCha20Poly1305::new(Key::from_slice(&key)), random })
+        Ok(Self { key_file: key_file.to_owned(), keys: RwLock::new(keys), random })
     }
 
     /// Seals `plain` for the row named `row`.
@@ -74,18 +89,86 @@ impl Secrets {
         let mut sealed = vec![0; NONCE_BYTES];
         self.random.fill(&mut sealed);
         let payload = Payload { msg: plain, aad: row.as_bytes() };
-        let cipher_text = self.cipher.encrypt(XNonce::from_slice(&sealed), payload).map_err(|_| SecretError::Sealed)?;
+        let keys = self.keys();
+        let cipher_text =
+            keys.newest.cipher.encrypt(XNonce::from_slice(&sealed), payload).map_err(|_| SecretError::Sealed)?;
         sealed.extend(cipher_text);
-        Ok(BASE64.encode(sealed))
+        Ok(format!("{}:{}", keys.newest.id, BASE64.encode(sealed)))
     }
 
     /// Opens what was sealed for the row named `row`.
     pub fn unseal(&self, row: &str, sealed: &str) -> Result<Vec<u8>, SecretError> {
+        // Values of the first version do not name their key.
+        let (id, sealed) = sealed.split_once(':').map_or((None, sealed), |(id, sealed)| (Some(id), sealed));
         let sealed = BASE64.decode(sealed).map_err(|_| SecretError::Sealed)?;
         let (nonce, cipher_text) = sealed.split_at_checked(NONCE_BYTES).ok_or(SecretError::Sealed)?;
-        let payload = Payload { msg: cipher_text, aad: row.as_bytes() };
-        self.cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| SecretError::Sealed)
+        let open = |key: &SealingKey| {
+            let payload = Payload { msg: cipher_text, aad: row.as_bytes() };
+            key.cipher.decrypt(XNonce::from_slice(nonce), payload).ok()
+        };
+        let keys = self.keys();
+        let fitting = keys.before.iter().chain([&keys.newest]).filter(|key| id.is_none_or(|id| key.id == id));
+        fitting.into_iter().find_map(open).ok_or(SecretError::Sealed)
     }
+
+    /// The id of the key that seals.
+    pub(super) fn key_id(&self) -> String {
+        self.keys().newest.id.clone()
+    }
+
+    /// Whether values of two keys may be about.
+    pub(super) fn is_rotating(&self) -> bool {
+        self.keys().before.is_some()
+    }
+
+    /// Makes a new key, which seals everything from now on, unless there is one already.
+    pub(super) fn begin_rotation(&self) -> Result<(), SecretError> {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.before.is_none() {
+            let next = SealingKey::open(&next_key_file(&self.key_file), &*self.random)?;
+            keys.before = Some(std::mem::replace(&mut keys.newest, next));
+        }
+        Ok(())
+    }
+
+    /// Forgets the old key: nothing needs it any more.
+    pub(super) fn end_rotation(&self) -> Result<(), SecretError> {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let moved = std::fs::rename(next_key_file(&self.key_file), &self.key_file)
+            .and_then(|()| File::open(self.key_file.parent().unwrap_or(Path::new(".")))?.sync_all());
+        moved.map_err(|source| SecretError::KeyFile { path: self.key_file.clone(), source })?;
+        keys.before = None;
+        Ok(())
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        // Nothing panics between two assignments that belong together.
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SealingKey {
+    /// The key in this file, which is made if it does not exist.
+    fn open(path: &Path, random: &dyn Random) -> Result<Self, SecretError> {
+        let failed = |source| SecretError::KeyFile { path: path.to_owned(), source };
+        let key = match File::open(path) {
+            Ok(file) => read_key(file).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(path, random).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        };
+        if key.len() != KEY_BYTES {
+            return Err(SecretError::KeyLength { path: path.to_owned() });
+        }
+        let id = hex::encode(&Sha256::digest(&key)[..4]);
+        Ok(Self { id, cipher: XChaCha20Poly1305::new(Key::from_slice(&key)) })
+    }
+}
+
+/// Where the new key is during a rotation: `secrets.key.next`.
+fn next_key_file(key_file: &Path) -> PathBuf {
+    let mut name = key_file.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
 }
 
 fn read_key(file: File) -> io::Result<Vec<u8>> {
@@ -137,6 +220,20 @@ mod tests {
 
         let other = Secrets::open(&folder.path().join("other.key"), Arc::new(SystemRandom)).expect("a key");
         assert!(matches!(other.unseal("release 1", &sealed), Err(SecretError::Sealed)));
+    }
+
+    #[test]
+    fn what_the_first_version_sealed_opens_before_and_during_a_rotation() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secrets.key");
+        let secrets = Secrets::open(&path, Arc::new(SystemRandom)).expect("a key");
+        let sealed = secrets.seal("row", b"text").expect("sealed");
+        let (_, unnamed) = sealed.split_once(':').expect("the key is named");
+        assert_eq!(secrets.unseal("row", unnamed).expect("opened"), b"text");
+        secrets.begin_rotation().expect("begun");
+        assert_eq!(secrets.unseal("row", unnamed).expect("opened"), b"text");
+        secrets.end_rotation().expect("ended");
+        assert!(secrets.unseal("row", unnamed).is_err() && secrets.unseal("row", &sealed).is_err());
     }
 
     #[test]

@@ -31,6 +31,10 @@ const CASES: &[(&str, Case)] = &[
     ("a build ends once", |store| Box::pin(builds(store))),
     ("what comes from attachments stays through rollbacks", |store| Box::pin(attachments(store))),
     ("every part of a list follows the one before, in both directions", |store| Box::pin(slices(store))),
+    ("a duty has one holder at a time, and every taking a number of its own", |store| Box::pin(leases(store))),
+    ("a rotation of the key that is killed goes on, and nothing needs the old key then", |store| {
+        Box::pin(rotation(store))
+    }),
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
 ];
 
@@ -418,6 +422,72 @@ async fn slices(store: &Store) {
     assert_eq!(versions(inside).await, (vec![3, 4], None));
     let unclear = Slice { field: Some("colour".to_owned()), first: edge("x", true), max: 1, ..Slice::default() };
     assert_eq!(versions(unclear).await, (vec![1], Some("1".to_owned())), "the usual order");
+}
+
+async fn leases(store: &Store) {
+    let later = |seconds| now().after(Duration::from_secs(seconds));
+    let take = async |holder, at: Timestamp| {
+        let until = at.after(Duration::from_secs(10));
+        store.take_lease(("rollout", holder), at, until).await.expect("asked")
+    };
+    let first = take("one", now()).await.expect("it was free");
+    assert!(take("two", later(9)).await.is_none(), "one has it");
+    assert!(store.renew_lease(&first, later(30)).await.expect("asked"));
+    assert!(take("two", later(29)).await.is_none(), "one keeps it");
+    let second = take("two", later(30)).await.expect("it expired");
+    assert!(second.epoch > first.epoch);
+    assert!(!store.renew_lease(&first, later(60)).await.expect("asked"), "it is not one's any more");
+    let anew = take("two", later(31)).await.expect("the next life need not wait");
+    assert!(!store.renew_lease(&second, later(60)).await.expect("asked"), "an earlier life has nothing");
+    assert_eq!(store.lease_holder("rollout").await.expect("readable"), Some(anew.holder));
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let holder = format!("controller {number}");
+            store.take_lease(("addons", &holder), now(), now().after(Duration::from_secs(10))).await.expect("asked")
+        });
+    }
+    assert_eq!(tasks.join_all().await.into_iter().flatten().count(), 1, "of many at once, one has it");
+}
+
+async fn rotation(store: &Store) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("secrets.key");
+    let with_key = async || {
+        let secrets = Arc::new(Secrets::open(&key, Arc::new(SystemRandom)).expect("a key"));
+        Store { secrets, ..store.clone() }
+    };
+    let life = with_key().await;
+    let owner = user(&life, "owner@example.com").await;
+    let app = make_app(&life, &owner, "shop").await;
+    for number in 0..3 {
+        set(&life, &app, &[("NUMBER", Some(&number.to_string()))]).await;
+    }
+    let addon = make_addon(&life, &app, "postgres-1").await.expect("an add-on");
+    let old_key = std::fs::read(&key).expect("readable");
+
+    // Killed when it has begun, and again when some of it is done.
+    life.secrets.begin_rotation().expect("begun");
+    let life = with_key().await;
+    assert!(life.is_rotating());
+    let mut position = rotation::Position::default();
+    assert_eq!(life.reseal_some(&mut position).await.expect("moved"), Some(1), "the add-on");
+    let during = set(&life, &app, &[("DURING", Some("yes"))]).await.expect("a change");
+    let life = with_key().await;
+    assert_eq!(life.config(app.id).await.expect("readable").iter().count(), 2, "both keys open");
+    assert_eq!(life.rotate_secrets().await.expect("rotated"), 4, "v1 to v4; the rest was done already");
+    assert!(!life.is_rotating());
+
+    let life = with_key().await;
+    assert_ne!(std::fs::read(&key).expect("readable"), old_key);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "the old key is gone");
+    assert_eq!(life.release_config(during.id).await.expect("readable").iter().count(), 2);
+    assert_eq!(life.addon_credentials(addon.id).await.expect("readable")["password"], "secret");
+    for release in life.releases(app.id).await.expect("readable") {
+        life.release_config(release.id).await.expect("readable");
+    }
 }
 
 /// A file system of two megabytes.
