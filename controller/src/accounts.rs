@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::store::{NewToken, Token, User};
-use crate::{Controller, Error};
+use crate::{Actor, Controller, Error, Origin, Via};
 
 /// Shortest password.
 pub const MIN_PASSWORD: usize = 8;
@@ -45,15 +45,6 @@ pub struct IssuedToken {
     pub text: String,
 }
 
-/// Who makes a request, and by which token.
-#[derive(Debug, Clone)]
-pub struct Session {
-    /// The user.
-    pub user: User,
-    /// The token.
-    pub token: TokenId,
-}
-
 /// Remembers failed logins, in memory only (a restart forgives), and keeps the hashing of passwords within bounds.
 #[derive(Debug)]
 pub struct LoginLimiter {
@@ -68,10 +59,13 @@ impl Default for LoginLimiter {
 }
 
 impl Controller {
-    /// Adds a user. Without a password they get in by token only.
+    /// Adds a user. Without a password they get in by token only. The first one keeps the platform.
     pub async fn create_user(&self, email: &str, password: Option<&str>) -> Result<User, Error> {
-        let (user, hash) = self.new_user(email, password).await?;
-        self.store.insert_user(&user, hash.as_deref()).await?;
+        let (mut user, hash) = self.new_user(email, password).await?;
+        if self.store.has_no_users().await? {
+            user.operator = true;
+        }
+        self.store.insert_user(&user, hash.as_deref(), &self.own_stamp()).await?;
         Ok(user)
     }
 
@@ -85,7 +79,7 @@ impl Controller {
         };
         let now = self.clock.now();
         let id = UserId::random(&*self.random);
-        Ok((User { id, email, last_login_at: None, created_at: now, updated_at: now }, hash))
+        Ok((User { id, email, operator: false, last_login_at: None, created_at: now, updated_at: now }, hash))
     }
 
     /// The user of this address, made if there is none; with a password, theirs from now on.
@@ -108,7 +102,7 @@ impl Controller {
     pub async fn set_password(&self, email: &Email, password: &str) -> Result<(), Error> {
         let hash = self.hash_password(password).await?;
         let (user, _) = self.store.user_with_password(email).await?.ok_or(Error::NotFound("user"))?;
-        Ok(self.store.set_password(user.id, &hash, self.clock.now()).await?)
+        Ok(self.store.set_password(user.id, &hash, &self.own_stamp()).await?)
     }
 
     /// The user with this address and password. Refuses for a while after too many failures for one address.
@@ -137,29 +131,30 @@ impl Controller {
         }
     }
 
-    /// Makes a token for a user.
-    pub async fn issue_token(&self, user: UserId, request: TokenRequest) -> Result<IssuedToken, Error> {
-        let now = self.clock.now();
+    /// Makes a token for an actor's user.
+    pub async fn issue_token(&self, actor: &Actor, request: TokenRequest) -> Result<IssuedToken, Error> {
+        let stamp = self.stamp(actor);
+        let now = stamp.now;
         self.store.delete_expired_tokens(now).await?;
         let mut bytes = [0; 32];
         self.random.fill(&mut bytes);
         let text = hex::encode(bytes);
         let token = Token {
             id: TokenId::random(&*self.random),
-            user,
+            user: actor.user.id,
             description: request.description,
             expires_at: request.lifetime.map(|lifetime| now.after(lifetime)),
             created_at: now,
         };
-        self.store.insert_token(NewToken { token: &token, digest: &digest(&text) }).await?;
+        self.store.insert_token(NewToken { token: &token, digest: &digest(&text) }, &stamp).await?;
         Ok(IssuedToken { token, text })
     }
 
     /// Who sends this token.
-    pub async fn authenticate(&self, token: &str) -> Result<Session, Error> {
+    pub async fn authenticate(&self, token: &str, origin: Origin) -> Result<Actor, Error> {
         let found = self.store.user_of_token(&digest(token), self.clock.now()).await?;
         let (user, token) = found.ok_or(WRONG_PASSWORD)?;
-        Ok(Session { user, token })
+        Ok(Actor { user, via: Via::Token(token), origin })
     }
 
     async fn hash_password(&self, password: &str) -> Result<String, Error> {
@@ -247,10 +242,10 @@ mod tests {
         assert_eq!(user.email.as_str(), "ada@example.com");
         assert_eq!(controller.check_password("ADA@example.com", PASSWORD).await.expect("let in").id, user.id);
 
-        let issued = controller.issue_token(user.id, TokenRequest::default()).await.expect("a token");
-        let session = controller.authenticate(&issued.text).await.expect("good");
-        assert_eq!((session.user.id, session.token), (user.id, issued.token.id));
-        assert!(matches!(controller.authenticate("guess").await, Err(Error::Unauthorized(_))));
+        let issued = controller.issue_token(&test.actor(&user), TokenRequest::default()).await.expect("a token");
+        let session = controller.authenticate(&issued.text, Origin::default()).await.expect("good");
+        assert_eq!((session.user.id, session.via), (user.id, Via::Token(issued.token.id)));
+        assert!(matches!(controller.authenticate("guess", Origin::default()).await, Err(Error::Unauthorized(_))));
         for bad in ["short", &"x".repeat(MAX_PASSWORD + 1)] {
             assert!(matches!(controller.create_user("b@example.com", Some(bad)).await, Err(Error::Invalid(_))));
         }
@@ -265,8 +260,8 @@ mod tests {
         for guess in ["", "password", "unknown"] {
             assert!(matches!(controller.check_password("ci@example.com", guess).await, Err(Error::Unauthorized(_))));
         }
-        let issued = controller.issue_token(user.id, TokenRequest::default()).await.expect("a token");
-        controller.authenticate(&issued.text).await.expect("let in");
+        let issued = controller.issue_token(&test.actor(&user), TokenRequest::default()).await.expect("a token");
+        controller.authenticate(&issued.text, Origin::default()).await.expect("let in");
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! Making, changing and removing apps.
 
-use model::{AppId, AppName, LogSource, Random};
+use model::{AppId, AppName, LogSource, Random, Role};
 
-use crate::store::{App, AppChange, NewApp, StoreError, User};
-use crate::{Controller, Error};
+use crate::store::{App, AppChange, NewApp, StoreError};
+use crate::{Actor, Controller, Error};
 
 /// Names that mean the platform itself.
 const RESERVED: &[&str] = &["api", "console", "git", "www", "localhost"];
@@ -35,64 +35,62 @@ pub struct AppUpdate {
 
 impl Controller {
     /// Makes an app for a user.
-    pub async fn create_app(&self, user: &User, request: AppRequest) -> Result<App, Error> {
+    pub async fn create_app(&self, actor: &Actor, request: AppRequest) -> Result<App, Error> {
         self.check_stack(request.stack.as_deref())?;
         let app = match request.name {
-            Some(name) => self.insert_app(user, &parse_name(&name)?).await?,
-            None => self.insert_named_app(user).await?,
+            Some(name) => self.insert_app(actor, &parse_name(&name)?).await?,
+            None => self.insert_named_app(actor).await?,
         };
-        self.note(&app, user, "Initial release: release v1");
+        self.note(&app, actor, "Initial release: release v1");
         self.announce(app.id).await;
         Ok(app)
     }
 
     /// Changes an app.
-    pub async fn update_app(&self, app: &App, user: &User, update: AppUpdate) -> Result<App, Error> {
+    pub async fn update_app(&self, app: &App, actor: &Actor, update: AppUpdate) -> Result<App, Error> {
         self.check_stack(update.stack.as_deref())?;
         let name = update.name.as_deref().map(parse_name).transpose()?;
+        if name.as_ref().is_some_and(|name| *name != app.name) {
+            self.check_role(actor, app, Role::Admin).await?;
+        }
         let buildpacks = update.buildpacks.as_deref();
         let change = AppChange { name: name.as_ref(), maintenance: update.maintenance, buildpacks };
-        let changed = self.store.update_app(app.id, change, self.clock.now()).await?;
+        let changed = self.store.update_app(app, change, &self.stamp(actor)).await?;
         if changed.name != app.name {
-            self.note(&changed, user, &format!("Renamed from {} to {}", app.name, changed.name));
+            self.note(&changed, actor, &format!("Renamed from {} to {}", app.name, changed.name));
         }
         if changed.maintenance != app.maintenance {
             let state = if changed.maintenance { "on" } else { "off" };
-            self.note(&changed, user, &format!("Maintenance mode {state}"));
+            self.note(&changed, actor, &format!("Maintenance mode {state}"));
         }
         self.announce(app.id).await;
         Ok(changed)
     }
 
     /// Removes an app. It is gone at once; its instances and files follow as the rollout finds them without an app.
-    pub async fn delete_app(&self, app: &App) -> Result<(), Error> {
-        self.store.delete_app(app.id).await?;
+    pub async fn delete_app(&self, app: &App, actor: &Actor) -> Result<(), Error> {
+        self.store.delete_app(app, &self.stamp(actor)).await?;
         self.announce(app.id).await;
         self.live.litter.notify_one();
         self.addons.wake();
         Ok(())
     }
 
-    /// The app that `reference`, a name or an id, means to this user.
-    pub async fn find_app(&self, user: &User, reference: &str) -> Result<App, Error> {
-        self.store.find_app(user.id, reference).await?.ok_or(Error::NotFound("app"))
-    }
-
     /// A line of the platform in the app's log, `… by user somebody@example.com`.
-    pub(crate) fn note(&self, app: &App, user: &User, what: &str) {
-        let line = format!("{what} by user {}", user.email);
+    pub(crate) fn note(&self, app: &App, actor: &Actor, what: &str) {
+        let line = format!("{what} by user {}", actor.user.email);
         self.logs.write(app.id, self.clock.now(), &LogSource::app("api"), &line);
     }
 
-    async fn insert_app(&self, user: &User, name: &AppName) -> Result<App, StoreError> {
+    async fn insert_app(&self, actor: &Actor, name: &AppName) -> Result<App, StoreError> {
         let id = AppId::random(&*self.random);
         let stack = &self.settings.stack;
-        self.store.create_app(NewApp { id, name, owner: user.id, stack, now: self.clock.now() }).await
+        self.store.create_app(NewApp { id, name, owner: actor.user.id, stack }, &self.stamp(actor)).await
     }
 
-    async fn insert_named_app(&self, user: &User) -> Result<App, Error> {
+    async fn insert_named_app(&self, actor: &Actor) -> Result<App, Error> {
         for _ in 0..NAME_ATTEMPTS {
-            match self.insert_app(user, &parse_name(&choose_name(&*self.random))?).await {
+            match self.insert_app(actor, &parse_name(&choose_name(&*self.random))?).await {
                 Err(StoreError::Taken(_)) => {}
                 result => return Ok(result?),
             }
@@ -147,7 +145,7 @@ mod tests {
     async fn names_are_chosen_checked_and_free_again_after_deletion() {
         let test = TestController::new().await;
         let controller = &test.controller;
-        let user = test.user("ada@example.com").await;
+        let user = test.actor(&test.user("ada@example.com").await);
         let named = |name: &str| AppRequest { name: Some(name.to_owned()), stack: None };
         for bad in ["api", "Bad_Name!", "x"] {
             assert!(matches!(controller.create_app(&user, named(bad)).await, Err(Error::Invalid(_))), "{bad}");
@@ -158,7 +156,7 @@ mod tests {
         assert!(matches!(controller.create_app(&user, named("mine")).await, Err(Error::Invalid(_))), "taken");
         let rename = AppUpdate { name: Some("mine".to_owned()), ..AppUpdate::default() };
         assert!(matches!(controller.update_app(&chosen, &user, rename).await, Err(Error::Invalid(_))), "taken");
-        controller.delete_app(&app).await.expect("deleted");
+        controller.delete_app(&app, &user).await.expect("deleted");
         controller.create_app(&user, named("mine")).await.expect("free again");
     }
 }

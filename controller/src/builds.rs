@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use builder::{BuildError, BuildRequest, Built};
-use model::{AppId, BuildId, LogSource, Timestamp, UserId};
+use model::{AppId, BuildId, LogSource, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::actors::By;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
-use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Status, StoreError};
+use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Stamp, Status, StoreError};
 use crate::{Controller, Error};
 
 /// Characters of a commit's subject that are kept.
@@ -29,7 +30,8 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) app: AppId,
-    pub(crate) user: UserId,
+    /// Who pushed it.
+    pub(crate) by: By,
     /// In full.
     pub(crate) id: String,
     /// The branch that it is pushed to, by its full name.
@@ -175,7 +177,7 @@ impl Controller {
             }
         };
         // A build that has made a release is over already; this is for all others.
-        if let Err(error) = self.store.fail_build(id, self.clock.now()).await {
+        if let Err(error) = self.store.fail_build(app.id, id, &self.own_stamp()).await {
             tracing::error!(build.id = %id, error = &error as &dyn std::error::Error, "A failed build could not be noted");
         }
         output.line("").await;
@@ -194,10 +196,11 @@ impl Controller {
         output: &mut Output,
     ) -> Result<(), Refused> {
         let began = Instant::now();
-        let (user, now) = (commit.user, self.clock.now());
+        let user = commit.by.user.id;
+        let stamp = || Stamp { by: Some(commit.by.clone()), now: self.clock.now() };
         let subject = subject(&repository(&self.settings, app.id), commit).await;
-        let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject: subject.as_deref(), now };
-        self.store.insert_build(new).await?;
+        let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject: subject.as_deref() };
+        self.store.insert_build(new, &stamp()).await?;
         output.line(&format!("-----> Building {} from {}", app.name, short(&commit.id))).await;
         let source = self.check_out(app, commit, id).await?;
         let mut stages: Stages = vec![("receive", commit.received + began.elapsed())];
@@ -210,9 +213,8 @@ impl Controller {
             Deploy { build: id, image: &built.image, buildpacks: &built.buildpacks, size_bytes: built.size_bytes };
         let description = format!("Deploy {}", short(&commit.id));
         let change = Change::Deploy(deploy);
-        let new =
-            NewRelease { app: app.id, user: commit.user, description: &description, change, now: self.clock.now() };
-        let release = match self.store.create_release(new).await {
+        let new = NewRelease { app: app.id, user, description: &description, change };
+        let release = match self.store.create_release(new, &stamp()).await {
             Err(StoreError::Missing("App")) => return Err(gone()),
             created => created?.ok_or(Error::NotFound("release"))?,
         };
@@ -303,7 +305,7 @@ impl Controller {
         for build in self.store.pending_builds().await? {
             let text = "The platform restarted during the build. Push again.";
             self.logs.write(build.app, self.clock.now(), &LogSource::app("build"), text);
-            self.store.fail_build(build.id, self.clock.now()).await?;
+            self.store.fail_build(build.app, build.id, &self.own_stamp()).await?;
         }
         Ok(())
     }

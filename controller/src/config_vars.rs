@@ -6,8 +6,8 @@ use std::fmt;
 use model::ConfigVarName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{App, Change, NewRelease, Release, StoreError, User};
-use crate::{Controller, Error};
+use crate::store::{App, Change, NewRelease, Release, StoreError};
+use crate::{Actor, Controller, Error};
 
 /// Most bytes of one value.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
@@ -69,7 +69,7 @@ impl Controller {
     pub async fn set_config(
         &self,
         app: &App,
-        user: &User,
+        actor: &Actor,
         patch: &BTreeMap<String, Option<String>>,
     ) -> Result<Option<Release>, Error> {
         let patch = check(patch)?;
@@ -89,12 +89,11 @@ impl Controller {
             )));
         }
         let description = describe(&patch);
-        let now = self.clock.now();
-        let new =
-            NewRelease { app: app.id, user: user.id, description: &description, change: Change::Config(&patch), now };
-        let release = self.store.create_release(new).await?;
+        let change = Change::Config(&patch);
+        let new = NewRelease { app: app.id, user: actor.user.id, description: &description, change };
+        let release = self.store.create_release(new, &self.stamp(actor)).await?;
         if let Some(release) = &release {
-            self.note(app, user, &format!("{description}: release v{}", release.version));
+            self.note(app, actor, &format!("{description}: release v{}", release.version));
             self.changed.app(app.id);
         }
         Ok(release)
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
     use crate::testing::TestController;
 
-    async fn set(test: &TestController, app: &App, user: &User, name: &str, value: &str) -> Result<(), Error> {
+    async fn set(test: &TestController, app: &App, user: &Actor, name: &str, value: &str) -> Result<(), Error> {
         let patch = BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]);
         test.controller.set_config(app, user, &patch).await.map(|_| ())
     }
@@ -158,8 +157,8 @@ mod tests {
     #[tokio::test]
     async fn what_no_process_could_be_given_is_refused_by_name() {
         let test = TestController::new().await;
-        let user = test.user("ada@example.com").await;
-        let app = test.app(&user, "configured").await;
+        let user = test.actor(&test.user("ada@example.com").await);
+        let app = test.app(&user.user, "configured").await;
         let long = "x".repeat(MAX_VALUE_BYTES + 1);
         for (name, value) in [("1A", ""), ("A-B", ""), ("PORT", "80"), ("NUL", "a\0b"), ("LONG", &long)] {
             let refused = set(&test, &app, &user, name, value).await;

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::Controller;
 use crate::accounts::TokenRequest;
 use crate::api::ApiError;
 use crate::builds::Commit;
 use crate::git::hook::{Received, RefUpdate, Reply};
+use crate::{Actor, Controller, Origin, Via};
 
 /// Branches that deploy.
 const DEPLOY: [&str; 2] = ["refs/heads/main", "refs/heads/master"];
@@ -55,8 +55,9 @@ async fn create_user(
 ) -> Result<Json<Value>, ApiError> {
     let user = controller.ensure_user(&new.email, new.password.as_deref()).await?;
     let request = TokenRequest { description: "Made on the machine".to_owned(), lifetime: None };
-    let token = controller.issue_token(user.id, request).await?;
-    Ok(Json(json!({ "id": user.id, "email": user.email, "token": token.text })))
+    let actor = Actor { user, via: Via::Machine, origin: Origin::default() };
+    let token = controller.issue_token(&actor, request).await?;
+    Ok(Json(json!({ "id": actor.user.id, "email": actor.user.email, "token": token.text })))
 }
 
 /// Where the first user is made in a browser; null once there is one.
@@ -111,7 +112,7 @@ async fn decide(controller: &Arc<Controller>, received: Received, lines: mpsc::S
     let received_in = controller.clock.now().since(received.push.began);
     let commit = Commit {
         app: received.push.app,
-        user: received.push.user,
+        by: received.push.by,
         id: update.new.clone(),
         branch: update.name.clone(),
         before: update.previous().map(str::to_owned),

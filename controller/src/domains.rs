@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use model::{DomainId, Hostname, NameError, Timestamp};
 
-use crate::store::{App, Domain, User};
-use crate::{Controller, Error};
+use crate::store::{App, Domain};
+use crate::{Actor, Controller, Error};
 
 /// Most custom domains of one app.
 const MAX_DOMAINS: usize = 1000;
@@ -33,7 +33,7 @@ impl Controller {
     }
 
     /// Adds a custom domain.
-    pub async fn add_domain(&self, app: &App, user: &User, hostname: &str) -> Result<AppDomain, Error> {
+    pub async fn add_domain(&self, app: &App, actor: &Actor, hostname: &str) -> Result<AppDomain, Error> {
         let hostname = self.check_hostname(hostname)?;
         if self.store.domains(app.id).await?.len() >= MAX_DOMAINS {
             return Err(Error::Invalid(format!("An app can have at most {MAX_DOMAINS} domains")));
@@ -41,8 +41,8 @@ impl Controller {
         let now = self.clock.now();
         let id = DomainId::random(&*self.random);
         let domain = Domain { id, app: app.id, hostname, created_at: now, updated_at: now };
-        self.store.insert_domain(&domain).await?;
-        self.note(app, user, &format!("Add domain {}", domain.hostname));
+        self.store.insert_domain(&domain, &self.stamp(actor)).await?;
+        self.note(app, actor, &format!("Add domain {}", domain.hostname));
         self.announce(app.id).await;
         Ok(AppDomain::from(&domain))
     }
@@ -55,13 +55,14 @@ impl Controller {
     }
 
     /// Takes a custom domain away.
-    pub async fn remove_domain(&self, app: &App, user: &User, domain: &AppDomain) -> Result<(), Error> {
+    pub async fn remove_domain(&self, app: &App, actor: &Actor, domain: &AppDomain) -> Result<(), Error> {
         let id: Option<DomainId> = domain.id.parse().ok().filter(|_| domain.custom);
         let Some(id) = id else {
             return Err(Error::Invalid("The default domain follows the app's name and cannot be removed".to_owned()));
         };
-        self.store.delete_domain(id).await?;
-        self.note(app, user, &format!("Remove domain {}", domain.hostname));
+        let own = self.store.domains(app.id).await?.into_iter().find(|own| own.id == id);
+        self.store.delete_domain(&own.ok_or(Error::NotFound("domain"))?, &self.stamp(actor)).await?;
+        self.note(app, actor, &format!("Remove domain {}", domain.hostname));
         self.announce(app.id).await;
         Ok(())
     }

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
-use crate::store::{App, Release, User};
-use crate::{Controller, Error};
+use crate::store::{Action, App, NewEvent, Release, Resource};
+use crate::{Actor, Controller, Error};
 
 /// A terminal that nobody opened for this long is forgotten.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ impl Controller {
     }
 
     /// Restarts the dynos that `which` names: all of them, those of a process type, or one.
-    pub async fn restart_dynos(&self, app: &App, user: &User, which: Option<&str>) -> Result<(), Error> {
+    pub async fn restart_dynos(&self, app: &App, actor: &Actor, which: Option<&str>) -> Result<(), Error> {
         let named = |dyno: &Dyno| {
             which.is_none_or(|which| {
                 which == dyno.name.to_string() || which == dyno.name.process_type.as_str() || which == dyno.id
@@ -135,7 +135,10 @@ impl Controller {
         if dynos.is_empty() && which.is_some() {
             return Err(Error::NotFound("dyno"));
         }
-        self.note(app, user, &format!("Restart {}", which.unwrap_or("all dynos")));
+        self.note(app, actor, &format!("Restart {}", which.unwrap_or("all dynos")));
+        let restarted: Vec<_> = dynos.iter().map(|dyno| dyno.name.to_string()).collect();
+        let id = which.unwrap_or("all").to_owned();
+        self.record_dynos(app, actor, (Action::Destroy, id, serde_json::json!({ "restarted": restarted }))).await?;
         for dyno in dynos {
             self.engine.restart(&dyno.id).await?;
         }
@@ -143,7 +146,7 @@ impl Controller {
     }
 
     /// Starts a one-off in the current release; on the bare stack before the first deploy.
-    pub async fn run(self: &Arc<Self>, app: &App, user: &User, request: RunRequest) -> Result<Started, Error> {
+    pub async fn run(self: &Arc<Self>, app: &App, actor: &Actor, request: RunRequest) -> Result<Started, Error> {
         check_request(&request)?;
         let release = self.store.release(app.current_release).await?.ok_or(Error::NotFound("release"))?;
         self.live.ready().await?;
@@ -160,7 +163,9 @@ impl Controller {
         let tty = wants_tty.then(|| terminal(&request.env));
         let id = OneOffId(format!("run-{}-{number}-{}", app.id, &self.new_secret()[..8]));
         let oneoff = OneOff { id: id.clone(), app: app.id, container, tty, time_limit: TIME_LIMIT };
-        self.note(app, user, &format!("Starting process with command `{}`", request.command));
+        let data = serde_json::json!({ "command": request.command, "size": size.name });
+        self.record_dynos(app, actor, (Action::Create, name.to_string(), data)).await?;
+        self.note(app, actor, &format!("Starting process with command `{}`", request.command));
         let attach_url =
             if request.attach { Some(self.open_attachment(oneoff)) } else { self.run_detached(&name, oneoff).await? };
         let dyno = Dyno {
@@ -173,6 +178,17 @@ impl Controller {
             size: size.name.clone(),
         };
         Ok(Started { dyno, attach_url })
+    }
+
+    /// What people do with dynos is in no table of its own.
+    async fn record_dynos(
+        &self,
+        app: &App,
+        actor: &Actor,
+        (action, id, data): (Action, String, serde_json::Value),
+    ) -> Result<(), Error> {
+        let event = NewEvent { app: Some(app.id), resource: Resource::Dyno, id, action, data };
+        Ok(self.store.record(&self.stamp(actor), event).await?)
     }
 
     fn run_number(&self) -> u32 {

@@ -15,6 +15,9 @@ pub enum Error {
     /// It cannot be done now; one sentence that says why.
     #[error("{0}")]
     Conflict(String),
+    /// Somebody may see it, and not do that; one sentence that says what it needs.
+    #[error("{0}")]
+    Forbidden(String),
     /// Wrong e-mail address or password, or a token that is no good.
     #[error("{0}")]
     Unauthorized(&'static str),

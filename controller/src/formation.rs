@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use model::{DynoSize, ProcessType};
 
-use crate::store::{App, FormationRow, Quantity, Scale, StoreError, User};
-use crate::{Controller, Error};
+use crate::store::{App, FormationRow, Quantity, Scale, StoreError};
+use crate::{Actor, Controller, Error};
 
 /// Size of a process type that nobody gave another.
 pub const DEFAULT_SIZE: &str = "Standard-1X";
@@ -55,7 +55,7 @@ impl Controller {
     pub async fn scale(
         &self,
         app: &App,
-        user: &User,
+        actor: &Actor,
         requests: &[ScaleRequest],
     ) -> Result<Vec<ProcessFormation>, Error> {
         if requests.iter().any(|request| request.process_type == WEB) && !self.store.was_deployed(app.id).await? {
@@ -63,7 +63,7 @@ impl Controller {
         }
         let known = self.formation(app).await?;
         let changes = requests.iter().map(|request| check(request, &known)).collect::<Result<Vec<Scale>, Error>>()?;
-        self.store.scale(app.id, &changes, MAX_QUANTITY, self.clock.now()).await.map_err(|error| match error {
+        self.store.scale(app.id, &changes, MAX_QUANTITY, &self.stamp(actor)).await.map_err(|error| match error {
             StoreError::Quantity { process_type, quantity } => Error::Invalid(format!(
                 "quantity of {process_type} would be {quantity}; possible are 0 to {MAX_QUANTITY}"
             )),
@@ -75,7 +75,7 @@ impl Controller {
         let named: Vec<_> = self.formation(app).await?.into_iter().filter(is_named).collect();
         let words: Vec<_> =
             named.iter().map(|f| format!("{}@{}:{}", f.row.process_type, f.row.quantity, f.row.size)).collect();
-        self.note(app, user, &format!("Scaled to {}", words.join(" ")));
+        self.note(app, actor, &format!("Scaled to {}", words.join(" ")));
         self.changed.app(app.id);
         Ok(named)
     }

@@ -5,6 +5,7 @@
 //! A verb that changes what should run commits it first and then wakes the rollout through [`Controller::changed`].
 
 pub mod accounts;
+pub mod actors;
 pub mod addons;
 pub mod api;
 pub mod apps;
@@ -31,6 +32,7 @@ pub(crate) mod testing;
 
 use std::sync::Arc;
 
+pub use actors::{Actor, Origin, Via};
 use builder::Builder;
 use engine::Engine;
 pub use errors::Error;

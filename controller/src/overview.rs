@@ -207,9 +207,9 @@ mod tests {
             vars.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect()
         };
         let first = patch(&[("KEPT", Some("1")), ("EDITED", Some("1")), ("GONE", Some("1"))]);
-        let old = controller.set_config(&app, &user, &first).await.expect("set").expect("a release");
+        let old = controller.set_config(&app, &test.actor(&user), &first).await.expect("set").expect("a release");
         let second = patch(&[("EDITED", Some("2")), ("GONE", None), ("NEW", Some("secret"))]);
-        controller.set_config(&app, &user, &second).await.expect("set");
+        controller.set_config(&app, &test.actor(&user), &second).await.expect("set");
         let new = test.deploy(&app, &["web"]).await;
         let changes = controller.changes(&app, &old, &new).await.expect("readable");
         let named = |name: &str, change| (name.to_owned(), change);

@@ -2,8 +2,8 @@
 
 use model::ReleaseId;
 
-use crate::store::{App, Change, NewRelease, Release, Status, User};
-use crate::{Controller, Error};
+use crate::store::{App, Change, NewRelease, Release, Status};
+use crate::{Actor, Controller, Error};
 
 impl Controller {
     /// The release of an app that `reference` means: a version with or without `v`, or an id.
@@ -17,7 +17,7 @@ impl Controller {
     }
 
     /// Makes a new release with the image and the config vars of an earlier one.
-    pub async fn rollback(&self, app: &App, user: &User, target: &Release) -> Result<Release, Error> {
+    pub async fn rollback(&self, app: &App, actor: &Actor, target: &Release) -> Result<Release, Error> {
         if !is_eligible(target, self.store.was_deployed(app.id).await?) {
             let version = target.version;
             let message = match target.status {
@@ -29,9 +29,9 @@ impl Controller {
         }
         let description = format!("Rollback to v{}", target.version);
         let change = Change::Rollback(target.id);
-        let new = NewRelease { app: app.id, user: user.id, description: &description, change, now: self.clock.now() };
-        let release = self.store.create_release(new).await?.ok_or(Error::NotFound("release"))?;
-        self.note(app, user, &format!("{description}: release v{}", release.version));
+        let new = NewRelease { app: app.id, user: actor.user.id, description: &description, change };
+        let release = self.store.create_release(new, &self.stamp(actor)).await?.ok_or(Error::NotFound("release"))?;
+        self.note(app, actor, &format!("{description}: release v{}", release.version));
         self.changed.app(app.id);
         Ok(release)
     }

@@ -3,30 +3,32 @@
 use std::time::Duration;
 
 use crate::store::{NewSession, User};
-use crate::{Controller, Error, accounts};
+use crate::{Actor, Controller, Error, Origin, Via, accounts};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 impl Controller {
     /// Begins a session of a user, and returns the secret that proves it; it is kept nowhere.
-    pub async fn open_session(&self, user: &User) -> Result<String, Error> {
+    pub async fn open_session(&self, user: &User, origin: Origin) -> Result<String, Error> {
         let secret = self.new_secret();
-        let created_at = self.clock.now();
+        let actor = Actor { user: user.clone(), via: Via::Session, origin };
+        let stamp = self.stamp(&actor);
         let digest = accounts::digest(&secret);
-        let expires_at = created_at.after(LIFETIME);
-        self.store.insert_session(NewSession { digest: &digest, user: user.id, created_at, expires_at }).await?;
+        let expires_at = stamp.now.after(LIFETIME);
+        self.store.insert_session(NewSession { digest: &digest, user: user.id, expires_at }, &stamp).await?;
         Ok(secret)
     }
 
     /// Who is signed in by this secret.
-    pub async fn session_user(&self, secret: &str) -> Result<Option<User>, Error> {
-        Ok(self.store.user_of_session(&accounts::digest(secret), self.clock.now()).await?)
+    pub async fn session_actor(&self, secret: &str, origin: Origin) -> Result<Option<Actor>, Error> {
+        let user = self.store.user_of_session(&accounts::digest(secret), self.clock.now()).await?;
+        Ok(user.map(|user| Actor { user, via: Via::Session, origin }))
     }
 
     /// Ends a session.
-    pub async fn close_session(&self, secret: &str) -> Result<(), Error> {
-        Ok(self.store.delete_session(&accounts::digest(secret)).await?)
+    pub async fn close_session(&self, actor: &Actor, secret: &str) -> Result<(), Error> {
+        Ok(self.store.delete_session(actor.user.id, &accounts::digest(secret), &self.stamp(actor)).await?)
     }
 
     /// While nobody was ever added: the secret that lets whoever has it make the first user. Root is told it on the control
@@ -49,7 +51,7 @@ impl Controller {
             return Err(Error::Unauthorized("This link is not good. `platform up` prints the one that is."));
         }
         let (user, hash) = self.new_user(email, Some(password)).await?;
-        if !self.store.insert_first_user(&user, hash.as_deref()).await? {
+        if !self.store.insert_first_user(&user, hash.as_deref(), &self.own_stamp()).await? {
             return Err(made());
         }
         Ok(user)
@@ -71,18 +73,24 @@ mod tests {
         let controller = &test.controller;
         let ada = test.user("ada@example.com").await;
         let (first, second) = (
-            controller.open_session(&ada).await.expect("opened"),
-            controller.open_session(&ada).await.expect("opened"),
+            controller.open_session(&ada, Origin::default()).await.expect("opened"),
+            controller.open_session(&ada, Origin::default()).await.expect("opened"),
         );
         for secret in [&first, &second] {
-            assert_eq!(controller.session_user(secret).await.expect("readable").map(|user| user.id), Some(ada.id));
+            assert_eq!(
+                controller.session_actor(secret, Origin::default()).await.expect("readable").map(|actor| actor.user.id),
+                Some(ada.id)
+            );
         }
-        controller.close_session(&first).await.expect("closed");
-        assert!(controller.session_user(&first).await.expect("readable").is_none(), "signed out");
-        assert!(controller.session_user(&second).await.expect("readable").is_some(), "elsewhere still signed in");
+        controller.close_session(&test.actor(&ada), &first).await.expect("closed");
+        assert!(controller.session_actor(&first, Origin::default()).await.expect("readable").is_none(), "signed out");
+        assert!(
+            controller.session_actor(&second, Origin::default()).await.expect("readable").is_some(),
+            "elsewhere still signed in"
+        );
         test.clock.advance(LIFETIME);
-        assert!(controller.session_user(&second).await.expect("readable").is_none(), "over");
-        assert!(controller.authenticate(&second).await.is_err(), "never a token of the API");
+        assert!(controller.session_actor(&second, Origin::default()).await.expect("readable").is_none(), "over");
+        assert!(controller.authenticate(&second, Origin::default()).await.is_err(), "never a token of the API");
     }
 
     #[tokio::test]

@@ -105,7 +105,7 @@ mod tests {
             std::fs::create_dir_all(folder.join("inside")).expect("a folder");
         }
         std::fs::create_dir_all(controller.settings.home.join("git/hooks")).expect("a folder");
-        controller.delete_app(&gone).await.expect("deleted");
+        controller.delete_app(&gone, &test.actor(&user)).await.expect("deleted");
         assert_eq!(controller.sweep().await.expect("swept"), 5);
         assert!(folders(gone.id).iter().all(|folder| !folder.exists()));
         assert!(folders(kept.id).iter().all(|folder| folder.exists()));

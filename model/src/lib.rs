@@ -7,6 +7,7 @@ pub mod image;
 pub mod log;
 pub mod name;
 pub mod process;
+pub mod role;
 pub mod routes;
 
 pub use clock::{Clock, Random, Timestamp};
@@ -18,3 +19,4 @@ pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};
 pub use name::{AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, ProcessType};
 pub use process::{DynoSize, Process};
+pub use role::Role;

@@ -83,6 +83,7 @@ impl PageError {
             Self::Verb(Error::TooMany(text)) => {
                 (StatusCode::TOO_MANY_REQUESTS, "Too many attempts", (*text).to_owned())
             }
+            Self::Verb(Error::Forbidden(text)) => (StatusCode::FORBIDDEN, "That is not for you to do", text.clone()),
             Self::Verb(Error::Store(_) | Error::System { .. }) | Self::Template(_) => fault(),
             Self::Verb(error) => (StatusCode::UNPROCESSABLE_ENTITY, "That is not possible", error.to_string()),
         }
@@ -92,7 +93,7 @@ impl PageError {
 /// What a verb says to the person who can mend it; other failures stay errors.
 pub(crate) fn refusal(error: Error) -> Result<String, PageError> {
     match error {
-        Error::Invalid(text) | Error::Conflict(text) => Ok(text),
+        Error::Invalid(text) | Error::Conflict(text) | Error::Forbidden(text) => Ok(text),
         Error::Unauthorized(text) | Error::TooMany(text) => Ok(text.to_owned()),
         other => Err(other.into()),
     }

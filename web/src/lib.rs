@@ -21,12 +21,14 @@ mod view;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use controller::Controller;
+use model::Role;
 use pages::{
     activity, addon, addons, apps, builds, config, domains, front, logs, overview, releases, settings, setup, sign_in,
 };
+use session::Need;
 
 /// The console. Every path but the front door begins with `/console`, where no path of the API does.
 pub fn routes(controller: Arc<Controller>) -> Router {
@@ -39,38 +41,54 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/setup", get(setup::show).post(setup::create))
         .route("/console/apps", get(apps::list).post(apps::create))
         .route("/console/new", get(apps::new))
-        .route("/console/apps/{app}", get(overview::show))
-        .route("/console/apps/{app}/live", get(overview::live))
-        .route("/console/apps/{app}/scale", post(overview::scale))
-        .route("/console/apps/{app}/restart", post(overview::restart))
-        .route("/console/apps/{app}/activity", get(activity::show))
-        .route("/console/apps/{app}/activity/live", get(activity::live))
-        .route("/console/apps/{app}/builds/{build}", get(builds::show))
-        .route("/console/apps/{app}/builds/{build}/live", get(builds::live))
-        .route("/console/apps/{app}/releases/{release}", get(releases::show))
-        .route("/console/apps/{app}/releases/{release}/rollback", get(releases::confirm).post(releases::rollback))
-        .route("/console/apps/{app}/config", get(config::show).post(config::set))
-        .route("/console/apps/{app}/config/remove", post(config::remove))
-        .route("/console/apps/{app}/config/paste", get(config::paste).post(config::preview))
-        .route("/console/apps/{app}/config/apply", get(config::paste).post(config::apply))
-        .route("/console/apps/{app}/domains", get(domains::show).post(domains::add))
-        .route("/console/apps/{app}/domains/remove", post(domains::remove))
-        .route("/console/apps/{app}/addons", get(addons::show).post(addons::create))
-        .route("/console/apps/{app}/addons/live", get(addons::live))
-        .route("/console/apps/{app}/addons/attach", post(addons::attach))
-        .route("/console/apps/{app}/addons/detach", post(addons::detach))
-        .route("/console/apps/{app}/addons/{addon}", get(addon::show))
-        .route("/console/apps/{app}/addons/{addon}/live", get(addon::live))
-        .route("/console/apps/{app}/addons/{addon}/restart", post(addon::restart))
-        .route("/console/apps/{app}/addons/{addon}/backups", post(addon::capture))
-        .route("/console/apps/{app}/addons/{addon}/restore", post(addon::restore))
-        .route("/console/apps/{app}/addons/{addon}/destroy", post(addon::destroy))
-        .route("/console/apps/{app}/logs", get(logs::show))
-        .route("/console/apps/{app}/settings", get(settings::show))
-        .route("/console/apps/{app}/rename", post(settings::rename))
-        .route("/console/apps/{app}/maintenance", post(settings::maintenance))
-        .route("/console/apps/{app}/delete", post(settings::delete))
         .route("/console/{*path}", get(front::unknown))
+        .nest("/console/apps/{app}", of_app())
         .layer(axum::middleware::from_fn(respond::protect))
         .with_state(controller)
+}
+
+/// The pages of an app, by the role on it that they want: the same as the API's routes of the same verbs.
+fn of_app() -> Router<Arc<Controller>> {
+    let with = |role: Role, routes: Router<Arc<Controller>>| routes.route_layer(Extension(Need(role)));
+    let view = Router::new()
+        .route("/", get(overview::show))
+        .route("/live", get(overview::live))
+        .route("/activity", get(activity::show))
+        .route("/activity/live", get(activity::live))
+        .route("/builds/{build}", get(builds::show))
+        .route("/builds/{build}/live", get(builds::live))
+        .route("/releases/{release}", get(releases::show))
+        .route("/domains", get(domains::show))
+        .route("/addons", get(addons::show))
+        .route("/addons/live", get(addons::live))
+        .route("/addons/{addon}", get(addon::show))
+        .route("/addons/{addon}/live", get(addon::live))
+        .route("/logs", get(logs::show))
+        .route("/settings", get(settings::show));
+    let deploy = Router::new()
+        .route("/config", get(config::show))
+        .route("/releases/{release}/rollback", get(releases::confirm).post(releases::rollback));
+    let operate = Router::new()
+        .route("/scale", post(overview::scale))
+        .route("/restart", post(overview::restart))
+        .route("/config", post(config::set))
+        .route("/config/remove", post(config::remove))
+        .route("/config/paste", get(config::paste).post(config::preview))
+        .route("/config/apply", get(config::paste).post(config::apply))
+        .route("/domains", post(domains::add))
+        .route("/domains/remove", post(domains::remove))
+        .route("/addons", post(addons::create))
+        .route("/addons/attach", post(addons::attach))
+        .route("/addons/detach", post(addons::detach))
+        .route("/addons/{addon}/restart", post(addon::restart))
+        .route("/addons/{addon}/backups", post(addon::capture))
+        .route("/addons/{addon}/restore", post(addon::restore))
+        .route("/maintenance", post(settings::maintenance));
+    let manage = Router::new().route("/addons/{addon}/destroy", post(addon::destroy));
+    let admin = Router::new().route("/rename", post(settings::rename)).route("/delete", post(settings::delete));
+    with(Role::View, view)
+        .merge(with(Role::Deploy, deploy))
+        .merge(with(Role::Operate, operate))
+        .merge(with(Role::Manage, manage))
+        .merge(with(Role::Admin, admin))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use controller::Controller;
+use model::Role;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -35,7 +36,7 @@ where
             if round.is_multiple_of(CHECK) && !by.visit.goes_on(&controller).await {
                 break;
             }
-            match controller.find_app(&by.visit.user, &by.app.id.to_string()).await {
+            match controller.find_app(&by.visit.actor, &by.app.id.to_string(), Role::View).await {
                 Ok(app) => by.app = app,
                 Err(_) => break,
             }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::header::{COOKIE, HeaderValue, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
-use controller::store::{App, User};
-use controller::{Controller, sessions};
+use controller::api::origin;
+use controller::store::App;
+use controller::{Actor, Controller, Origin, sessions};
+use model::Role;
 use sha2::{Digest, Sha256};
 
 use crate::error::PageError;
@@ -25,7 +28,7 @@ const STRANGER: &str = "platform_form";
 #[derive(Debug, Clone)]
 pub(crate) struct Visit {
     /// Who.
-    pub(crate) user: User,
+    pub(crate) actor: Actor,
     /// What the form before has to say.
     pub(crate) notice: Option<Notice>,
     secret: String,
@@ -40,12 +43,18 @@ pub(crate) struct AppVisit {
     pub(crate) app: App,
 }
 
+/// The role that a route of an app wants of whoever comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need(pub(crate) Role);
+
 /// Somebody who need not be signed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Stranger {
     secret: String,
     is_new: bool,
     is_secure: bool,
+    /// Where the request comes from.
+    pub(crate) origin: Origin,
 }
 
 /// Whoever fills in a form that only the pages shown to them contain.
@@ -90,14 +99,14 @@ impl Stranger {
 impl Visit {
     /// Ends the session.
     pub(crate) async fn sign_out(&self, controller: &Controller, response: &mut Response) -> Result<(), PageError> {
-        controller.close_session(&self.secret).await?;
+        controller.close_session(&self.actor, &self.secret).await?;
         set(response, SESSION, "", "Path=/console; Max-Age=0");
         Ok(())
     }
 
     /// Whether the session goes on; asked by answers that last.
     pub(crate) async fn goes_on(&self, controller: &Controller) -> bool {
-        matches!(controller.session_user(&self.secret).await, Ok(Some(_)))
+        matches!(controller.session_actor(&self.secret, Origin::default()).await, Ok(Some(_)))
     }
 }
 
@@ -107,9 +116,9 @@ impl FromRequestParts<Arc<Controller>> for Visit {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, PageError> {
         let notice = cookie(&parts.headers, notice::COOKIE).and_then(Notice::read);
         if let Some(secret) = cookie(&parts.headers, SESSION)
-            && let Some(user) = controller.session_user(secret).await?
+            && let Some(actor) = controller.session_actor(secret, origin(parts)).await?
         {
-            return Ok(Self { user, notice, secret: secret.to_owned() });
+            return Ok(Self { actor, notice, secret: secret.to_owned() });
         }
         let back = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
         Err(PageError::SignIn { back: back.map(ToString::to_string), htmx: is_htmx(&parts.headers) })
@@ -123,7 +132,9 @@ impl FromRequestParts<Arc<Controller>> for AppVisit {
         let visit = Visit::from_request_parts(parts, controller).await?;
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, controller).await;
         let name = path.ok().and_then(|Path(mut named)| named.remove("app")).ok_or(PageError::NoPage)?;
-        let app = controller.find_app(&visit.user, &name).await?;
+        let Extension(Need(need)) =
+            Extension::from_request_parts(parts, controller).await.map_err(|_| PageError::NoPage)?;
+        let app = controller.find_app(&visit.actor, &name, need).await?;
         Ok(Self { visit, app })
     }
 }
@@ -135,11 +146,11 @@ impl FromRequestParts<Arc<Controller>> for Stranger {
         let proto = parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
         let is_secure = proto == Some("https");
         if let Some(secret) = cookie(&parts.headers, STRANGER).filter(|secret| secret.len() == 40) {
-            return Ok(Self { secret: secret.to_owned(), is_new: false, is_secure });
+            return Ok(Self { secret: secret.to_owned(), is_new: false, is_secure, origin: origin(parts) });
         }
         let mut bytes = [0; 20];
         controller.random.fill(&mut bytes);
-        Ok(Self { secret: hex::encode(bytes), is_new: true, is_secure })
+        Ok(Self { secret: hex::encode(bytes), is_new: true, is_secure, origin: origin(parts) })
     }
 }
 

@@ -44,7 +44,7 @@ impl Inside {
         Self {
             title: title.to_owned(),
             assets: assets::addresses(),
-            email: Some(visit.user.email.to_string()),
+            email: Some(visit.actor.user.email.to_string()),
             csrf: visit.csrf(),
             notice: visit.notice.clone(),
         }

@@ -18,7 +18,7 @@ use super::kind::{Backup, Server};
 use super::server::{Client, server_of};
 use crate::errors::chain;
 use crate::store::{Addon, AddonState, Transfer, TransferAction, TransferState};
-use crate::{Controller, Error};
+use crate::{Actor, Controller, Error};
 
 /// The longest that a backup or a restore may take.
 const TIME_LIMIT: Duration = Duration::from_secs(12 * 60 * 60);
@@ -44,9 +44,9 @@ impl Transfer {
 
 impl Controller {
     /// Begins a backup of an add-on and returns at once.
-    pub async fn capture_backup(self: &Arc<Self>, addon: &Addon) -> Result<Transfer, Error> {
+    pub async fn capture_backup(self: &Arc<Self>, addon: &Addon, actor: &Actor) -> Result<Transfer, Error> {
         let (server, backup) = backup_of(addon)?;
-        let transfer = self.begin_transfer(addon, TransferAction::Capture, None).await?;
+        let transfer = self.begin_transfer((addon, actor), TransferAction::Capture, None).await?;
         let (controller, addon, begun) = (Arc::clone(self), addon.clone(), transfer.clone());
         tokio::spawn(async move {
             let outcome = controller.capture(&addon, &begun, (&server, backup)).await;
@@ -58,7 +58,7 @@ impl Controller {
     /// Takes a backup from outside, as it comes. Whether it is one shows when it is restored.
     pub async fn upload_backup<B, E>(
         &self,
-        addon: &Addon,
+        (addon, actor): (&Addon, &Actor),
         content: impl Stream<Item = Result<B, E>> + Unpin,
     ) -> Result<Transfer, Error>
     where
@@ -66,7 +66,7 @@ impl Controller {
         E: std::error::Error,
     {
         backup_of(addon)?;
-        let transfer = self.begin_transfer(addon, TransferAction::Upload, None).await?;
+        let transfer = self.begin_transfer((addon, actor), TransferAction::Upload, None).await?;
         let outcome = self.receive(addon, &transfer, content).await;
         self.end_transfer(&transfer, outcome).await;
         self.find_transfer(addon.id, &transfer.name()).await
@@ -74,12 +74,16 @@ impl Controller {
 
     /// Begins to replace an add-on's data by that of a backup and returns at once. What is no good is refused before the data is
     /// touched.
-    pub async fn restore_backup(self: &Arc<Self>, addon: &Addon, source: &Transfer) -> Result<Transfer, Error> {
+    pub async fn restore_backup(
+        self: &Arc<Self>,
+        (addon, actor): (&Addon, &Actor),
+        source: &Transfer,
+    ) -> Result<Transfer, Error> {
         let (server, backup) = backup_of(addon)?;
         if !source.is_backup() {
             return Err(Error::Invalid(format!("{} is {}: it cannot be restored", source.name(), source.state)));
         }
-        let transfer = self.begin_transfer(addon, TransferAction::Restore, Some(source)).await?;
+        let transfer = self.begin_transfer((addon, actor), TransferAction::Restore, Some(source)).await?;
         let (controller, addon, begun, source) = (Arc::clone(self), addon.clone(), transfer.clone(), source.clone());
         tokio::spawn(async move {
             let args = [format!("{TARGET}/{}", file_name(&source)), begun.number.to_string()];
@@ -111,17 +115,17 @@ impl Controller {
     }
 
     /// Removes a backup that is over, with its file.
-    pub async fn delete_backup(&self, transfer: &Transfer) -> Result<(), Error> {
+    pub async fn delete_backup(&self, transfer: &Transfer, actor: &Actor) -> Result<(), Error> {
         if transfer.state == TransferState::Running {
             return Err(Error::Conflict(format!("{} is still running", transfer.name())));
         }
         remove(&self.backups(transfer.addon).join(file_name(transfer))).await.map_err(failed("remove a backup"))?;
-        Ok(self.store.delete_transfer(transfer.id).await?)
+        Ok(self.store.delete_transfer(transfer, &self.stamp(actor)).await?)
     }
 
     async fn begin_transfer(
         &self,
-        addon: &Addon,
+        (addon, actor): (&Addon, &Actor),
         action: TransferAction,
         source: Option<&Transfer>,
     ) -> Result<Transfer, Error> {
@@ -133,7 +137,7 @@ impl Controller {
             self.check_disk()?;
         }
         let source = source.map(|source| source.number);
-        let transfer = self.store.insert_transfer(addon.id, action, source, self.clock.now()).await?;
+        let transfer = self.store.insert_transfer(addon, action, source, &self.stamp(actor)).await?;
         let busy = "A backup or a restore of this add-on is running. Try again once it is over.";
         transfer.ok_or_else(|| Error::Conflict(busy.to_owned()))
     }
@@ -143,7 +147,7 @@ impl Controller {
         if let Err(reason) = &outcome {
             tracing::info!(addon.id = %transfer.addon, transfer = transfer.name(), reason, "A backup or a restore failed");
         }
-        if let Err(error) = self.store.finish_transfer(transfer.id, outcome, self.clock.now()).await {
+        if let Err(error) = self.store.finish_transfer(transfer, outcome, &self.own_stamp()).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "The end of a backup or a restore cannot be noted"
@@ -255,7 +259,7 @@ pub(crate) async fn recover(controller: &Controller) -> Result<(), Error> {
         let draft = controller.backups(transfer.addon).join(draft_name(&transfer));
         remove(&draft).await.map_err(failed("remove half a backup"))?;
         let reason = Err("The platform restarted meanwhile. Start it again.".to_owned());
-        controller.store.finish_transfer(transfer.id, reason, controller.clock.now()).await?;
+        controller.store.finish_transfer(&transfer, reason, &controller.own_stamp()).await?;
     }
     Ok(())
 }

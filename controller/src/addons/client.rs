@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::server::{Client, server_of};
 use crate::dynos::terminal;
-use crate::store::{Addon, User};
-use crate::{Controller, Error};
+use crate::store::Addon;
+use crate::{Actor, Controller, Error};
 
 /// As other one-offs.
 const TIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,7 +23,7 @@ pub struct ClientRequest {
 
 impl Controller {
     /// Prepares a client of an add-on; it starts once somebody opens the address that this returns.
-    pub async fn addon_session(&self, addon: &Addon, user: &User, request: ClientRequest) -> Result<String, Error> {
+    pub async fn addon_session(&self, addon: &Addon, actor: &Actor, request: ClientRequest) -> Result<String, Error> {
         let server = server_of(addon)?;
         let program = server.client.iter().map(|arg| (*arg).to_owned());
         let client = Client {
@@ -34,7 +34,7 @@ impl Controller {
         };
         let mut oneoff = self.addon_client(addon, &server, client).await?;
         oneoff.tty = (!request.no_tty).then(|| terminal(&request.env));
-        tracing::info!(addon.name = %addon.name, user.email = %user.email, "Somebody opened a client of an add-on");
+        tracing::info!(addon.name = %addon.name, user.email = %actor.user.email, "Somebody opened a client of an add-on");
         Ok(self.open_attachment(oneoff))
     }
 }

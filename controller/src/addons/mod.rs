@@ -21,12 +21,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use builder::stack::{ServiceImage, StackError};
-use model::{AddonId, AddonName, AttachmentName, ConfigVarName, Digest};
+use model::{AddonId, AddonName, AttachmentName, ConfigVarName, Digest, Role};
 use tokio::sync::{Mutex, Notify};
 
 use crate::apps::choose_name;
-use crate::store::{Addon, AddonState, App, Attachment, NewAddon, StoreError, User};
-use crate::{Controller, Error};
+use crate::store::{Action, Addon, AddonState, App, Attachment, NewAddon, NewEvent, Resource, StoreError};
+use crate::{Actor, Controller, Error};
 pub(crate) use backups::recover as recover_backups;
 pub use client::ClientRequest;
 pub use kind::{KINDS, Kind, Plan, find as find_kind};
@@ -81,7 +81,12 @@ pub struct AddonRequest {
 
 impl Controller {
     /// Makes an add-on for an app. It is there at once, and can be used once its state says so.
-    pub async fn create_addon(self: &Arc<Self>, app: &App, user: &User, request: AddonRequest) -> Result<Addon, Error> {
+    pub async fn create_addon(
+        self: &Arc<Self>,
+        app: &App,
+        actor: &Actor,
+        request: AddonRequest,
+    ) -> Result<Addon, Error> {
         let (kind, plan) = find_kind(&request.plan)?;
         let credentials = kind.credentials(&request.config, &*self.random)?;
         let attachment = self.attachment_name(app, kind, request.attachment.as_deref()).await?;
@@ -99,13 +104,12 @@ impl Controller {
                 plan: plan.name,
                 credentials: &credentials,
                 attachment: &attachment,
-                now: self.clock.now(),
             };
-            match self.store.insert_addon(new).await {
+            match self.store.insert_addon(new, &self.stamp(actor)).await {
                 Err(StoreError::Taken("Name")) if request.name.is_none() && attempt < NAME_ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
                 Ok(addon) => {
-                    self.note(app, user, &format!("Create add-on {name} ({}:{})", kind.slug(), plan.name));
+                    self.note(app, actor, &format!("Create add-on {name} ({}:{})", kind.slug(), plan.name));
                     self.settle_addons().await;
                     return self.store.addon(addon.id).await?.ok_or(Error::NotFound("add-on"));
                 }
@@ -115,7 +119,7 @@ impl Controller {
     }
 
     /// Removes an add-on with all its data. One that other apps use too is removed only by `force`.
-    pub async fn destroy_addon(self: &Arc<Self>, addon: &Addon, user: &User, force: bool) -> Result<(), Error> {
+    pub async fn destroy_addon(self: &Arc<Self>, addon: &Addon, actor: &Actor, force: bool) -> Result<(), Error> {
         let attachments = self.store.attachments_of_addon(addon.id).await?;
         let other = attachments.iter().find(|attachment| attachment.app != addon.app);
         if let Some(other) = other.filter(|_| !force) {
@@ -124,9 +128,9 @@ impl Controller {
                 addon.name, other.app_name, other.name
             )));
         }
-        self.store.remove_addon(addon.id, self.clock.now()).await?;
+        self.store.remove_addon(addon, &self.stamp(actor)).await?;
         if let Some(app) = self.store.app(addon.app).await? {
-            self.note(&app, user, &format!("Destroy add-on {}", addon.name));
+            self.note(&app, actor, &format!("Destroy add-on {}", addon.name));
         }
         self.settle_addons().await;
         Ok(())
@@ -136,7 +140,7 @@ impl Controller {
     pub async fn attach_addon(
         self: &Arc<Self>,
         addon: &Addon,
-        (app, user): (&App, &User),
+        (app, actor): (&App, &Actor),
         name: Option<&str>,
     ) -> Result<Attachment, Error> {
         let kind = find_kind(&addon.kind)?.0;
@@ -144,24 +148,28 @@ impl Controller {
             return Err(Error::Invalid(format!("{} never came up: {}", addon.name, failure(addon))));
         }
         let name = self.attachment_name(app, kind, name).await?;
-        let made = self.store.insert_attachment(addon.id, app.id, &name, self.clock.now()).await?;
-        self.note(app, user, &format!("Attach add-on {} as {name}", addon.name));
+        let made = self.store.insert_attachment(addon, app.id, &name, &self.stamp(actor)).await?;
+        self.note(app, actor, &format!("Attach add-on {} as {name}", addon.name));
         self.settle_addons().await;
         Ok(made)
     }
 
     /// Ends the use of an add-on by an app. The add-on and its data stay.
-    pub async fn detach_addon(self: &Arc<Self>, attachment: &Attachment, user: &User) -> Result<(), Error> {
-        self.store.delete_attachment(attachment.id).await?;
+    pub async fn detach_addon(self: &Arc<Self>, attachment: &Attachment, actor: &Actor) -> Result<(), Error> {
+        self.store.delete_attachment(attachment, &self.stamp(actor)).await?;
         if let Some(app) = self.store.app(attachment.app).await? {
-            self.note(&app, user, &format!("Detach add-on {}", attachment.addon_name));
+            self.note(&app, actor, &format!("Detach add-on {}", attachment.addon_name));
         }
         self.settle_addons().await;
         Ok(())
     }
 
     /// Restarts an add-on's server. Its clients lose their connections; its data stays.
-    pub async fn restart_addon(&self, addon: &Addon) -> Result<(), Error> {
+    pub async fn restart_addon(&self, addon: &Addon, actor: &Actor) -> Result<(), Error> {
+        let data = serde_json::json!({ "name": addon.name, "restarted": true });
+        let (resource, id) = (Resource::Addon, addon.id.to_string());
+        let event = NewEvent { app: Some(addon.app), resource, id, action: Action::Update, data };
+        self.store.record(&self.stamp(actor), event).await?;
         for status in self.engine.list().await?.iter().filter(|status| status.app == addon.id.into()) {
             for instance in &status.instances {
                 self.engine.restart(&instance.id).await?;
@@ -172,8 +180,8 @@ impl Controller {
 
     /// The add-ons that `reference` means to this user: a name, an id, or, of an app, the name of an attachment with or without
     /// `_URL`.
-    pub async fn find_addons(&self, user: &User, reference: &str, app: Option<&App>) -> Result<Vec<Addon>, Error> {
-        let all = self.store.addons_of(user.id).await?;
+    pub async fn find_addons(&self, actor: &Actor, reference: &str, app: Option<&App>) -> Result<Vec<Addon>, Error> {
+        let all = self.store.addons_of(actor.user.id).await?;
         let is_named = |addon: &&Addon| addon.name.as_str() == reference || addon.id.to_string() == reference;
         if let Some(addon) = all.iter().find(is_named) {
             return Ok(vec![addon.clone()]);
@@ -196,12 +204,24 @@ impl Controller {
         Ok(addons)
     }
 
-    /// The one add-on that `reference` means to this user.
-    pub async fn find_addon(&self, user: &User, reference: &str, app: Option<&App>) -> Result<Addon, Error> {
-        let mut found = self.find_addons(user, reference, app).await?;
+    /// The one add-on that `reference` means to somebody who may do with its app what `need` may. Looking at it is for all whose
+    /// apps use it.
+    pub async fn find_addon(
+        &self,
+        actor: &Actor,
+        (reference, app): (&str, Option<&App>),
+        need: Role,
+    ) -> Result<Addon, Error> {
+        let mut found = self.find_addons(actor, reference, app).await?;
         match (found.pop(), found.pop()) {
             (None, _) => Err(Error::NotFound("add-on")),
-            (Some(addon), None) => Ok(addon),
+            (Some(addon), None) => {
+                if need > Role::View {
+                    let owner = self.store.app(addon.app).await?.ok_or(Error::NotFound("add-on"))?;
+                    self.check_role(actor, &owner, need).await?;
+                }
+                Ok(addon)
+            }
             (Some(one), Some(other)) => Err(Error::Invalid(format!(
                 "{reference} means more than one add-on: {} and {}. Name one of them",
                 other.name, one.name

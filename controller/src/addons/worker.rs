@@ -152,7 +152,7 @@ impl Worker {
             AddonState::Failed => delete(controller, mine.iter().copied()).await,
             AddonState::Provisioning | AddonState::Provisioned => match (kind_of(addon)?.0.server(), &addon.layer) {
                 (None, _) if addon.state == AddonState::Provisioned => Ok(()),
-                (None, _) => Ok(controller.store.provision_addon(addon.id, "", controller.clock.now()).await?),
+                (None, _) => Ok(controller.store.provision_addon(addon, "", &controller.own_stamp()).await?),
                 (Some(server), None) => self.make_image(controller, addon, server).await,
                 (Some(server), Some(layer)) => {
                     let wanted = Applied { layer: layer.clone(), generation: addon.generation, clients };
@@ -222,7 +222,7 @@ impl Worker {
         let is_new = addon.state == AddonState::Provisioning;
         match &status.address {
             Some(address) if addon.address.as_ref() != Some(address) && (is_up || !is_new) => {
-                controller.store.provision_addon(addon.id, address, controller.clock.now()).await?;
+                controller.store.provision_addon(addon, address, &controller.own_stamp()).await?;
             }
             _ if is_new && status.instances.iter().any(|instance| instance.crashes >= CRASHES) => {
                 let reason = controller.why_it_crashes(addon, status).await;
@@ -310,9 +310,8 @@ impl Controller {
         }
         let description = describe(&before, &vars, &names);
         let change = Change::Attachments(&vars);
-        let new =
-            NewRelease { app: app.id, user: app.owner.id, description: &description, change, now: self.clock.now() };
-        if let Some(release) = self.store.create_release(new).await? {
+        let new = NewRelease { app: app.id, user: app.owner.id, description: &description, change };
+        if let Some(release) = self.store.create_release(new, &self.own_stamp()).await? {
             let source = model::LogSource::app("api");
             let line = format!("{description}: release v{}", release.version);
             self.logs.write(app.id, self.clock.now(), &source, &line);
@@ -350,7 +349,7 @@ async fn delete<'a>(controller: &Controller, workloads: impl Iterator<Item = &'a
 
 async fn give_up(controller: &Controller, addon: &Addon, reason: &str) -> Result<(), Error> {
     tracing::error!(addon.name = %addon.name, reason, "An add-on does not come up");
-    controller.store.fail_addon(addon.id, reason, controller.clock.now()).await?;
+    controller.store.fail_addon(addon, reason, &controller.own_stamp()).await?;
     controller.addons.wake();
     Ok(())
 }

@@ -3,16 +3,16 @@ use model::Timestamp;
 use serde_json::{Value, json};
 
 use super::envelope::REMAINING;
-use crate::accounts::Session;
+use crate::Actor;
 use crate::store::User;
 
 /// `GET /account`, and `GET /users/~`: everybody sees themselves only.
-pub(super) async fn info(session: Session) -> Json<Value> {
-    Json(wire(&session.user))
+pub(super) async fn info(actor: Actor) -> Json<Value> {
+    Json(wire(&actor.user))
 }
 
 /// `GET /account/rate-limits`
-pub(super) async fn rate_limits(_: Session) -> Json<Value> {
+pub(super) async fn rate_limits(_: Actor) -> Json<Value> {
     Json(json!({ "remaining": REMAINING }))
 }
 

@@ -8,35 +8,35 @@ use sha2::{Digest, Sha256};
 use super::catalog::SINCE;
 use super::error::ApiError;
 use super::range::{Page, Range};
+use crate::Actor;
 use crate::Error;
-use crate::accounts::Session;
 use crate::addons::{KINDS, Kind, Plan, find_kind};
 
 /// `GET /addon-services`: what can be had without knowing an address.
-pub(super) async fn list(_: Session, range: Range) -> Page<Value> {
+pub(super) async fn list(_: Actor, range: Range) -> Page<Value> {
     let run_here = KINDS.iter().filter(|kind| kind.server().is_some());
     range.page(run_here.map(|kind| service_wire(*kind)), "name")
 }
 
 /// `GET /addon-services/{service}`
-pub(super) async fn info(_: Session, Path(service): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn info(_: Actor, Path(service): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(service_wire(find_service(&service)?)))
 }
 
 /// `GET /addon-services/{service}/plans`
-pub(super) async fn plans(_: Session, Path(service): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn plans(_: Actor, Path(service): Path<String>) -> Result<Json<Value>, ApiError> {
     let kind = find_service(&service)?;
     Ok(Json(kind.plans().iter().map(|plan| plan_wire(kind, plan)).collect()))
 }
 
 /// `GET /addon-services/{service}/plans/{plan}`, by the plan's name with or without that of the service, or its id.
-pub(super) async fn plan(_: Session, Path((service, plan)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn plan(_: Actor, Path((service, plan)): Path<(String, String)>) -> Result<Json<Value>, ApiError> {
     let kind = find_service(&service)?;
     find_plan(kind, &plan).map(Json).ok_or_else(|| Error::NotFound("plan").into())
 }
 
 /// `GET /plans/{plan}`
-pub(super) async fn any_plan(_: Session, Path(plan): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn any_plan(_: Actor, Path(plan): Path<String>) -> Result<Json<Value>, ApiError> {
     let found =
         KINDS.iter().find_map(|kind| find_plan(*kind, &plan).filter(|it| plan.contains(':') || it["id"] == plan));
     found.map(Json).ok_or_else(|| Error::NotFound("plan").into())

@@ -5,23 +5,23 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use model::Role;
 use serde_json::{Value, json};
 
 use super::addon_services::{plan_wire, service_wire};
 use super::attachments;
-use super::auth::Access;
+use super::auth::{Access, Need};
 use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::range::{Page, Range};
-use crate::accounts::Session;
 use crate::addons::{AddonRequest, ClientRequest, failure, find_kind};
 use crate::store::{Addon, AddonState};
-use crate::{Controller, Error};
+use crate::{Actor, Controller, Error};
 
 /// An add-on that the path names, and who works on it.
 pub(super) struct AddonAccess {
-    pub(super) session: Session,
+    pub(super) actor: Actor,
     pub(super) addon: Addon,
 }
 
@@ -29,16 +29,17 @@ impl FromRequestParts<Arc<Controller>> for AddonAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, ApiError> {
-        let session = Session::from_request_parts(parts, controller).await?;
+        let actor = Actor::from_request_parts(parts, controller).await?;
+        let Need(need) = Need::from_request_parts(parts, controller).await?;
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, controller).await;
         let path = path.map_err(|_| Error::NotFound("add-on"))?;
         let app = match path.get("app") {
-            Some(app) => Some(controller.find_app(&session.user, app).await?),
+            Some(app) => Some(controller.find_app(&actor, app, Role::View).await?),
             None => None,
         };
         let reference = path.get("addon").ok_or(Error::NotFound("add-on"))?;
-        let addon = controller.find_addon(&session.user, reference, app.as_ref()).await?;
-        Ok(Self { session, addon })
+        let addon = controller.find_addon(&actor, (reference, app.as_ref()), need).await?;
+        Ok(Self { actor, addon })
     }
 }
 
@@ -80,11 +81,11 @@ pub(super) fn lists(headers: &HeaderMap, header: &str, word: &str) -> bool {
 /// `GET /addons`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     expansion: Expansion,
     range: Range,
 ) -> Result<Page<Value>, ApiError> {
-    let addons = controller.store.addons_of(session.user.id).await?;
+    let addons = controller.store.addons_of(actor.user.id).await?;
     Ok(range.page(wires(&controller, &addons, &expansion).await?, "name"))
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn list_of_app(
     range: Range,
 ) -> Result<Page<Value>, ApiError> {
     let attachments = controller.store.attachments_of_app(access.app.id).await?;
-    let mut addons = controller.store.addons_of(access.session.user.id).await?;
+    let mut addons = controller.store.addons_of(access.actor.user.id).await?;
     addons.retain(|addon| addon.app == access.app.id);
     for attachment in attachments.iter().filter(|attachment| attachment.addon_app != access.app.id) {
         if !addons.iter().any(|addon| addon.id == attachment.addon) {
@@ -120,7 +121,7 @@ pub(super) async fn create(
         attachment: fields.object("attachment")?.text("name")?,
         config: fields.texts("config")?.into_iter().collect(),
     };
-    let addon = controller.create_addon(&access.app, &access.session.user, request).await?;
+    let addon = controller.create_addon(&access.app, &access.actor, request).await?;
     Ok((StatusCode::CREATED, Json(wire(&controller, &addon, &expansion).await?)))
 }
 
@@ -157,7 +158,7 @@ pub(super) async fn delete(
 ) -> Result<Json<Value>, ApiError> {
     let force = fields.flag("force")?.unwrap_or_default();
     let mut gone = wire(&controller, &access.addon, &Expansion { service: false, plan: false }).await?;
-    controller.destroy_addon(&access.addon, &access.session.user, force).await?;
+    controller.destroy_addon(&access.addon, &access.actor, force).await?;
     gone["state"] = "deprovisioned".into();
     Ok(Json(gone))
 }
@@ -165,16 +166,16 @@ pub(super) async fn delete(
 /// `POST /actions/addons/resolve`: what a name means, in an app or everywhere.
 pub(super) async fn resolve(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     expansion: Expansion,
     fields: Fields,
 ) -> Result<Json<Value>, ApiError> {
     let app = match fields.reference("app")? {
-        Some(app) => Some(controller.find_app(&session.user, &app).await?),
+        Some(app) => Some(controller.find_app(&actor, &app, Role::View).await?),
         None => None,
     };
     let reference = fields.required_text("addon")?;
-    let found = controller.find_addons(&session.user, &reference, app.as_ref()).await?;
+    let found = controller.find_addons(&actor, &reference, app.as_ref()).await?;
     if found.is_empty() {
         return Err(Error::NotFound("add-on").into());
     }
@@ -197,7 +198,7 @@ pub(super) async fn restart(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    controller.restart_addon(&access.addon).await?;
+    controller.restart_addon(&access.addon, &access.actor).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({}))))
 }
 
@@ -212,7 +213,7 @@ pub(super) async fn open_session(
         env: fields.texts("env")?,
         no_tty: fields.flag("force_no_tty")?.unwrap_or_default(),
     };
-    let url = controller.addon_session(&access.addon, &access.session.user, request).await?;
+    let url = controller.addon_session(&access.addon, &access.actor, request).await?;
     Ok((StatusCode::CREATED, Json(json!({ "attach_url": url }))))
 }
 

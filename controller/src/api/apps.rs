@@ -11,10 +11,9 @@ use super::error::ApiError;
 use super::input::{Body, Flag, Reference, Text};
 use super::output::{Created, Id, List, Named, Time, UserAnswer};
 use super::range::{Page, Range};
-use crate::accounts::Session;
 use crate::apps::{AppRequest, AppUpdate};
 use crate::store::{App, Collaborator};
-use crate::{Controller, Error, Settings};
+use crate::{Actor, Controller, Error, Settings};
 
 const MAX_BUILDPACKS: usize = 20;
 
@@ -131,10 +130,10 @@ pub(super) struct CollaboratingUser {
 /// `GET /apps`, `GET /users/{user}/apps`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     range: Range,
 ) -> Result<Page<AppAnswer>, ApiError> {
-    let apps = controller.store.apps_of(session.user.id).await?;
+    let apps = controller.store.apps_of(actor.user.id).await?;
     let mut items = Vec::with_capacity(apps.len());
     for app in &apps {
         items.push(answer(&controller.settings, app)?);
@@ -145,14 +144,14 @@ pub(super) async fn list(
 /// `POST /apps`
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     Body(wish): Body<CreateApp>,
 ) -> Result<Created<AppAnswer>, ApiError> {
     if let Some(Reference(region)) = wish.region {
         catalog::check_region(&region)?;
     }
     let request = AppRequest { name: wish.name.map(|it| it.0), stack: wish.stack.map(|it| it.0) };
-    let app = controller.create_app(&session.user, request).await?;
+    let app = controller.create_app(&actor, request).await?;
     Ok(Created(answer(&controller.settings, &app)?))
 }
 
@@ -176,7 +175,7 @@ pub(super) async fn update(
         stack: wish.build_stack.map(|it| it.0),
         buildpacks: None,
     };
-    let app = controller.update_app(&access.app, &access.session.user, update).await?;
+    let app = controller.update_app(&access.app, &access.actor, update).await?;
     Ok(Json(answer(&controller.settings, &app)?))
 }
 
@@ -186,7 +185,7 @@ pub(super) async fn delete(
     access: Access,
 ) -> Result<Json<AppAnswer>, ApiError> {
     let gone = answer(&controller.settings, &access.app)?;
-    controller.delete_app(&access.app).await?;
+    controller.delete_app(&access.app, &access.actor).await?;
     Ok(Json(gone))
 }
 
@@ -206,7 +205,7 @@ pub(super) async fn set_buildpacks(
         return Err(ApiError::invalid(format!("updates can have at most {MAX_BUILDPACKS} buildpacks")));
     }
     let update = AppUpdate { buildpacks: Some(buildpacks), ..AppUpdate::default() };
-    let app = controller.update_app(&access.app, &access.session.user, update).await?;
+    let app = controller.update_app(&access.app, &access.actor, update).await?;
     Ok(installations(&app))
 }
 

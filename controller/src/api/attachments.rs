@@ -5,21 +5,21 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use model::Role;
 use serde_json::{Value, json};
 
 use super::addons::{AddonAccess, lists};
-use super::auth::Access;
+use super::auth::{Access, Need};
 use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::fields::Fields;
 use super::range::{Page, Range};
-use crate::accounts::Session;
-use crate::store::{App, Attachment, User};
-use crate::{Controller, Error};
+use crate::store::{App, Attachment};
+use crate::{Actor, Controller, Error};
 
 /// An attachment that the path names, by its id or, of an app, its name.
 pub(super) struct AttachmentAccess {
-    session: Session,
+    actor: Actor,
     attachment: Attachment,
 }
 
@@ -27,16 +27,20 @@ impl FromRequestParts<Arc<Controller>> for AttachmentAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, ApiError> {
-        let session = Session::from_request_parts(parts, controller).await?;
+        let actor = Actor::from_request_parts(parts, controller).await?;
+        let Need(need) = Need::from_request_parts(parts, controller).await?;
         let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, controller).await;
         let path = path.map_err(|_| Error::NotFound("add-on attachment"))?;
         let app = match path.get("app") {
-            Some(app) => Some(controller.find_app(&session.user, app).await?),
+            Some(app) => Some(controller.find_app(&actor, app, need).await?),
             None => None,
         };
         let reference = path.get("attachment").map(String::as_str).unwrap_or_default();
-        let attachment = find(controller, &session.user, (reference, app.as_ref())).await?;
-        Ok(Self { session, attachment })
+        let attachment = find(controller, &actor, (reference, app.as_ref())).await?;
+        if app.is_none() {
+            controller.find_app(&actor, &attachment.app.to_string(), need).await?;
+        }
+        Ok(Self { actor, attachment })
     }
 }
 
@@ -74,11 +78,11 @@ fn has(headers: &HeaderMap, word: &str) -> bool {
 /// `GET /addon-attachments`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     inclusion: Inclusion,
     range: Range,
 ) -> Result<Page<Value>, ApiError> {
-    let all = controller.store.attachments_of(session.user.id).await?;
+    let all = controller.store.attachments_of(actor.user.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
 
@@ -107,16 +111,16 @@ pub(super) async fn list_of_addon(
 /// `POST /addon-attachments`
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     fields: Fields,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let missing = |name: &str| ApiError::invalid(format!("{name} is missing"));
     let app = fields.reference("app")?.ok_or_else(|| missing("app"))?;
-    let app = controller.find_app(&session.user, &app).await?;
+    let app = controller.find_app(&actor, &app, Role::Operate).await?;
     let addon = fields.reference("addon")?.ok_or_else(|| missing("addon"))?;
-    let addon = controller.find_addon(&session.user, &addon, Some(&app)).await?;
+    let addon = controller.find_addon(&actor, (&addon, Some(&app)), Role::Operate).await?;
     let name = fields.text("name")?;
-    let made = controller.attach_addon(&addon, (&app, &session.user), name.as_deref()).await?;
+    let made = controller.attach_addon(&addon, (&app, &actor), name.as_deref()).await?;
     Ok((StatusCode::CREATED, Json(short_wire(&made))))
 }
 
@@ -134,23 +138,23 @@ pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: AttachmentAccess,
 ) -> Result<Json<Value>, ApiError> {
-    controller.detach_addon(&access.attachment, &access.session.user).await?;
+    controller.detach_addon(&access.attachment, &access.actor).await?;
     Ok(Json(short_wire(&access.attachment)))
 }
 
 /// `POST /actions/addon-attachments/resolve`
 pub(super) async fn resolve(
     State(controller): State<Arc<Controller>>,
-    session: Session,
+    actor: Actor,
     inclusion: Inclusion,
     fields: Fields,
 ) -> Result<Json<Value>, ApiError> {
     let app = match fields.reference("app")? {
-        Some(app) => Some(controller.find_app(&session.user, &app).await?),
+        Some(app) => Some(controller.find_app(&actor, &app, Role::View).await?),
         None => None,
     };
     let reference = fields.required_text("addon_attachment")?;
-    let attachment = find(&controller, &session.user, (&reference, app.as_ref())).await?;
+    let attachment = find(&controller, &actor, (&reference, app.as_ref())).await?;
     Ok(Json(json!([wire(&controller, &attachment, &inclusion).await?])))
 }
 
@@ -162,10 +166,10 @@ pub(super) fn config_var(attachment: &Attachment) -> String {
 /// By id; of an app also by name, with or without `_URL`, and by the add-on's name.
 async fn find(
     controller: &Controller,
-    user: &User,
+    actor: &Actor,
     (reference, app): (&str, Option<&App>),
 ) -> Result<Attachment, ApiError> {
-    let mut all = controller.store.attachments_of(user.id).await?;
+    let mut all = controller.store.attachments_of(actor.user.id).await?;
     all.retain(|attachment| app.is_none_or(|app| attachment.app == app.id));
     let is_wanted = |attachment: &&Attachment| {
         let is_named = attachment.name.as_str() == reference || config_var(attachment) == reference;

@@ -1,26 +1,63 @@
 //! Who asks, and for which app.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use model::Role;
+
+use super::envelope::RequestId;
 use super::error::ApiError;
-use crate::accounts::Session;
 use crate::store::App;
-use crate::{Controller, Error};
+use crate::{Actor, Controller, Error, Origin};
 
-const NO_CREDENTIALS: &str = "Invalid credentials provided.";
+pub(super) const NO_CREDENTIALS: &str = "Invalid credentials provided.";
 
-/// An app that the path names, and who works on it.
+/// What a route wants of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Nothing.
+    Anyone,
+    /// A good token.
+    SignedIn,
+    /// A role on the app that the path names, or on the app of what it names.
+    View,
+    Deploy,
+    Operate,
+    Manage,
+    Admin,
+}
+
+impl Right {
+    /// The role on an app.
+    pub(super) fn role(self) -> Option<Role> {
+        match self {
+            Self::Anyone | Self::SignedIn => None,
+            Self::View => Some(Role::View),
+            Self::Deploy => Some(Role::Deploy),
+            Self::Operate => Some(Role::Operate),
+            Self::Manage => Some(Role::Manage),
+            Self::Admin => Some(Role::Admin),
+        }
+    }
+}
+
+/// An app that the path names, and who works on it: they may do what the route does.
+#[derive(Debug, Clone)]
 pub(super) struct Access {
-    pub(super) session: Session,
+    pub(super) actor: Actor,
     pub(super) app: App,
 }
+
+/// The role that a route wants on the app of what it names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need(pub(super) Role);
 
 /// What a request says about who sends it.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,26 +89,53 @@ impl Credentials {
     }
 }
 
-impl FromRequestParts<Arc<Controller>> for Session {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, ApiError> {
-        let credentials = Credentials::of(parts).ok_or_else(|| ApiError::unauthorized(NO_CREDENTIALS))?;
-        Ok(controller.authenticate(credentials.token()).await?)
+/// Lets a request through to its handler if whoever sends it may do that. Stands before every handler, so that none can
+/// forget to ask.
+pub(super) async fn guard(
+    State((controller, right)): State<(Arc<Controller>, Right)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if right == Right::Anyone {
+        return Ok(next.run(request).await);
     }
+    let (mut parts, body) = request.into_parts();
+    let credentials = Credentials::of(&parts).ok_or_else(|| ApiError::unauthorized(NO_CREDENTIALS))?;
+    let actor = controller.authenticate(credentials.token(), origin(&parts)).await?;
+    if let Some(need) = right.role() {
+        let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+        let params = params.map_err(|_| Error::NotFound("app"))?;
+        if let Some((_, name)) = params.iter().find(|(key, _)| *key == "app") {
+            let app = controller.find_app(&actor, name, need).await?;
+            parts.extensions.insert(Access { actor: actor.clone(), app });
+        }
+        parts.extensions.insert(Need(need));
+    }
+    parts.extensions.insert(actor);
+    Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-impl FromRequestParts<Arc<Controller>> for Access {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, ApiError> {
-        let session = Session::from_request_parts(parts, controller).await?;
-        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, controller).await;
-        let name = path.ok().and_then(|Path(mut parameters)| parameters.remove("app")).ok_or(Error::NotFound("app"))?;
-        let app = controller.find_app(&session.user, &name).await?;
-        Ok(Self { session, app })
-    }
+/// Where a request comes from. The router in front says which address it saw, behind what clients said of themselves.
+pub fn origin(parts: &Parts) -> Origin {
+    let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+    let address = forwarded.and_then(|list| list.rsplit(',').next()).and_then(|last| last.trim().parse().ok());
+    Origin { address, request: parts.extensions.get::<RequestId>().map(|id| id.0.clone()) }
 }
+
+macro_rules! from_guard {
+    ($($name:ident)*) => {$(
+        impl FromRequestParts<Arc<Controller>> for $name {
+            type Rejection = ApiError;
+
+            async fn from_request_parts(parts: &mut Parts, _: &Arc<Controller>) -> Result<Self, ApiError> {
+                // Without it the table gives the route less right than its handler works with: a mistake of ours.
+                parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::internal)
+            }
+        }
+    )*};
+}
+
+from_guard! { Access Actor Need }
 
 #[cfg(test)]
 mod tests {

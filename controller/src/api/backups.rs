@@ -39,9 +39,9 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let transfer = if headers.get(CONTENT_TYPE) == Some(&BYTES) {
-        controller.upload_backup(&access.addon, request.into_body().into_data_stream()).await?
+        controller.upload_backup((&access.addon, &access.actor), request.into_body().into_data_stream()).await?
     } else {
-        controller.capture_backup(&access.addon).await?
+        controller.capture_backup(&access.addon, &access.actor).await?
     };
     Ok((StatusCode::CREATED, Json(wire(&transfer))))
 }
@@ -62,7 +62,7 @@ pub(super) async fn delete(
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<Json<Value>, ApiError> {
     let transfer = find(&controller, &access, &path).await?;
-    controller.delete_backup(&transfer).await?;
+    controller.delete_backup(&transfer, &access.actor).await?;
     Ok(Json(wire(&transfer)))
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn restore(
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let source = find(&controller, &access, &path).await?;
-    let transfer = controller.restore_backup(&access.addon, &source).await?;
+    let transfer = controller.restore_backup((&access.addon, &access.actor), &source).await?;
     Ok((StatusCode::CREATED, Json(wire(&transfer))))
 }
 

@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::range::{Page, Range};
-use crate::Controller;
-use crate::accounts::Session;
 use crate::formation::dyno_sizes;
+use crate::{Actor, Controller};
 
 /// The one region: this machine.
 pub(super) const REGION: &str = "local";
@@ -30,7 +29,7 @@ const SIZE_IDS: &[(&str, &str)] = &[
 pub(super) const SINCE: &str = "2026-11-21T00:00:00Z";
 
 /// `GET /dyno-sizes`
-pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page<Value> {
+pub(super) async fn dyno_sizes_list(_: Actor, range: Range) -> Page<Value> {
     let wire = |size: &model::DynoSize| {
         let standard = 512 << 20;
         json!({
@@ -54,7 +53,7 @@ pub(super) async fn dyno_sizes_list(_: Session, range: Range) -> Page<Value> {
 }
 
 /// `GET /regions`
-pub(super) async fn regions(_: Session) -> Json<Value> {
+pub(super) async fn regions(_: Actor) -> Json<Value> {
     Json(json!([{
         "country": "here",
         "created_at": SINCE,
@@ -70,7 +69,7 @@ pub(super) async fn regions(_: Session) -> Json<Value> {
 }
 
 /// `GET /stacks`
-pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Session) -> Json<Value> {
+pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Actor) -> Json<Value> {
     Json(json!([{
         "created_at": SINCE,
         "default": true,

@@ -37,6 +37,6 @@ pub(super) async fn update(
     Body(wish): Body<UpdateConfigVars>,
 ) -> Result<Json<ConfigVarsAnswer>, ApiError> {
     let patch = wish.0.into_iter().map(|(name, value)| (name, value.map(|it| it.0))).collect();
-    controller.set_config(&access.app, &access.session.user, &patch).await?;
+    controller.set_config(&access.app, &access.actor, &patch).await?;
     Ok(Json(ConfigVarsAnswer(controller.store.config(access.app.id).await?)))
 }

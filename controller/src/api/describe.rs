@@ -27,8 +27,7 @@ use super::auth::Access;
 use super::error::ApiError;
 use super::input::Body;
 use super::output::{Accepted, Created, List};
-use crate::Controller;
-use crate::accounts::Session;
+use crate::{Actor, Controller};
 
 /// Where the description says what every error is.
 pub(super) const ERROR: &str = "#/components/responses/Error";
@@ -139,7 +138,7 @@ impl Input for HeaderMap {}
 impl Input for Request {}
 
 /// Whoever has a token.
-impl Input for Session {
+impl Input for Actor {
     fn describe(description: &mut Description<'_>) {
         description.errors(&[401]);
     }

@@ -59,7 +59,7 @@ pub(super) async fn create(
     access: Access,
     Body(wish): Body<CreateDomain>,
 ) -> Result<Created<DomainAnswer>, ApiError> {
-    let domain = controller.add_domain(&access.app, &access.session.user, &wish.hostname.0).await?;
+    let domain = controller.add_domain(&access.app, &access.actor, &wish.hostname.0).await?;
     Ok(Created(answer(&controller.settings, &access.app, &domain)?))
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn delete(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<DomainAnswer>, ApiError> {
     let domain = controller.find_domain(&access.app, &reference).await?;
-    controller.remove_domain(&access.app, &access.session.user, &domain).await?;
+    controller.remove_domain(&access.app, &access.actor, &domain).await?;
     Ok(Json(answer(&controller.settings, &access.app, &domain)?))
 }
 

@@ -91,7 +91,7 @@ pub(super) async fn create(
         attach: wish.attach.is_some_and(|it| it.0),
         no_tty: wish.force_no_tty.is_some_and(|it| it.0),
     };
-    let started = controller.run(&access.app, &access.session.user, request).await?;
+    let started = controller.run(&access.app, &access.actor, request).await?;
     Ok(Created(answer(&access.app, &started.dyno, started.attach_url)))
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn restart_all(
     State(controller): State<Arc<Controller>>,
     access: Access,
 ) -> Result<Accepted, ApiError> {
-    controller.restart_dynos(&access.app, &access.session.user, None).await?;
+    controller.restart_dynos(&access.app, &access.actor, None).await?;
     Ok(Accepted {})
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn restart(
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<Accepted, ApiError> {
     let which = path.get("dyno").map(String::as_str);
-    controller.restart_dynos(&access.app, &access.session.user, which).await?;
+    controller.restart_dynos(&access.app, &access.actor, which).await?;
     Ok(Accepted {})
 }
 

@@ -23,10 +23,13 @@ const MAX_REQUEST_ID: usize = 7 * 1024;
 /// Larger answers get no `ETag`.
 const MAX_TAGGED: u64 = 4 << 20;
 
-pub(super) async fn wrap(State(controller): State<Arc<Controller>>, request: Request, next: Next) -> Response {
-    let mut id_bytes = [0; 16];
-    controller.random.fill(&mut id_bytes);
-    let own_id = uuid::Builder::from_random_bytes(id_bytes).into_uuid().to_string();
+/// The id of a request, without those that its client sent.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+pub(super) async fn wrap(State(controller): State<Arc<Controller>>, mut request: Request, next: Next) -> Response {
+    let own_id = controller.new_uuid();
+    request.extensions_mut().insert(RequestId(own_id.clone()));
     let request_id = append_id(request.headers(), &own_id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let if_none_match = request.headers().get(header::IF_NONE_MATCH).cloned();

@@ -77,6 +77,7 @@ impl From<Error> for ApiError {
         match error {
             Error::Invalid(message) => Self::invalid(message),
             Error::NotFound(what) => Self::not_found(what, &format!("Couldn't find that {what}.")),
+            Error::Forbidden(message) => Self::new(StatusCode::FORBIDDEN, "forbidden", message),
             Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Error::Unauthorized(message) => Self::unauthorized(message),
             Error::TooMany(message) => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message),

@@ -92,7 +92,7 @@ pub(super) async fn batch_update(
             request(r#type.0, UpdateFormation { quantity, size, dyno_size })
         })
         .collect();
-    let changed = controller.scale(&access.app, &access.session.user, &requests).await?;
+    let changed = controller.scale(&access.app, &access.actor, &requests).await?;
     Ok(List(changed.iter().map(|process| answer(&access.app, process)).collect()))
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn update(
 ) -> Result<Json<FormationAnswer>, ApiError> {
     let process = find(&controller, &access.app, &reference).await?;
     let request = request(process.row.process_type.to_string(), wish);
-    let changed = controller.scale(&access.app, &access.session.user, &[request]).await?;
+    let changed = controller.scale(&access.app, &access.actor, &[request]).await?;
     let changed = changed.first().ok_or(Error::NotFound("process type"))?;
     Ok(Json(answer(&access.app, changed)))
 }

@@ -88,7 +88,7 @@ pub(super) async fn rollback(
     Body(wish): Body<CreateRelease>,
 ) -> Result<Created<ReleaseAnswer>, ApiError> {
     let target = controller.find_release(&access.app, &wish.release.0).await?;
-    let release = controller.rollback(&access.app, &access.session.user, &target).await?;
+    let release = controller.rollback(&access.app, &access.actor, &target).await?;
     let deployed = controller.store.was_deployed(access.app.id).await?;
     Ok(Created(answer(&access.app, &release, deployed)))
 }

@@ -6,6 +6,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+use super::auth::{Right, guard};
 use super::describe::{Describe, Description};
 use super::envelope;
 use super::error::ApiError;
@@ -15,6 +16,7 @@ use crate::Controller;
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
+    pub(super) right: Right,
     handler: MethodRouter<Arc<Controller>>,
     /// What its handler says of itself.
     pub(super) describe: fn(&mut Description<'_>),
@@ -22,12 +24,18 @@ pub(super) struct Route {
 
 macro_rules! methods {
     ($($name:ident $method:ident;)*) => {$(
-        pub(super) fn $name<H, T, D>(path: &'static str, handler: H) -> Route
+        pub(super) fn $name<H, T, D>(path: &'static str, right: Right, handler: H) -> Route
         where
             H: Handler<T, Arc<Controller>> + Describe<D>,
             T: 'static,
         {
-            Route { method: Method::$method, path, handler: on(MethodFilter::$method, handler), describe: H::describe }
+            Route {
+                method: Method::$method,
+                path,
+                right,
+                handler: on(MethodFilter::$method, handler),
+                describe: H::describe,
+            }
         }
     )*};
 }
@@ -43,7 +51,10 @@ methods! {
 pub(super) fn router(controller: Arc<Controller>, table: Vec<Route>) -> Router {
     table
         .into_iter()
-        .fold(Router::new(), |router, route| router.route(route.path, route.handler))
+        .fold(Router::new(), |router, route| {
+            let guard = axum::middleware::from_fn_with_state((Arc::clone(&controller), route.right), guard);
+            router.route(route.path, route.handler.route_layer(guard))
+        })
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&controller), envelope::wrap))
@@ -71,7 +82,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_and_tells_nothing() {
         let test = TestController::new().await;
-        let routes = router(Arc::clone(&test.controller), vec![get("/broken", broken)]);
+        let routes = router(Arc::clone(&test.controller), vec![get("/broken", Right::Anyone, broken)]);
         let server = Server::serve(test, routes).await;
         let answer = server.stranger().get("/broken").await;
         assert_eq!((answer.status, answer.id()), (500, "internal_server_error"));

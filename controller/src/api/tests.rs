@@ -1,7 +1,9 @@
 //! The API as its clients see it: over HTTP, by users with tokens.
 
+use model::Role;
 use serde_json::{Value, json};
 
+use super::auth::Right;
 use crate::testing::PASSWORD;
 use crate::testing::http::Server;
 
@@ -9,7 +11,8 @@ use crate::testing::http::Server;
 async fn every_route_refuses_who_has_no_token() {
     let server = Server::start().await;
     let stranger = server.stranger();
-    for route in super::table().iter().skip(2) {
+    for route in super::table().iter().filter(|route| route.right != Right::Anyone || route.path.starts_with("/oauth"))
+    {
         let path = route.path.replace(['{', '}'], "");
         for (name, value) in [("accept", "*/*"), ("authorization", "Bearer guess"), ("authorization", "Basic Og==")] {
             let answer = stranger.send(route.method.as_str(), &path, &[(name, value)], Value::Null).await;
@@ -69,6 +72,34 @@ async fn a_password_makes_a_token_and_the_token_is_seen_once() {
     assert_eq!(ada.get("/oauth/authorizations/~").await.body["id"], made.body["id"]);
     assert_eq!(ada.send("DELETE", "/oauth/authorizations/~", &[], json!({})).await.status, 200);
     assert_eq!(ada.get("/account").await.status, 401);
+}
+
+#[tokio::test]
+async fn every_route_of_an_app_wants_its_role_and_nobody_else_learns_that_it_exists() {
+    let server = Server::start().await;
+    let (ada, eve) = (server.user_with_app("ada@example.com", "shop").await, server.user("eve@example.com").await);
+    assert_eq!(ada.get("/apps/shop").await.status, 200);
+    let store = &server.test.controller.store;
+    let app = store.apps().await.expect("readable").remove(0);
+    for have in [None, Some(Role::View), Some(Role::Deploy), Some(Role::Operate), Some(Role::Manage)] {
+        if let Some(role) = have {
+            store.give_role(app.id, "eve@example.com", role).await;
+        }
+        for route in super::table() {
+            let Some(need) = route.right.role().filter(|_| route.path.starts_with("/apps/{app}")) else { continue };
+            let path = route.path.replace("{app}", "shop").replace(['{', '}'], "");
+            let answer = eve.send(route.method.as_str(), &path, &[], json!({})).await;
+            match have {
+                None => assert_eq!((answer.status, answer.id()), (404, "not_found"), "{} {path}", route.method),
+                Some(role) if role < need => {
+                    assert_eq!((answer.status, answer.id()), (403, "forbidden"), "{} {path} as {role}", route.method);
+                    assert!(answer.text.contains(&need.to_string()), "{}", answer.text);
+                }
+                Some(_) => assert_ne!(answer.id(), "forbidden", "{} {path} as {have:?}", route.method),
+            }
+        }
+        assert_eq!(ada.get("/apps/shop").await.status, 200, "nobody without the right renamed or removed it");
+    }
 }
 
 #[tokio::test]

@@ -6,14 +6,14 @@ use utoipa::ToSchema;
 use super::auth::Access;
 use super::error::ApiError;
 use super::output::List;
-use crate::accounts::Session;
+use crate::Actor;
 
 /// What does not exist has no attributes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Unused {}
 
 /// Nothing of this kind exists.
-pub(super) async fn list(_: Session) -> List<Unused> {
+pub(super) async fn list(_: Actor) -> List<Unused> {
     List(Vec::new())
 }
 
@@ -23,7 +23,7 @@ pub(super) async fn list_of_app(_: Access) -> List<Unused> {
 }
 
 /// `DELETE /oauth/sessions/~`: tokens belong to no browser session; `heroku logout` expects this answer.
-pub(super) async fn no_session(_: Session) -> ApiError {
+pub(super) async fn no_session(_: Actor) -> ApiError {
     ApiError::not_found("session", "Couldn't find that session.")
 }
 

@@ -8,6 +8,7 @@ use model::Exit;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::actors::By;
 use crate::store::Status;
 use crate::testing::TestController;
 
@@ -15,6 +16,7 @@ use crate::testing::TestController;
 struct World {
     test: TestController,
     app: App,
+    owner: crate::Actor,
     commit: String,
 }
 
@@ -35,14 +37,15 @@ impl World {
         std::fs::create_dir_all(buildpacks).expect("a folder");
         std::fs::write(buildpacks.join("order.toml"), "").expect("an order");
         let commit = commit(&repository(&test.controller.settings, app.id));
-        Self { test, app, commit }
+        let owner = test.actor(&ada);
+        Self { test, app, owner, commit }
     }
 
     fn push(&self) -> Pushed {
         let (client, lines) = mpsc::channel(4);
         let commit = Commit {
             app: self.app.id,
-            user: self.app.owner.id,
+            by: By { user: self.app.owner.clone(), via: "test".to_owned(), origin: crate::Origin::default() },
             id: self.commit.clone(),
             branch: "refs/heads/main".to_owned(),
             before: None,
@@ -171,7 +174,7 @@ async fn an_app_that_is_removed_during_its_build_ends_it_with_a_word() {
     let world = World::new().await;
     let mut pushed = world.push();
     let container = pushed.container(&world).await;
-    world.test.controller.delete_app(&world.app).await.expect("removed");
+    world.test.controller.delete_app(&world.app, &world.owner).await.expect("removed");
     world.test.controller.sweep().await.expect("swept");
     container.exit(Exit::Signal(9));
     let (live, said) = pushed.end().await;

@@ -11,25 +11,26 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use model::{AppId, Timestamp, UserId};
+use model::{AppId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::variable;
+use crate::actors::By;
 
 /// Whose push it is.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Push {
     pub(crate) app: AppId,
-    pub(crate) user: UserId,
+    pub(crate) by: By,
     /// When the request came.
     pub(crate) began: Timestamp,
 }
 
 impl Push {
-    pub(super) fn to_env(self) -> String {
-        // Ids and a number always become JSON.
-        serde_json::to_string(&self).unwrap_or_default()
+    pub(super) fn to_env(&self) -> String {
+        // Ids, texts and a number always become JSON.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::StreamExt;
+use model::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -19,10 +20,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::hook::Push;
 use super::{hooks, repository, variable};
-use crate::accounts::Session;
-use crate::api::Credentials;
+use crate::api::{Credentials, origin};
 use crate::store::App;
-use crate::{Controller, Error};
+use crate::{Actor, Controller, Error};
 
 /// Most bytes of a request for a fetch, which only names commits.
 const FETCH_LIMIT: usize = 10 << 20;
@@ -54,7 +54,8 @@ async fn refs(
         Some("git-upload-pack") => "upload-pack",
         _ => return refusal(StatusCode::FORBIDDEN, "Use a git that speaks smart HTTP (1.6.6 or later)."),
     };
-    let (_, app) = match authorise(&controller, &parts, &name).await {
+    let need = if service == "receive-pack" { Role::Deploy } else { Role::View };
+    let (_, app) = match authorise(&controller, &parts, (&name, need)).await {
         Ok(access) => access,
         Err(response) => return response,
     };
@@ -83,11 +84,11 @@ async fn receive_pack(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let (session, app) = match authorise(&controller, &parts, &name).await {
+    let (actor, app) = match authorise(&controller, &parts, (&name, Role::Deploy)).await {
         Ok(access) => access,
         Err(response) => return response,
     };
-    let push = Push { app: app.id, user: session.user.id, began: controller.clock.now() };
+    let push = Push { app: app.id, by: actor.by(), began: controller.clock.now() };
     let mut command = git(&controller, &parts.headers);
     let limit = format!("receive.maxInputSize={}", controller.settings.push_limit);
     command
@@ -116,7 +117,7 @@ async fn upload_pack(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let (_, app) = match authorise(&controller, &parts, &name).await {
+    let (_, app) = match authorise(&controller, &parts, (&name, Role::View)).await {
         Ok(access) => access,
         Err(response) => return response,
     };
@@ -143,17 +144,19 @@ async fn upload_pack(
 async fn authorise(
     controller: &Controller,
     parts: &axum::http::request::Parts,
-    name: &str,
-) -> Result<(Session, App), Response> {
+    (name, need): (&str, Role),
+) -> Result<(Actor, App), Response> {
     let Some(credentials) = Credentials::of(parts) else { return Err(challenge()) };
-    let session = controller.authenticate(credentials.token()).await.map_err(|_| challenge())?;
+    let actor = controller.authenticate(credentials.token(), origin(parts)).await.map_err(|_| challenge())?;
     let Some(name) = name.strip_suffix(".git") else {
         return Err(refusal(StatusCode::NOT_FOUND, "Not found. An app's repository is <app>.git."));
     };
-    let not_found =
-        |error: Error| refusal(StatusCode::NOT_FOUND, &format!("{error} Its name is part of the remote's URL."));
-    let app = controller.find_app(&session.user, name).await.map_err(not_found)?;
-    Ok((session, app))
+    let refuse = |error: Error| match error {
+        Error::Forbidden(reason) => refusal(StatusCode::FORBIDDEN, &reason),
+        error => refusal(StatusCode::NOT_FOUND, &format!("{error} Its name is part of the remote's URL.")),
+    };
+    let app = controller.find_app(&actor, name, need).await.map_err(refuse)?;
+    Ok((actor, app))
 }
 
 fn challenge() -> Response {

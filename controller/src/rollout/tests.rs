@@ -118,11 +118,16 @@ impl World {
     /// Sets a config var.
     async fn configure(&self, name: &str, value: &str) -> Release {
         let vars = [(name.parse().expect("a name"), Some(value.to_owned()))].into_iter().collect();
-        let now = model::Timestamp::from_millis(0);
         let description = "Set config";
-        let new =
-            NewRelease { app: self.app.id, user: self.app.owner.id, description, change: Change::Config(&vars), now };
-        self.test.controller.store.create_release(new).await.expect("a release").expect("a change")
+        let change = Change::Config(&vars);
+        let new = NewRelease { app: self.app.id, user: self.app.owner.id, description, change };
+        self.test
+            .controller
+            .store
+            .create_release(new, &crate::testing::stamp())
+            .await
+            .expect("a release")
+            .expect("a change")
     }
 
     /// Lets the rollout do what is due.
@@ -352,8 +357,7 @@ async fn an_app_is_looked_at_for_a_reason_and_a_look_at_all_finds_what_nobody_to
         quantity: Some(Quantity::Exactly(2)),
         size: None,
     };
-    let now = model::Timestamp::from_millis(0);
-    store.scale(world.app.id, &[two], 100, now).await.expect("scaled");
+    store.scale(world.app.id, &[two], 100, &crate::testing::stamp()).await.expect("scaled");
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web up"], "it is one of many that do not change");
     world.test.controller.changed.notify_one();
@@ -366,7 +370,8 @@ async fn an_app_that_is_removed_during_its_rollout_leaves_nothing() {
     let mut world = World::live().await;
     world.deploy(&["release", "web"]).await;
     world.look().await;
-    world.test.controller.delete_app(&world.app).await.expect("removed");
+    let owner = world.test.actor(&world.test.user("eve@example.com").await);
+    world.test.controller.delete_app(&world.app, &owner).await.expect("removed");
     assert_eq!(world.route(), None, "nobody is sent there when the verb returns");
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web stopping"]);

@@ -333,7 +333,7 @@ impl Rollout {
         let (Some(candidate), Some(target)) = (&known.candidate, &known.desired.candidate) else { return Ok(()) };
         let healthy = Instant::now();
         let controller = &self.controller;
-        controller.store.finish_release(candidate.id, Outcome::Succeeded, controller.clock.now()).await?;
+        controller.store.finish_release(candidate, Outcome::Succeeded, &controller.own_stamp()).await?;
         let web = target.processes.iter().find(|(name, _)| name.as_str() == "web");
         let serve = web.map(|(web, scale)| workload_id(known.app.id, target.version, web, &scale.size));
         {
@@ -356,7 +356,7 @@ impl Rollout {
         for line in reason.lines() {
             controller.logs.write(release.app, controller.clock.now(), &source, line);
         }
-        controller.store.finish_release(release.id, Outcome::Failed(reason), controller.clock.now()).await?;
+        controller.store.finish_release(release, Outcome::Failed(reason), &controller.own_stamp()).await?;
         controller.live.settle(release.id, Stages::new());
         controller.changed.app(release.app);
         Ok(())

@@ -3,10 +3,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use model::{AddonId, AddonName, AppId, AppName, AttachmentId, AttachmentName, Digest, NameError, Timestamp, UserId};
+use serde_json::{Value, json};
 use sqlx::any::AnyRow;
-use sqlx::{Any, FromRow, Row, Transaction};
+use sqlx::{AnyConnection, FromRow, Row};
 
-use super::{Store, StoreError, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// A backing service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +72,6 @@ pub struct NewAddon<'a> {
     pub credentials: &'a BTreeMap<String, String>,
     /// The name under which its app uses it.
     pub attachment: &'a AttachmentName,
-    /// The present moment.
-    pub now: Timestamp,
 }
 
 /// The use of an add-on by an app.
@@ -169,8 +168,8 @@ const SELECT_ATTACHMENT: &str = "SELECT t.id, t.name, t.addon_id, d.name AS addo
 
 impl Store {
     /// Makes an add-on with its uid and its first attachment.
-    pub async fn insert_addon(&self, new: NewAddon<'_>) -> Result<Addon, StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn insert_addon(&self, new: NewAddon<'_>, stamp: &Stamp) -> Result<Addon, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let uid: i64 =
             sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'app_uid' RETURNING value")
                 .fetch_one(&mut *tx)
@@ -186,11 +185,14 @@ impl Store {
         .bind(new.plan)
         .bind(uid)
         .bind(self.secrets.seal(&credentials_row(new.id), &serde_json::to_vec(new.credentials)?)?)
-        .bind(new.now.as_millis())
+        .bind(tx.now())
         .execute(&mut *tx)
         .await
         .map_err(StoreError::taken("Name"))?;
-        self.insert_attachment_row(&mut tx, (new.id, new.app, new.attachment), new.now).await?;
+        let attachment = self.insert_attachment_row(&mut tx, (new.id, new.app, new.attachment), stamp.now).await?;
+        let data = json!({ "name": new.name, "plan": format!("{}:{}", new.kind, new.plan), "state": "provisioning" });
+        tx.record(changed(new.app, new.id, Action::Create, data));
+        tx.record(attached((new.app, attachment), Action::Create, (new.attachment, new.name)));
         tx.commit().await?;
         self.addon(new.id).await?.ok_or(StoreError::Missing("Add-on"))
     }
@@ -227,19 +229,25 @@ impl Store {
 
     /// Notes what an add-on's server runs on.
     pub async fn set_addon_layer(&self, id: AddonId, layer: &Digest, now: Timestamp) -> Result<(), StoreError> {
-        self.change_addon("layer = $1", Some(layer.as_str()), (id, now)).await
+        sqlx::query("UPDATE addons SET layer = $1, updated_at = $2 WHERE id = $3")
+            .bind(layer.as_str())
+            .bind(now.as_millis())
+            .bind(id.to_string())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Notes where an add-on's server answers; with that it can be used.
-    pub async fn provision_addon(&self, id: AddonId, address: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn provision_addon(&self, addon: &Addon, address: &str, stamp: &Stamp) -> Result<(), StoreError> {
         let change = "address = $1, state = CASE WHEN state = 'provisioning' THEN 'provisioned' ELSE state END";
-        self.change_addon(change, Some(address), (id, now)).await
+        self.change_addon(addon, (change, address), (AddonState::Provisioned, stamp)).await
     }
 
     /// Gives up on an add-on that does not come up.
-    pub async fn fail_addon(&self, id: AddonId, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn fail_addon(&self, addon: &Addon, reason: &str, stamp: &Stamp) -> Result<(), StoreError> {
         let change = "failure = $1, state = CASE WHEN state = 'provisioning' THEN 'deprovisioned' ELSE state END";
-        self.change_addon(change, Some(reason), (id, now)).await
+        self.change_addon(addon, (change, reason), (AddonState::Failed, stamp)).await
     }
 
     /// Gives an add-on another workload.
@@ -271,15 +279,21 @@ impl Store {
     }
 
     /// Sends an add-on on its way out and ends all use of it.
-    pub async fn remove_addon(&self, id: AddonId, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        sqlx::query("UPDATE addons SET state = 'deprovisioning', updated_at = $1 WHERE id = $2")
-            .bind(now.as_millis())
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("DELETE FROM addon_attachments WHERE addon_id = $1").bind(id.to_string()).execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+    pub async fn remove_addon(&self, addon: &Addon, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let id = addon.id.to_string();
+        let sent = sqlx::query(
+            "UPDATE addons SET state = 'deprovisioning', updated_at = $1 WHERE id = $2 AND state <> 'deprovisioning'",
+        )
+        .bind(tx.now())
+        .bind(&id)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("DELETE FROM addon_attachments WHERE addon_id = $1").bind(&id).execute(&mut *tx).await?;
+        if sent.rows_affected() > 0 {
+            tx.record(changed(addon.app, addon.id, Action::Destroy, json!({ "name": addon.name })));
+        }
+        tx.commit().await
     }
 
     /// Forgets an add-on. What it had on disk must be gone before.
@@ -291,21 +305,28 @@ impl Store {
     /// Attaches an add-on to an app.
     pub async fn insert_attachment(
         &self,
-        addon: AddonId,
+        addon: &Addon,
         app: AppId,
         name: &AttachmentName,
-        now: Timestamp,
+        stamp: &Stamp,
     ) -> Result<Attachment, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let id = self.insert_attachment_row(&mut tx, (addon, app, name), now).await?;
+        let mut tx = self.begin(stamp).await?;
+        let id = self.insert_attachment_row(&mut tx, (addon.id, app, name), stamp.now).await?;
+        tx.record(attached((app, id), Action::Create, (name, &addon.name)));
         tx.commit().await?;
         self.attachment(id).await?.ok_or(StoreError::Missing("Attachment"))
     }
 
     /// Ends the use of an add-on by an app.
-    pub async fn delete_attachment(&self, id: AttachmentId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM addon_attachments WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+    pub async fn delete_attachment(&self, attachment: &Attachment, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let sql = "DELETE FROM addon_attachments WHERE id = $1";
+        let gone = sqlx::query(sql).bind(attachment.id.to_string()).execute(&mut *tx).await?;
+        if gone.rows_affected() > 0 {
+            let names = (&attachment.name, &attachment.addon_name);
+            tx.record(attached((attachment.app, attachment.id), Action::Destroy, names));
+        }
+        tx.commit().await
     }
 
     /// The attachment with this id.
@@ -342,22 +363,27 @@ impl Store {
 
     async fn change_addon(
         &self,
-        change: &str,
-        value: Option<&str>,
-        (id, now): (AddonId, Timestamp),
+        addon: &Addon,
+        (change, value): (&str, &str),
+        (state, stamp): (AddonState, &Stamp),
     ) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
         sqlx::query(&format!("UPDATE addons SET {change}, updated_at = $2 WHERE id = $3"))
             .bind(value)
-            .bind(now.as_millis())
-            .bind(id.to_string())
-            .execute(&self.pool)
+            .bind(tx.now())
+            .bind(addon.id.to_string())
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        if addon.state != state {
+            let data = json!({ "name": addon.name, "state": state.to_string() });
+            tx.record(changed(addon.app, addon.id, Action::Update, data));
+        }
+        tx.commit().await
     }
 
     async fn insert_attachment_row(
         &self,
-        tx: &mut Transaction<'_, Any>,
+        tx: &mut AnyConnection,
         (addon, app, name): (AddonId, AppId, &AttachmentName),
         now: Timestamp,
     ) -> Result<AttachmentId, StoreError> {
@@ -371,7 +397,7 @@ impl Store {
         .bind(app.to_string())
         .bind(name.as_str())
         .bind(now.as_millis())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await
         .map_err(StoreError::taken("Attachment name"))?;
         Ok(id)
@@ -381,4 +407,17 @@ impl Store {
 /// What the sealed credentials of an add-on are bound to.
 fn credentials_row(addon: AddonId) -> String {
     format!("addons/{addon}/credentials")
+}
+
+fn changed(app: AppId, addon: AddonId, action: Action, data: Value) -> NewEvent {
+    NewEvent { app: Some(app), resource: Resource::Addon, id: addon.to_string(), action, data }
+}
+
+fn attached(
+    (app, attachment): (AppId, AttachmentId),
+    action: Action,
+    (name, addon): (&AttachmentName, &AddonName),
+) -> NewEvent {
+    let data = json!({ "name": name, "addon": addon });
+    NewEvent { app: Some(app), resource: Resource::AddonAttachment, id: attachment.to_string(), action, data }
 }

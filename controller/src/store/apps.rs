@@ -1,9 +1,10 @@
-use model::{AppId, AppName, Email, ReleaseId, Timestamp, UserId};
+use model::{AppId, AppName, Email, ReleaseId, Role, Timestamp, UserId};
+use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::releases::{NewRow, insert_release};
-use super::{Attached, Status, Store, StoreError, UserRef, row};
+use super::{Action, Attached, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
 /// An app.
@@ -44,8 +45,6 @@ pub struct NewApp<'a> {
     pub owner: UserId,
     /// Name of its stack.
     pub stack: &'a str,
-    /// The present moment.
-    pub now: Timestamp,
 }
 
 /// What to change of an app; `None` leaves it.
@@ -101,6 +100,34 @@ impl<'r> FromRow<'r, AnyRow> for Collaborator {
     }
 }
 
+impl AppChange<'_> {
+    /// What it changes of an app; none if that is nothing.
+    fn against(&self, app: &App) -> Option<serde_json::Value> {
+        let mut data = serde_json::Map::new();
+        if let Some(name) = self.name.filter(|name| **name != app.name) {
+            data.insert("name".to_owned(), json!(name));
+            data.insert("previous_name".to_owned(), json!(app.name));
+        }
+        if let Some(maintenance) = self.maintenance.filter(|maintenance| *maintenance != app.maintenance) {
+            data.insert("maintenance".to_owned(), json!(maintenance));
+        }
+        if let Some(buildpacks) = self.buildpacks.filter(|buildpacks| *buildpacks != app.buildpacks) {
+            data.insert("buildpacks".to_owned(), json!(buildpacks));
+        }
+        (!data.is_empty()).then_some(data.into())
+    }
+}
+
+fn changed(app: AppId, action: Action, data: serde_json::Value) -> NewEvent {
+    NewEvent { app: Some(app), resource: Resource::App, id: app.to_string(), action, data }
+}
+
+/// The event of a new release.
+pub(super) fn release_made(app: AppId, release: ReleaseId, data: serde_json::Value) -> NewEvent {
+    let (resource, action) = (Resource::Release, Action::Create);
+    NewEvent { app: Some(app), resource, id: release.to_string(), action, data }
+}
+
 pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
      a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
      JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
@@ -109,8 +136,8 @@ pub(super) const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHER
 
 impl Store {
     /// Makes an app with its owner, its uid and its first, empty release.
-    pub async fn create_app(&self, new: NewApp<'_>) -> Result<App, StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn create_app(&self, new: NewApp<'_>, stamp: &Stamp) -> Result<App, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let uid: i64 =
             sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'app_uid' RETURNING value")
                 .fetch_one(&mut *tx)
@@ -125,7 +152,7 @@ impl Store {
         .bind(uid)
         .bind(new.stack)
         .bind(release.to_string())
-        .bind(new.now.as_millis())
+        .bind(tx.now())
         .execute(&mut *tx)
         .await
         .map_err(StoreError::taken("Name"))?;
@@ -135,7 +162,7 @@ impl Store {
         .bind(self.new_uuid())
         .bind(new.id.to_string())
         .bind(new.owner.to_string())
-        .bind(new.now.as_millis())
+        .bind(tx.now())
         .execute(&mut *tx)
         .await?;
         let row = NewRow {
@@ -150,9 +177,11 @@ impl Store {
             attached: &Attached::new(),
             status: Status::Succeeded,
             output_secret: self.new_secret(),
-            now: new.now,
+            now: stamp.now,
         };
         insert_release(&mut tx, row).await?;
+        tx.record(changed(new.id, Action::Create, json!({ "name": new.name })));
+        tx.record(release_made(new.id, release, json!({ "version": 1, "description": "Initial release" })));
         tx.commit().await?;
         self.app(new.id).await?.ok_or(StoreError::Missing("App"))
     }
@@ -182,8 +211,38 @@ impl Store {
         Ok(sqlx::query_as(&format!("{SELECT} ORDER BY a.name")).fetch_all(&self.pool).await?)
     }
 
+    /// What a user may do with an app; none if not even look at it.
+    pub async fn role(&self, user: UserId, app: AppId) -> Result<Option<Role>, StoreError> {
+        let role: Option<String> =
+            sqlx::query_scalar("SELECT role FROM collaborators WHERE user_id = $1 AND app_id = $2")
+                .bind(user.to_string())
+                .bind(app.to_string())
+                .fetch_optional(&self.pool)
+                .await?;
+        // The owner's row says so; it gives the rights of an admin.
+        Ok(role.map(|role| role.parse().unwrap_or(Role::Admin)))
+    }
+
+    /// Gives somebody a role on an app.
+    #[cfg(test)]
+    pub(crate) async fn give_role(&self, app: AppId, email: &str, role: Role) {
+        sqlx::query(
+            "INSERT INTO collaborators (id, app_id, user_id, role, created_at) \
+             SELECT $1, $2, id, $3, 0 FROM users WHERE email = $4 \
+             ON CONFLICT (app_id, user_id) DO UPDATE SET role = excluded.role",
+        )
+        .bind(self.new_uuid())
+        .bind(app.to_string())
+        .bind(role.to_string())
+        .bind(email)
+        .execute(&self.pool)
+        .await
+        .expect("given");
+    }
+
     /// Changes an app and returns it as it is then.
-    pub async fn update_app(&self, id: AppId, change: AppChange<'_>, now: Timestamp) -> Result<App, StoreError> {
+    pub async fn update_app(&self, app: &App, change: AppChange<'_>, stamp: &Stamp) -> Result<App, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         sqlx::query(
             "UPDATE apps SET name = COALESCE($1, name), maintenance = COALESCE($2, maintenance), \
              buildpacks = COALESCE($3, buildpacks), updated_at = $4 WHERE id = $5",
@@ -191,29 +250,36 @@ impl Store {
         .bind(change.name.map(|name| name.as_str().to_owned()))
         .bind(change.maintenance.map(i64::from))
         .bind(change.buildpacks.map(serde_json::to_string).transpose()?)
-        .bind(now.as_millis())
-        .bind(id.to_string())
-        .execute(&self.pool)
+        .bind(tx.now())
+        .bind(app.id.to_string())
+        .execute(&mut *tx)
         .await
         .map_err(StoreError::taken("Name"))?;
-        self.app(id).await?.ok_or(StoreError::Missing("App"))
+        if let Some(data) = change.against(app) {
+            tx.record(changed(app.id, Action::Update, data));
+        }
+        tx.commit().await?;
+        self.app(app.id).await?.ok_or(StoreError::Missing("App"))
     }
 
     /// Forgets an app and everything that belongs to it. What runs and lies on disk is the caller's to remove; both are
     /// named by the app's id, so that what has no app any more can be told.
-    pub async fn delete_app(&self, id: AppId) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn delete_app(&self, app: &App, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
         // Add-ons outlive their app until their servers and their data are gone.
         sqlx::query("UPDATE addons SET state = 'deprovisioning' WHERE app_id = $1")
-            .bind(id.to_string())
+            .bind(app.id.to_string())
             .execute(&mut *tx)
             .await?;
         sqlx::query("DELETE FROM addon_attachments WHERE addon_id IN (SELECT id FROM addons WHERE app_id = $1)")
-            .bind(id.to_string())
+            .bind(app.id.to_string())
             .execute(&mut *tx)
             .await?;
-        sqlx::query("DELETE FROM apps WHERE id = $1").bind(id.to_string()).execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+        let gone = sqlx::query("DELETE FROM apps WHERE id = $1").bind(app.id.to_string()).execute(&mut *tx).await?;
+        if gone.rows_affected() > 0 {
+            tx.record(changed(app.id, Action::Destroy, json!({ "name": app.name })));
+        }
+        tx.commit().await
     }
 
     /// Who may work on an app, the owner first.

@@ -1,8 +1,9 @@
 use model::{AppId, BuildId, ReleaseId, Timestamp, UserId};
+use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Status, Store, StoreError, UserRef, row};
+use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 
 /// One run of the buildpacks over one commit.
 #[derive(Debug, Clone)]
@@ -46,8 +47,6 @@ pub struct NewBuild<'a> {
     pub commit: &'a str,
     /// First line of the commit's message.
     pub subject: Option<&'a str>,
-    /// The present moment.
-    pub now: Timestamp,
 }
 
 impl<'r> FromRow<'r, AnyRow> for Build {
@@ -76,7 +75,8 @@ pub(super) const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.co
 
 impl Store {
     /// Notes a build that is about to start. It succeeds with [`super::Change::Deploy`].
-    pub async fn insert_build(&self, new: NewBuild<'_>) -> Result<Build, StoreError> {
+    pub async fn insert_build(&self, new: NewBuild<'_>, stamp: &Stamp) -> Result<Build, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         sqlx::query(
             "INSERT INTO builds (id, app_id, user_id, commit_id, subject, status, buildpacks, output_secret, \
              created_at, updated_at) VALUES ($1, $2, $3, $4, $5, 'pending', '[]', $6, $7, $7)",
@@ -87,21 +87,29 @@ impl Store {
         .bind(new.commit)
         .bind(new.subject)
         .bind(self.new_secret())
-        .bind(new.now.as_millis())
-        .execute(&self.pool)
+        .bind(tx.now())
+        .execute(&mut *tx)
         .await?;
+        tx.record(changed(new.app, new.id, Action::Create, json!({ "status": "pending", "commit": new.commit })));
+        tx.commit().await?;
         self.build(new.id).await?.ok_or(StoreError::Missing("Build"))
     }
 
     /// Ends a pending build without a result; false if it was not pending any more.
-    pub async fn fail_build(&self, id: BuildId, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn fail_build(&self, app: AppId, id: BuildId, stamp: &Stamp) -> Result<bool, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let ended =
             sqlx::query("UPDATE builds SET status = 'failed', updated_at = $1 WHERE id = $2 AND status = 'pending'")
-                .bind(now.as_millis())
+                .bind(tx.now())
                 .bind(id.to_string())
-                .execute(&self.pool)
+                .execute(&mut *tx)
                 .await?;
-        Ok(ended.rows_affected() > 0)
+        if ended.rows_affected() == 0 {
+            return Ok(false);
+        }
+        tx.record(changed(app, id, Action::Update, json!({ "status": "failed" })));
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// The build with this id.
@@ -127,4 +135,8 @@ impl Store {
         let sql = format!("{SELECT} WHERE b.status = 'pending' ORDER BY b.created_at, b.id");
         Ok(sqlx::query_as(&sql).fetch_all(&self.pool).await?)
     }
+}
+
+pub(super) fn changed(app: AppId, build: BuildId, action: Action, data: serde_json::Value) -> NewEvent {
+    NewEvent { app: Some(app), resource: Resource::Build, id: build.to_string(), action, data }
 }

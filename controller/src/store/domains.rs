@@ -1,8 +1,9 @@
 use model::{AppId, DomainId, Hostname, Timestamp};
+use serde_json::json;
 use sqlx::FromRow;
 use sqlx::any::AnyRow;
 
-use super::{Store, StoreError, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// A custom domain of an app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +36,19 @@ const SELECT: &str = "SELECT id, app_id, hostname, created_at, updated_at FROM d
 
 impl Store {
     /// Adds a custom domain.
-    pub async fn insert_domain(&self, domain: &Domain) -> Result<(), StoreError> {
+    pub async fn insert_domain(&self, domain: &Domain, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
         sqlx::query("INSERT INTO domains (id, app_id, hostname, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
             .bind(domain.id.to_string())
             .bind(domain.app.to_string())
             .bind(domain.hostname.as_str())
             .bind(domain.created_at.as_millis())
             .bind(domain.updated_at.as_millis())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await
             .map_err(StoreError::taken("Hostname"))?;
-        Ok(())
+        tx.record(changed(domain, Action::Create));
+        tx.commit().await
     }
 
     /// An app's custom domains by host name.
@@ -60,8 +63,18 @@ impl Store {
     }
 
     /// Takes a custom domain away from its app.
-    pub async fn delete_domain(&self, id: DomainId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM domains WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+    pub async fn delete_domain(&self, domain: &Domain, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let sql = "DELETE FROM domains WHERE id = $1";
+        let gone = sqlx::query(sql).bind(domain.id.to_string()).execute(&mut *tx).await?;
+        if gone.rows_affected() > 0 {
+            tx.record(changed(domain, Action::Destroy));
+        }
+        tx.commit().await
     }
+}
+
+fn changed(domain: &Domain, action: Action) -> NewEvent {
+    let data = json!({ "hostname": domain.hostname });
+    NewEvent { app: Some(domain.app), resource: Resource::Domain, id: domain.id.to_string(), action, data }
 }

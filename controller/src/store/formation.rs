@@ -1,8 +1,9 @@
 use model::{AppId, FormationId, ProcessType, Timestamp};
+use serde_json::json;
 use sqlx::any::AnyRow;
-use sqlx::{Any, FromRow, Row, Transaction};
+use sqlx::{AnyConnection, FromRow, Row};
 
-use super::{Store, StoreError, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 use crate::formation::DEFAULT_SIZE;
 
 /// How many instances of a process type should run, and of which size.
@@ -72,7 +73,7 @@ impl Store {
 
     pub(super) async fn insert_process_type(
         &self,
-        tx: &mut Transaction<'_, Any>,
+        tx: &mut AnyConnection,
         app: AppId,
         name: &ProcessType,
         now: Timestamp,
@@ -87,14 +88,14 @@ impl Store {
         .bind(i64::from(name.as_str() == "web"))
         .bind(DEFAULT_SIZE)
         .bind(now.as_millis())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         Ok(())
     }
 
     /// Applies all changes, or none if one of them is of an unknown process type or leaves 0 to `limit`.
-    pub async fn scale(&self, app: AppId, changes: &[Scale], limit: u32, now: Timestamp) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn scale(&self, app: AppId, changes: &[Scale], limit: u32, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
         // Locks the app: relative changes that arrive at once add up.
         sqlx::query("UPDATE apps SET last_version = last_version WHERE id = $1")
             .bind(app.to_string())
@@ -107,6 +108,7 @@ impl Store {
                 .iter_mut()
                 .find(|(_, row)| row.process_type == change.process_type)
                 .ok_or(StoreError::Missing("Process type"))?;
+            let before = (*quantity, row.size.clone());
             match change.quantity {
                 Some(Quantity::Exactly(exactly)) => *quantity = i64::from(exactly),
                 Some(Quantity::By(by)) => *quantity += i64::from(by),
@@ -121,11 +123,17 @@ impl Store {
             sqlx::query("UPDATE formation SET quantity = $1, size = $2, updated_at = $3 WHERE id = $4")
                 .bind(*quantity)
                 .bind(&row.size)
-                .bind(now.as_millis())
+                .bind(tx.now())
                 .bind(row.id.to_string())
                 .execute(&mut *tx)
                 .await?;
+            if (*quantity, &row.size) != (before.0, &before.1) {
+                let data = json!({ "type": row.process_type, "quantity": *quantity, "size": row.size,
+                    "previous_quantity": before.0, "previous_size": before.1 });
+                let (resource, id) = (Resource::Formation, row.id.to_string());
+                tx.record(NewEvent { app: Some(app), resource, id, action: Action::Update, data });
+            }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }

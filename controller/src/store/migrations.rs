@@ -12,6 +12,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (2, "addons", include_str!("../../../migrations/0002_addons.sql")),
     (3, "sessions", include_str!("../../../migrations/0003_sessions.sql")),
     (4, "build subjects", include_str!("../../../migrations/0004_build_subjects.sql")),
+    (5, "events", include_str!("../../../migrations/0005_events.sql")),
     (10, "store", include_str!("../../../migrations/0010_store.sql")),
 ];
 

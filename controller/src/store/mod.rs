@@ -10,6 +10,7 @@ mod apps;
 mod backup;
 mod builds;
 mod domains;
+mod events;
 mod formation;
 mod leases;
 mod migrate;
@@ -43,6 +44,8 @@ pub use apps::{App, AppChange, Collaborator, NewApp};
 pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
 pub use domains::Domain;
+pub(crate) use events::NewEvent;
+pub use events::{Action, Event, EventFilter, EventSlice, Resource, Stamp};
 pub use formation::{FormationRow, Quantity, Scale};
 pub use leases::Lease;
 pub use migrate::{Migrated, MigrationError, Mode, migrate};
@@ -123,6 +126,7 @@ pub struct Store {
     pool: AnyPool,
     secrets: Arc<Secrets>,
     random: Arc<dyn Random>,
+    newest_event: Arc<tokio::sync::watch::Sender<u64>>,
 }
 
 impl Store {
@@ -148,7 +152,12 @@ impl Store {
             .connect(&address(url))
             .await
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { pool, secrets, random })
+        let newest: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'events'")
+            .fetch_one(&pool)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let newest_event = Arc::new(tokio::sync::watch::Sender::new(u64::try_from(newest).unwrap_or_default()));
+        Ok(Self { pool, secrets, random, newest_event })
     }
 
     /// An id of something that is never referred to by type.

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 
 use model::{AddonId, AppId, BuildId, ConfigVarName, Digest, Image, ReleaseId, Timestamp, UserId};
+use serde_json::json;
 use sqlx::any::AnyRow;
-use sqlx::{Any, FromRow, Row, Transaction};
+use sqlx::{AnyConnection, FromRow, Row};
 
-use super::{Status, Store, StoreError, UserRef, row};
+use super::apps::release_made;
+use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, builds, row};
 use crate::config_vars::ConfigVars;
 
 /// A release: image, config and process types under a number. Only its status ever changes, and only once.
@@ -61,8 +63,6 @@ pub struct NewRelease<'a> {
     pub description: &'a str,
     /// What it changes.
     pub change: Change<'a>,
-    /// The present moment.
-    pub now: Timestamp,
 }
 
 /// What a release changes against the one before.
@@ -146,8 +146,8 @@ impl Store {
     ///
     /// It starts from the config of the newest release, whatever became of that one: a config var that was set stays set even
     /// if the app did not boot with it. And from the image of the newest release that did not fail.
-    pub async fn create_release(&self, new: NewRelease<'_>) -> Result<Option<Release>, StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn create_release(&self, new: NewRelease<'_>, stamp: &Stamp) -> Result<Option<Release>, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let version: i64 =
             sqlx::query_scalar("UPDATE apps SET last_version = last_version + 1 WHERE id = $1 RETURNING last_version")
                 .bind(new.app.to_string())
@@ -156,6 +156,7 @@ impl Store {
                 .ok_or(StoreError::Missing("App"))?;
         let mut base = self.base(&mut tx, new.app).await?;
         let mut build = None;
+        let mut data = json!({ "version": version, "description": new.description });
         match new.change {
             Change::Config(vars) => {
                 if let Some(name) = vars.keys().find(|name| base.attached.contains_key(name)) {
@@ -164,6 +165,11 @@ impl Store {
                 if !base.config.apply(vars) {
                     return Ok(None);
                 }
+                let names = |set: bool| {
+                    vars.iter().filter(move |(_, value)| value.is_some() == set).map(|(name, _)| name.as_str())
+                };
+                data["config_set"] = names(true).collect();
+                data["config_unset"] = names(false).collect();
             }
             Change::Attachments(vars) => {
                 if !base.attach(vars) {
@@ -171,7 +177,8 @@ impl Store {
                 }
             }
             Change::Deploy(deploy) => {
-                self.take_image(&mut tx, new.app, &deploy, new.now).await?;
+                self.take_image(&mut tx, new.app, &deploy, stamp.now).await?;
+                tx.record(builds::changed(new.app, deploy.build, Action::Update, json!({ "status": "succeeded" })));
                 base.image = Some(deploy.image.digest.to_string());
                 build = Some(deploy.build);
             }
@@ -191,38 +198,42 @@ impl Store {
             attached: &base.attached,
             status,
             output_secret: self.new_secret(),
-            now: new.now,
+            now: stamp.now,
         };
         insert_release(&mut tx, row).await?;
         if status == Status::Succeeded {
-            make_current(&mut tx, id, new.now).await?;
+            make_current(&mut tx, id, stamp.now).await?;
         }
+        tx.record(release_made(new.app, id, data));
         tx.commit().await?;
         self.release(id).await
     }
 
     /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.
-    pub async fn finish_release(&self, id: ReleaseId, outcome: Outcome, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn finish_release(&self, release: &Release, outcome: Outcome, stamp: &Stamp) -> Result<bool, StoreError> {
         let (status, failure) = match outcome {
             Outcome::Succeeded => (Status::Succeeded, None),
             Outcome::Failed(reason) => (Status::Failed, Some(reason)),
         };
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin(stamp).await?;
         let changed = sqlx::query(
             "UPDATE releases SET status = $1, failure = $2, updated_at = $3 WHERE id = $4 AND status = 'pending'",
         )
         .bind(status.to_string())
-        .bind(failure)
-        .bind(now.as_millis())
-        .bind(id.to_string())
+        .bind(&failure)
+        .bind(tx.now())
+        .bind(release.id.to_string())
         .execute(&mut *tx)
         .await?;
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
         if status == Status::Succeeded {
-            make_current(&mut tx, id, now).await?;
+            make_current(&mut tx, release.id, stamp.now).await?;
         }
+        let data = json!({ "version": release.version, "status": status.to_string(), "failure": failure });
+        let (resource, id) = (Resource::Release, release.id.to_string());
+        tx.record(NewEvent { app: Some(release.app), resource, id, action: Action::Update, data });
         tx.commit().await?;
         Ok(true)
     }
@@ -347,17 +358,17 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    async fn base(&self, tx: &mut Transaction<'_, Any>, app: AppId) -> Result<Base, StoreError> {
+    async fn base(&self, tx: &mut AnyConnection, app: AppId) -> Result<Base, StoreError> {
         let newest =
             sqlx::query("SELECT id, config, attached FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
                 .bind(app.to_string())
-                .fetch_one(&mut **tx)
+                .fetch_one(&mut *tx)
                 .await?;
         let image = sqlx::query_scalar::<_, Option<String>>(
             "SELECT image FROM releases WHERE app_id = $1 AND status <> 'failed' ORDER BY version DESC LIMIT 1",
         )
         .bind(app.to_string())
-        .fetch_optional(&mut **tx)
+        .fetch_optional(&mut *tx)
         .await?
         .flatten();
         let config = self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)?;
@@ -367,14 +378,14 @@ impl Store {
     /// What `release` was, but with the attachments of `newest`.
     async fn copy_of(
         &self,
-        tx: &mut Transaction<'_, Any>,
+        tx: &mut AnyConnection,
         app: AppId,
         (release, newest): (ReleaseId, Base),
     ) -> Result<Base, StoreError> {
         let target = sqlx::query("SELECT image, config, attached FROM releases WHERE id = $1 AND app_id = $2")
             .bind(release.to_string())
             .bind(app.to_string())
-            .fetch_optional(&mut **tx)
+            .fetch_optional(&mut *tx)
             .await?
             .ok_or(StoreError::Missing("Release"))?;
         let config = self.open_config(release, &target.try_get::<String, _>("config")?)?;
@@ -390,7 +401,7 @@ impl Store {
     /// Ends the build, keeps its image, and gives process types that are new a place in the formation.
     async fn take_image(
         &self,
-        tx: &mut Transaction<'_, Any>,
+        tx: &mut AnyConnection,
         app: AppId,
         deploy: &Deploy<'_>,
         now: Timestamp,
@@ -404,7 +415,7 @@ impl Store {
         .bind(now.as_millis())
         .bind(deploy.build.to_string())
         .bind(app.to_string())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
         if ended.rows_affected() == 0 {
             return Err(StoreError::Missing("Pending build"));
@@ -413,7 +424,7 @@ impl Store {
             .bind(deploy.image.digest.as_str())
             .bind(serde_json::to_string(deploy.image)?)
             .bind(now.as_millis())
-            .execute(&mut **tx)
+            .execute(&mut *tx)
             .await?;
         for process in &deploy.image.processes {
             self.insert_process_type(tx, app, &process.process_type, now).await?;
@@ -446,7 +457,7 @@ fn config_row(release: ReleaseId) -> String {
     format!("releases/{release}/config")
 }
 
-pub(super) async fn insert_release(tx: &mut Transaction<'_, Any>, row: NewRow<'_>) -> Result<(), StoreError> {
+pub(super) async fn insert_release(tx: &mut AnyConnection, row: NewRow<'_>) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO releases (id, app_id, version, description, user_id, image, build_id, config, attached, \
          status, output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
@@ -463,12 +474,12 @@ pub(super) async fn insert_release(tx: &mut Transaction<'_, Any>, row: NewRow<'_
     .bind(row.status.to_string())
     .bind(row.output_secret)
     .bind(row.now.as_millis())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-async fn make_current(tx: &mut Transaction<'_, Any>, id: ReleaseId, now: Timestamp) -> Result<(), StoreError> {
+async fn make_current(tx: &mut AnyConnection, id: ReleaseId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE apps SET current_release_id = $1, released_at = $2 \
          WHERE id = (SELECT app_id FROM releases WHERE id = $1) \
@@ -477,7 +488,7 @@ async fn make_current(tx: &mut Transaction<'_, Any>, id: ReleaseId, now: Timesta
     )
     .bind(id.to_string())
     .bind(now.as_millis())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use model::clock::SystemRandom;
 use model::{Clock, ConfigVarName, Timestamp, UserId};
+use serde_json::json;
 
 use super::*;
+use crate::actors::By;
 use crate::testing::{TestClock, image, make_app, make_deploy, postgres};
 
 type Case = for<'a> fn(&'a Store) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -36,6 +38,7 @@ const CASES: &[(&str, Case)] = &[
         Box::pin(rotation(store))
     }),
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
+    ("every change has its event, in the order of commits and without gaps", |store| Box::pin(events(store))),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,11 +68,15 @@ fn now() -> Timestamp {
     TestClock::default().now()
 }
 
+fn stamp() -> Stamp {
+    Stamp { by: None, now: now() }
+}
+
 async fn user(store: &Store, email: &str) -> User {
     let id = UserId::random(&SystemRandom);
     let email = email.parse().expect("an address");
-    let user = User { id, email, last_login_at: None, created_at: now(), updated_at: now() };
-    store.insert_user(&user, Some("hash")).await.expect("inserted");
+    let user = User { id, email, operator: false, last_login_at: None, created_at: now(), updated_at: now() };
+    store.insert_user(&user, Some("hash"), &stamp()).await.expect("inserted");
     user
 }
 
@@ -81,12 +88,12 @@ fn patch(vars: &[(&str, Option<&str>)]) -> BTreeMap<ConfigVarName, Option<String
 async fn set(store: &Store, app: &App, vars: &[(&str, Option<&str>)]) -> Option<Release> {
     let patch = patch(vars);
     let change = Change::Config(&patch);
-    let new = NewRelease { app: app.id, user: app.owner.id, description: "Set config vars", change, now: now() };
-    store.create_release(new).await.expect("released")
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Set config vars", change };
+    store.create_release(new, &stamp()).await.expect("released")
 }
 
 async fn finish(store: &Store, release: &Release, outcome: Outcome) -> bool {
-    store.finish_release(release.id, outcome, now()).await.expect("finished")
+    store.finish_release(release, outcome, &stamp()).await.expect("finished")
 }
 
 async fn current_version(store: &Store, app: &App) -> u64 {
@@ -156,27 +163,27 @@ async fn rollback(store: &Store) {
     set(store, &app, &[("A", Some("1"))]).await;
     make_deploy(store, &app, &image(&["web", "worker"])).await;
     let change = Change::Rollback(old.id);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback to v2", change, now: now() };
-    let back = store.create_release(new).await.expect("released").expect("a release");
+    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback to v2", change };
+    let back = store.create_release(new, &stamp()).await.expect("released").expect("a release");
     assert_eq!((back.version, &back.image, back.build), (5, &old.image, None));
     assert_eq!(store.release_config(back.id).await.expect("readable").iter().count(), 0);
 
     let other = make_app(store, &owner, "other").await;
     let change = Change::Rollback(old.id);
-    let new = NewRelease { app: other.id, user: owner.id, description: "Rollback to v2", change, now: now() };
-    assert!(matches!(store.create_release(new).await, Err(StoreError::Missing("Release"))), "of another app");
+    let new = NewRelease { app: other.id, user: owner.id, description: "Rollback to v2", change };
+    assert!(matches!(store.create_release(new, &stamp()).await, Err(StoreError::Missing("Release"))), "of another app");
 }
 
 async fn uids(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let first = make_app(store, &owner, "first").await;
-    store.delete_app(first.id).await.expect("deleted");
+    store.delete_app(&first, &stamp()).await.expect("deleted");
     let second = make_app(store, &owner, "second").await;
     assert_eq!((first.uid, second.uid), (100_000, 100_001), "a uid is never given twice");
     let name = second.name.clone();
     let id = model::AppId::random(&SystemRandom);
-    let again = NewApp { id, name: &name, owner: owner.id, stack: "debian-13", now: now() };
-    assert!(matches!(store.create_app(again).await, Err(StoreError::Taken("Name"))));
+    let again = NewApp { id, name: &name, owner: owner.id, stack: "debian-13" };
+    assert!(matches!(store.create_app(again, &stamp()).await, Err(StoreError::Taken("Name"))));
 }
 
 async fn access(store: &Store) {
@@ -197,7 +204,7 @@ async fn deletion(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let app = make_app(store, &owner, "doomed").await;
     let release = make_deploy(store, &app, &image(&["web"])).await;
-    store.delete_app(app.id).await.expect("deleted");
+    store.delete_app(&app, &stamp()).await.expect("deleted");
     assert!(store.app(app.id).await.expect("readable").is_none());
     assert!(store.release(release.id).await.expect("readable").is_none());
     assert!(store.builds(app.id).await.expect("readable").is_empty());
@@ -217,7 +224,7 @@ async fn scaling(store: &Store) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let (store, app, change) = (store.clone(), app.id, by("web", Quantity::By(1)));
-        tasks.spawn(async move { store.scale(app, &[change], 100, now()).await.expect("scaled") });
+        tasks.spawn(async move { store.scale(app, &[change], 100, &stamp()).await.expect("scaled") });
     }
     tasks.join_all().await;
     let quantities = async || {
@@ -229,7 +236,7 @@ async fn scaling(store: &Store) {
     for bad in [by("cron", Quantity::Exactly(1)), by("worker", Quantity::By(-1)), by("worker", Quantity::Exactly(101))]
     {
         let changes = [by("web", Quantity::Exactly(1)), bad];
-        assert!(store.scale(app.id, &changes, 100, now()).await.is_err());
+        assert!(store.scale(app.id, &changes, 100, &stamp()).await.is_err());
         assert_eq!(quantities().await, expected, "all or nothing");
     }
 }
@@ -245,8 +252,8 @@ async fn tokens(store: &Store) {
         created_at: now(),
     };
     let (lasting, short) = (make(None), make(Some(now().after(Duration::from_secs(60)))));
-    store.insert_token(NewToken { token: &lasting, digest: "d1" }).await.expect("inserted");
-    store.insert_token(NewToken { token: &short, digest: "d2" }).await.expect("inserted");
+    store.insert_token(NewToken { token: &lasting, digest: "d1" }, &stamp()).await.expect("inserted");
+    store.insert_token(NewToken { token: &short, digest: "d2" }, &stamp()).await.expect("inserted");
     let later = now().after(Duration::from_secs(60));
     for (digest, moment, good) in [("d1", now(), true), ("d1", later, true), ("d2", now(), true), ("d2", later, false)]
     {
@@ -256,8 +263,8 @@ async fn tokens(store: &Store) {
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 2);
     store.delete_expired_tokens(later).await.expect("deleted");
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 1);
-    assert!(store.delete_token(stranger.id, lasting.id).await.expect("asked").is_none(), "not theirs");
-    assert!(store.delete_token(owner.id, lasting.id).await.expect("asked").is_some());
+    assert!(store.delete_token(stranger.id, lasting.id, &stamp()).await.expect("asked").is_none(), "not theirs");
+    assert!(store.delete_token(owner.id, lasting.id, &stamp()).await.expect("asked").is_some());
     assert!(store.user_of_token("d1", now()).await.expect("readable").is_none());
 }
 
@@ -272,10 +279,10 @@ async fn domains(store: &Store) {
         updated_at: now(),
     };
     let mine = domain(&first);
-    store.insert_domain(&mine).await.expect("inserted");
-    assert!(matches!(store.insert_domain(&domain(&second)).await, Err(StoreError::Taken("Hostname"))));
+    store.insert_domain(&mine, &stamp()).await.expect("inserted");
+    assert!(matches!(store.insert_domain(&domain(&second), &stamp()).await, Err(StoreError::Taken("Hostname"))));
     assert_eq!(store.domains(first.id).await.expect("readable"), std::slice::from_ref(&mine));
-    store.delete_domain(mine.id).await.expect("deleted");
+    store.delete_domain(&mine, &stamp()).await.expect("deleted");
     assert!(store.all_domains().await.expect("readable").is_empty());
 }
 
@@ -285,18 +292,18 @@ async fn builds(store: &Store) {
     let release = make_deploy(store, &app, &image(&["web"])).await;
     let build = store.build(release.build.expect("a build")).await.expect("readable").expect("there");
     assert_eq!((build.status, build.release), (Status::Succeeded, Some(release.id)));
-    assert!(!store.fail_build(build.id, now()).await.expect("asked"), "it succeeded already");
+    assert!(!store.fail_build(app.id, build.id, &stamp()).await.expect("asked"), "it succeeded already");
     assert_eq!(store.build_by_output(&build.output_secret).await.expect("readable").map(|b| b.id), Some(build.id));
 
     let id = model::BuildId::random(&SystemRandom);
-    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", subject: Some("Count"), now: now() };
-    store.insert_build(new).await.expect("inserted");
+    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", subject: Some("Count") };
+    store.insert_build(new, &stamp()).await.expect("inserted");
     assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
-    assert!(store.fail_build(id, now()).await.expect("asked"));
+    assert!(store.fail_build(app.id, id, &stamp()).await.expect("asked"));
     let deploy = Deploy { build: id, image: &image(&["web"]), buildpacks: &[], size_bytes: 0 };
     let change = Change::Deploy(deploy);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", change, now: now() };
-    assert!(store.create_release(new).await.is_err(), "a failed build deploys nothing");
+    let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", change };
+    assert!(store.create_release(new, &stamp()).await.is_err(), "a failed build deploys nothing");
 }
 
 async fn make_addon(store: &Store, app: &App, name: &str) -> Result<Addon, StoreError> {
@@ -309,9 +316,8 @@ async fn make_addon(store: &Store, app: &App, name: &str) -> Result<Addon, Store
         plan: "mini",
         credentials: &credentials,
         attachment: &"DATABASE".parse().expect("a name"),
-        now: now(),
     };
-    let made = store.insert_addon(new).await?;
+    let made = store.insert_addon(new, &stamp()).await?;
     assert_eq!(store.addon_credentials(made.id).await.expect("readable"), credentials);
     Ok(made)
 }
@@ -328,8 +334,8 @@ async fn attachments(store: &Store) {
         let vars = value.map(|value| ("DATABASE_URL".parse().expect("a name"), (addon.id, value.to_owned())));
         let vars = vars.into_iter().collect();
         let change = Change::Attachments(&vars);
-        let new = NewRelease { app: app.id, user: owner.id, description: "Attach", change, now: now() };
-        store.create_release(new).await.expect("released")
+        let new = NewRelease { app: app.id, user: owner.id, description: "Attach", change };
+        store.create_release(new, &stamp()).await.expect("released")
     };
     let before = set(store, &app, &[("A", Some("1"))]).await.expect("a release");
     assert!(attach(Some("one")).await.is_some());
@@ -337,13 +343,13 @@ async fn attachments(store: &Store) {
     let with = set(store, &app, &[("A", Some("2"))]).await.expect("a release");
     let refused = patch(&[("DATABASE_URL", None)]);
     let change = Change::Config(&refused);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Unset", change, now: now() };
-    assert!(matches!(store.create_release(new).await, Err(StoreError::Attached(_))));
+    let new = NewRelease { app: app.id, user: owner.id, description: "Unset", change };
+    assert!(matches!(store.create_release(new, &stamp()).await, Err(StoreError::Attached(_))));
 
     let back = async |release: &Release| {
         let change = Change::Rollback(release.id);
-        let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", change, now: now() };
-        store.create_release(new).await.expect("released");
+        let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", change };
+        store.create_release(new, &stamp()).await.expect("released");
         store.config(app.id).await.expect("readable").to_env()
     };
     let vars = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -354,7 +360,7 @@ async fn attachments(store: &Store) {
     let expected: BTreeMap<String, String> = vars(&[("A", "2")]);
     assert_eq!(back(&with).await, expected, "what is gone stays gone");
 
-    store.delete_app(app.id).await.expect("deleted");
+    store.delete_app(&app, &stamp()).await.expect("deleted");
     let left = store.addon(addon.id).await.expect("readable").expect("there until its server is gone");
     assert_eq!((left.state, left.app_name), (AddonState::Removing, None));
     assert!(store.attachments().await.expect("readable").is_empty());
@@ -364,16 +370,16 @@ async fn attachments(store: &Store) {
 async fn transfers(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let app = make_app(store, &owner, "shop").await;
-    let addon = make_addon(store, &app, "postgres-1").await.expect("an add-on").id;
-    let begin = async |action| store.insert_transfer(addon, action, None, now()).await.expect("asked");
+    let addon = make_addon(store, &app, "postgres-1").await.expect("an add-on");
+    let begin = async |action| store.insert_transfer(&addon, action, None, &stamp()).await.expect("asked");
     let first = begin(TransferAction::Capture).await.expect("begun");
     assert!(begin(TransferAction::Restore).await.is_none(), "one runs");
-    store.finish_transfer(first.id, Ok(7), now()).await.expect("ended");
-    store.finish_transfer(first.id, Err("late".to_owned()), now()).await.expect("too late");
+    store.finish_transfer(&first, Ok(7), &stamp()).await.expect("ended");
+    store.finish_transfer(&first, Err("late".to_owned()), &stamp()).await.expect("too late");
     let second = begin(TransferAction::Restore).await.expect("begun");
     assert_eq!((first.number, second.number), (1, 2));
     assert_eq!(store.running_transfers().await.expect("readable"), [second]);
-    let all = store.transfers(addon).await.expect("readable");
+    let all = store.transfers(addon.id).await.expect("readable");
     assert_eq!((all[0].state, all[0].bytes), (TransferState::Succeeded, 7));
 }
 
@@ -490,6 +496,54 @@ async fn rotation(store: &Store) {
     }
 }
 
+async fn events(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    let by = By { user: owner.to_ref(), via: "session".to_owned(), origin: crate::Origin::default() };
+    let stamp = Stamp { by: Some(by), now: now() };
+    let mut apps = tokio::task::JoinSet::new();
+    for number in 0..10 {
+        let (store, owner) = (store.clone(), owner.clone());
+        apps.spawn(async move { make_app(&store, &owner, &format!("app-{number}")).await });
+    }
+    let apps = apps.join_all().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for app in apps.clone() {
+        let (store, stamp) = (store.clone(), stamp.clone());
+        tasks.spawn(async move {
+            let change = AppChange { maintenance: Some(true), ..AppChange::default() };
+            let app = store.update_app(&app, change, &stamp).await.expect("updated");
+            let change = AppChange { maintenance: Some(true), ..AppChange::default() };
+            store.update_app(&app, change, &stamp).await.expect("nothing to update");
+        });
+    }
+    // Whoever follows sees every event once, in order, whatever is committed at the same time.
+    let mut newest = store.newest_event();
+    let mut seen: Vec<Event> = Vec::new();
+    let filter = EventFilter::default();
+    while seen.len() < 31 {
+        let last = seen.last().map_or(0, |event| event.sequence);
+        let more = store.events(&filter, EventSlice::After(last, 7)).await.expect("readable");
+        if more.is_empty() {
+            newest.changed().await.expect("the store is there");
+        }
+        seen.extend(more);
+    }
+    tasks.join_all().await;
+    assert_eq!(seen.iter().map(|event| event.sequence).collect::<Vec<_>>(), (1..=31).collect::<Vec<_>>());
+    let updates: Vec<_> = seen.iter().filter(|event| event.action == Action::Update).collect();
+    assert_eq!(updates.len(), 10, "what changes nothing is no event");
+    assert_eq!(updates[0].data, json!({ "maintenance": true }));
+    assert_eq!((updates[0].actor, updates[0].via.as_deref()), (Some(owner.id), Some("session")));
+
+    store.delete_app(&apps[0], &stamp).await.expect("deleted");
+    let own = EventFilter { app: Some(apps[0].id), ..EventFilter::default() };
+    let left = store.events(&own, EventSlice::Before(u64::MAX, 10)).await.expect("readable");
+    let left: Vec<_> = left.iter().map(|event| (event.resource, event.action)).collect();
+    let app = |action| (Resource::App, action);
+    let release = (Resource::Release, Action::Create);
+    assert_eq!(left, [app(Action::Destroy), app(Action::Update), release, app(Action::Create)], "outlives its app");
+}
+
 /// A file system of two megabytes.
 struct SmallDisk(tempfile::TempDir);
 
@@ -530,8 +584,8 @@ async fn a_full_disk_refuses_changes_and_loses_none_that_was_made() {
     let refused = loop {
         let vars = patch(&[("MORE", Some(&changes.to_string().repeat(10_000)))]);
         let change = Change::Config(&vars);
-        let new = NewRelease { app: app.id, user: ada.id, description: "Set MORE", change, now: now() };
-        match store.create_release(new).await {
+        let new = NewRelease { app: app.id, user: ada.id, description: "Set MORE", change };
+        match store.create_release(new, &stamp()).await {
             Ok(_) => changes += 1,
             Err(error) => break error,
         }

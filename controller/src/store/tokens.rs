@@ -1,8 +1,9 @@
 use model::{Timestamp, TokenId, UserId};
+use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Store, StoreError, User, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, User, row};
 
 /// A token that gives access as one user. The token's text is kept nowhere.
 #[derive(Debug, Clone)]
@@ -44,8 +45,9 @@ const COLUMNS: &str = "id, user_id, description, expires_at, created_at";
 
 impl Store {
     /// Keeps a token.
-    pub async fn insert_token(&self, new: NewToken<'_>) -> Result<(), StoreError> {
+    pub async fn insert_token(&self, new: NewToken<'_>, stamp: &Stamp) -> Result<(), StoreError> {
         let token = new.token;
+        let mut tx = self.begin(stamp).await?;
         sqlx::query(
             "INSERT INTO tokens (id, user_id, digest, description, expires_at, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6)",
@@ -56,15 +58,16 @@ impl Store {
         .bind(&token.description)
         .bind(token.expires_at.map(Timestamp::as_millis))
         .bind(token.created_at.as_millis())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        tx.record(changed(token, Action::Create));
+        tx.commit().await
     }
 
     /// Whose token has this digest, if it is good at `now`, and the token's id.
     pub async fn user_of_token(&self, digest: &str, now: Timestamp) -> Result<Option<(User, TokenId)>, StoreError> {
         let found = sqlx::query(
-            "SELECT u.id, u.email, u.last_login_at, u.created_at, u.updated_at, t.id AS token_id \
+            "SELECT u.id, u.email, u.operator, u.last_login_at, u.created_at, u.updated_at, t.id AS token_id \
              FROM tokens t JOIN users u ON u.id = t.user_id \
              WHERE t.digest = $1 AND (t.expires_at IS NULL OR t.expires_at > $2)",
         )
@@ -86,9 +89,15 @@ impl Store {
     }
 
     /// Forgets a token of this user and returns what it was.
-    pub async fn delete_token(&self, user: UserId, token: TokenId) -> Result<Option<Token>, StoreError> {
+    pub async fn delete_token(&self, user: UserId, token: TokenId, stamp: &Stamp) -> Result<Option<Token>, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let sql = format!("DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING {COLUMNS}");
-        Ok(sqlx::query_as(&sql).bind(token.to_string()).bind(user.to_string()).fetch_optional(&self.pool).await?)
+        let gone = sqlx::query_as(&sql).bind(token.to_string()).bind(user.to_string()).fetch_optional(&mut *tx).await?;
+        if let Some(gone) = &gone {
+            tx.record(changed(gone, Action::Destroy));
+        }
+        tx.commit().await?;
+        Ok(gone)
     }
 
     /// Forgets the tokens that are no longer good at `now`.
@@ -96,4 +105,9 @@ impl Store {
         sqlx::query("DELETE FROM tokens WHERE expires_at <= $1").bind(now.as_millis()).execute(&self.pool).await?;
         Ok(())
     }
+}
+
+fn changed(token: &Token, action: Action) -> NewEvent {
+    let data = json!({ "description": token.description });
+    NewEvent { app: None, resource: Resource::Authorization, id: token.id.to_string(), action, data }
 }

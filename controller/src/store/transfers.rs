@@ -1,11 +1,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use model::{AddonId, NameError, Timestamp, TransferId};
+use model::{AddonId, AppId, NameError, Timestamp, TransferId};
+use serde_json::json;
 use sqlx::any::AnyRow;
-use sqlx::{FromRow, Row};
+use sqlx::{AnyConnection, FromRow, Row};
 
-use super::{Store, StoreError, row};
+use super::{Action, Addon, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// A backup of an add-on's data, or a restore of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,38 +125,39 @@ impl Store {
     /// Notes a transfer that is about to begin. One at a time: none if another of this add-on runs.
     pub async fn insert_transfer(
         &self,
-        addon: AddonId,
+        addon: &Addon,
         action: TransferAction,
         source: Option<u64>,
-        now: Timestamp,
+        stamp: &Stamp,
     ) -> Result<Option<Transfer>, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin(stamp).await?;
         // Takes the lock that the numbers depend on.
         sqlx::query("UPDATE addons SET updated_at = $1 WHERE id = $2")
-            .bind(now.as_millis())
-            .bind(addon.to_string())
+            .bind(tx.now())
+            .bind(addon.id.to_string())
             .execute(&mut *tx)
             .await?;
         let sql = "SELECT count(*) FROM addon_transfers WHERE addon_id = $1 AND state = 'running'";
-        let running: i64 = sqlx::query_scalar(sql).bind(addon.to_string()).fetch_one(&mut *tx).await?;
+        let running: i64 = sqlx::query_scalar(sql).bind(addon.id.to_string()).fetch_one(&mut *tx).await?;
         if running > 0 {
             return Ok(None);
         }
         let sql = "SELECT COALESCE(MAX(number), 0) FROM addon_transfers WHERE addon_id = $1";
-        let newest: i64 = sqlx::query_scalar(sql).bind(addon.to_string()).fetch_one(&mut *tx).await?;
+        let newest: i64 = sqlx::query_scalar(sql).bind(addon.id.to_string()).fetch_one(&mut *tx).await?;
         let sql = format!(
             "INSERT INTO addon_transfers (id, addon_id, number, action, source, state, bytes, created_at) \
              VALUES ($1, $2, $3, $4, $5, 'running', 0, $6) RETURNING {COLUMNS}"
         );
         let made = sqlx::query_as(&sql)
             .bind(TransferId::random(&*self.random).to_string())
-            .bind(addon.to_string())
+            .bind(addon.id.to_string())
             .bind(newest + 1)
             .bind(action.to_string())
             .bind(source.and_then(|number| i64::try_from(number).ok()))
-            .bind(now.as_millis())
+            .bind(tx.now())
             .fetch_one(&mut *tx)
             .await?;
+        tx.record(changed(Some(addon.app), &made, Action::Create, made.state));
         tx.commit().await?;
         Ok(Some(made))
     }
@@ -163,26 +165,31 @@ impl Store {
     /// Ends a running transfer, with the size of what it made or the reason why it failed.
     pub async fn finish_transfer(
         &self,
-        id: TransferId,
+        transfer: &Transfer,
         outcome: Result<u64, String>,
-        now: Timestamp,
+        stamp: &Stamp,
     ) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
         let (state, bytes, failure) = match outcome {
             Ok(bytes) => (TransferState::Succeeded, bytes, None),
             Err(reason) => (TransferState::Failed, 0, Some(reason)),
         };
-        sqlx::query(
+        let ended = sqlx::query(
             "UPDATE addon_transfers SET state = $1, bytes = $2, failure = $3, finished_at = $4 \
              WHERE id = $5 AND state = 'running'",
         )
         .bind(state.to_string())
         .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
         .bind(failure)
-        .bind(now.as_millis())
-        .bind(id.to_string())
-        .execute(&self.pool)
+        .bind(tx.now())
+        .bind(transfer.id.to_string())
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        if ended.rows_affected() > 0 {
+            let app = app_of(&mut tx, transfer.addon).await?;
+            tx.record(changed(app, transfer, Action::Update, state));
+        }
+        tx.commit().await
     }
 
     /// The transfers of an add-on, the oldest first.
@@ -198,8 +205,26 @@ impl Store {
     }
 
     /// Forgets a transfer.
-    pub async fn delete_transfer(&self, id: TransferId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM addon_transfers WHERE id = $1").bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+    pub async fn delete_transfer(&self, transfer: &Transfer, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let app = app_of(&mut tx, transfer.addon).await?;
+        let sql = "DELETE FROM addon_transfers WHERE id = $1";
+        let gone = sqlx::query(sql).bind(transfer.id.to_string()).execute(&mut *tx).await?;
+        if gone.rows_affected() > 0 {
+            tx.record(changed(app, transfer, Action::Destroy, transfer.state));
+        }
+        tx.commit().await
     }
+}
+
+async fn app_of(tx: &mut AnyConnection, addon: AddonId) -> Result<Option<AppId>, StoreError> {
+    let sql = "SELECT app_id FROM addons WHERE id = $1";
+    let id: Option<String> = sqlx::query_scalar(sql).bind(addon.to_string()).fetch_optional(tx).await?;
+    Ok(id.and_then(|id| id.parse().ok()))
+}
+
+fn changed(app: Option<AppId>, transfer: &Transfer, action: Action, state: TransferState) -> NewEvent {
+    let (what, number, addon) = (transfer.action.to_string(), transfer.number, transfer.addon);
+    let data = json!({ "addon": addon, "action": what, "number": number, "state": state.to_string() });
+    NewEvent { app, resource: Resource::Backup, id: transfer.id.to_string(), action, data }
 }

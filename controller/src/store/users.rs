@@ -1,8 +1,9 @@
 use model::{Email, Timestamp, UserId};
+use serde_json::{Value, json};
 use sqlx::FromRow;
 use sqlx::any::AnyRow;
 
-use super::{Store, StoreError, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// A person who may log in.
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ pub struct User {
     pub id: UserId,
     /// In lower case, unique.
     pub email: Email,
+    /// Whether they keep the platform itself.
+    pub operator: bool,
     /// Last time that the password was given.
     pub last_login_at: Option<Timestamp>,
     /// When the user was made.
@@ -20,7 +23,7 @@ pub struct User {
 }
 
 /// A user as other things name one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UserRef {
     /// Its id.
     pub id: UserId,
@@ -40,6 +43,7 @@ impl<'r> FromRow<'r, AnyRow> for User {
         Ok(Self {
             id: row::text(row, "id")?,
             email: row::text(row, "email")?,
+            operator: row::flag(row, "operator")?,
             last_login_at: row::optional_time(row, "last_login_at")?,
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
@@ -47,31 +51,42 @@ impl<'r> FromRow<'r, AnyRow> for User {
     }
 }
 
-const COLUMNS: &str = "id, email, last_login_at, created_at, updated_at";
+const COLUMNS: &str = "id, email, operator, last_login_at, created_at, updated_at";
 
 impl Store {
     /// Adds a user; one without a password gets in by token only.
-    pub async fn insert_user(&self, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO users (id, email, password_hash, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
-            .bind(user.id.to_string())
-            .bind(user.email.as_str())
-            .bind(password_hash)
-            .bind(user.created_at.as_millis())
-            .bind(user.updated_at.as_millis())
-            .execute(&self.pool)
-            .await
-            .map_err(StoreError::taken("E-mail"))?;
-        Ok(())
+    pub async fn insert_user(&self, user: &User, password_hash: Option<&str>, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        sqlx::query(
+            "INSERT INTO users (id, email, operator, password_hash, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(user.id.to_string())
+        .bind(user.email.as_str())
+        .bind(i64::from(user.operator))
+        .bind(password_hash)
+        .bind(user.created_at.as_millis())
+        .bind(user.updated_at.as_millis())
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::taken("E-mail"))?;
+        tx.record(changed(user.id, Action::Create, json!({ "email": user.email })));
+        tx.commit().await
     }
 
     /// Adds a user unless there is one already; whether it did. Of several at once, one does.
-    pub async fn insert_first_user(&self, user: &User, password_hash: Option<&str>) -> Result<bool, StoreError> {
-        let mut tx = self.pool.begin().await?;
+    pub async fn insert_first_user(
+        &self,
+        user: &User,
+        password_hash: Option<&str>,
+        stamp: &Stamp,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin(stamp).await?;
         // Locks out whoever tries the same at this moment.
         sqlx::query("UPDATE counters SET value = value WHERE name = 'app_uid'").execute(&mut *tx).await?;
         let added = sqlx::query(
-            "INSERT INTO users (id, email, password_hash, created_at, updated_at) \
-             SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT id FROM users)",
+            "INSERT INTO users (id, email, operator, password_hash, created_at, updated_at) \
+             SELECT $1, $2, 1, $3, $4, $5 WHERE NOT EXISTS (SELECT id FROM users)",
         )
         .bind(user.id.to_string())
         .bind(user.email.as_str())
@@ -80,6 +95,9 @@ impl Store {
         .bind(user.updated_at.as_millis())
         .execute(&mut *tx)
         .await?;
+        if added.rows_affected() == 1 {
+            tx.record(changed(user.id, Action::Create, json!({ "email": user.email })));
+        }
         tx.commit().await?;
         Ok(added.rows_affected() == 1)
     }
@@ -101,14 +119,19 @@ impl Store {
     }
 
     /// Gives a user another password.
-    pub async fn set_password(&self, user: UserId, password_hash: &str, now: Timestamp) -> Result<(), StoreError> {
-        let changed = sqlx::query("UPDATE users SET password_hash = $1, updated_at = $2 WHERE id = $3")
+    pub async fn set_password(&self, user: UserId, password_hash: &str, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let updated = sqlx::query("UPDATE users SET password_hash = $1, updated_at = $2 WHERE id = $3")
             .bind(password_hash)
-            .bind(now.as_millis())
+            .bind(tx.now())
             .bind(user.to_string())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        if changed.rows_affected() == 0 { Err(StoreError::Missing("User")) } else { Ok(()) }
+        if updated.rows_affected() == 0 {
+            return Err(StoreError::Missing("User"));
+        }
+        tx.record(changed(user, Action::Update, json!({ "changed": ["password"] })));
+        tx.commit().await
     }
 
     /// Notes that a user gave the password.
@@ -120,4 +143,8 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+fn changed(user: UserId, action: Action, data: Value) -> NewEvent {
+    NewEvent { app: None, resource: Resource::Account, id: user.to_string(), action, data }
 }

@@ -60,7 +60,8 @@ impl Server {
     /// A new user with a token.
     pub(crate) async fn user(&self, email: &str) -> Caller {
         let user = self.test.user(email).await;
-        let issued = self.test.controller.issue_token(user.id, TokenRequest::default()).await.expect("a token");
+        let issued =
+            self.test.controller.issue_token(&self.test.actor(&user), TokenRequest::default()).await.expect("a token");
         self.with_token(&issued.text)
     }
 

@@ -19,8 +19,8 @@ use model::{
 };
 
 use crate::accounts::LoginLimiter;
-use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Store, User};
-use crate::{Controller, Settings};
+use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User};
+use crate::{Actor, Controller, Origin, Settings, Via};
 
 /// The password of every user that [`TestController::user`] makes.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -100,6 +100,12 @@ impl TestController {
         self.controller.create_user(email, Some(PASSWORD)).await.expect("a user")
     }
 
+    /// Somebody at the console.
+    #[expect(clippy::unused_self, reason = "whom a test makes by it acts in its world")]
+    pub(crate) fn actor(&self, user: &User) -> Actor {
+        Actor { user: user.clone(), via: Via::Session, origin: Origin::default() }
+    }
+
     /// Makes an app.
     pub(crate) async fn app(&self, owner: &User, name: &str) -> App {
         make_app(&self.controller.store, owner, name).await
@@ -109,7 +115,7 @@ impl TestController {
     pub(crate) async fn deploy(&self, app: &App, types: &[&str]) -> Release {
         let store = &self.controller.store;
         let release = make_deploy(store, app, &image(types)).await;
-        store.finish_release(release.id, Outcome::Succeeded, release.created_at).await.expect("finished");
+        store.finish_release(&release, Outcome::Succeeded, &stamp()).await.expect("finished");
         store.release(release.id).await.expect("readable").expect("there")
     }
 }
@@ -167,26 +173,30 @@ fn stack() -> Stack {
     }
 }
 
+/// What the platform does by itself, at the time that the clock has at first.
+pub(crate) fn stamp() -> Stamp {
+    Stamp { by: None, now: TestClock::default().now() }
+}
+
 pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {
     let name: AppName = name.parse().expect("a name");
     let id = AppId::random(&SystemRandom);
-    let new = NewApp { id, name: &name, owner: owner.id, stack: "debian-13", now: TestClock::default().now() };
-    store.create_app(new).await.expect("an app")
+    let new = NewApp { id, name: &name, owner: owner.id, stack: "debian-13" };
+    store.create_app(new, &stamp()).await.expect("an app")
 }
 
 /// Notes a build and makes the pending release that deploys it.
 pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Release {
-    let now = TestClock::default().now();
     let id = BuildId::random(&SystemRandom);
     let commit = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
     store
-        .insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, subject: Some("Count"), now })
+        .insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, subject: Some("Count") }, &stamp())
         .await
         .expect("a build");
     let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
     let change = Change::Deploy(deploy);
-    let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", change, now };
-    store.create_release(new).await.expect("a release").expect("a change")
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", change };
+    store.create_release(new, &stamp()).await.expect("a release").expect("a change")
 }
 
 /// An image that offers these process types.

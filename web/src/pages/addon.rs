@@ -8,7 +8,7 @@ use axum::response::Response;
 use controller::Controller;
 use controller::addons::find_kind;
 use controller::store::{Addon, Transfer, TransferAction, TransferState};
-use model::Timestamp;
+use model::{Role, Timestamp};
 use serde::Serialize;
 
 use super::addons::{addons_path, kind_name, pill};
@@ -89,7 +89,7 @@ pub(crate) async fn restart(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let addon = find(&controller, &form.by, &named).await?;
-    let notice = match controller.restart_addon(&addon).await {
+    let notice = match controller.restart_addon(&addon, &form.by.visit.actor).await {
         Ok(()) => Notice::done(format!("{} is restarting", addon.name)),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -103,7 +103,7 @@ pub(crate) async fn capture(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let addon = find(&controller, &form.by, &named).await?;
-    let notice = match controller.capture_backup(&addon).await {
+    let notice = match controller.capture_backup(&addon, &form.by.visit.actor).await {
         Ok(transfer) => Notice::done(format!("Backup {} is running", transfer.name())),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -118,7 +118,7 @@ pub(crate) async fn restore(
 ) -> Result<Response, PageError> {
     let addon = find(&controller, &form.by, &named).await?;
     let source = controller.find_transfer(addon.id, form.fields.get("backup")).await?;
-    let notice = match controller.restore_backup(&addon, &source).await {
+    let notice = match controller.restore_backup((&addon, &form.by.visit.actor), &source).await {
         Ok(_) => Notice::done(format!("{} is being restored", source.name())),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -136,7 +136,7 @@ pub(crate) async fn destroy(
         let text = format!("Nothing was destroyed: type {} to confirm.", addon.name);
         return Ok(Notice::refused(text).then(&addon_path(&form.by, &addon)));
     }
-    match controller.destroy_addon(&addon, &form.by.visit.user, false).await {
+    match controller.destroy_addon(&addon, &form.by.visit.actor, false).await {
         Ok(()) => Ok(Notice::done(format!("{} was destroyed", addon.name)).then(&addons_path(&form.by))),
         Err(error) => Ok(Notice::refused(refusal(error)?).then(&addon_path(&form.by, &addon))),
     }
@@ -145,7 +145,7 @@ pub(crate) async fn destroy(
 /// The add-on that the path names, which was made for the app.
 async fn find(controller: &Controller, by: &AppVisit, named: &BTreeMap<String, String>) -> Result<Addon, PageError> {
     let name = named.get("addon").ok_or(PageError::NoPage)?;
-    let addon = controller.find_addon(&by.visit.user, name, Some(&by.app)).await?;
+    let addon = controller.find_addon(&by.visit.actor, (name, Some(&by.app)), Role::View).await?;
     Some(addon).filter(|addon| addon.app == by.app.id).ok_or(PageError::NoPage)
 }
 

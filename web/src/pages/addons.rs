@@ -8,6 +8,7 @@ use axum::response::Response;
 use controller::Controller;
 use controller::addons::{AddonRequest, KINDS, Kind, find_kind};
 use controller::store::{Addon, AddonState, Attachment};
+use model::Role;
 use serde::Serialize;
 
 use super::show as show_page;
@@ -92,7 +93,7 @@ pub(crate) async fn create(
         attachment: fields.filled("as").map(|name| name.trim().to_owned()),
         config: BTreeMap::from_iter(url),
     };
-    let notice = match controller.create_addon(&form.by.app, &form.by.visit.user, request).await {
+    let notice = match controller.create_addon(&form.by.app, &form.by.visit.actor, request).await {
         Ok(addon) => Notice::done(format!("{} is on its way", addon.name)),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -104,10 +105,10 @@ pub(crate) async fn attach(
     State(controller): State<Arc<Controller>>,
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
-    let (app, user) = (&form.by.app, &form.by.visit.user);
-    let addon = controller.find_addon(user, form.fields.get("addon"), None).await?;
+    let (app, actor) = (&form.by.app, &form.by.visit.actor);
+    let addon = controller.find_addon(actor, (form.fields.get("addon"), None), Role::Operate).await?;
     let name = form.fields.filled("as").map(str::trim);
-    let notice = match controller.attach_addon(&addon, (app, user), name).await {
+    let notice = match controller.attach_addon(&addon, (app, actor), name).await {
         Ok(made) => Notice::done(format!("{} is attached as {}", made.addon_name, made.name)),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -124,7 +125,7 @@ pub(crate) async fn detach(
     let wanted = attachments.iter().find(|attachment| attachment.id.to_string() == form.fields.get("attachment"));
     let notice = match wanted {
         None => Notice::refused("That attachment is gone already."),
-        Some(attachment) => match controller.detach_addon(attachment, &form.by.visit.user).await {
+        Some(attachment) => match controller.detach_addon(attachment, &form.by.visit.actor).await {
             Ok(()) => Notice::done(format!("{} is detached from {}", attachment.addon_name, app.name)),
             Err(error) => Notice::refused(refusal(error)?),
         },
@@ -161,7 +162,7 @@ impl Addons {
                 attachments.push(Attached::new(by, attachment, addon));
             }
         }
-        let addons = controller.store.addons_of(by.visit.user.id).await?;
+        let addons = controller.store.addons_of(by.visit.actor.user.id).await?;
         let is_attached = |addon: &Addon| attachments.iter().any(|attached| attached.addon == addon.name.as_str());
         let others = addons.iter().filter(|addon| addon.state == AddonState::Provisioned && !is_attached(addon));
         let other = |addon: &Addon| Other {

@@ -68,7 +68,7 @@ pub(crate) async fn list(
     visit: Visit,
     Query(search): Query<Search>,
 ) -> Result<Response, PageError> {
-    let all = controller.overview(&visit.user).await?;
+    let all = controller.overview(&visit.actor.user).await?;
     let (total, now) = (all.len(), controller.clock.now());
     let wanted = search.q.trim().to_lowercase();
     let found: Vec<AppOverview> =
@@ -99,7 +99,7 @@ pub(crate) async fn create(
 ) -> Result<Response, PageError> {
     let name = form.fields.get("name").trim();
     let request = AppRequest { name: (!name.is_empty()).then(|| name.to_owned()), stack: None };
-    match controller.create_app(&form.by.user, request).await {
+    match controller.create_app(&form.by.actor, request).await {
         Ok(app) => Ok(see_other(&path(&app))),
         Err(error) => {
             let mut page = NewApp::new(&controller, &form.by, name.to_owned());

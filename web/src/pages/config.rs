@@ -168,7 +168,7 @@ async fn change(
     by: &AppVisit,
     patch: &BTreeMap<String, Option<String>>,
 ) -> Result<Result<Notice, String>, PageError> {
-    match controller.set_config(&by.app, &by.visit.user, patch).await {
+    match controller.set_config(&by.app, &by.visit.actor, patch).await {
         Ok(Some(release)) => Ok(Ok(Notice::done(format!("{}: this is v{}", release.description, release.version)))),
         Ok(None) => Ok(Ok(Notice::done("Nothing changed, so there is no new release."))),
         Err(error) => Ok(Err(refusal(error)?)),

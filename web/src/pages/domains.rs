@@ -42,7 +42,7 @@ pub(crate) async fn add(
 ) -> Result<Response, PageError> {
     let by = &form.by;
     let hostname = form.fields.get("hostname").trim();
-    match controller.add_domain(&by.app, &by.visit.user, hostname).await {
+    match controller.add_domain(&by.app, &by.visit.actor, hostname).await {
         Ok(domain) => Ok(Notice::done(format!("{} was added", domain.hostname)).then(&domains_path(by))),
         Err(error) => {
             let mut page = Domains::load(&controller, by, hostname).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn remove(
 ) -> Result<Response, PageError> {
     let by = &form.by;
     let removed = match controller.find_domain(&by.app, form.fields.get("hostname")).await {
-        Ok(domain) => controller.remove_domain(&by.app, &by.visit.user, &domain).await.map(|()| domain),
+        Ok(domain) => controller.remove_domain(&by.app, &by.visit.actor, &domain).await.map(|()| domain),
         Err(error) => Err(error),
     };
     let notice = match removed {

@@ -7,7 +7,6 @@ use axum::response::Response;
 use controller::Controller;
 use controller::dynos::Dyno;
 use controller::formation::{MAX_QUANTITY, ProcessFormation, ScaleRequest, dyno_sizes};
-use controller::store::User;
 use model::Timestamp;
 use serde::Serialize;
 
@@ -89,7 +88,7 @@ pub(crate) async fn scale(
         quantity: quantity.map(str::to_owned),
         size: fields.filled("size").map(str::to_owned),
     };
-    let notice = match controller.scale(app, user(&form.by), &[request]).await {
+    let notice = match controller.scale(app, &form.by.visit.actor, &[request]).await {
         Ok(changed) => Notice::done(changed.iter().map(words).collect::<Vec<_>>().join(", ")),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -103,16 +102,12 @@ pub(crate) async fn restart(
 ) -> Result<Response, PageError> {
     let app = &form.by.app;
     let which = form.fields.filled("dyno");
-    let notice = match controller.restart_dynos(app, user(&form.by), which).await {
+    let notice = match controller.restart_dynos(app, &form.by.visit.actor, which).await {
         Ok(()) => Notice::done(format!("Restarting {}", which.unwrap_or("all dynos"))),
         Err(controller::Error::NotFound(_)) => Notice::refused("That dyno is gone already."),
         Err(error) => Notice::refused(refusal(error)?),
     };
     Ok(notice.then(&path(app)))
-}
-
-fn user(by: &AppVisit) -> &User {
-    &by.visit.user
 }
 
 fn words(changed: &ProcessFormation) -> String {

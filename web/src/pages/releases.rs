@@ -111,9 +111,9 @@ pub(crate) async fn rollback(
     Path(named): Path<BTreeMap<String, String>>,
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
-    let (app, user) = (&form.by.app, &form.by.visit.user);
+    let (app, actor) = (&form.by.app, &form.by.visit.actor);
     let target = find(&controller, app, &named).await?;
-    let notice = match controller.rollback(app, user, &target).await {
+    let notice = match controller.rollback(app, actor, &target).await {
         Ok(made) => Notice::done(format!("Rolling back to v{}: this is v{}", target.version, made.version)),
         Err(error) => Notice::refused(refusal(error)?),
     };

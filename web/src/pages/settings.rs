@@ -50,7 +50,7 @@ pub(crate) async fn rename(
 ) -> Result<Response, PageError> {
     let name = form.fields.get("name").trim().to_owned();
     let update = AppUpdate { name: Some(name), ..AppUpdate::default() };
-    match controller.update_app(&form.by.app, &form.by.visit.user, update).await {
+    match controller.update_app(&form.by.app, &form.by.visit.actor, update).await {
         Ok(app) => {
             let git = controller.settings.git_url(&app.name);
             let text = format!("The app is {} now. In your working copy: git remote set-url platform {git}", app.name);
@@ -67,7 +67,7 @@ pub(crate) async fn maintenance(
 ) -> Result<Response, PageError> {
     let on = form.fields.get("on") == "yes";
     let update = AppUpdate { maintenance: Some(on), ..AppUpdate::default() };
-    let notice = match controller.update_app(&form.by.app, &form.by.visit.user, update).await {
+    let notice = match controller.update_app(&form.by.app, &form.by.visit.actor, update).await {
         Ok(_) if on => Notice::done("Visitors get the maintenance page now."),
         Ok(_) => Notice::done("Visitors get the app again."),
         Err(error) => Notice::refused(refusal(error)?),
@@ -85,7 +85,7 @@ pub(crate) async fn delete(
         let text = format!("Nothing was deleted: type {name} to confirm.");
         return Ok(Notice::refused(text).then(&settings_path(&form.by)));
     }
-    match controller.delete_app(&form.by.app).await {
+    match controller.delete_app(&form.by.app, &form.by.visit.actor).await {
         Ok(()) => Ok(Notice::done(format!("{name} was deleted")).then("/console/apps")),
         Err(error) => Ok(Notice::refused(refusal(error)?).then(&settings_path(&form.by))),
     }

@@ -51,7 +51,7 @@ pub(crate) async fn enter(
     let (stranger, fields) = (form.by, form.fields);
     match controller.check_password(fields.get("email").trim(), fields.get("password")).await {
         Ok(user) => {
-            let secret = controller.open_session(&user).await?;
+            let secret = controller.open_session(&user, stranger.origin.clone()).await?;
             let mut response = see_other(inside(fields.get("back")));
             stranger.sign_in(&mut response, &secret);
             Ok(response)

@@ -1,0 +1,363 @@
+//! Everything that was changed, and the transactions that change something.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr;
+
+use model::{AppId, Email, NameError, Timestamp, UserId};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
+
+use super::{Store, StoreError, row};
+use crate::actors::By;
+
+/// Who changes something, and when.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Who; none if the platform does it by itself.
+    pub by: Option<By>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// Something that was changed. It never changes itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its place among all: from 1, without gaps, in the order in which they were committed.
+    pub sequence: u64,
+    /// Its id.
+    pub id: String,
+    /// Of which app, if it belongs to one.
+    pub app: Option<AppId>,
+    /// That app's name at that time.
+    pub app_name: Option<String>,
+    /// Who did it; none if the platform did it by itself.
+    pub actor: Option<UserId>,
+    /// That user's address at that time.
+    pub actor_email: Option<Email>,
+    /// How that user came in: `token <id>`, `session`, `machine` …
+    pub via: Option<String>,
+    /// The IP address that the request came from.
+    pub address: Option<String>,
+    /// The id that the answer had.
+    pub request: Option<String>,
+    /// What kind of thing was changed.
+    pub resource: Resource,
+    /// Its id.
+    pub resource_id: String,
+    /// What was done with it.
+    pub action: Action,
+    /// What changed: an object, without secrets.
+    pub data: Value,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// An event to remember.
+#[derive(Debug)]
+pub struct NewEvent {
+    /// Of which app, if it belongs to one.
+    pub app: Option<AppId>,
+    /// What kind of thing was changed.
+    pub resource: Resource,
+    /// Its id.
+    pub id: String,
+    /// What was done with it.
+    pub action: Action,
+    /// What changed: an object, without secrets.
+    pub data: Value,
+}
+
+/// Which events are wanted; `None` is all.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Those of an app.
+    pub app: Option<AppId>,
+    /// Those that this user may see: of the apps that they may look at, and what they did themselves.
+    pub visible_to: Option<UserId>,
+    /// Those of one kind of thing.
+    pub resource: Option<Resource>,
+    /// Those of this user.
+    pub actor: Option<Email>,
+}
+
+/// Which part of them.
+#[derive(Debug, Clone, Copy)]
+pub enum EventSlice {
+    /// So many after a sequence number, the oldest first.
+    After(u64, u32),
+    /// So many before a sequence number, the newest first.
+    Before(u64, u32),
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $rule:literal: $($(#[$case_doc:meta])* $case:ident $word:literal;)*) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$case_doc])* $case,)*
+        }
+
+        impl $name {
+            /// Every one, in the order of their declaration.
+            pub const ALL: &[Self] = &[$(Self::$case,)*];
+
+            /// The word for it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$case => $word,)*
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                match text {
+                    $($word => Ok(Self::$case),)*
+                    _ => Err(NameError($rule.to_owned())),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What kind of thing an event is about, in Heroku's words where it has one.
+    Resource, "That is no kind of thing that has events":
+    /// A user, and what belongs to one.
+    Account "account";
+    /// A backing service.
+    Addon "addon";
+    /// The use of an add-on by an app.
+    AddonAttachment "addon-attachment";
+    /// An app.
+    App "app";
+    /// A token of the API.
+    Authorization "authorization";
+    /// A backup of an add-on, or a restore of one.
+    Backup "backup";
+    /// A run of the buildpacks.
+    Build "build";
+    /// Somebody's role on an app.
+    Collaborator "collaborator";
+    /// A domain of an app.
+    Domain "domain";
+    /// A running instance.
+    Dyno "dyno";
+    /// A switch of an app or a user.
+    Feature "feature";
+    /// How many of which process type.
+    Formation "formation";
+    /// A time in which nothing is deployed.
+    FreezeWindow "freeze-window";
+    /// Somebody who may sign up.
+    Invitation "invitation";
+    /// An SSH key.
+    Key "key";
+    /// Nobody deploys for now.
+    Lock "lock";
+    /// Where a log goes.
+    LogDrain "log-drain";
+    /// A release.
+    Release "release";
+    /// The secrets' key, a migration: the platform's own house-keeping.
+    Platform "platform";
+    /// Being signed in to the console.
+    Session "session";
+    /// A certificate.
+    SniEndpoint "sni-endpoint";
+    /// A team.
+    Team "team";
+    /// Somebody's membership of a team.
+    TeamMember "team-member";
+    /// An app on its way to another owner.
+    Transfer "app-transfer";
+    /// Where events are told.
+    Webhook "webhook";
+}
+
+words! {
+    /// What was done with a thing.
+    Action, "An action is create, update or destroy":
+    /// It is new.
+    Create "create";
+    /// It changed.
+    Update "update";
+    /// It is gone.
+    Destroy "destroy";
+}
+
+/// A transaction that changes something. Its events are written last, so that their numbers follow the order of commits: of
+/// two transactions that have events, the second waits for the first to end.
+pub(super) struct Write<'a> {
+    tx: Transaction<'static, Any>,
+    store: &'a Store,
+    stamp: &'a Stamp,
+    events: Vec<NewEvent>,
+}
+
+impl Deref for Write<'_> {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Write<'_> {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.tx
+    }
+}
+
+impl Write<'_> {
+    /// Remembers what this transaction did.
+    pub(super) fn record(&mut self, event: NewEvent) {
+        self.events.push(event);
+    }
+
+    /// The present moment, in milliseconds.
+    pub(super) fn now(&self) -> i64 {
+        self.stamp.now.as_millis()
+    }
+
+    /// Makes it all true at once.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        let mut newest = None;
+        if !self.events.is_empty() {
+            let count = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
+            let sql = "UPDATE counters SET value = value + $1 WHERE name = 'events' RETURNING value";
+            let last: i64 = sqlx::query_scalar(sql).bind(count).fetch_one(&mut *self.tx).await?;
+            for (event, sequence) in self.events.iter().zip(last - count + 1..) {
+                insert(&mut self.tx, (sequence, self.store.new_uuid()), event, self.stamp).await?;
+            }
+            newest = u64::try_from(last).ok();
+        }
+        self.tx.commit().await?;
+        if let Some(newest) = newest {
+            self.store.newest_event.send_if_modified(|known| {
+                let is_newer = newest > *known;
+                *known = newest.max(*known);
+                is_newer
+            });
+        }
+        Ok(())
+    }
+}
+
+async fn insert(
+    tx: &mut Transaction<'static, Any>,
+    (sequence, id): (i64, String),
+    event: &NewEvent,
+    stamp: &Stamp,
+) -> Result<(), StoreError> {
+    let by = stamp.by.as_ref();
+    let origin = by.map(|by| &by.origin);
+    // An app that this very transaction removes is named by its event.
+    let name = event.data["name"].as_str().filter(|_| event.resource == Resource::App);
+    sqlx::query(
+        "INSERT INTO events (sequence, id, app_id, app_name, actor_id, actor_email, via, address, request_id, resource, \
+         resource_id, action, data, created_at) VALUES ($1, $2, $3, COALESCE($4, (SELECT name FROM apps WHERE id = $3)), \
+         $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(sequence)
+    .bind(id)
+    .bind(event.app.map(|app| app.to_string()))
+    .bind(name)
+    .bind(by.map(|by| by.user.id.to_string()))
+    .bind(by.map(|by| by.user.email.to_string()))
+    .bind(by.map(|by| by.via.clone()))
+    .bind(origin.and_then(|origin| origin.address).map(|address| address.to_string()))
+    .bind(origin.and_then(|origin| origin.request.clone()))
+    .bind(event.resource.as_str())
+    .bind(&event.id)
+    .bind(event.action.as_str())
+    .bind(event.data.to_string())
+    .bind(stamp.now.as_millis())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+impl<'r> FromRow<'r, AnyRow> for Event {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            sequence: row::number(row, "sequence")?,
+            id: row.try_get("id")?,
+            app: row::optional_text(row, "app_id")?,
+            app_name: row.try_get("app_name")?,
+            actor: row::optional_text(row, "actor_id")?,
+            actor_email: row::optional_text(row, "actor_email")?,
+            via: row.try_get("via")?,
+            address: row.try_get("address")?,
+            request: row.try_get("request_id")?,
+            resource: row::text(row, "resource")?,
+            resource_id: row.try_get("resource_id")?,
+            action: row::text(row, "action")?,
+            data: row::json(row, "data")?,
+            created_at: row::time(row, "created_at")?,
+        })
+    }
+}
+
+const SELECT: &str = "SELECT sequence, id, app_id, app_name, actor_id, actor_email, via, address, request_id, resource, \
+     resource_id, action, data, created_at FROM events";
+
+impl Store {
+    /// Begins to change something.
+    pub(super) async fn begin<'a>(&'a self, stamp: &'a Stamp) -> Result<Write<'a>, StoreError> {
+        Ok(Write { tx: self.pool.begin().await?, store: self, stamp, events: Vec::new() })
+    }
+
+    /// Remembers what was done outside the database: a restart, a command that was run.
+    pub async fn record(&self, stamp: &Stamp, event: NewEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        tx.record(event);
+        tx.commit().await
+    }
+
+    /// The number of the newest event that this process committed, as it changes.
+    pub fn newest_event(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.newest_event.subscribe()
+    }
+
+    /// Some of the events that pass a filter.
+    pub async fn events(&self, filter: &EventFilter, slice: EventSlice) -> Result<Vec<Event>, StoreError> {
+        let (part, start, count) = match slice {
+            EventSlice::After(start, count) => ("sequence > $1 ORDER BY sequence", start, count),
+            EventSlice::Before(start, count) => ("sequence < $1 ORDER BY sequence DESC", start, count),
+        };
+        // A condition that is not asked for is not in the query: what is left has an index.
+        let mut binds = vec![];
+        let mut conditions = String::new();
+        let mut add = |condition: &str, value: String| {
+            binds.push(value);
+            conditions += &condition.replace("$n", &format!("${}", binds.len() + 2));
+        };
+        if let Some(app) = filter.app {
+            add("app_id = $n AND ", app.to_string());
+        }
+        if let Some(user) = filter.visible_to {
+            let own = "(actor_id = $n OR app_id IN (SELECT app_id FROM collaborators WHERE user_id = $n)) AND ";
+            add(own, user.to_string());
+        }
+        if let Some(resource) = filter.resource {
+            add("resource = $n AND ", resource.to_string());
+        }
+        if let Some(email) = &filter.actor {
+            add("actor_email = $n AND ", email.to_string());
+        }
+        let sql = format!("{SELECT} WHERE {conditions}{part} LIMIT $2");
+        let query = sqlx::query_as(&sql).bind(i64::try_from(start).unwrap_or(i64::MAX)).bind(i64::from(count));
+        Ok(binds.into_iter().fold(query, sqlx::query::QueryAs::bind).fetch_all(&self.pool).await?)
+    }
+}
