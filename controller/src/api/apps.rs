@@ -12,7 +12,7 @@ use super::input::{Body, Flag, Reference, Text};
 use super::output::{Created, Id, List, Named, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::apps::{AppRequest, AppUpdate};
-use crate::store::{App, Collaborator};
+use crate::store::{App, Collaborator, Part};
 use crate::{Actor, Controller, Error, Settings};
 
 const MAX_BUILDPACKS: usize = 20;
@@ -133,12 +133,9 @@ pub(super) async fn list(
     actor: Actor,
     range: Range,
 ) -> Result<Page<AppAnswer>, ApiError> {
-    let apps = controller.store.apps_of(actor.user.id).await?;
-    let mut items = Vec::with_capacity(apps.len());
-    for app in &apps {
-        items.push(answer(&controller.settings, app)?);
-    }
-    Ok(range.page(items, "name"))
+    let Part { items, field, next } = controller.store.apps_slice(actor.user.id, &range.0).await?;
+    let items = items.iter().map(|app| answer(&controller.settings, app)).collect::<Result<_, _>>()?;
+    Ok(range.part(Part { items, field, next }))
 }
 
 /// `POST /apps`

@@ -53,9 +53,8 @@ pub(super) async fn list(
     access: Access,
     range: Range,
 ) -> Result<Page<BuildAnswer>, ApiError> {
-    let builds = controller.store.builds(access.app.id).await?;
-    let items = builds.iter().map(|build| answer(&controller.settings, &access.app, build));
-    Ok(range.page(items, "created_at"))
+    let part = controller.store.builds_slice(access.app.id, &range.0).await?;
+    Ok(range.part(part.map(|build| answer(&controller.settings, &access.app, &build))))
 }
 
 /// `GET /apps/{app}/builds/{build}`

@@ -38,6 +38,7 @@ pub(crate) use auth::Credentials;
 use auth::Right;
 pub use auth::origin;
 pub use error::ApiError;
+pub use range::parse as parse_range;
 use routing::{Route, delete, get, patch, post, put};
 
 /// The API as a router. What it does not know gets a 404 in JSON, also when other routers were merged into it.

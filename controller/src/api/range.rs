@@ -14,26 +14,17 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::describe::{Description, Input, Output};
+use crate::store::{Edge, Part, Slice};
 
 const DEFAULT_MAX: usize = 200;
 const LIMIT: usize = 1000;
+/// Between a value and an id that tells it from its like.
+const TIE: char = '~';
 const NEXT_RANGE: HeaderName = HeaderName::from_static("next-range");
 
 /// Which part of a list is wanted. Anything unclear is as good as not said: clients send many things.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Range {
-    field: Option<String>,
-    first: Option<Bound>,
-    last: Option<Bound>,
-    max: Option<usize>,
-    descending: bool,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Bound {
-    value: String,
-    exclusive: bool,
-}
+pub(super) struct Range(pub(super) Slice);
 
 /// The wanted part of a list of `T`: 200 if it ends the list, 206 if there is more.
 #[derive(Debug)]
@@ -47,90 +38,127 @@ impl<S: Send + Sync> FromRequestParts<S> for Range {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let value = parts.headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-        Ok(Self::parse(value.unwrap_or_default()))
+        let value = parts.headers.get(header::RANGE).map(HeaderValue::as_bytes).unwrap_or_default();
+        Ok(Self(parse(&String::from_utf8_lossy(value))))
     }
 }
 
 impl Range {
-    fn parse(text: &str) -> Self {
-        let (what, options) = text.split_once(';').unwrap_or((text, ""));
-        let mut range = Self::default();
-        if let Some((field, span)) = what.trim().split_once(' ') {
-            range.field = Some(field.to_owned());
-            (range.first, range.last) = parse_span(span.trim());
-        }
-        for option in options.split([',', ';']) {
-            match option.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
-                Some(("max", max)) => range.max = max.parse().ok(),
-                Some(("order", order)) => range.descending = order.eq_ignore_ascii_case("desc"),
-                _ => {}
-            }
-        }
-        range
+    /// A part that the store found, put on the wire.
+    pub(super) fn part<T: Serialize>(&self, part: Part<T>) -> Page<T> {
+        // What answers are made of can always be written.
+        let items = part.items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
+        Page { items, next: part.next.map(|edge| self.next(part.field, &edge)), of: PhantomData }
     }
 
-    /// The wanted part of `items`, which are sorted by `default` unless the request names another of their fields.
+    /// The wanted part of `items`, which are all there are: few, or nowhere in the database. They are sorted by `default`
+    /// unless the request names another of their fields.
     pub(super) fn page<T: Serialize>(&self, items: impl IntoIterator<Item = T>, default: &str) -> Page<T> {
-        // What answers are made of can always be written.
+        let Self(slice) = self;
         let mut items: Vec<_> = items.into_iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect();
         let is_known = |field: &&String| items.first().is_some_and(|item| item.get(field.as_str()).is_some());
-        let field = self.field.as_ref().filter(is_known).map_or(default, String::as_str);
-        let of = |item: &Value| item.get(field).cloned().unwrap_or_default();
-        items.sort_by(|a, b| compare(&of(a), &of(b)));
-        if self.descending {
+        let field = slice.field.as_ref().filter(is_known).map_or(default, String::as_str);
+        items.sort_by_cached_key(|item| place(item, field));
+        if slice.descending {
             items.reverse();
         }
-        if field == self.field.as_deref().unwrap_or(default) {
-            items.retain(|item| self.is_inside(&of(item)));
+        if slice.field.as_deref().is_none_or(|wanted| wanted == field) {
+            items.retain(|item| is_inside(slice, &place(item, field)));
         }
-        let max = self.max.unwrap_or(DEFAULT_MAX).clamp(1, LIMIT);
-        let more = items.len() > max;
-        items.truncate(max);
-        let next = items.last().filter(|_| more).map(|last| {
-            let order = if self.descending { ",order=desc" } else { "" };
-            let end = self.last.as_ref().map(ToString::to_string).unwrap_or_default();
-            format!("{field} ]{}..{end}; max={max}{order}", plain(&of(last)))
-        });
+        let next = items.get(slice.max).map(|beyond| self.next(field, &edge(&items[slice.max - 1], beyond, field)));
+        items.truncate(slice.max);
         Page { items, next, of: PhantomData }
     }
 
-    /// Bounds count in the direction of travel: with `order=desc`, `]5..` is what comes after 5, so below it.
-    fn is_inside(&self, value: &Value) -> bool {
-        let travel = |bound: &Bound| {
-            let order = compare(value, &bound.typed_like(value));
-            if self.descending { order.reverse() } else { order }
-        };
-        let starts = self.first.as_ref().is_none_or(|first| {
-            let order = travel(first);
-            order == Ordering::Greater || (order == Ordering::Equal && !first.exclusive)
-        });
-        let ends = self.last.as_ref().is_none_or(|last| {
-            let order = travel(last);
-            order == Ordering::Less || (order == Ordering::Equal && !last.exclusive)
-        });
-        starts && ends
+    /// The range of the part behind `edge`.
+    fn next(&self, field: &str, edge: &str) -> String {
+        let Self(Slice { max, last, descending, .. }) = self;
+        let end = last.as_ref().map(|last| format!("{}{}", last.value, if last.exclusive { "[" } else { "" }));
+        let order = if *descending { ",order=desc" } else { "" };
+        format!("{field} ]{edge}..{}; max={max}{order}", end.unwrap_or_default())
     }
 }
 
-impl Bound {
-    fn typed_like(&self, value: &Value) -> Value {
-        match self.value.parse::<u64>() {
-            Ok(number) if value.is_number() => number.into(),
-            _ => Value::String(self.value.clone()),
+/// Where an item stands in a list that is sorted by a field. Several may have the same there: their ids decide.
+type Place = (Result<u64, String>, String);
+
+fn place(item: &Value, field: &str) -> Place {
+    (sortable(&item[field]), plain(&item["id"]))
+}
+
+fn sortable(value: &Value) -> Result<u64, String> {
+    value.as_u64().ok_or_else(|| plain(value))
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What tells an item from the one behind it: mostly its field, as people read it.
+fn edge(item: &Value, beyond: &Value, field: &str) -> String {
+    let value = plain(&item[field]);
+    if item[field] == beyond[field] { format!("{value}{TIE}{}", plain(&item["id"])) } else { value }
+}
+
+/// Edges count in the direction of travel: with `order=desc`, `]5..` is what comes after 5, so below it.
+fn is_inside(slice: &Slice, place: &Place) -> bool {
+    let travel = |edge: &Edge| {
+        let order = compare(place, edge);
+        if slice.descending { order.reverse() } else { order }
+    };
+    let begins = slice.first.as_ref().is_none_or(|first| {
+        let order = travel(first);
+        order == Ordering::Greater || (order == Ordering::Equal && !first.exclusive)
+    });
+    let ends = slice.last.as_ref().is_none_or(|last| {
+        let order = travel(last);
+        order == Ordering::Less || (order == Ordering::Equal && !last.exclusive)
+    });
+    begins && ends
+}
+
+fn compare((value, id): &Place, edge: &Edge) -> Ordering {
+    let typed = |text: &str| match (value, text.parse()) {
+        (Ok(_), Ok(number)) => Ok(number),
+        _ => Err(text.to_owned()),
+    };
+    match edge.value.rsplit_once(TIE) {
+        Some((start, tie)) if *value == typed(start) => id.as_str().cmp(tie),
+        _ => value.cmp(&typed(&edge.value)),
+    }
+}
+
+/// Reads a `Range`. Whatever the text is, there is a part that it means.
+pub fn parse(text: &str) -> Slice {
+    let (what, options) = text.split_once(';').unwrap_or((text, ""));
+    let mut slice = Slice { max: DEFAULT_MAX, ..Slice::default() };
+    if let Some((field, span)) = what.trim().split_once(' ') {
+        slice.field = Some(field.to_owned());
+        (slice.first, slice.last) = parse_span(span.trim());
+    }
+    for option in options.split([',', ';']) {
+        match option.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+            Some(("max", max)) => slice.max = max.parse().unwrap_or(DEFAULT_MAX).clamp(1, LIMIT),
+            Some(("order", order)) => slice.descending = order.eq_ignore_ascii_case("desc"),
+            _ => {}
         }
     }
+    slice
 }
 
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.value, if self.exclusive { "[" } else { "" })
-    }
+/// `..`, `a..b`, `[a..b]`, `]a..b[`: a bracket that points away from the span leaves its end out.
+fn parse_span(span: &str) -> (Option<Edge>, Option<Edge>) {
+    let Some((first, last)) = span.split_once("..") else { return (None, None) };
+    let edge = |text: &str, outward: char| {
+        let value = text.trim().trim_matches(['[', ']']).to_owned();
+        (!value.is_empty()).then(|| Edge { value, exclusive: text.contains(outward) })
+    };
+    (edge(first, ']'), edge(last, '['))
 }
 
 impl<T> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
-        let Some(next) = self.next.and_then(|next| HeaderValue::from_str(&next).ok()) else {
+        let Some(next) = self.next.and_then(|next| HeaderValue::from_bytes(next.as_bytes()).ok()) else {
             return Json(self.items).into_response();
         };
         (StatusCode::PARTIAL_CONTENT, [(NEXT_RANGE, next)], Json(self.items)).into_response()
@@ -153,35 +181,13 @@ impl<T: ToSchema> Output for Page<T> {
     }
 }
 
-/// `..`, `a..b`, `[a..b]`, `]a..b[`: a bracket that points away from the span leaves its end out.
-fn parse_span(span: &str) -> (Option<Bound>, Option<Bound>) {
-    let Some((first, last)) = span.split_once("..") else { return (None, None) };
-    let bound = |text: &str, outward: char| {
-        let exclusive = text.trim().trim_matches(|c| c != outward).contains(outward);
-        let value = text.trim().trim_matches(['[', ']']).to_owned();
-        (!value.is_empty()).then_some(Bound { value, exclusive })
-    };
-    (bound(first, ']'), bound(last, '['))
-}
-
-fn compare(a: &Value, b: &Value) -> Ordering {
-    match (a.as_u64(), b.as_u64()) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => plain(a).cmp(&plain(b)),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn page(range: &str) -> (Vec<u64>, Option<String>) {
         let items = (1..=12).map(|version| json!({"version": version, "id": format!("id-{version:02}")}));
-        let page: Page<Value> = Range::parse(range).page(items, "version");
+        let page: Page<Value> = Range(parse(range)).page(items, "version");
         (page.items.iter().filter_map(|item| item["version"].as_u64()).collect(), page.next)
     }
 
@@ -217,5 +223,44 @@ mod tests {
         assert_eq!(page("version 3..5").0, [3, 4, 5]);
         assert_eq!(page("version [3..5]").0, [3, 4, 5]);
         assert_eq!(page("version ]3..5[").0, [4]);
+    }
+
+    #[test]
+    fn what_has_the_same_value_is_not_lost_between_two_parts() {
+        let items: Vec<_> = (0..12).map(|n| json!({"state": n % 2 == 0, "id": format!("id-{n:02}")})).collect();
+        for range in ["state ..; max=1", "state ..; max=5,order=desc"] {
+            let (mut visited, mut next) = (Vec::new(), Some(range.to_owned()));
+            while let Some(range) = next {
+                let page: Page<Value> = Range(parse(&range)).page(items.clone(), "id");
+                visited.extend(page.items.iter().map(|item| plain(&item["id"])));
+                next = page.next;
+            }
+            visited.sort();
+            assert_eq!(visited, items.iter().map(|item| plain(&item["id"])).collect::<Vec<_>>(), "{range}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_means_some_part(text in ".{0,80}") {
+            check(&text);
+        }
+
+        #[test]
+        fn any_likely_text_means_some_part(text in "[a-z]{0,3} [\\]\\[]?[0-9a-z~.]{0,4}\\.{0,3}[0-9]{0,3}[\\[\\]]?;[ ,;=a-z0-9-]{0,20}") {
+            check(&text);
+        }
+    }
+
+    /// What the fuzzer checks too, see `fuzz/`.
+    fn check(text: &str) {
+        let slice = parse(text);
+        assert!((1..=LIMIT).contains(&slice.max), "{text:?}");
+        let page: Page<Value> = Range(slice.clone()).page((1..=12).map(|id| json!({"id": id})), "id");
+        assert!(page.items.len() <= slice.max);
+        if let Some(next) = page.next {
+            let read = parse(&next);
+            assert_eq!((read.max, read.descending), (slice.max, slice.descending), "{text:?} {next:?}");
+        }
     }
 }

@@ -55,10 +55,9 @@ pub(super) async fn list(
     access: Access,
     range: Range,
 ) -> Result<Page<ReleaseAnswer>, ApiError> {
-    let releases = controller.store.releases(access.app.id).await?;
-    let deployed = releases.iter().any(|release| release.image.is_some());
-    let items = releases.iter().map(|release| answer(&access.app, release, deployed));
-    Ok(range.page(items, "version"))
+    let part = controller.store.releases_slice(access.app.id, &range.0).await?;
+    let deployed = controller.store.was_deployed(access.app.id).await?;
+    Ok(range.part(part.map(|release| answer(&access.app, &release, deployed))))
 }
 
 /// `GET /apps/{app}/releases/{release}`
