@@ -3,19 +3,80 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
-use model::Role;
-use serde_json::{Value, json};
+use model::{AppName, Role};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::addons::{AddonAccess, lists};
 use super::auth::{Access, Need};
 use super::describe::{Description, Input};
 use super::error::ApiError;
-use super::fields::Fields;
+use super::input::{Body, Reference, Text};
+use super::output::{Created, Id, List, Named, Time};
 use super::range::{Page, Range};
 use crate::store::{App, Attachment};
 use crate::{Actor, Controller, Error};
+
+/// A new attachment.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CreateAttachment {
+    /// Who is to use it.
+    app: Reference,
+    /// What is to be used.
+    addon: Reference,
+    /// What the names of its config vars begin with; one is chosen if it is absent.
+    name: Option<Text>,
+}
+
+/// A name of an attachment.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ResolveAttachment {
+    /// Its id or, in an app, its name or its add-on's.
+    addon_attachment: Text,
+    /// Where it means that.
+    app: Option<Reference>,
+}
+
+/// An attachment: the use of an add-on by an app.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AddonAttachment)]
+pub(super) struct AttachmentAnswer {
+    addon: AttachedAddon,
+    app: Named,
+    /// With `Accept-Inclusion: config_vars`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    config_vars: Option<Vec<String>>,
+    created_at: Time,
+    id: Id,
+    log_input_url: Option<String>,
+    /// What the names of its config vars begin with.
+    name: String,
+    namespace: Option<String>,
+    updated_at: Time,
+    web_url: Option<String>,
+}
+
+/// What is used.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AttachedAddon {
+    /// The app that it was made for.
+    app: Named,
+    id: Id,
+    name: String,
+    /// With `Accept-Inclusion: addon:plan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    plan: Option<PlanName>,
+}
+
+/// A plan, in short.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PlanName {
+    name: String,
+}
 
 /// An attachment that the path names, by its id or, of an app, its name.
 pub(super) struct AttachmentAccess {
@@ -61,7 +122,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Inclusion {
 
 impl Input for AttachmentAccess {
     fn describe(description: &mut Description<'_>) {
-        description.errors(&[401, 403, 404]);
+        description.errors(&[404]);
     }
 }
 
@@ -81,7 +142,7 @@ pub(super) async fn list(
     actor: Actor,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page<Value>, ApiError> {
+) -> Result<Page<AttachmentAnswer>, ApiError> {
     let all = controller.store.attachments_of(actor.user.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -92,7 +153,7 @@ pub(super) async fn list_of_app(
     access: Access,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page<Value>, ApiError> {
+) -> Result<Page<AttachmentAnswer>, ApiError> {
     let all = controller.store.attachments_of_app(access.app.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -103,7 +164,7 @@ pub(super) async fn list_of_addon(
     access: AddonAccess,
     inclusion: Inclusion,
     range: Range,
-) -> Result<Page<Value>, ApiError> {
+) -> Result<Page<AttachmentAnswer>, ApiError> {
     let all = controller.store.attachments_of_addon(access.addon.id).await?;
     page(&controller, &all, (&inclusion, &range)).await
 }
@@ -112,16 +173,13 @@ pub(super) async fn list_of_addon(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     actor: Actor,
-    fields: Fields,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let missing = |name: &str| ApiError::invalid(format!("{name} is missing"));
-    let app = fields.reference("app")?.ok_or_else(|| missing("app"))?;
-    let app = controller.find_app(&actor, &app, Role::Operate).await?;
-    let addon = fields.reference("addon")?.ok_or_else(|| missing("addon"))?;
-    let addon = controller.find_addon(&actor, (&addon, Some(&app)), Role::Operate).await?;
-    let name = fields.text("name")?;
+    Body(wish): Body<CreateAttachment>,
+) -> Result<Created<AttachmentAnswer>, ApiError> {
+    let app = controller.find_app(&actor, &wish.app.0, Role::Operate).await?;
+    let addon = controller.find_addon(&actor, (&wish.addon.0, Some(&app)), Role::Operate).await?;
+    let name = wish.name.map(|it| it.0);
     let made = controller.attach_addon(&addon, (&app, &actor), name.as_deref()).await?;
-    Ok((StatusCode::CREATED, Json(short_wire(&made))))
+    Ok(Created(short_answer(&made)))
 }
 
 /// `GET /addon-attachments/{attachment}`, `GET /apps/{app}/addon-attachments/{attachment}`
@@ -129,17 +187,17 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: AttachmentAccess,
     inclusion: Inclusion,
-) -> Result<Json<Value>, ApiError> {
-    Ok(Json(wire(&controller, &access.attachment, &inclusion).await?))
+) -> Result<Json<AttachmentAnswer>, ApiError> {
+    Ok(Json(answer(&controller, &access.attachment, &inclusion).await?))
 }
 
 /// `DELETE /addon-attachments/{attachment}`
 pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: AttachmentAccess,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<AttachmentAnswer>, ApiError> {
     controller.detach_addon(&access.attachment, &access.actor).await?;
-    Ok(Json(short_wire(&access.attachment)))
+    Ok(Json(short_answer(&access.attachment)))
 }
 
 /// `POST /actions/addon-attachments/resolve`
@@ -147,15 +205,14 @@ pub(super) async fn resolve(
     State(controller): State<Arc<Controller>>,
     actor: Actor,
     inclusion: Inclusion,
-    fields: Fields,
-) -> Result<Json<Value>, ApiError> {
-    let app = match fields.reference("app")? {
-        Some(app) => Some(controller.find_app(&actor, &app, Role::View).await?),
+    Body(wish): Body<ResolveAttachment>,
+) -> Result<List<AttachmentAnswer>, ApiError> {
+    let app = match wish.app {
+        Some(Reference(app)) => Some(controller.find_app(&actor, &app, Role::View).await?),
         None => None,
     };
-    let reference = fields.required_text("addon_attachment")?;
-    let attachment = find(&controller, &actor, (&reference, app.as_ref())).await?;
-    Ok(Json(json!([wire(&controller, &attachment, &inclusion).await?])))
+    let attachment = find(&controller, &actor, (&wish.addon_attachment.0, app.as_ref())).await?;
+    Ok(List(vec![answer(&controller, &attachment, &inclusion).await?]))
 }
 
 /// The first config var of an attachment.
@@ -183,41 +240,47 @@ async fn page(
     controller: &Controller,
     attachments: &[Attachment],
     (inclusion, range): (&Inclusion, &Range),
-) -> Result<Page<Value>, ApiError> {
-    let mut wires = Vec::with_capacity(attachments.len());
+) -> Result<Page<AttachmentAnswer>, ApiError> {
+    let mut answers = Vec::with_capacity(attachments.len());
     for attachment in attachments {
-        wires.push(wire(controller, attachment, inclusion).await?);
+        answers.push(answer(controller, attachment, inclusion).await?);
     }
-    Ok(range.page(wires, "name"))
+    Ok(range.page(answers, "name"))
 }
 
-async fn wire(controller: &Controller, attachment: &Attachment, inclusion: &Inclusion) -> Result<Value, ApiError> {
-    let mut wire = short_wire(attachment);
+async fn answer(
+    controller: &Controller,
+    attachment: &Attachment,
+    inclusion: &Inclusion,
+) -> Result<AttachmentAnswer, ApiError> {
+    let mut answer = short_answer(attachment);
     if inclusion.config_vars {
-        wire["config_vars"] = json!([config_var(attachment)]);
+        answer.config_vars = Some(vec![config_var(attachment)]);
     }
     if inclusion.plan
         && let Some(addon) = controller.store.addon(attachment.addon).await?
     {
-        wire["addon"]["plan"] = json!({ "name": format!("{}:{}", addon.kind, addon.plan) });
+        answer.addon.plan = Some(PlanName { name: format!("{}:{}", addon.kind, addon.plan) });
     }
-    Ok(wire)
+    Ok(answer)
 }
 
-fn short_wire(attachment: &Attachment) -> Value {
-    json!({
-        "addon": {
-            "app": { "id": attachment.addon_app, "name": attachment.addon_app_name },
-            "id": attachment.addon,
-            "name": attachment.addon_name,
+fn short_answer(attachment: &Attachment) -> AttachmentAnswer {
+    AttachmentAnswer {
+        addon: AttachedAddon {
+            app: Named::new(&attachment.addon_app, attachment.addon_app_name.as_ref().map_or("", AppName::as_str)),
+            id: Id::of(&attachment.addon),
+            name: attachment.addon_name.to_string(),
+            plan: None,
         },
-        "app": { "id": attachment.app, "name": attachment.app_name },
-        "created_at": attachment.created_at.to_rfc3339(),
-        "id": attachment.id,
-        "log_input_url": null,
-        "name": attachment.name,
-        "namespace": null,
-        "updated_at": attachment.created_at.to_rfc3339(),
-        "web_url": null,
-    })
+        app: Named::new(&attachment.app, &attachment.app_name),
+        config_vars: None,
+        created_at: attachment.created_at.into(),
+        id: Id::of(&attachment.id),
+        log_input_url: None,
+        name: attachment.name.to_string(),
+        namespace: None,
+        updated_at: attachment.created_at.into(),
+        web_url: None,
+    }
 }

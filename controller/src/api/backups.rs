@@ -7,28 +7,67 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use model::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio_util::io::ReaderStream;
+use utoipa::ToSchema;
 
 use super::addons::AddonAccess;
+use super::describe::{Description, Output};
 use super::error::ApiError;
+use super::output::{Created, Id, Identified, Time};
 use super::range::{Page, Range};
 use crate::Controller;
 use crate::store::Transfer;
 
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
+/// A backup of an add-on, or a restore.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Backup)]
+pub(super) struct BackupAnswer {
+    /// `capture`, `upload` or `restore`.
+    action: String,
+    addon: Identified,
+    /// Its size, once it succeeded.
+    bytes: u64,
+    created_at: Time,
+    /// Why it failed.
+    failure: Option<String>,
+    finished_at: Option<Time>,
+    id: Id,
+    /// As `b001`, or `r002` of a restore.
+    name: String,
+    number: u64,
+    /// What a restore takes.
+    source: Option<String>,
+    state: String,
+}
+
+/// The bytes of a backup.
+pub(super) struct Content(Response);
+
+impl IntoResponse for Content {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Output for Content {
+    fn describe(description: &mut Description<'_>) {
+        description.stream("The bytes themselves.", "application/octet-stream");
+    }
+}
+
 /// `GET /addons/{addon}/backups`: backups and restores.
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     range: Range,
-) -> Result<Page<Value>, ApiError> {
+) -> Result<Page<BackupAnswer>, ApiError> {
     let transfers = controller.store.transfers(access.addon.id).await?;
-    Ok(range.page(transfers.iter().map(wire), "number"))
+    Ok(range.page(transfers.iter().map(answer), "number"))
 }
 
 /// `POST /addons/{addon}/backups`: makes one of what is there or, with a body of `application/octet-stream`, takes that.
@@ -37,13 +76,13 @@ pub(super) async fn create(
     access: AddonAccess,
     headers: HeaderMap,
     request: Request,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<Created<BackupAnswer>, ApiError> {
     let transfer = if headers.get(CONTENT_TYPE) == Some(&BYTES) {
         controller.upload_backup((&access.addon, &access.actor), request.into_body().into_data_stream()).await?
     } else {
         controller.capture_backup(&access.addon, &access.actor).await?
     };
-    Ok((StatusCode::CREATED, Json(wire(&transfer))))
+    Ok(Created(answer(&transfer)))
 }
 
 /// `GET /addons/{addon}/backups/{backup}`
@@ -51,8 +90,8 @@ pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<Json<Value>, ApiError> {
-    Ok(Json(wire(&find(&controller, &access, &path).await?)))
+) -> Result<Json<BackupAnswer>, ApiError> {
+    Ok(Json(answer(&find(&controller, &access, &path).await?)))
 }
 
 /// `DELETE /addons/{addon}/backups/{backup}`
@@ -60,10 +99,10 @@ pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<BackupAnswer>, ApiError> {
     let transfer = find(&controller, &access, &path).await?;
     controller.delete_backup(&transfer, &access.actor).await?;
-    Ok(Json(wire(&transfer)))
+    Ok(Json(answer(&transfer)))
 }
 
 /// `GET /addons/{addon}/backups/{backup}/content`: the dump itself.
@@ -71,7 +110,7 @@ pub(super) async fn content(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<Response, ApiError> {
+) -> Result<Content, ApiError> {
     let transfer = find(&controller, &access, &path).await?;
     let (file, bytes) = controller.open_backup(&transfer).await?;
     let headers = [
@@ -79,7 +118,7 @@ pub(super) async fn content(
         (CONTENT_LENGTH, bytes.to_string()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}-{}.dump\"", access.addon.name, transfer.name())),
     ];
-    Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())
+    Ok(Content((headers, Body::from_stream(ReaderStream::new(file))).into_response()))
 }
 
 /// `POST /addons/{addon}/backups/{backup}/actions/restore`
@@ -87,10 +126,10 @@ pub(super) async fn restore(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     Path(path): Path<BTreeMap<String, String>>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<Created<BackupAnswer>, ApiError> {
     let source = find(&controller, &access, &path).await?;
     let transfer = controller.restore_backup((&access.addon, &access.actor), &source).await?;
-    Ok((StatusCode::CREATED, Json(wire(&transfer))))
+    Ok(Created(answer(&transfer)))
 }
 
 async fn find(
@@ -102,18 +141,18 @@ async fn find(
     Ok(controller.find_transfer(access.addon.id, name).await?)
 }
 
-fn wire(transfer: &Transfer) -> Value {
-    json!({
-        "action": transfer.action.to_string(),
-        "addon": { "id": transfer.addon },
-        "bytes": transfer.bytes,
-        "created_at": transfer.created_at.to_rfc3339(),
-        "failure": transfer.failure,
-        "finished_at": transfer.finished_at.map(Timestamp::to_rfc3339),
-        "id": transfer.id,
-        "name": transfer.name(),
-        "number": transfer.number,
-        "source": transfer.source.map(|number| format!("b{number:03}")),
-        "state": transfer.state.to_string(),
-    })
+fn answer(transfer: &Transfer) -> BackupAnswer {
+    BackupAnswer {
+        action: transfer.action.to_string(),
+        addon: Identified::of(&transfer.addon),
+        bytes: transfer.bytes,
+        created_at: transfer.created_at.into(),
+        failure: transfer.failure.clone(),
+        finished_at: transfer.finished_at.map(Time::from),
+        id: Id::of(&transfer.id),
+        name: transfer.name(),
+        number: transfer.number,
+        source: transfer.source.map(|number| format!("b{number:03}")),
+        state: transfer.state.to_string(),
+    }
 }

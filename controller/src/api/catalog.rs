@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::output::{Id, Named, Time};
 use super::range::{Page, Range};
 use crate::formation::dyno_sizes;
 use crate::{Actor, Controller};
@@ -28,56 +29,114 @@ const SIZE_IDS: &[(&str, &str)] = &[
 /// When the catalogue was last changed.
 pub(super) const SINCE: &str = "2026-11-21T00:00:00Z";
 
+/// A size of dyno.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DynoSize {
+    architecture: &'static str,
+    can_autoscale: bool,
+    /// How many CPUs it shares.
+    compute: u32,
+    cost: Option<u32>,
+    dedicated: bool,
+    generation: Named,
+    id: Id,
+    infrastructure_tier: &'static str,
+    /// In GiB.
+    memory: f64,
+    name: String,
+    precise_dyno_units: u64,
+    private_space_only: bool,
+    product_dyno_tier: String,
+}
+
+/// Where apps run.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Region {
+    country: &'static str,
+    #[schema(value_type = Time)]
+    created_at: &'static str,
+    description: &'static str,
+    id: Id,
+    locale: &'static str,
+    name: &'static str,
+    private_capable: bool,
+    provider: Provider,
+    #[schema(value_type = Time)]
+    updated_at: &'static str,
+}
+
+/// Whose machines those are.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Provider {
+    name: &'static str,
+    region: &'static str,
+}
+
+/// What apps are built and run on.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stack {
+    #[schema(value_type = Time)]
+    created_at: &'static str,
+    default: bool,
+    id: Id,
+    name: String,
+    state: &'static str,
+    #[schema(value_type = Time)]
+    updated_at: &'static str,
+}
+
 /// `GET /dyno-sizes`
-pub(super) async fn dyno_sizes_list(_: Actor, range: Range) -> Page<Value> {
-    let wire = |size: &model::DynoSize| {
+pub(super) async fn dyno_sizes_list(_: Actor, range: Range) -> Page<DynoSize> {
+    let answer = |size: &model::DynoSize| {
         let standard = 512 << 20;
-        json!({
-            "architecture": std::env::consts::ARCH,
-            "can_autoscale": false,
-            "compute": size.cpu_millis / 1000,
-            "cost": null,
-            "dedicated": false,
-            "generation": { "id": STACK_ID, "name": "cedar" },
-            "id": size_id(&size.name),
-            "infrastructure_tier": "production",
+        DynoSize {
+            architecture: std::env::consts::ARCH,
+            can_autoscale: false,
+            compute: size.cpu_millis / 1000,
+            cost: None,
+            dedicated: false,
+            generation: Named::new(STACK_ID, "cedar"),
+            id: Id::of(size_id(&size.name).unwrap_or_default()),
+            infrastructure_tier: "production",
             // GiB in tenths, as Heroku writes 0.5 and 2.5; f64 holds these exactly enough.
-            "memory": f64::from(u32::try_from(size.memory_bytes >> 20).unwrap_or(u32::MAX)) / 1024.0,
-            "name": size.name,
-            "precise_dyno_units": size.memory_bytes.div_ceil(standard),
-            "private_space_only": false,
-            "product_dyno_tier": size.name.split('-').next().unwrap_or_default().to_lowercase(),
-        })
+            memory: f64::from(u32::try_from(size.memory_bytes >> 20).unwrap_or(u32::MAX)) / 1024.0,
+            precise_dyno_units: size.memory_bytes.div_ceil(standard),
+            private_space_only: false,
+            product_dyno_tier: size.name.split('-').next().unwrap_or_default().to_lowercase(),
+            name: size.name.clone(),
+        }
     };
-    range.page(dyno_sizes().iter().map(wire), "memory")
+    range.page(dyno_sizes().iter().map(answer), "memory")
 }
 
 /// `GET /regions`
-pub(super) async fn regions(_: Actor) -> Json<Value> {
-    Json(json!([{
-        "country": "here",
-        "created_at": SINCE,
-        "description": "This machine",
-        "id": REGION_ID,
-        "locale": "here",
-        "name": REGION,
-        "private_capable": false,
+pub(super) async fn regions(_: Actor, range: Range) -> Page<Region> {
+    let region = Region {
+        country: "here",
+        created_at: SINCE,
+        description: "This machine",
+        id: Id::of(REGION_ID),
+        locale: "here",
+        name: REGION,
+        private_capable: false,
         // The API's schema knows no other provider's regions, and generated clients insist on it.
-        "provider": { "name": "platform", "region": "us-east-1" },
-        "updated_at": SINCE,
-    }]))
+        provider: Provider { name: "platform", region: "us-east-1" },
+        updated_at: SINCE,
+    };
+    range.page([region], "name")
 }
 
 /// `GET /stacks`
-pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Actor) -> Json<Value> {
-    Json(json!([{
-        "created_at": SINCE,
-        "default": true,
-        "id": STACK_ID,
-        "name": controller.settings.stack,
-        "state": "public",
-        "updated_at": SINCE,
-    }]))
+pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Actor, range: Range) -> Page<Stack> {
+    let stack = Stack {
+        created_at: SINCE,
+        default: true,
+        id: Id::of(STACK_ID),
+        name: controller.settings.stack.clone(),
+        state: "public",
+        updated_at: SINCE,
+    };
+    range.page([stack], "name")
 }
 
 /// Heroku's common regions mean the one that there is, since clients send them unasked.

@@ -83,6 +83,11 @@ impl<'a> Description<'a> {
         self.responses.entry(status.to_string()).or_insert(response)
     }
 
+    /// An answer of 200 that is no JSON.
+    pub(super) fn stream(&mut self, description: &str, media_type: &str) {
+        self.responses.insert("200".to_owned(), json!({ "description": description, "content": { media_type: {} } }));
+    }
+
     /// Errors that are to be expected.
     pub(super) fn errors(&mut self, statuses: &[u16]) {
         for status in statuses {
@@ -97,7 +102,7 @@ impl<'a> Description<'a> {
 
     /// Where the schema of a type that is answered stands. Attributes that may be null are always there.
     pub(super) fn written<T: ToSchema>(&mut self) -> Value {
-        self.refer::<T>(require_nullable)
+        self.refer::<T>(adapt_answer)
     }
 
     fn refer<T: ToSchema>(&mut self, adapt: fn(&mut Value)) -> Value {
@@ -113,8 +118,12 @@ impl<'a> Description<'a> {
     }
 }
 
-/// utoipa takes every `Option` for something that can be left out; answers leave nothing out that can be null.
-fn require_nullable(schema: &mut Value) {
+/// utoipa takes every `Option` for something that can be left out; answers leave nothing out that can be null. And of the
+/// variants of an answer one may be part of another, so that both fit.
+fn adapt_answer(schema: &mut Value) {
+    if let Some(variants) = schema.as_object_mut().and_then(|schema| schema.remove("oneOf")) {
+        schema["anyOf"] = variants;
+    }
     let Some(properties) = schema["properties"].as_object() else { return };
     let is_null = |schema: &Value| schema["type"] == "null";
     let is_nullable = |schema: &Value| {
@@ -138,15 +147,11 @@ impl Input for HeaderMap {}
 impl Input for Request {}
 
 /// Whoever has a token.
-impl Input for Actor {
-    fn describe(description: &mut Description<'_>) {
-        description.errors(&[401]);
-    }
-}
+impl Input for Actor {}
 
 impl Input for Access {
     fn describe(description: &mut Description<'_>) {
-        description.errors(&[401, 403, 404]);
+        description.errors(&[404]);
     }
 }
 
@@ -185,14 +190,6 @@ impl Output for Accepted {
         let schema = description.written::<Self>();
         description.answer(202, "It was begun.", &schema);
     }
-}
-
-impl Output for (axum::http::StatusCode, Json<Value>) {
-    fn describe(_: &mut Description<'_>) {}
-}
-
-impl Output for axum::response::Response {
-    fn describe(_: &mut Description<'_>) {}
 }
 
 /// A route that always refuses.

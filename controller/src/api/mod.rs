@@ -16,7 +16,6 @@ mod domains;
 mod dynos;
 mod envelope;
 mod error;
-mod fields;
 mod formation;
 mod input;
 mod log_sessions;

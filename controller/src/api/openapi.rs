@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::auth::Right;
 use super::describe::{Description, ERROR, Output, Schemas};
 use super::error::ApiError;
 use super::routing::Route;
@@ -85,7 +86,12 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let mut description = Description::new(schemas);
     (route.describe)(&mut description);
     let Description { parameters, body, mut responses, .. } = description;
-    let is_open = !responses.contains_key("401");
+    let is_open = route.right == Right::Anyone;
+    for (status, error) in [("401", !is_open), ("403", route.right.role().is_some()), ("429", !is_open)] {
+        if error {
+            responses.insert(status.to_owned(), json!({ "$ref": ERROR }));
+        }
+    }
     responses.insert("default".to_owned(), json!({ "$ref": ERROR }));
     let mut operation = json!({
         "operationId": operation_id(route),
