@@ -11,6 +11,11 @@ use crate::error::{CliError, Result};
 /// The remote that commands look at and make unless told otherwise.
 pub(crate) const REMOTE: &str = "platform";
 
+/// Where an app's repository is: at the address under which this program knows its platform.
+pub(crate) fn address(api: &Url, app: &str) -> String {
+    format!("{}/{app}.git", credentials::key(api))
+}
+
 /// Where a remote of the repository around the working directory points. `None` without git, repository or remote.
 pub(crate) fn remote_url(remote: &str) -> Option<String> {
     let output = git(&["remote", "get-url", remote]).ok()?;

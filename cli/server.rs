@@ -15,8 +15,10 @@ use controller::{Changed, Controller, Live, Sockets};
 use engine::{Engine, LayerStore};
 pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
+use model::Clock;
 use model::clock::{SystemClock, SystemRandom};
-use router::{RouterSettings, Timeouts};
+use router::tls::{Authority, AuthorityError};
+use router::{RouterSettings, Timeouts, TlsEntrance};
 
 use crate::error::{CliError, Result};
 use crate::settings::{Settings, SettingsError};
@@ -160,6 +162,8 @@ impl Places {
         for folder in [home, &self.run, &home.join("logs"), &home.join("cache")] {
             std::fs::create_dir_all(folder).map_err(cannot("make", folder))?;
         }
+        self.renew_certificate()
+            .map_err(|error| CliError::failed("Cannot make a certificate for the https entrance").because(&error))?;
         let buildpacks = home.join("buildpacks");
         buildpacks::install(&buildpacks).map_err(cannot("write", &buildpacks))?;
         let config = self.containerd_config();
@@ -169,6 +173,15 @@ impl Places {
             &self.containerd(),
         );
         std::fs::write(&config, text).map_err(cannot("write", &config))
+    }
+
+    /// Makes what the https entrance serves with, if there is nothing or if it ends soon.
+    pub(crate) fn renew_certificate(&self) -> Result<(), AuthorityError> {
+        self.authority().ensure(&self.settings.domain, SystemClock.now()).map(drop)
+    }
+
+    fn authority(&self) -> Authority {
+        Authority::new(&self.settings.home.join("tls"))
     }
 
     fn layers(&self) -> Result<LayerStore> {
@@ -247,6 +260,10 @@ impl Places {
         let sockets = self.sockets();
         Ok(RouterSettings {
             listen: self.settings.listen.0.clone(),
+            tls: self
+                .settings
+                .tls_port()
+                .map(|_| TlsEntrance { listen: self.settings.tls_listen(), certificate: self.authority().server() }),
             domain: self.settings.domain.clone(),
             names_socket: sockets.names,
             addresses_socket: self.run.join("addresses.sock"),
@@ -309,6 +326,8 @@ impl Places {
             home: settings.home.clone(),
             domain: settings.domain.clone(),
             port: settings.port(),
+            tls_port: settings.tls_port(),
+            authority: self.authority().certificate(),
             stack: stack::NAME.to_owned(),
             program,
             control_socket: self.control(),

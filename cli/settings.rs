@@ -63,6 +63,9 @@ settings! {
     home: PathBuf = "/var/lib/platform",
     /// Addresses on which the router takes requests, for apps and for the platform itself.
     listen: List<SocketAddr> = "127.0.0.1:8080,[::1]:8080",
+    /// Addresses of the https entrance, with certificates of the platform's own authority (`docs/heroku.md`). `auto` is those of
+    /// `listen` at port 443 beside port 80 and 363 ports higher else, such as 8443 beside 8080; `off` shuts it.
+    tls_listen: TlsListen = "auto",
     /// Host name of the platform; an app gets `<app>.<domain>`. `localhost` needs no DNS.
     domain: Hostname = "localhost",
     /// Network of the instances. Each gets an address of its own from it; change it if the machine's own networks overlap.
@@ -187,10 +190,34 @@ impl Settings {
         self.listen.0.first().map_or(80, SocketAddr::port)
     }
 
+    /// Addresses of the https entrance; none if it is shut.
+    pub(crate) fn tls_listen(&self) -> Vec<SocketAddr> {
+        match &self.tls_listen {
+            TlsListen::Off => Vec::new(),
+            TlsListen::At(addresses) => addresses.clone(),
+            TlsListen::Auto => self.listen.0.iter().filter_map(beside).collect(),
+        }
+    }
+
+    /// The port of the https entrance, if it is open.
+    pub(crate) fn tls_port(&self) -> Option<u16> {
+        self.tls_listen().first().map(SocketAddr::port)
+    }
+
     /// Folder in which made stack images are kept.
     pub(crate) fn stack_cache(&self) -> PathBuf {
         if self.stack_cache.is_empty() { self.home.join("cache/stack") } else { PathBuf::from(&self.stack_cache) }
     }
+}
+
+/// The same address at the port that https has beside this one's: 443 beside 80, 8443 beside 8080.
+fn beside(address: &SocketAddr) -> Option<SocketAddr> {
+    let port = match address.port() {
+        // The system chooses both.
+        0 => 0,
+        port => port.checked_add(443 - 80)?,
+    };
+    Some(SocketAddr::new(address.ip(), port))
 }
 
 fn variable(key: &str) -> String {
@@ -264,6 +291,32 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for List<T> {
     }
 }
 
+/// Where the https entrance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TlsListen {
+    /// Beside the plain one.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// At these addresses.
+    At(Vec<SocketAddr>),
+}
+
+impl FromStr for TlsListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => match text.parse::<List<SocketAddr>>() {
+                Ok(List(addresses)) if !addresses.is_empty() => Ok(Self::At(addresses)),
+                _ => Err(format!("`{text}` is neither `auto` nor `off` nor addresses like 0.0.0.0:443")),
+            },
+        }
+    }
+}
+
 struct Text<T>(std::marker::PhantomData<T>);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Text<T> {
@@ -304,6 +357,7 @@ deserialize_from_text! {
     Bytes;
     Seconds;
     List<T>;
+    TlsListen;
 }
 
 #[cfg(test)]
@@ -338,6 +392,7 @@ mod tests {
     fn every_default_is_a_value() {
         let settings = Partial::default().complete().expect("defaults");
         assert_eq!(settings.url(), "http://localhost:8080");
+        assert_eq!(settings.tls_port(), Some(8443));
         assert_eq!(settings.build_memory.0, 2 << 30);
         assert_eq!(settings.runtime_dir(), Path::new("/run/platform"));
     }
@@ -347,6 +402,9 @@ mod tests {
         let settings = file("domain = \"example.com\"\nlisten = [\"0.0.0.0:80\"]\nboot_timeout = 5\n").expect("good");
         assert_eq!(settings.url(), "http://example.com");
         assert_eq!(settings.boot_timeout.0, Duration::from_secs(5));
+        assert_eq!(settings.tls_listen(), ["0.0.0.0:443".parse().expect("an address")]);
+        assert_eq!(file("tls_listen = \"off\"\n").expect("good").tls_port(), None);
+        assert_eq!(file("tls_listen = \"[::]:4443\"\n").expect("good").tls_port(), Some(4443));
         let override_ = from_environment("build_memory", "512 MiB").expect("good");
         assert_eq!(override_.build_memory.map(|bytes| bytes.0), Some(512 << 20));
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 pub(crate) struct Platform {
     home: PathBuf,
     port: u16,
+    tls_port: u16,
     subnet: String,
     /// Stops the platform and removes its folders when its standard input closes: at the end of this process, however it ends.
     _janitor: Child,
@@ -66,7 +67,8 @@ impl Platform {
     }
 
     fn prepare(home: PathBuf, number: u32) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [port, tls_port] = listeners.map(|it| it.local_addr().expect("an address").port());
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
         let janitor = Command::new("sh")
@@ -78,7 +80,7 @@ impl Platform {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        Self { home, port, subnet, _janitor: janitor }
+        Self { home, port, tls_port, subnet, _janitor: janitor }
     }
 
     /// `platform up --detach`
@@ -113,6 +115,7 @@ impl Platform {
         command
             .env("PLATFORM_HOME", &self.home)
             .env("PLATFORM_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("PLATFORM_TLS_LISTEN", format!("127.0.0.1:{}", self.tls_port))
             .env("PLATFORM_SUBNET", &self.subnet)
             .env("PLATFORM_STACK_CACHE", stack_cache())
             .env("PLATFORM_API", self.url())
@@ -133,7 +136,11 @@ impl Platform {
     /// Runs the CLI in a shell that knows of this platform's settings only the home.
     pub(crate) fn cli_in_another_shell(&self, args: &[&str]) -> Ran {
         let mut command = self.command(env!("CARGO_BIN_EXE_platform"));
-        run(command.args(args).env_remove("PLATFORM_LISTEN").env_remove("PLATFORM_SUBNET"))
+        run(command
+            .args(args)
+            .env_remove("PLATFORM_LISTEN")
+            .env_remove("PLATFORM_TLS_LISTEN")
+            .env_remove("PLATFORM_SUBNET"))
     }
 
     /// Runs the CLI with something on its standard input.

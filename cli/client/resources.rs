@@ -38,8 +38,6 @@ pub(crate) struct NewUser {
 pub(crate) struct App {
     /// Its name.
     pub(crate) name: String,
-    /// The git remote.
-    pub(crate) git_url: String,
     /// Where it answers.
     pub(crate) web_url: Option<String>,
     /// Requests get the maintenance page.

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::client::{self, App, Client};
 use crate::context::{self, AppArg, Context};
@@ -69,18 +70,18 @@ impl Create {
             out.pairs([
                 ("App", app.name.as_str().into()),
                 ("Address", app.web_url.as_deref().unwrap_or_default().into()),
-                ("Git", app.git_url.as_str().into()),
+                ("Git", git::address(client.base(), &app.name).into()),
             ])
         })?;
         if !self.no_remote {
-            cx.out.note(&add_remote(&self.remote, &app)?);
+            cx.out.note(&add_remote(&self.remote, &app, client.base())?);
         }
         Ok(())
     }
 }
 
 /// Makes the remote, if it can be made, and says what to do next.
-fn add_remote(remote: &str, app: &App) -> Result<String> {
+fn add_remote(remote: &str, app: &App, api: &Url) -> Result<String> {
     let name = &app.name;
     if !git::in_repository() {
         return Ok(format!(
@@ -92,7 +93,7 @@ fn add_remote(remote: &str, app: &App) -> Result<String> {
             "The git remote {remote} already points to {address} and stays. For this app: `platform git:remote -a {name} -r NAME`."
         ));
     }
-    git::set_remote(remote, &app.git_url)?;
+    git::set_remote(remote, &git::address(api, name))?;
     Ok(format!("Added the git remote {remote}. Deploy with `{}`.", git::push_command(remote)))
 }
 
@@ -118,7 +119,7 @@ impl Info {
                 app.released_at.map_or_else(|| "never".to_owned(), |time| output::when(&time, context::now()));
             out.pairs([
                 ("Address", app.web_url.unwrap_or_default().into()),
-                ("Git", app.git_url.into()),
+                ("Git", git::address(client.base(), &app.name).into()),
                 ("Owner", app.owner.email.into()),
                 ("Stack", app.stack.name.into()),
                 ("Maintenance", if app.maintenance { "on" } else { "off" }.into()),
@@ -152,9 +153,10 @@ impl Rename {
             client.patch(&["apps", &name], &json!({ "name": self.new_name }))
         })?;
         let app: App = client::typed(&renamed)?;
-        for remote in git::remotes_to(&before.git_url) {
-            git::set_remote(&remote, &app.git_url)?;
-            cx.out.note(&format!("The git remote {remote} is now {}", app.git_url));
+        for remote in git::remotes_to(&git::address(client.base(), &before.name)) {
+            let address = git::address(client.base(), &app.name);
+            git::set_remote(&remote, &address)?;
+            cx.out.note(&format!("The git remote {remote} is now {address}"));
         }
         cx.show(&renamed, |out| out.line(app.web_url.unwrap_or(app.name)))
     }
@@ -273,7 +275,7 @@ impl Destroy {
 
 fn destroy(client: &Client, app: &App) -> Result<Value> {
     let gone = client.delete(&["apps", &app.name])?;
-    for remote in git::remotes_to(&app.git_url) {
+    for remote in git::remotes_to(&git::address(client.base(), &app.name)) {
         git::remove_remote(&remote)?;
     }
     Ok(gone)

@@ -30,14 +30,16 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let app: App = client::typed(&cx.client()?.get(&["apps", &self.app])?)?;
+        let client = cx.client()?;
+        let app: App = client::typed(&client.get(&["apps", &self.app])?)?;
+        let address = git::address(client.base(), &app.name);
         if !git::in_repository() {
             return Err(CliError::usage("This is not a git repository")
                 .hint("Make one with `git init`, or go to the app's folder."));
         }
-        git::set_remote(&self.remote, &app.git_url)?;
-        let value = json!({ "remote": self.remote, "url": app.git_url });
-        cx.show(&value, |out| out.line(format!("The git remote {} is {}", self.remote, app.git_url)))
+        git::set_remote(&self.remote, &address)?;
+        let value = json!({ "remote": self.remote, "url": address });
+        cx.show(&value, |out| out.line(format!("The git remote {} is {}", self.remote, address)))
     }
 }
 

@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(50);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// A log of the platform that is larger than this is put aside, in bytes.
 const LOG_LIMIT: u64 = 16 << 20;
-/// How often the logs are looked at. Nothing writes so much in this time that it would matter.
+/// How often logs and certificate are looked at. Nothing writes so much in this time that it would matter.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Programs without which nothing runs, and the Debian packages that they are in.
@@ -84,7 +84,7 @@ fn supervise(cx: &Context, places: &Places) -> Result<()> {
             stop.send_replace(true);
         });
         tracing::info!(url = places.settings.url(), home = %places.settings.home.display(), "starting the platform");
-        thread::spawn(keep_logs_small(places.clone()));
+        thread::spawn(keep_house(places.clone()));
         thread::spawn(announce(cx.out, places.clone()));
         supervisor::run(&places.run, places.roles(&program), stopped).await;
         tracing::info!("the platform has stopped");
@@ -95,8 +95,13 @@ fn supervise(cx: &Context, places: &Places) -> Result<()> {
     })
 }
 
-fn keep_logs_small(places: Places) -> impl FnOnce() + Send {
+fn keep_house(places: Places) -> impl FnOnce() + Send {
     move || loop {
+        // A look costs nothing; it is made anew a month before it ends.
+        if let Err(error) = places.renew_certificate() {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "cannot renew the certificate of the https entrance");
+        }
         for log in [places.log(), places.containerd_log()] {
             if let Err(error) = supervisor::bound_log(&log, LOG_LIMIT) {
                 tracing::warn!(log = %log.display(), %error, "cannot put a log aside that has grown large");
@@ -412,11 +417,14 @@ fn check_addresses(places: &Places) -> Result<()> {
     if supervisor::running(&places.run, RoleName::Router.as_str()).is_some() {
         return Ok(());
     }
-    for address in &places.settings.listen.0 {
+    let plain = places.settings.listen.0.iter().map(|address| (*address, "listen"));
+    let tls = places.settings.tls_listen().into_iter().map(|address| (address, "tls_listen"));
+    for (address, setting) in plain.chain(tls) {
         TcpListener::bind(address).map_err(|error| {
             CliError::failed(format!("The platform cannot listen on {address}")).because(&error).hint(format!(
-                "`ss -ltnp 'sport = :{}'` shows who does. Other addresses: PLATFORM_LISTEN, or `listen` in platform.toml.",
-                address.port()
+                "`ss -ltnp 'sport = :{}'` shows who does. Other addresses: PLATFORM_{}, or `{setting}` in platform.toml.",
+                address.port(),
+                setting.to_uppercase()
             ))
         })?;
     }

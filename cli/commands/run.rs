@@ -56,6 +56,9 @@ impl Run {
         let command = shell_line(&self.command);
         let mut content =
             json!({ "command": command, "type": "run", "attach": !self.detached, "env": self.environment(tty)? });
+        if !self.detached {
+            content["attach_protocol"] = "websocket".into();
+        }
         if !tty {
             content["force_no_tty"] = true.into();
         }

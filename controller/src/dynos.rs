@@ -3,29 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use engine::{Input, InstanceState, Lines, OneOff, OneOffId, RunningOneOff, TtySize};
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use engine::{InstanceState, Lines, OneOff, OneOffId, RunningOneOff, TtySize};
 use model::{AppId, ConfigVarName, DynoName, Exit, LogSource, Timestamp};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
 
+use crate::attach::Protocol;
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
 
-/// A terminal that nobody opened for this long is forgotten.
-const ATTACH_LIMIT: Duration = Duration::from_secs(60);
-/// How often a silent client is told that its process still runs; one that is gone is noticed by that.
-const PING: Duration = Duration::from_secs(30);
 /// As on Heroku, a one-off ends after a day.
 const TIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -57,8 +43,8 @@ pub struct RunRequest {
     pub size: Option<String>,
     /// Environment on top of the app's own.
     pub env: Vec<(String, String)>,
-    /// Whether somebody will attach; otherwise its output goes to the log.
-    pub attach: bool,
+    /// How somebody will attach; without anybody its output goes to the log.
+    pub attach: Option<Protocol>,
     /// Whether an attached one gets no terminal, so that its output is what it wrote, byte for byte.
     pub no_tty: bool,
 }
@@ -70,28 +56,6 @@ pub struct Started {
     pub dyno: Dyno,
     /// Where to attach, for an attached one; works once, for a minute.
     pub attach_url: Option<String>,
-}
-
-/// A one-off that starts when its client comes.
-#[derive(Debug, Clone)]
-pub(crate) struct Attachment {
-    oneoff: OneOff,
-    until: Timestamp,
-}
-
-/// From an attached client, as text frames; bytes come as binary frames.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FromClient {
-    Resize(TtySize),
-    Eof(#[expect(dead_code, reason = "always true")] bool),
-}
-
-/// To an attached client, as text frames; bytes go as binary frames.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum ToClient {
-    Exit(i32),
 }
 
 impl Controller {
@@ -159,15 +123,17 @@ impl Controller {
         let mut container = self.container(app, &release, args, &size.name).await?;
         container.env.extend(request.env.iter().cloned());
         container.env.insert("DYNO".to_owned(), name.to_string());
-        let wants_tty = request.attach && !request.no_tty;
+        let wants_tty = request.attach.is_some() && !request.no_tty;
         let tty = wants_tty.then(|| terminal(&request.env));
         let id = OneOffId(format!("run-{}-{number}-{}", app.id, &self.new_secret()[..8]));
         let oneoff = OneOff { id: id.clone(), app: app.id, container, tty, time_limit: TIME_LIMIT };
         let data = serde_json::json!({ "command": request.command, "size": size.name });
         self.record_dynos(app, actor, (Action::Create, name.to_string(), data)).await?;
         self.note(app, actor, &format!("Starting process with command `{}`", request.command));
-        let attach_url =
-            if request.attach { Some(self.open_attachment(oneoff)) } else { self.run_detached(&name, oneoff).await? };
+        let attach_url = match request.attach {
+            Some(protocol) => Some(self.open_attachment(oneoff, protocol)?),
+            None => self.run_detached(&name, oneoff).await?,
+        };
         let dyno = Dyno {
             id: id.0,
             name,
@@ -195,16 +161,6 @@ impl Controller {
         let mut bytes = [0; 2];
         self.random.fill(&mut bytes);
         1000 + u32::from(u16::from_le_bytes(bytes)) % 9000
-    }
-
-    /// Keeps a one-off until its client comes to the address that this returns.
-    pub(crate) fn open_attachment(&self, oneoff: OneOff) -> String {
-        let secret = self.new_secret();
-        let now = self.clock.now();
-        let mut all = self.live.attachments.lock();
-        all.retain(|_, attachment| attachment.until > now);
-        all.insert(secret.clone(), Attachment { oneoff, until: now.after(ATTACH_LIMIT) });
-        format!("{}/attach/{secret}", self.settings.api_url().replacen("http", "ws", 1))
     }
 
     async fn run_detached(self: &Arc<Self>, name: &DynoName, oneoff: OneOff) -> Result<Option<String>, Error> {
@@ -251,107 +207,4 @@ pub(crate) fn terminal(env: &[(String, String)]) -> TtySize {
         value.filter(|value| *value > 0).unwrap_or(default)
     };
     TtySize { rows: size("LINES", 24), columns: size("COLUMNS", 80) }
-}
-
-/// `/attach/<secret>`, for whoever has the secret.
-pub fn routes(controller: Arc<Controller>) -> Router {
-    Router::new().route("/attach/{secret}", get(attach)).with_state(controller)
-}
-
-async fn attach(
-    State(controller): State<Arc<Controller>>,
-    Path(secret): Path<String>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let attachment = controller.live.attachments.lock().remove(&secret);
-    match attachment.filter(|attachment| attachment.until > controller.clock.now()) {
-        None => (StatusCode::NOT_FOUND, "This address has expired; run the command again.\n").into_response(),
-        Some(Attachment { oneoff, .. }) => upgrade.on_upgrade(|socket| async move {
-            let id = oneoff.id.clone();
-            let result = match controller.engine.run(oneoff).await {
-                Ok(running) => relay(socket, running).await,
-                Err(error) => give_up(socket, &error.to_string()).await,
-            };
-            // A client that went away takes its one-off with it, as closing a terminal does.
-            if result.is_err() && let Err(error) = controller.engine.kill(&id).await {
-                tracing::warn!(oneoff.id = %id, error = &error as &dyn std::error::Error, "A one-off could not be ended");
-            }
-        }),
-    }
-}
-
-/// The client is gone.
-struct Gone;
-
-impl From<axum::Error> for Gone {
-    fn from(_: axum::Error) -> Self {
-        Self
-    }
-}
-
-async fn relay(socket: WebSocket, running: RunningOneOff) -> Result<(), Gone> {
-    let (to_client, from_client) = socket.split();
-    let RunningOneOff { input, output, exit } = running;
-    // Each way by itself: a process that does not read yet must still be heard.
-    tokio::select! {
-        result = show(output, exit, to_client) => result,
-        gone = listen(from_client, input) => Err(gone),
-    }
-}
-
-async fn show(
-    mut output: mpsc::Receiver<Bytes>,
-    exit: oneshot::Receiver<Exit>,
-    mut client: SplitSink<WebSocket, Message>,
-) -> Result<(), Gone> {
-    let mut alive = tokio::time::interval(PING);
-    loop {
-        let message = tokio::select! {
-            bytes = output.recv() => match bytes {
-                Some(bytes) => Message::Binary(bytes),
-                None => break,
-            },
-            _ = alive.tick() => Message::Ping(Bytes::new()),
-        };
-        client.send(message).await?;
-    }
-    let status = exit.await.unwrap_or(Exit::Lost).shell_status();
-    let text = serde_json::to_string(&ToClient::Exit(status)).map_err(|_| Gone)?;
-    client.send(Message::text(text)).await?;
-    client.send(Message::Close(None)).await?;
-    Ok(())
-}
-
-/// Passes on what the client sends, until it is gone.
-async fn listen(mut client: SplitStream<WebSocket>, input: mpsc::Sender<Input>) -> Gone {
-    let mut input = Some(input);
-    while let Some(Ok(message)) = client.next().await {
-        let what = match message {
-            Message::Binary(bytes) => Input::Data(bytes),
-            Message::Text(text) => match serde_json::from_str(&text) {
-                Ok(FromClient::Resize(size)) => Input::Resize(size),
-                Ok(FromClient::Eof(_)) => Input::Eof,
-                Err(_) => continue,
-            },
-            Message::Close(_) => break,
-            Message::Ping(_) | Message::Pong(_) => continue,
-        };
-        let is_end = what == Input::Eof;
-        if let Some(sender) = &input {
-            // A process that has ended takes no more input; its end is on the way.
-            let _ = sender.send(what).await;
-        }
-        if is_end {
-            input = None;
-        }
-    }
-    Gone
-}
-
-async fn give_up(mut socket: WebSocket, reason: &str) -> Result<(), Gone> {
-    // A close frame holds at most 123 bytes of text (RFC 6455, section 5.5).
-    let cut = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-    let frame = CloseFrame { code: 1011, reason: reason[..cut].into() };
-    socket.send(Message::Close(Some(frame))).await?;
-    Ok(())
 }

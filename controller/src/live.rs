@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::attach::Attachment;
 use crate::builds::Building;
-use crate::dynos::Attachment;
 
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;

@@ -9,7 +9,7 @@ use tokio::net::UnixListener;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
-use crate::{Controller, Error, addons, api, control, dynos, git, logs, sweep};
+use crate::{Controller, Error, addons, api, attach, certificate, control, git, logs, sweep};
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -40,7 +40,8 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     let (public, control) = (listen(&sockets.public)?, listen(&sockets.control)?);
     let open = git::routes(Arc::clone(&controller))
         .merge(logs::routes(Arc::clone(&controller)))
-        .merge(dynos::routes(Arc::clone(&controller)))
+        .merge(attach::routes(Arc::clone(&controller)))
+        .merge(certificate::routes(Arc::clone(&controller)))
         .merge(console)
         .merge(api::routes(Arc::clone(&controller)));
     tokio::select! {

@@ -12,6 +12,10 @@ pub struct Settings {
     pub domain: Hostname,
     /// Port of the public entrance.
     pub port: u16,
+    /// Port of the https entrance, if it is open.
+    pub tls_port: Option<u16>,
+    /// The certificate of the authority that signed the https entrance's.
+    pub authority: PathBuf,
     /// Name of the stack of new apps: `debian-13`.
     pub stack: String,
     /// This program; git hooks are this under another name.
@@ -48,5 +52,14 @@ impl Settings {
     /// Where an app's repository is pushed to.
     pub fn git_url(&self, app: &AppName) -> String {
         format!("{}/{app}.git", self.api_url())
+    }
+
+    /// The same over https, the only way that Heroku's clients know; as [`Settings::git_url`] where there is no such entrance.
+    pub fn https_git_url(&self, app: &AppName) -> String {
+        match self.tls_port {
+            None => self.git_url(app),
+            Some(443) => format!("https://{}/{app}.git", self.domain),
+            Some(port) => format!("https://{}:{port}/{app}.git", self.domain),
+        }
     }
 }

@@ -16,14 +16,17 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::host::OwnHosts;
 use crate::merge::Merger;
 use crate::proxy::Shared;
+use crate::server::Entrance;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
+use crate::tls::Certificate;
 use crate::{RouterError, RouterSettings, follow, server};
 
 /// Runs a router until SIGTERM or SIGINT, then until its requests in flight have their answers. It has threads of its own:
@@ -50,6 +53,7 @@ pub fn serve(settings: RouterSettings) -> Result<(), RouterError> {
 /// A router at work.
 pub struct Router {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     stop: CancellationToken,
     workers: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
@@ -72,7 +76,9 @@ impl Router {
         });
         let (sender, drained) = mpsc::unbounded_channel();
         let merger = Merger::new(table, Snapshot::load(&settings.snapshot), sender);
-        let (sites, addresses) = listen(&settings)?;
+        let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
+        let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose()?;
+        let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref())?;
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
         for (runtime, listeners) in sites {
@@ -89,14 +95,19 @@ impl Router {
         let control = spawn("router-control", {
             let feeds = Feeds { merger, drained, names: settings.names_socket, addresses: settings.addresses_socket };
             let stop = stop.clone();
-            move || feeds.follow(&runtime, &settings.snapshot, &stop)
+            move || feeds.follow(&runtime, &settings.snapshot, certificate, &stop)
         })?;
-        Ok(Self { addresses, stop, workers, control, log, log_writer })
+        Ok(Self { addresses, tls_addresses, stop, workers, control, log, log_writer })
     }
 
     /// Where it listens, in the order of the settings.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it listens for TLS, in the order of the settings.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// Accepts nothing more, lets requests in flight have their answers within [`Timeouts::drain`](crate::Timeouts),
@@ -126,34 +137,54 @@ fn runtime() -> Result<Runtime, RouterError> {
     Builder::new_current_thread().enable_all().build().map_err(RouterError::Thread)
 }
 
-type Site = (Runtime, Vec<TcpListener>);
+type Site = (Runtime, Vec<(TcpListener, Entrance)>);
 
 /// A runtime for each worker with listeners on all addresses, and the addresses with their real ports.
-fn listen(settings: &RouterSettings) -> Result<(Vec<Site>, Vec<SocketAddr>), RouterError> {
+struct Listening {
+    sites: Vec<Site>,
+    addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+}
+
+fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<Listening, RouterError> {
     let workers = match settings.workers {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         workers => workers,
     };
-    let mut sites = vec![site(&settings.listen, false)?];
-    let addresses: io::Result<Vec<_>> = sites[0].1.iter().map(TcpListener::local_addr).collect();
-    let addresses = addresses.map_err(RouterError::Thread)?;
-    for _ in 1..workers {
-        sites.push(site(&addresses, true)?);
+    let mut entrances = vec![(Entrance::Plain, settings.listen.clone())];
+    if let (Some(tls), Some(acceptor)) = (&settings.tls, acceptor) {
+        entrances.push((Entrance::Tls(acceptor.clone()), tls.listen.clone()));
     }
-    Ok((sites, addresses))
+    let mut sites = vec![site(&entrances, false)?];
+    // What the first worker got: a port that was free to choose, and no address that this machine lacks.
+    for (entrance, addresses) in &mut entrances {
+        let same = |(_, other): &&(TcpListener, Entrance)| {
+            matches!(other, Entrance::Tls(_)) == matches!(entrance, Entrance::Tls(_))
+        };
+        let bound: io::Result<_> = sites[0].1.iter().filter(same).map(|(listener, _)| listener.local_addr()).collect();
+        *addresses = bound.map_err(RouterError::Thread)?;
+    }
+    for _ in 1..workers {
+        sites.push(site(&entrances, true)?);
+    }
+    let mut addresses = entrances.into_iter().map(|(_, addresses)| addresses);
+    let (addresses, tls_addresses) = (addresses.next().unwrap_or_default(), addresses.next().unwrap_or_default());
+    Ok(Listening { sites, addresses, tls_addresses })
 }
 
-fn site(addresses: &[SocketAddr], beside_others: bool) -> Result<Site, RouterError> {
+fn site(entrances: &[(Entrance, Vec<SocketAddr>)], beside_others: bool) -> Result<Site, RouterError> {
     let runtime = runtime()?;
     let context = runtime.enter();
     let mut listeners = Vec::new();
-    for address in addresses {
-        match server::listen(*address, beside_others) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if has_no_ipv6(*address, &error) && addresses.iter().any(SocketAddr::is_ipv4) => {
-                tracing::info!(address = %address, error = %error, "this machine has no IPv6 to listen on");
+    for (entrance, addresses) in entrances {
+        for address in addresses {
+            match server::listen(*address, beside_others) {
+                Ok(listener) => listeners.push((listener, entrance.clone())),
+                Err(error) if has_no_ipv6(*address, &error) && addresses.iter().any(SocketAddr::is_ipv4) => {
+                    tracing::info!(address = %address, error = %error, "this machine has no IPv6 to listen on");
+                }
+                Err(source) => return Err(RouterError::Listen { address: *address, source }),
             }
-            Err(source) => return Err(RouterError::Listen { address: *address, source }),
         }
     }
     drop(context);
@@ -183,7 +214,13 @@ struct Feeds {
 }
 
 impl Feeds {
-    fn follow(self, runtime: &Runtime, snapshot: &Path, stop: &CancellationToken) {
+    fn follow(
+        self,
+        runtime: &Runtime,
+        snapshot: &Path,
+        certificate: Option<Arc<Certificate>>,
+        stop: &CancellationToken,
+    ) {
         let merger = Rc::new(RefCell::new(self.merger));
         let changed = Rc::new(Notify::new());
         let (names, addresses, drained) = (self.names, self.addresses, self.drained);
@@ -210,6 +247,9 @@ impl Feeds {
                     follow::follow(&addresses, drained, apply).await;
                 }
             });
+            if let Some(certificate) = certificate {
+                spawn_local(async move { certificate.follow().await });
+            }
             tokio::select! {
                 () = follow::keep(snapshot, merger, changed) => {}
                 () = stop.cancelled() => {}

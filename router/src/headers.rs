@@ -27,13 +27,19 @@ const KEPT: [HeaderName; 7] =
 pub(crate) struct Hop {
     pub(crate) address: HeaderValue,
     pub(crate) port: HeaderValue,
+    /// `http` or `https`
+    pub(crate) scheme: HeaderValue,
 }
 
 impl Hop {
-    pub(crate) fn new(client: IpAddr, port: u16) -> Self {
+    pub(crate) fn new(client: IpAddr, port: u16, scheme: &'static str) -> Self {
         // An address printed as text is a valid header value; the other arm cannot happen.
         let address = HeaderValue::try_from(client.to_canonical().to_string());
-        Self { address: address.unwrap_or(HeaderValue::from_static("unknown")), port: port.into() }
+        Self {
+            address: address.unwrap_or(HeaderValue::from_static("unknown")),
+            port: port.into(),
+            scheme: HeaderValue::from_static(scheme),
+        }
     }
 }
 
@@ -70,7 +76,7 @@ pub(crate) fn forward_request(
     }
     let forwarded_for = append_address(headers, &hop.address);
     headers.insert(FORWARDED_FOR, forwarded_for.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_PROTO, hop.scheme.clone());
     headers.insert(FORWARDED_PORT, hop.port.clone());
     headers.insert(REQUEST_START, started.into());
     headers.append(VIA, HeaderValue::from_static("1.1 platform"));
@@ -162,7 +168,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name, value);
         }
-        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080);
+        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, "http");
         forward_request(&mut headers, &hop, 1_000, || HeaderValue::from_static("made-up"));
         headers
     }

@@ -21,6 +21,7 @@ mod merge;
 mod platform;
 mod pool;
 mod proxy;
+mod rendezvous;
 mod reply;
 mod search;
 mod server;
@@ -28,6 +29,7 @@ mod snapshot;
 mod socket;
 mod strict;
 mod table;
+pub mod tls;
 mod tunnel;
 mod upstream;
 
@@ -45,6 +47,8 @@ pub use control::{Router, serve};
 pub struct RouterSettings {
     /// Where it listens. Port 0 takes a free one. `::1` is left out on a machine without IPv6, if there is another address.
     pub listen: Vec<SocketAddr>,
+    /// The https entrance; `None` leaves it shut.
+    pub tls: Option<TlsEntrance>,
     /// The platform's own domain: this host and `api.` before it mean the platform itself, as does any bare address.
     pub domain: Hostname,
     /// Socket of the controller's half of the route table.
@@ -65,6 +69,15 @@ pub struct RouterSettings {
     pub clock: Arc<dyn Clock>,
     /// Seeds request ids and the choice of instances.
     pub random: Arc<dyn Random>,
+}
+
+/// Where a router takes requests over TLS, and with what.
+#[derive(Debug, Clone)]
+pub struct TlsEntrance {
+    /// Where it listens, as [`RouterSettings::listen`].
+    pub listen: Vec<SocketAddr>,
+    /// PEM of the key and its certificates; read again when it changes.
+    pub certificate: PathBuf,
 }
 
 /// When a router loses patience. The defaults are Heroku's.
@@ -118,6 +131,12 @@ pub enum RouterError {
         #[source]
         source: io::Error,
     },
+    /// The https entrance has nothing to serve with.
+    #[error("cannot use TLS")]
+    Certificate(#[from] tls::CertificateError),
+    /// The settings of TLS contradict each other.
+    #[error("cannot use TLS")]
+    Tls(#[from] rustls::Error),
     /// The system refuses threads, timers or signals.
     #[error("cannot start a thread of the router")]
     Thread(#[source] io::Error),

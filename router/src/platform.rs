@@ -5,7 +5,7 @@ use std::error::Error;
 
 use http::header::ACCEPT;
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -47,7 +47,10 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
 }
 
 /// A connection per request: on a Unix socket that costs microseconds, and a restarted controller is found at once.
-async fn send(worker: &Worker, request: Request<Incoming>) -> Result<Response<Incoming>, Box<dyn Error>> {
+pub(crate) async fn send<B>(worker: &Worker, request: Request<B>) -> Result<Response<Incoming>, Box<dyn Error>>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
     let stream = UnixStream::connect(&worker.shared.controller_socket).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {

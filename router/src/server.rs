@@ -12,15 +12,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Random;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::Dice;
 use crate::headers::Hop;
 use crate::proxy::{self, Client, Shared, Worker};
+use crate::rendezvous;
 use crate::socket::{Activity, ClientStream};
 
 /// Connections that may wait to be accepted, for each worker and address.
@@ -33,6 +37,13 @@ const HEADERS_LIMIT: usize = 1000;
 const SWEEP: Duration = Duration::from_secs(5);
 /// Pause after the process ran out of file descriptors: some will be free by then.
 const OUT_OF_FILES: Duration = Duration::from_millis(20);
+
+/// How the connections of a listener begin.
+#[derive(Clone)]
+pub(crate) enum Entrance {
+    Plain,
+    Tls(TlsAcceptor),
+}
 
 /// Listens on `address` beside other workers of this process, but never beside another process.
 pub(crate) fn listen(address: SocketAddr, beside_others: bool) -> io::Result<TcpListener> {
@@ -55,7 +66,7 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Serves on `listeners` until `stop`, and then as long as requests in flight need, within the limit.
 pub(crate) fn run(
     runtime: &Runtime,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Entrance)>,
     shared: Arc<Shared>,
     random: &dyn Random,
     stop: &CancellationToken,
@@ -76,7 +87,12 @@ pub(crate) fn run(
     });
 }
 
-async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTracker, stop: CancellationToken) {
+async fn accept(
+    (listener, entrance): (TcpListener, Entrance),
+    worker: Rc<Worker>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
     let local = listener.local_addr().map_or(0, |address| address.port());
     let mut failing = false;
     loop {
@@ -88,8 +104,19 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                let hop = Hop::new(peer.ip(), local);
-                spawn_local(connections.track_future(serve(stream, hop, Rc::clone(&worker), stop.clone())));
+                // It only costs speed if it fails.
+                let _ = stream.set_nodelay(true);
+                let (worker, stop) = (Rc::clone(&worker), stop.clone());
+                match entrance.clone() {
+                    Entrance::Plain => {
+                        let hop = Hop::new(peer.ip(), local, "http");
+                        spawn_local(connections.track_future(serve(stream, hop, worker, stop)));
+                    }
+                    Entrance::Tls(acceptor) => {
+                        let hop = Hop::new(peer.ip(), local, "https");
+                        spawn_local(connections.track_future(serve_tls(acceptor, stream, hop, worker, stop)));
+                    }
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -102,10 +129,27 @@ async fn accept(listener: TcpListener, worker: Rc<Worker>, connections: TaskTrac
     }
 }
 
+/// Serves one client's connection over TLS: HTTP, or a terminal, which its first bytes tell.
+async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, hop: Hop, worker: Rc<Worker>, stop: CancellationToken) {
+    let limit = worker.shared.timeouts.client_idle;
+    let begin = async {
+        let mut stream = BufReader::new(acceptor.accept(stream).await?);
+        let is_terminal = rendezvous::is_meant(stream.fill_buf().await?);
+        Ok::<_, io::Error>((stream, is_terminal))
+    };
+    match timeout(limit, begin).await {
+        Ok(Ok((stream, true))) => rendezvous::serve(worker, hop, stream).await,
+        Ok(Ok((stream, false))) => serve(stream, hop, worker, stop).await,
+        Ok(Err(error)) => tracing::trace!(error = %error, "a client's connection broke before it said anything"),
+        Err(_) => {}
+    }
+}
+
 /// Serves one client's connection.
-async fn serve(stream: TcpStream, hop: Hop, worker: Rc<Worker>, stop: CancellationToken) {
-    // It only costs speed if it fails.
-    let _ = stream.set_nodelay(true);
+async fn serve<S>(stream: S, hop: Hop, worker: Rc<Worker>, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let activity = Arc::new(Activity::new());
     let client = Rc::new(Client { hop, activity: Arc::clone(&activity) });
     let limit = worker.shared.timeouts.client_idle;

@@ -6,4 +6,5 @@ mod passing;
 mod restart;
 mod streams;
 mod swaps;
+mod tls;
 mod world;

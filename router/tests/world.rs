@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(crate) names: Feed<AppId, AppRoute>,
     pub(crate) addresses: Feed<WorkloadId, WorkloadAddresses>,
     pub(crate) address: SocketAddr,
+    pub(crate) tls_address: Option<SocketAddr>,
     pub(crate) log: Arc<Lines>,
     router: Option<Router>,
     /// A runtime of their own, so that they can die like a process.
@@ -51,12 +52,20 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new(timeouts: Timeouts) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let settings = RouterSettings { timeouts, ..settings(folder.path()) };
+        Self::with(folder, settings).await
+    }
+
+    /// With these settings, which keep everything in `folder`.
+    pub(crate) async fn with(folder: TempDir, settings: RouterSettings) -> Self {
         let log = Arc::new(Lines::default());
-        let settings = RouterSettings { log: Arc::<Lines>::clone(&log), timeouts, ..settings(folder.path()) };
+        let settings = RouterSettings { log: Arc::<Lines>::clone(&log), ..settings };
         let router = Router::start(settings).expect("a router");
         let address = router.addresses()[0];
+        let tls_address = router.tls_addresses().first().copied();
         let (names, addresses) = (Feed::new(BTreeMap::new()), Feed::new(BTreeMap::new()));
-        let mut world = Self { folder, names, addresses, address, log, router: Some(router), publishers: None };
+        let mut world =
+            Self { folder, names, addresses, address, tls_address, log, router: Some(router), publishers: None };
         world.publish(&[], &[]).await;
         world
     }
@@ -163,6 +172,7 @@ impl Drop for World {
 pub(crate) fn settings(folder: &Path) -> RouterSettings {
     RouterSettings {
         listen: vec![([127, 0, 0, 1], 0).into()],
+        tls: None,
         domain: "localhost".parse().expect("a host name"),
         names_socket: folder.join("names.sock"),
         addresses_socket: folder.join("addresses.sock"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::server::{Client, server_of};
+use crate::attach::Protocol;
 use crate::dynos::terminal;
 use crate::store::Addon;
 use crate::{Actor, Controller, Error};
@@ -35,6 +36,6 @@ impl Controller {
         let mut oneoff = self.addon_client(addon, &server, client).await?;
         oneoff.tty = (!request.no_tty).then(|| terminal(&request.env));
         tracing::info!(addon.name = %addon.name, user.email = %actor.user.email, "Somebody opened a client of an add-on");
-        Ok(self.open_attachment(oneoff))
+        self.open_attachment(oneoff, Protocol::WebSocket)
     }
 }

@@ -256,7 +256,7 @@ fn answer(settings: &Settings, app: &App) -> Result<AppAnswer, Error> {
         current_build_architecture: Vec::new(),
         // "fir" would make clients expect other names of dynos and other logs.
         generation: "cedar",
-        git_url: settings.git_url(&app.name),
+        git_url: settings.https_git_url(&app.name),
         id: Id::of(&app.id),
         internal_routing: false,
         maintenance: app.maintenance,

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::input::{Body, Flag, Text, Texts};
 use super::output::{Accepted, Created, Id, Named, Time};
 use super::range::{Page, Range};
+use crate::attach::Protocol;
 use crate::dynos::{Dyno, RunRequest};
 use crate::store::App;
 use crate::{Controller, Error};
@@ -26,8 +27,27 @@ pub(super) struct CreateDyno {
     env: Option<Texts>,
     /// Whether somebody connects to its input and output; if not, its output goes to the log.
     attach: Option<Flag>,
+    /// What whoever connects will speak. Heroku's clients know rendezvous alone, and do not say so.
+    attach_protocol: Option<AttachProtocol>,
     /// Whether it gets pipes, even if somebody connects.
     force_no_tty: Option<Flag>,
+}
+
+/// How a client is joined to a dyno.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum AttachProtocol {
+    Rendezvous,
+    Websocket,
+}
+
+impl From<AttachProtocol> for Protocol {
+    fn from(protocol: AttachProtocol) -> Self {
+        match protocol {
+            AttachProtocol::Rendezvous => Self::Rendezvous,
+            AttachProtocol::Websocket => Self::WebSocket,
+        }
+    }
 }
 
 /// A dyno.
@@ -84,11 +104,12 @@ pub(super) async fn create(
     access: Access,
     Body(wish): Body<CreateDyno>,
 ) -> Result<Created<DynoAnswer>, ApiError> {
+    let is_attached = wish.attach.is_some_and(|it| it.0);
     let request = RunRequest {
         command: wish.command.0,
         size: wish.size.map(|it| it.0),
         env: wish.env.unwrap_or_default().0.into_iter().collect(),
-        attach: wish.attach.is_some_and(|it| it.0),
+        attach: is_attached.then(|| wish.attach_protocol.map_or(Protocol::Rendezvous, Protocol::from)),
         no_tty: wish.force_no_tty.is_some_and(|it| it.0),
     };
     let started = controller.run(&access.app, &access.actor, request).await?;

@@ -110,7 +110,7 @@ async fn an_app_lives_from_creation_to_deletion_under_name_and_id() {
         ada.send("POST", "/apps", &[], json!({"name": "first", "region": {"name": "us"}, "stack": "cedar"})).await;
     assert_eq!(made.status, 201);
     assert_eq!(made.body["web_url"], "http://first.localhost:8080/");
-    assert_eq!(made.body["git_url"], "http://localhost:8080/first.git");
+    assert_eq!(made.body["git_url"], "https://localhost:8443/first.git");
     let id = made.body["id"].as_str().expect("an id").to_owned();
 
     for path in ["/apps/first".to_owned(), format!("/apps/{id}")] {

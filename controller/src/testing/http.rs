@@ -47,6 +47,11 @@ impl Server {
         Self { test, address }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
     /// Somebody without a token.
     pub(crate) fn stranger(&self) -> Caller {
         Caller { address: self.address.clone(), token: None }

@@ -143,6 +143,8 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             home: home.to_owned(),
             domain: "localhost".parse().expect("a host"),
             port: 8080,
+            tls_port: Some(8443),
+            authority: path("ca.pem"),
             stack: "debian-13".to_owned(),
             program: path("platform"),
             control_socket: path("control.sock"),

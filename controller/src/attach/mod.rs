@@ -1,0 +1,116 @@
+//! People at the terminal of a one-off dyno. `/attach/<secret>` is theirs who were told the secret, once, for a minute: over a
+//! WebSocket, as the `platform` program does it, or in Heroku's rendezvous protocol, which routers pass on from TLS connections.
+
+mod rendezvous;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Request, State, WebSocketUpgrade};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use engine::{OneOff, OneOffId};
+use model::Timestamp;
+
+use crate::{Controller, Error};
+
+/// A terminal that nobody opened for this long is forgotten.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What a client speaks once it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Frames: bytes as binary ones, sizes and the exit status as JSON in text ones.
+    WebSocket,
+    /// Heroku's: TLS, a secret, a greeting, and bytes.
+    Rendezvous,
+}
+
+/// A one-off that starts when its client comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    oneoff: OneOff,
+    until: Timestamp,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Controller {
+    /// Keeps a one-off until its client comes to the address that this returns.
+    pub(crate) fn open_attachment(&self, oneoff: OneOff, protocol: Protocol) -> Result<String, Error> {
+        let secret = self.new_secret();
+        let url = match protocol {
+            Protocol::WebSocket => format!("{}/attach/{secret}", self.settings.api_url().replacen("http", "ws", 1)),
+            Protocol::Rendezvous => {
+                let port = self.settings.tls_port.ok_or_else(no_tls)?;
+                format!("rendezvous://{}:{port}/attach/{secret}", self.settings.domain)
+            }
+        };
+        let now = self.clock.now();
+        let mut all = self.live.attachments.lock();
+        all.retain(|_, attachment| attachment.until > now);
+        all.insert(secret, Attachment { oneoff, until: now.after(LIMIT) });
+        Ok(url)
+    }
+
+    /// The one-off that the secret was told for, once.
+    fn take_attachment(&self, secret: &str) -> Option<OneOff> {
+        let attachment = self.live.attachments.lock().remove(secret)?;
+        (attachment.until > self.clock.now()).then_some(attachment.oneoff)
+    }
+
+    /// A client that went away takes its one-off with it, as closing a terminal does.
+    async fn end_unattended(&self, id: &OneOffId, attended: Result<(), Gone>) {
+        if attended.is_err()
+            && let Err(error) = self.engine.kill(id).await
+        {
+            tracing::warn!(oneoff.id = %id, error = &error as &dyn std::error::Error, "A one-off could not be ended");
+        }
+    }
+}
+
+/// `/attach/<secret>`, for whoever has the secret.
+pub fn routes(controller: Arc<Controller>) -> Router {
+    Router::new().route("/attach/{secret}", get(attach)).with_state(controller)
+}
+
+async fn attach(
+    State(controller): State<Arc<Controller>>,
+    Path(secret): Path<String>,
+    mut request: Request,
+) -> Response {
+    let is_rendezvous = request.headers().get(header::UPGRADE).is_some_and(|protocol| protocol == rendezvous::UPGRADE);
+    if is_rendezvous {
+        let Some(oneoff) = controller.take_attachment(&secret) else { return expired() };
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(rendezvous::serve(controller, oneoff, upgrade));
+        let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, rendezvous::UPGRADE)];
+        return (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+    }
+    let (mut parts, _) = request.into_parts();
+    match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Err(rejection) => rejection.into_response(),
+        Ok(upgrade) => match controller.take_attachment(&secret) {
+            None => expired(),
+            Some(oneoff) => upgrade.on_upgrade(|socket| websocket::serve(controller, oneoff, socket)),
+        },
+    }
+}
+
+fn expired() -> Response {
+    (StatusCode::NOT_FOUND, "This address has expired; run the command again.\r\n").into_response()
+}
+
+fn no_tls() -> Error {
+    Error::Invalid(
+        "attach needs the platform's https entrance, which its operator has shut (`tls_listen`); \
+         `platform run` does without"
+            .to_owned(),
+    )
+}

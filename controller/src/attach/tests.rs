@@ -1,0 +1,108 @@
+use engine::Input;
+use engine::fake::FakeRun;
+use http::header::{CONNECTION, UPGRADE};
+use hyper_util::rt::TokioIo;
+use model::Exit;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::testing::TestController;
+use crate::testing::http::Server;
+
+async fn server() -> Server {
+    let test = TestController::new().await;
+    let controller = test.controller.clone();
+    controller.live.set_ready();
+    let routes = super::routes(controller.clone()).merge(crate::api::routes(controller));
+    Server::serve(test, routes).await
+}
+
+/// Starts a one-off that waits for its client, and returns the path of its address.
+async fn wait_for_client(server: &Server, content: Value) -> String {
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let run = ada.send("POST", "/apps/shop/dynos", &[], content).await;
+    let url = run.body["attach_url"].as_str().expect("an address").to_owned();
+    let path = url.strip_prefix("rendezvous://localhost:8443").expect("Heroku's own kind");
+    path.to_owned()
+}
+
+/// A client that a router has let in, and the one-off that it started.
+async fn attach(server: &Server, path: &str) -> (TokioIo<hyper::upgrade::Upgraded>, FakeRun) {
+    let stream = TcpStream::connect(server.address()).await.expect("a connection");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection.with_upgrades());
+    let request = http::Request::get(path).header(CONNECTION, "upgrade").header(UPGRADE, "rendezvous");
+    let answer = sender.send_request(request.body(String::new()).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status(), 101);
+    let client = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
+    (client, server.test.engine.next_run().await)
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_the_end_of_transmission_is_the_end_of_input() {
+    let server = server().await;
+    let content = json!({"command": "cat", "attach": true, "force_no_tty": true});
+    let path = wait_for_client(&server, content).await;
+    let (mut client, mut run) = attach(&server, &path).await;
+    assert_eq!(run.oneoff.tty, None);
+    // An EOT in the midst of the input is a byte like others, also where a piece of it ends.
+    client.write_all(b"a\x04").await.expect("sent");
+    client.write_all(b"b\x04").await.expect("sent");
+    let mut said = Vec::new();
+    while let Some(Input::Data(bytes)) = run.input.recv().await {
+        said.extend(bytes);
+    }
+    assert_eq!(said, b"a\x04b");
+    run.output.send("one \u{ffff}".into()).await.expect("sent");
+    run.exit(Exit::Code(0));
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.expect("it ends");
+    assert_eq!(heard, "one \u{ffff}");
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_clients_size_and_gets_every_key() {
+    let server = server().await;
+    let env = json!({"TERM": "xterm", "COLUMNS": 120, "LINES": 40});
+    let path = wait_for_client(&server, json!({"command": "bash", "attach": true, "env": env})).await;
+    let (mut client, mut run) = attach(&server, &path).await;
+    assert_eq!(run.oneoff.tty.map(|tty| (tty.columns, tty.rows)), Some((120, 40)));
+    client.write_all(b"\x03\x04").await.expect("sent");
+    assert_eq!(run.input.recv().await, Some(Input::Data(b"\x03\x04"[..].into())));
+    let id = run.oneoff.id.clone();
+    drop(client);
+    while server.test.controller.engine.oneoffs().await.expect("readable").contains(&id) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_works_once_and_for_a_minute() {
+    let server = server().await;
+    let path = wait_for_client(&server, json!({"command": "true", "attach": true})).await;
+    let stranger = server.stranger();
+    let come = async |path: &str| {
+        stranger.send("GET", path, &[("connection", "upgrade"), ("upgrade", "rendezvous")], Value::Null).await.status
+    };
+    server.test.clock.advance(std::time::Duration::from_secs(61));
+    assert_eq!(come(&path).await, 404);
+    assert_eq!(come(&path).await, 404);
+}
+
+#[tokio::test]
+async fn each_client_gets_its_own_kind() {
+    let server = server().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let run = async |protocol: Value| {
+        let content = json!({"command": "true", "attach": true, "attach_protocol": protocol});
+        ada.send("POST", "/apps/shop/dynos", &[], content).await
+    };
+    let scheme = |answer: &crate::testing::http::Answer| {
+        answer.body["attach_url"].as_str().and_then(|url| Some(url.split_once(':')?.0.to_owned()))
+    };
+    assert_eq!(scheme(&run(Value::Null).await).as_deref(), Some("rendezvous"));
+    assert_eq!(scheme(&run("websocket".into()).await).as_deref(), Some("ws"));
+    let refused = run("telnet".into()).await;
+    assert_eq!((refused.status, refused.id()), (422, "invalid_params"));
+}
