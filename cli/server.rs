@@ -332,6 +332,7 @@ impl Places {
             program,
             control_socket: self.control(),
             push_limit: settings.push_limit.0,
+            requests_per_hour: settings.requests_per_hour,
             boot_timeout: settings.boot_timeout.0,
             stop_grace: settings.stop_grace.0,
         }

@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -89,6 +90,8 @@ settings! {
     min_free_disk: Bytes = "1GiB",
     /// Largest push.
     push_limit: Bytes = "1GiB",
+    /// API requests that one token may make, all at once or over the hour.
+    requests_per_hour: NonZeroU32 = "4500",
     /// Time in which a web process must accept connections on `$PORT`.
     boot_timeout: Seconds = "60s",
     /// Time from SIGTERM to SIGKILL when an instance stops.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::builds::Building;
 
@@ -34,6 +35,8 @@ pub struct Live {
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Terminals that wait for their client, by secret.
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
+    /// How much each token may still ask.
+    pub(crate) limits: RateLimits,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
@@ -53,6 +56,7 @@ impl Default for Live {
             litter: Notify::new(),
             building: Locked::default(),
             attachments: Locked::default(),
+            limits: RateLimits::default(),
             setup: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),

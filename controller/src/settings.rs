@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Largest push, in bytes.
     pub push_limit: u64,
+    /// How many requests one token may make, all at once or over the hour.
+    pub requests_per_hour: NonZeroU32,
     /// Time in which a web process must accept connections.
     pub boot_timeout: Duration,
     /// Time from SIGTERM to SIGKILL when an instance stops.

@@ -1,11 +1,13 @@
+use std::sync::Arc;
+
 use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::envelope::REMAINING;
 use super::output::{Id, Named, Time};
-use crate::Actor;
 use crate::store::User;
+use crate::{Actor, Controller};
 
 /// A user, as it sees itself.
 #[derive(Serialize, ToSchema)]
@@ -56,8 +58,9 @@ pub(super) async fn info(actor: Actor) -> Json<AccountAnswer> {
 }
 
 /// `GET /account/rate-limits`
-pub(super) async fn rate_limits(_: Actor) -> Json<RateLimit> {
-    Json(RateLimit { remaining: REMAINING })
+pub(super) async fn rate_limits(State(controller): State<Arc<Controller>>, actor: Actor) -> Json<RateLimit> {
+    let per_hour = controller.settings.requests_per_hour.get();
+    Json(RateLimit { remaining: controller.live.limits.left(&actor, per_hour, controller.clock.now()) })
 }
 
 fn answer(user: &User) -> AccountAnswer {

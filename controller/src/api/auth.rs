@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use model::Role;
 
-use super::envelope::RequestId;
+use super::envelope::{Remaining, RequestId};
 use super::error::ApiError;
 use crate::store::App;
 use crate::{Actor, Controller, Error, Origin};
@@ -96,15 +97,36 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if right == Right::Anyone {
-        return Ok(next.run(request).await);
-    }
     let (mut parts, body) = request.into_parts();
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    // What is no text or has a NUL in it names nothing.
+    let params = params.ok().filter(|params| params.iter().all(|(_, value)| !value.contains('\0')));
+    if right == Right::Anyone {
+        let _ = params.ok_or(Error::NotFound("resource"))?;
+        return Ok(next.run(Request::from_parts(parts, body)).await);
+    }
     let credentials = Credentials::of(&parts).ok_or_else(|| ApiError::unauthorized(NO_CREDENTIALS))?;
     let actor = controller.authenticate(credentials.token(), origin(&parts)).await?;
+    let now = controller.clock.now();
+    let remaining = match controller.live.limits.take(&actor, controller.settings.requests_per_hour.get(), now) {
+        Ok(remaining) => Extension(Remaining(remaining)),
+        Err(wait) => return Ok((Extension(Remaining(0)), ApiError::rate_limit(wait)).into_response()),
+    };
+    let passed = admit((&controller, right), (&mut parts, params), actor).await;
+    match passed {
+        Ok(()) => Ok((remaining, next.run(Request::from_parts(parts, body)).await).into_response()),
+        Err(error) => Ok((remaining, error).into_response()),
+    }
+}
+
+/// Finds what the handler works on, if whoever asks has the right to.
+async fn admit(
+    (controller, right): (&Controller, Right),
+    (parts, params): (&mut Parts, Option<RawPathParams>),
+    actor: Actor,
+) -> Result<(), ApiError> {
+    let params = params.ok_or(Error::NotFound("resource"))?;
     if let Some(need) = right.role() {
-        let params = RawPathParams::from_request_parts(&mut parts, &()).await;
-        let params = params.map_err(|_| Error::NotFound("app"))?;
         if let Some((_, name)) = params.iter().find(|(key, _)| *key == "app") {
             let app = controller.find_app(&actor, name, need).await?;
             parts.extensions.insert(Access { actor: actor.clone(), app });
@@ -112,7 +134,7 @@ pub(super) async fn guard(
         parts.extensions.insert(Need(need));
     }
     parts.extensions.insert(actor);
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    Ok(())
 }
 
 /// Where a request comes from. The router in front says which address it saw, behind what clients said of themselves.

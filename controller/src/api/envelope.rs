@@ -16,12 +16,14 @@ use crate::Controller;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-remaining");
-/// Heroku's own number; nothing counts it down.
-pub(super) const REMAINING: u32 = 4500;
 /// The client sends a growing list of ids; of that, so much is given back.
 const MAX_REQUEST_ID: usize = 7 * 1024;
 /// Larger answers get no `ETag`.
 const MAX_TAGGED: u64 = 4 << 20;
+
+/// How many requests are left to whoever sent one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remaining(pub(super) u32);
 
 /// The id of a request, without those that its client sent.
 #[derive(Debug, Clone)]
@@ -38,9 +40,12 @@ pub(super) async fn wrap(State(controller): State<Arc<Controller>>, mut request:
         ApiError::internal().into_response()
     });
     let mut response = if method == Method::GET { tag(response, if_none_match.as_ref()).await } else { response };
+    let remaining = response.extensions().get::<Remaining>().copied();
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    headers.insert(RATE_LIMIT, HeaderValue::from(REMAINING));
+    if let Some(Remaining(remaining)) = remaining {
+        headers.insert(RATE_LIMIT, HeaderValue::from(remaining));
+    }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     response
 }

@@ -5,7 +5,9 @@
 //! handler takes it as [`Body`]. Every refusal names its field with its path: `updates[1].quantity must be …`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -18,6 +20,8 @@ use super::error::ApiError;
 
 /// Most bytes of a request body.
 const MAX_BODY: usize = 1 << 20;
+/// Longest time in which a body comes.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The JSON object that a request brings. An empty body is an empty object.
 pub(super) struct Body<T>(pub(super) T);
@@ -50,11 +54,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        // The size is the only thing here that a client can be at fault for: a broken connection reads no answer.
-        let bytes =
-            axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| ApiError::too_large(MAX_BODY))?;
-        read(&bytes).map(Self)
+        read(&read_body(request.into_body()).await?).map(Self)
     }
+}
+
+/// A whole body, if it is not too large and comes in time.
+pub(super) async fn read_body(body: axum::body::Body) -> Result<Bytes, ApiError> {
+    read_within(BODY_TIME, body).await
+}
+
+async fn read_within(limit: Duration, body: axum::body::Body) -> Result<Bytes, ApiError> {
+    let bytes = tokio::time::timeout(limit, axum::body::to_bytes(body, MAX_BODY)).await;
+    let bytes = bytes.map_err(|_| ApiError::timeout("The request body did not come in time."))?;
+    // The size is the only thing here that a client can be at fault for: a broken connection reads no answer.
+    bytes.map_err(|_| ApiError::too_large(MAX_BODY))
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
@@ -299,5 +312,12 @@ mod tests {
             assert!(refused(bad).contains("400"), "{bad}");
         }
         assert!(format!("{:?}", read::<Order>(b"{\"name\": \"\xff\"}").expect_err("no UTF-8")).contains("400"));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_not_waited_for_longer_than_it_may_take() {
+        let never = axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let refused = read_within(Duration::ZERO, never).await.expect_err("too slow");
+        assert!(format!("{refused:?}").contains("408"), "{refused:?}");
     }
 }

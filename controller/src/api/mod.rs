@@ -17,7 +17,9 @@ mod dynos;
 mod envelope;
 mod error;
 mod formation;
+mod idempotency;
 mod input;
+mod limits;
 mod log_sessions;
 mod openapi;
 mod output;
@@ -37,6 +39,7 @@ pub(crate) use auth::Credentials;
 use auth::Right;
 pub use auth::origin;
 pub use error::ApiError;
+pub use limits::RateLimits;
 pub use range::parse as parse_range;
 use routing::{Route, delete, get, patch, post, put};
 

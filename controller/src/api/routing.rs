@@ -10,7 +10,21 @@ use super::auth::{Right, guard};
 use super::describe::{Describe, Description};
 use super::envelope;
 use super::error::ApiError;
+use super::idempotency;
 use crate::Controller;
+
+/// What Heroku has and this platform has not, by the first names of the paths.
+const ABSENT: &[(&[&str], &str)] = &[
+    (&["enterprise-accounts", "enterprise-account-members"], "enterprise accounts"),
+    (&["spaces", "peerings", "vpn-connections", "peering-info"], "private spaces"),
+    (&["invoices", "invoice-address", "credits", "payments", "payment-method"], "invoices: nothing costs anything"),
+    (&["identity-providers", "saml"], "single sign-on"),
+    (&["test-runs", "test-nodes", "test-cases"], "continuous integration"),
+    (&["docker-releases", "oci-images"], "a container registry"),
+    (&["telemetry-drains"], "telemetry drains"),
+    (&["archives", "usage", "usage-reports"], "reports of usage"),
+    (&["allowed-addon-services", "whitelisted-addon-services"], "lists of allowed add-ons"),
+];
 
 /// One line of the table of contents.
 pub(super) struct Route {
@@ -53,7 +67,9 @@ pub(super) fn router(controller: Arc<Controller>, table: Vec<Route>) -> Router {
         .into_iter()
         .fold(Router::new(), |router, route| {
             let guard = axum::middleware::from_fn_with_state((Arc::clone(&controller), route.right), guard);
-            router.route(route.path, route.handler.route_layer(guard))
+            let once = axum::middleware::from_fn_with_state(Arc::clone(&controller), idempotency::once);
+            let handler = if route.method == Method::POST { route.handler.route_layer(once) } else { route.handler };
+            router.route(route.path, handler.route_layer(guard))
         })
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
@@ -61,8 +77,16 @@ pub(super) fn router(controller: Arc<Controller>, table: Vec<Route>) -> Router {
         .with_state(controller)
 }
 
-async fn unknown() -> ApiError {
-    ApiError::not_found("endpoint", "The requested API endpoint was not found.")
+async fn unknown(request: Request) -> ApiError {
+    let mut segments = request.uri().path().split('/').skip(1);
+    let first = segments.next().unwrap_or_default();
+    // What apps, accounts and teams have at Heroku.
+    let second = segments.nth(1).unwrap_or_default();
+    let known = ABSENT.iter().find(|(names, _)| names.contains(&first) || names.contains(&second));
+    known.map_or_else(
+        || ApiError::not_found("endpoint", "The requested API endpoint was not found."),
+        |(_, what)| ApiError::not_implemented(what),
+    )
 }
 
 async fn wrong_method(request: Request) -> ApiError {

@@ -187,7 +187,6 @@ async fn lists_come_in_parts_and_unchanged_answers_are_not_sent_again() {
     assert_eq!((again.status, again.text.as_str()), (304, ""));
     let traced = ada.send("GET", "/account", &[("request-id", "a,b")], Value::Null).await;
     assert!(traced.header("request-id").starts_with("a,b,"));
-    assert_eq!(traced.header("ratelimit-remaining"), "4500");
 }
 
 #[tokio::test]

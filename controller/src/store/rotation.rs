@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 use super::{Store, StoreError};
 
 /// Where sealed values are: table and column. A value is bound to `<table>/<id>/<column>`.
-const SEALED: &[(&str, &str)] = &[("addons", "credentials"), ("releases", "config")];
+const SEALED: &[(&str, &str)] = &[("addons", "credentials"), ("releases", "config"), ("kept_requests", "answer")];
 
 /// Values that move in one transaction.
 const BATCH: i64 = 500;

@@ -3,6 +3,7 @@
 pub(crate) mod http;
 pub(crate) mod postgres;
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -149,6 +150,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             program: path("platform"),
             control_socket: path("control.sock"),
             push_limit: 1 << 30,
+            requests_per_hour: NonZeroU32::new(4500).expect("more than none"),
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
         },
