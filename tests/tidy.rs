@@ -10,12 +10,13 @@ const FUNCTION_LIMIT: usize = 80;
 /// Who may import whom.
 const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("manifest", &["model"]),
     ("engine", &["model"]),
     ("engine/containerd", &["engine", "model"]),
     ("builder", &["engine", "model"]),
     ("buildpacks", &[]),
     ("router", &["model"]),
-    ("controller", &["builder", "engine", "model", "router"]),
+    ("controller", &["builder", "engine", "manifest", "model", "router"]),
     ("web", &["controller", "model"]),
 ];
 
@@ -26,7 +27,7 @@ fn root() -> &'static Path {
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders: Vec<PathBuf> =
-        ["cli", "model", "engine", "builder", "buildpacks", "router", "controller", "web", "tests"]
+        ["cli", "model", "manifest", "engine", "builder", "buildpacks", "router", "controller", "web", "tests"]
             .map(|room| root().join(room))
             .into();
     while let Some(folder) = folders.pop() {

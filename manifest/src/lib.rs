@@ -1,0 +1,192 @@
+//! What an app says about itself in files of its repository: `app.json` (Heroku's schema, with `healthchecks` and `cron` as Dokku
+//! has them) and `heroku.yml`.
+//!
+//! Pure: text goes in, a [`Manifest`] and [`Problem`]s with line and column come out. Whether a named add-on or size exists is
+//! for whoever knows; [`At::error`] lets them complain about the right line.
+
+mod app_json;
+mod heroku_yml;
+mod json;
+mod node;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+use model::{AttachmentName, ConfigVarName, ProcessType};
+use serde::{Deserialize, Serialize};
+
+pub use problem::{At, Problem, Severity, Spot};
+
+/// The file of Heroku's schema.
+pub const APP_JSON: &str = "app.json";
+/// The file of Heroku's container builds, of which we read what is not about containers.
+pub const HEROKU_YML: &str = "heroku.yml";
+/// Most bytes of each file that are read.
+pub const MAX_BYTES: usize = 256 * 1024;
+
+/// What both files together say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Name of the stack.
+    pub stack: Option<At<String>>,
+    /// Buildpacks in order; none means detect.
+    pub buildpacks: Vec<At<String>>,
+    /// Config vars that the app wants.
+    pub env: BTreeMap<ConfigVarName, At<EnvVar>>,
+    /// Backing services that the app wants.
+    pub addons: Vec<At<Addon>>,
+    /// What process types start with.
+    pub formation: BTreeMap<ProcessType, At<Scale>>,
+    /// Runs once, after the first release.
+    pub postdeploy: Option<Script>,
+    /// When instances count as started, ready and alive.
+    pub healthchecks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+    /// What should run at certain times.
+    pub cron: Vec<CronJob>,
+    /// Process types of `heroku.yml`, for an app without Procfile.
+    pub processes: BTreeMap<ProcessType, String>,
+}
+
+/// A config var that the app wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvVar {
+    /// What it is for.
+    pub description: Option<String>,
+    /// Its default.
+    pub value: Option<String>,
+    /// The app cannot do without it.
+    pub required: bool,
+    /// Without a default, a secret is made up.
+    pub generated: bool,
+}
+
+/// A backing service that the app wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addon {
+    /// `postgres` or `postgres:mini`
+    pub plan: String,
+    /// The name under which the app uses it.
+    pub attachment: Option<AttachmentName>,
+    /// What its kind wants to know.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Addon {
+    /// The plan without its size: `postgres`.
+    pub fn service(&self) -> &str {
+        self.plan.split(':').next().unwrap_or_default()
+    }
+}
+
+/// What a process type starts with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scale {
+    /// How many.
+    pub quantity: Option<u32>,
+    /// Name of a dyno size, in any case.
+    pub size: Option<String>,
+}
+
+/// A command, and what it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// For a shell.
+    pub command: String,
+    /// Name of a dyno size, in any case.
+    pub size: Option<String>,
+}
+
+/// A check of one process type's instances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// What it decides.
+    pub kind: CheckKind,
+    /// What people call it.
+    pub name: Option<String>,
+    /// What it looks at.
+    pub probe: CheckProbe,
+    /// Failures in a row that count.
+    pub attempts: u32,
+    /// Seconds that one attempt may take.
+    pub timeout: u32,
+    /// Seconds between attempts.
+    pub wait: u32,
+    /// Seconds before the first attempt.
+    pub initial_delay: u32,
+}
+
+/// What a check decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckKind {
+    /// Whether a new instance has started.
+    Startup,
+    /// Whether it takes requests.
+    Readiness,
+    /// Whether it should be replaced.
+    Liveness,
+}
+
+/// What a check looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckProbe {
+    /// `GET` of this path is answered with 2xx or 3xx.
+    Path(String),
+    /// This program and its arguments end with 0 inside the instance.
+    Command(Vec<String>),
+    /// It has been up for so many seconds.
+    Uptime(u32),
+    /// It listens on its port.
+    Listening,
+}
+
+/// A command to run at certain times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronJob {
+    /// For a shell.
+    pub command: String,
+    /// Five fields of crontab(5), UTC, or `@daily` and the like.
+    pub schedule: String,
+    /// What happens when the last run is not over.
+    pub overlap: Overlap,
+}
+
+/// What a cron job does when its last run is not over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlap {
+    /// Runs beside it.
+    #[default]
+    Allow,
+    /// Waits for its next time.
+    Forbid,
+    /// Ends it.
+    Replace,
+}
+
+/// The files of an app, as far as it has them.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Files<'a> {
+    /// `app.json`
+    pub app_json: Option<&'a [u8]>,
+    /// `heroku.yml`
+    pub heroku_yml: Option<&'a [u8]>,
+}
+
+/// Reads the files. What has a problem is left out of the manifest; with an error among the problems it should not be used. Where
+/// both files say something, `app.json` counts.
+pub fn read(files: Files<'_>) -> (Manifest, Vec<Problem>) {
+    let (mut manifest, mut problems) = (Manifest::default(), Vec::new());
+    if let Some(bytes) = files.app_json {
+        app_json::read(bytes, &mut manifest, &mut problems);
+    }
+    if let Some(bytes) = files.heroku_yml {
+        heroku_yml::read(bytes, &mut manifest, &mut problems);
+    }
+    problems.sort_by_key(|problem| (problem.file, problem.spot));
+    (manifest, problems)
+}
