@@ -16,7 +16,7 @@ mod go;
 mod nodejs;
 mod output;
 mod pack;
-mod procfile;
+pub mod procfile;
 mod python;
 mod static_files;
 
