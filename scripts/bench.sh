@@ -44,7 +44,7 @@ demo() {
 }
 
 # timing FILE: the phases of a push that the platform reported
-timing() { sed -n 's/.*Timing: \(.*s\) *$/\1/p' "$1"; }
+timing() { sed -n 's/.*Timing: \(.*\S\) *$/\1/p' "$1"; }
 
 # push FOLDER LABEL: pushes, and makes a row of the time and the phases
 push() {

@@ -97,6 +97,8 @@ impl Drop for Turn<'_> {
 enum Refused {
     /// For the person who pushed.
     Said(String),
+    /// The same, of what is in the app's log already.
+    Logged(String),
     Failed(Error),
 }
 
@@ -166,8 +168,9 @@ impl Controller {
             patience: CLIENT_LIMIT,
         };
         let Err(refused) = self.build_and_release(app, commit, id, &mut output).await else { return true };
+        let is_logged = matches!(refused, Refused::Logged(_));
         let text = match refused {
-            Refused::Said(text) => text,
+            Refused::Said(text) | Refused::Logged(text) => text,
             Refused::Failed(error) => {
                 let text = crate::errors::chain(&error);
                 tracing::error!(app.name = %app.name, build.id = %id, error = text, "A deploy failed");
@@ -180,11 +183,12 @@ impl Controller {
         if let Err(error) = self.store.fail_build(app.id, id, &self.own_stamp()).await {
             tracing::error!(build.id = %id, error = &error as &dyn std::error::Error, "A failed build could not be noted");
         }
-        output.line("").await;
+        output.show("").await;
         for line in text.lines() {
-            output.line(&format!(" !     {line}")).await;
+            let line = format!(" !     {line}");
+            if is_logged { output.show(&line).await } else { output.line(&line).await }
         }
-        output.line("").await;
+        output.show("").await;
         false
     }
 
@@ -289,7 +293,7 @@ impl Controller {
         let ended = self.store.release(release.id).await?.ok_or_else(gone)?;
         match ended.status {
             Status::Succeeded => Ok(stages),
-            _ => Err(Refused::Said(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
+            _ => Err(Refused::Logged(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
         }
     }
 
@@ -355,10 +359,12 @@ fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
+/// The stages that matter, on one line: those that took the tenth part of the slowest or more.
 fn timing(stages: &Stages, total: Duration) -> String {
-    let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-    let parts: Vec<_> = stages.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
-    format!("{}, total {}", parts.join(", "), seconds(total))
+    let slowest = stages.iter().map(|(_, time)| *time).max().unwrap_or_default();
+    let matters = |(_, time): &&(&str, Duration)| *time >= slowest / 10;
+    let parts = stages.iter().filter(matters).map(|(name, time)| format!("{name} {:.2}", time.as_secs_f64()));
+    format!("{:.2} s: {}", total.as_secs_f64(), parts.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

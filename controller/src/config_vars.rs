@@ -105,26 +105,27 @@ fn check(patch: &BTreeMap<String, Option<String>>) -> Result<BTreeMap<ConfigVarN
     for (name, value) in patch {
         let name: ConfigVarName =
             name.parse().map_err(|rule| Error::Invalid(format!("Config var {name:?} is not valid: {rule}")))?;
-        if RESERVED.contains(&name.as_str()) {
-            return Err(Error::Invalid(format!("Config var {name} is set by the platform and cannot be changed")));
-        }
-        match value {
-            Some(value) if value.contains('\0') => {
-                return Err(Error::Invalid(format!(
-                    "Config var {name} contains a NUL byte, which no process can be given"
-                )));
-            }
-            Some(value) if value.len() > MAX_VALUE_BYTES => {
-                return Err(Error::Invalid(format!(
-                    "Config var {name} has {} bytes; at most {MAX_VALUE_BYTES} are possible",
-                    value.len()
-                )));
-            }
-            _ => {}
-        }
+        check_one(&name, value.as_deref())?;
         checked.insert(name, value.clone());
     }
     Ok(checked)
+}
+
+/// Refuses what no process can be given.
+pub(crate) fn check_one(name: &ConfigVarName, value: Option<&str>) -> Result<(), Error> {
+    if RESERVED.contains(&name.as_str()) {
+        return Err(Error::Invalid(format!("Config var {name} is set by the platform and cannot be changed")));
+    }
+    match value {
+        Some(value) if value.contains('\0') => {
+            Err(Error::Invalid(format!("Config var {name} contains a NUL byte, which no process can be given")))
+        }
+        Some(value) if value.len() > MAX_VALUE_BYTES => Err(Error::Invalid(format!(
+            "Config var {name} has {} bytes; at most {MAX_VALUE_BYTES} are possible",
+            value.len()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// `Set A, B config vars`, as Heroku words it. Long lists are cut, since people read them in a table.

@@ -15,7 +15,7 @@ pub const MAX_QUANTITY: u32 = 100;
 /// Takes requests; every app can have it.
 const WEB: &str = "web";
 /// Runs once for each release, before it serves; never as part of the formation.
-const RELEASE_PHASE: &str = "release";
+pub(crate) const RELEASE_PHASE: &str = "release";
 
 /// One process type as the user sees it.
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ fn parse_quantity(text: &str) -> Result<Quantity, Error> {
     parsed.ok_or_else(|| Error::Invalid(format!("quantity {text:?} is not a number like 2, +1 or -1")))
 }
 
-fn unknown_size(size: &str) -> Error {
+pub(crate) fn unknown_size(size: &str) -> Error {
     let names: Vec<_> = dyno_sizes().iter().map(|size| size.name.as_str()).collect();
     Error::Invalid(format!("size {size:?} does not exist; available are {}", names.join(", ")))
 }

@@ -27,6 +27,7 @@ mod rollout;
 mod serve;
 pub mod sessions;
 mod settings;
+pub mod setup;
 pub mod store;
 mod sweep;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::time::Instant;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
@@ -13,6 +14,8 @@ use crate::{Controller, Error, addons, api, attach, certificate, control, git, l
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
+/// So long nobody is told of that: the roles of a platform start side by side.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Where the controller listens. Only root may connect to any of them.
 #[derive(Debug, Clone)]
@@ -53,19 +56,24 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
 }
 
 async fn work(controller: Arc<Controller>, rollout: Rollout) {
-    // The engine may come up later than this role.
-    while let Err(error) = controller.clean_up().await {
-        tracing::info!(error = chain(&error), "What an earlier controller left cannot be ended yet");
-        tokio::time::sleep(RETRY).await;
-    }
-    while let Err(error) = addons::recover_backups(&controller).await {
-        tracing::info!(error = chain(&error), "Backups of an earlier controller cannot be ended yet");
-        tokio::time::sleep(RETRY).await;
-    }
+    until_done("What an earlier controller left cannot be ended yet", || controller.clean_up()).await;
+    let recover = || addons::recover_backups(&controller);
+    until_done("Backups of an earlier controller cannot be ended yet", recover).await;
     controller.live.set_ready();
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
+}
+
+/// Does something until it succeeds, and tells what goes on failing.
+async fn until_done<F: Future<Output = Result<(), Error>>>(what: &str, work: impl Fn() -> F) {
+    let began = Instant::now();
+    while let Err(error) = work().await {
+        if began.elapsed() > QUIET {
+            tracing::warn!(error = chain(&error), "{what}");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 async fn answer(listener: UnixListener, routes: axum::Router) -> io::Result<()> {

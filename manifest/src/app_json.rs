@@ -107,7 +107,10 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
         // The others are for Heroku CI, review apps and Dokku.
         let scripts = reader.fields(item, &["postdeploy", "pr-predestroy", "test", "test-setup", "dokku"]);
         let postdeploy = scripts.and_then(|mut scripts| scripts.take("postdeploy"));
-        manifest.postdeploy = postdeploy.and_then(|item| script(item, reader));
+        manifest.postdeploy = postdeploy.and_then(|item| {
+            let spot = item.spot;
+            script(item, reader).map(|script| reader.at(spot, script))
+        });
     }
 }
 

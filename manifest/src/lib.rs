@@ -41,7 +41,7 @@ pub struct Manifest {
     /// What process types start with.
     pub formation: BTreeMap<ProcessType, At<Scale>>,
     /// Runs once, after the first release.
-    pub postdeploy: Option<Script>,
+    pub postdeploy: Option<At<Script>>,
     /// When instances count as started, ready and alive.
     pub healthchecks: BTreeMap<ProcessType, Vec<HealthCheck>>,
     /// What should run at certain times.

@@ -27,15 +27,23 @@ impl Kind for External {
         "EXTERNAL"
     }
 
+    fn check(&self, config: &BTreeMap<String, String>) -> Result<(), Error> {
+        url(config).map(drop)
+    }
+
     fn credentials(&self, config: &BTreeMap<String, String>, _: &dyn Random) -> Result<Credentials, Error> {
-        let url = config.get("url").ok_or_else(|| Error::Invalid("config must have the service's url".to_owned()))?;
-        if url.contains('\0') || Url::parse(url).is_err() {
-            return Err(Error::Invalid("url must be a URL such as mysql://user:password@host/database".to_owned()));
-        }
-        Ok(environment([("url", url)]))
+        Ok(environment([("url", url(config)?)]))
     }
 
     fn vars(&self, _: &str, credentials: &Credentials) -> Vec<(&'static str, String)> {
         vec![("URL", credential(credentials, "url").to_owned())]
     }
+}
+
+fn url(config: &BTreeMap<String, String>) -> Result<&str, Error> {
+    let url = config.get("url").ok_or_else(|| Error::Invalid("config must have the service's url".to_owned()))?;
+    if url.contains('\0') || Url::parse(url).is_err() {
+        return Err(Error::Invalid("url must be a URL such as mysql://user:password@host/database".to_owned()));
+    }
+    Ok(url)
 }

@@ -35,6 +35,11 @@ pub trait Kind: Send + Sync {
     /// The name under which an app uses its first add-on of this kind: `DATABASE`.
     fn attachment(&self) -> &'static str;
 
+    /// Refuses what its user says of a new add-on, if it cannot be.
+    fn check(&self, _config: &BTreeMap<String, String>) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Credentials of a new add-on, from what its user said.
     fn credentials(&self, config: &BTreeMap<String, String>, random: &dyn Random) -> Result<Credentials, Error>;
 

@@ -11,6 +11,9 @@ use crate::logs::Filter;
 
 /// Lines of the dyno's own log that are shown.
 const LOG_LINES: usize = 50;
+/// Goes before each of them, and before all of them.
+const QUOTE: &str = "    ";
+const QUOTES: &str = "  Its last ";
 
 impl Controller {
     /// The last lines of a dyno's own output, without time and source.
@@ -51,9 +54,10 @@ pub(super) fn explain(failure: &Failure, version: u64, before: Option<u64>, log:
     if log.is_empty() {
         text += "  It printed nothing.\n";
     } else {
-        let _ = writeln!(text, "  Its last {} log lines:", log.len());
+        let lines = if log.len() == 1 { "line" } else { "lines" };
+        let _ = writeln!(text, "{QUOTES}{} log {lines}:", log.len());
         for line in log {
-            let _ = writeln!(text, "    {line}");
+            let _ = writeln!(text, "{QUOTE}{line}");
         }
     }
     match before {
@@ -62,6 +66,11 @@ pub(super) fn explain(failure: &Failure, version: u64, before: Option<u64>, log:
     }
     .unwrap_or_default();
     text
+}
+
+/// Whether a line of an explanation quotes the dyno's log.
+pub(super) fn is_quoted(line: &str) -> bool {
+    line.starts_with(QUOTE) || line.starts_with(QUOTES)
 }
 
 #[cfg(test)]
@@ -86,10 +95,12 @@ mod tests {
         v12 did not become healthy: web.1 did not listen on $PORT within 60 s and was stopped.
           Last probe of $PORT (5000), 60.0 s after its start: connection refused.
           It listened on port 3000, 9999. A web process must listen on $PORT.
-          Its last 1 log lines:
+          Its last 1 log line:
             listening on 3000
         v11 keeps serving. Mend the app and push again.
         ");
+        let logged: Vec<_> = text.lines().filter(|line| !is_quoted(line)).collect();
+        assert_eq!(logged.len(), 4, "what the log has already is left out: {logged:?}");
         let failure = Failure { exit: Some(Exit::Code(7)), probe: None, ..failure };
         let text = explain(&failure, 1, None, &[]);
         insta::assert_snapshot!(text, @r"

@@ -13,7 +13,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::changed::Due;
-use super::failure::explain;
+use super::failure::{explain, is_quoted};
 use super::known::{Candidates, Known, Reader, is_candidate};
 use super::names::route;
 use super::plan::{Failure, Scale, Step, plan, serving, workload_id};
@@ -353,7 +353,8 @@ impl Rollout {
     async fn fail(&self, release: &Release, reason: String) -> Result<(), Error> {
         let controller = &self.controller;
         let source = LogSource::app("api");
-        for line in reason.lines() {
+        // The lines of the dyno that it quotes are in the log already.
+        for line in reason.lines().filter(|line| !is_quoted(line)) {
             controller.logs.write(release.app, controller.clock.now(), &source, line);
         }
         controller.store.finish_release(release, Outcome::Failed(reason), &controller.own_stamp()).await?;
