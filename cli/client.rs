@@ -118,6 +118,11 @@ impl Client {
         body(self.send("PATCH", path, Some(content), None)?)
     }
 
+    /// Puts something in the place of what is there.
+    pub(crate) fn put(&self, path: &[&str], content: &Value) -> Result<Value> {
+        body(self.send("PUT", path, Some(content), None)?)
+    }
+
     /// Takes something away.
     pub(crate) fn delete(&self, path: &[&str]) -> Result<Value> {
         body(self.send("DELETE", path, None, None)?)

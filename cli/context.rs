@@ -143,7 +143,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// The token: `PLATFORM_TOKEN`, or that of the login.
-fn token(api: &Url) -> Result<String> {
+pub(crate) fn token(api: &Url) -> Result<String> {
     if let Some(token) = token_from_environment() {
         return Ok(token);
     }

@@ -45,7 +45,7 @@ fn other_self(argv: &[OsString]) -> Option<fn(&[OsString]) -> ExitCode> {
 }
 
 fn command_line() -> ExitCode {
-    match commands::Cli::from_command_line().run() {
+    match commands::Cli::from_command_line().and_then(commands::Cli::run) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             if error.kind != Kind::OutputClosed {

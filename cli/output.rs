@@ -18,11 +18,15 @@ pub(crate) use crossterm::style::Color;
 pub(crate) struct Paint(bool);
 
 impl Paint {
-    /// Colours if `stream` is a terminal that shows them and nobody objects (`NO_COLOR`, `TERM=dumb`).
+    /// Colours if `stream` is a terminal that shows them and nobody objects: `NO_COLOR`, `CLICOLOR=0`, `TERM=dumb`. Elsewhere only
+    /// if somebody insists: `CLICOLOR_FORCE=1`.
     pub(crate) fn detect(stream: &impl IsTerminal) -> Self {
-        let objects = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self(stream.is_terminal() && !objects && !dumb)
+        Self(wants_colors(stream.is_terminal(), |name| std::env::var(name).ok()))
+    }
+
+    /// Always colours.
+    pub(crate) fn forced() -> Self {
+        Self(true)
     }
 
     /// Never colours.
@@ -40,6 +44,18 @@ impl Paint {
     pub(crate) fn strong(self, text: &str) -> String {
         if self.0 { text.bold().to_string() } else { text.to_owned() }
     }
+}
+
+/// What <https://no-color.org> and <https://bixense.com/clicolors> say of the environment.
+fn wants_colors(is_terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
+    let is_set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
+    if is_set("NO_COLOR") {
+        return false;
+    }
+    if is_set("CLICOLOR_FORCE") && env("CLICOLOR_FORCE").as_deref() != Some("0") {
+        return true;
+    }
+    is_terminal && env("CLICOLOR").as_deref() != Some("0") && env("TERM").as_deref() != Some("dumb")
 }
 
 /// Where a command prints.
@@ -266,6 +282,17 @@ mod tests {
         assert_eq!(ago("2026-11-20T02:00:00Z", now), "1 day ago");
         assert_eq!(when("2026-11-21T00:39:46Z", now), "2026-11-21 00:39:46 UTC (2 h ago)");
         assert_eq!(ago("never", now), "never");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_people_want_them() {
+        let wants = |is_terminal, name: &str, value: &str| {
+            wants_colors(is_terminal, |asked| (asked == name).then(|| value.to_owned()))
+        };
+        assert!(wants(true, "", "") && !wants(false, "", ""));
+        assert!(!wants(true, "NO_COLOR", "1") && wants(true, "NO_COLOR", ""));
+        assert!(!wants(true, "CLICOLOR", "0") && !wants(true, "TERM", "dumb"));
+        assert!(wants(false, "CLICOLOR_FORCE", "1") && !wants(false, "CLICOLOR_FORCE", "0"));
     }
 
     #[test]

@@ -79,8 +79,17 @@ pub(crate) struct Dyno {
     pub(crate) size: String,
     /// RFC 3339: since when it is in this state.
     pub(crate) updated_at: String,
+    /// What it runs.
+    pub(crate) release: DynoRelease,
     /// Where to attach, if asked for.
     pub(crate) attach_url: Option<String>,
+}
+
+/// The release of a dyno.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DynoRelease {
+    /// The N of vN.
+    pub(crate) version: u32,
 }
 
 /// `GET /apps/:app/formation`
@@ -231,4 +240,20 @@ pub(crate) struct Transfer {
     pub(crate) bytes: u64,
     /// RFC 3339.
     pub(crate) created_at: String,
+}
+
+/// `GET /apps/:app/buildpack-installations`
+#[derive(Debug, Deserialize)]
+pub(crate) struct BuildpackInstallation {
+    /// Its place, from 0.
+    pub(crate) ordinal: u32,
+    /// Which.
+    pub(crate) buildpack: Buildpack,
+}
+
+/// A buildpack, in other resources.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Buildpack {
+    /// Its id, or where it is.
+    pub(crate) url: String,
 }

@@ -253,6 +253,37 @@ impl Detach {
     }
 }
 
+/// Wait until an add-on can be used
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform addons:wait
+  $ platform addons:wait DATABASE -a my-app")]
+pub(crate) struct Wait {
+    /// Name of the add-on, or under which the app uses it; without it, all of the app
+    addon: Option<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Wait {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, addons) = if let Some(addon) = &self.addon {
+            let (client, value) = resolve(cx, &self.app, addon)?;
+            (client, vec![client::typed::<Addon>(&value)?])
+        } else {
+            let (client, name) = cx.app(&self.app)?;
+            let addons = client::typed(&client.list(&["apps", &name, "addons"])?)?;
+            (client, addons)
+        };
+        let mut all = Vec::new();
+        for addon in addons.iter().map(|addon| &addon.name) {
+            all.push(cx.out.step(&format!("Waiting until {addon} is up"), || ready(&client, addon))?);
+        }
+        cx.done(&all.into())
+    }
+}
+
 /// Restart an add-on's server; its clients connect again, its data stays
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -1,4 +1,4 @@
-//! `login`, `logout`, `whoami`.
+//! `login`, `logout`, `whoami`, `auth:token`.
 
 use std::io::{self, Read, Write};
 
@@ -121,6 +121,23 @@ impl Whoami {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let account = cx.client()?.get(&["account"])?;
         cx.show(&account, |out| out.line(client::typed::<Account>(&account)?.email))
+    }
+}
+
+/// Print the token of who is logged in, for other programs
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ PLATFORM_TOKEN=$(platform auth:token) ./deploy.sh")]
+pub(crate) struct Token {}
+
+impl Token {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let token = context::token(&cx.api()?)?;
+        cx.show_one("token", &token)?;
+        cx.out.note("Whoever has it can do all that you can. `platform logout` makes it worthless.");
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::client::{self, Domain};
-use crate::context::{AppArg, Context};
+use crate::context::{self, AppArg, Context};
 use crate::error::Result;
 
 /// List the domains of an app
@@ -63,6 +63,64 @@ impl Add {
             all.push(made);
         }
         cx.done(&all.into())
+    }
+}
+
+/// Show what is known about a domain
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform domains:info www.example.com")]
+pub(crate) struct Info {
+    /// Host name
+    hostname: String,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Info {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let value = client.get(&["apps", &name, "domains", &self.hostname])?;
+        cx.show(&value, |out| {
+            let domain: Domain = client::typed(&value)?;
+            out.heading(&domain.hostname)?;
+            let kind = if domain.kind == "heroku" { "platform" } else { "custom" };
+            out.pairs([
+                ("App", name.as_str().into()),
+                ("Kind", kind.into()),
+                ("DNS target", domain.cname.unwrap_or_default().into()),
+            ])
+        })
+    }
+}
+
+/// Remove all custom domains from an app
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform domains:clear -a my-app --confirm my-app")]
+pub(crate) struct Clear {
+    /// The app's name again, instead of being asked for it
+    #[arg(long, value_name = "APP")]
+    confirm: Option<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Clear {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let domains: Vec<Domain> = client::typed(&client.list(&["apps", &name, "domains"])?)?;
+        let what = format!("This removes all custom domains of {name}.");
+        let command = format!("platform domains:clear -a {name} --confirm {name}");
+        context::confirm(&name, self.confirm, (&what, &command))?;
+        let custom: Vec<_> = domains.into_iter().filter(|domain| domain.kind != "heroku").collect();
+        let clear = || {
+            let remove = |domain: &Domain| client.delete(&["apps", &name, "domains", &domain.hostname]);
+            custom.iter().map(remove).collect::<Result<Vec<_>>>()
+        };
+        cx.done(&cx.out.step(&format!("Removing all custom domains of {name}"), clear)?.into())
     }
 }
 

@@ -35,11 +35,17 @@ pub(crate) struct Logs {
     #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LINES)))]
     num: u32,
     /// Only lines of this dyno, such as web.1, or of this process type
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "dyno-name")]
     dyno: Option<String>,
+    /// Only lines of this process type
+    #[arg(short, long, conflicts_with = "dyno")]
+    process_type: Option<String>,
     /// Only lines of this source: `app`, or `heroku` for those of the platform
     #[arg(short, long)]
     source: Option<String>,
+    /// Colours, also where this is no terminal
+    #[arg(long)]
+    force_colors: bool,
     /// What the server of this add-on says instead; its name, or under which the app uses it
     #[arg(long)]
     addon: Option<String>,
@@ -50,8 +56,9 @@ pub(crate) struct Logs {
 impl Logs {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
+        let paint = if self.force_colors { Paint::forced() } else { cx.out.paint };
         let mut content = json!({ "lines": self.num, "tail": self.tail });
-        if let Some(dyno) = self.dyno {
+        if let Some(dyno) = self.dyno.or(self.process_type) {
             content["dyno"] = dyno.into();
         }
         if let Some(source) = self.source {
@@ -60,7 +67,7 @@ impl Logs {
         let mut path = vec!["apps", name.as_str()];
         path.extend(self.addon.as_deref().into_iter().flat_map(|addon| ["addons", addon]));
         path.push("log-sessions");
-        let mut last = show(cx, &client, &client.post(&path, &content)?, "")?;
+        let mut last = show((cx, paint), &client, &client.post(&path, &content)?, "")?;
         if !self.tail {
             return Ok(());
         }
@@ -68,13 +75,13 @@ impl Logs {
             cx.out.note("The log stream broke off; connecting again.");
             // Far enough back to miss nothing; what was shown already is left out.
             content["lines"] = MAX_LINES.into();
-            last = show(cx, &client, &again(&client, &path, &content)?, &last)?;
+            last = show((cx, paint), &client, &again(&client, &path, &content)?, &last)?;
         }
     }
 }
 
 /// Shows the lines of a session that are later than `seen`, until it ends; returns the time of the last one.
-fn show(cx: &Context, client: &Client, session: &Value, seen: &str) -> Result<String> {
+fn show((cx, paint): (&Context, Paint), client: &Client, session: &Value, seen: &str) -> Result<String> {
     let session: LogSession = client::typed(session)?;
     let mut last = seen.to_owned();
     // A stream that breaks in the middle has ended: the caller knows whether it should have.
@@ -82,7 +89,7 @@ fn show(cx: &Context, client: &Client, session: &Value, seen: &str) -> Result<St
         let time = line.split(' ').next().unwrap_or_default();
         if time > seen {
             last.replace_range(.., time);
-            cx.show_line(&parts(&line), colored(cx.out.paint, &line))?;
+            cx.show_line(&parts(&line), colored(paint, &line))?;
         }
     }
     Ok(last)

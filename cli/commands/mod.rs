@@ -11,18 +11,22 @@ mod addons;
 mod apps;
 mod auth;
 mod backups;
+mod buildpacks;
 mod completion;
 mod config;
 mod data;
 mod domains;
 mod git;
+mod instead;
 mod logs;
+mod man;
 mod platform;
 mod ps;
 mod releases;
 mod run;
 mod stack;
 mod users;
+mod validate;
 
 /// The Heroku that anyone can run: `git push platform main`, and the app is live
 #[derive(Debug, Parser)]
@@ -38,137 +42,147 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    #[command(visible_alias = "auth:login")]
-    Login(auth::Login),
-    #[command(visible_alias = "auth:logout")]
-    Logout(auth::Logout),
-    #[command(visible_alias = "auth:whoami")]
-    Whoami(auth::Whoami),
-    #[command(name = "git:remote")]
-    GitRemote(git::Remote),
-    #[command(name = "git:credentials", hide = true)]
-    GitCredentials(git::CredentialHelper),
-    #[command(visible_alias = "list")]
-    Apps(apps::List),
-    #[command(visible_alias = "apps:create")]
-    Create(apps::Create),
-    #[command(visible_alias = "apps:info")]
-    Info(apps::Info),
-    #[command(visible_alias = "apps:rename")]
-    Rename(apps::Rename),
-    #[command(visible_alias = "apps:open")]
-    Open(apps::Open),
-    #[command(visible_alias = "apps:destroy")]
-    Destroy(apps::Destroy),
-    Config(config::List),
-    #[command(name = "config:get")]
-    ConfigGet(config::Get),
-    #[command(name = "config:set")]
-    ConfigSet(config::Set),
-    #[command(name = "config:unset", visible_alias = "config:remove")]
-    ConfigUnset(config::Unset),
-    Ps(ps::List),
-    #[command(name = "ps:scale", visible_alias = "scale")]
-    PsScale(ps::Scale),
-    #[command(name = "ps:restart", visible_alias = "restart")]
-    PsRestart(ps::Restart),
-    Run(run::Run),
-    Logs(logs::Logs),
-    Releases(releases::List),
-    #[command(name = "releases:info")]
-    ReleasesInfo(releases::Info),
-    #[command(visible_alias = "releases:rollback")]
-    Rollback(releases::Rollback),
-    Builds(releases::Builds),
-    Domains(domains::List),
-    #[command(name = "domains:add")]
-    DomainsAdd(domains::Add),
-    #[command(name = "domains:remove")]
-    DomainsRemove(domains::Remove),
-    Addons(addons::List),
-    #[command(name = "addons:services")]
-    AddonsServices(addons::Services),
-    #[command(name = "addons:plans")]
-    AddonsPlans(addons::Plans),
-    #[command(name = "addons:create")]
-    AddonsCreate(addons::Create),
-    #[command(name = "addons:info")]
-    AddonsInfo(addons::Info),
-    #[command(name = "addons:attach")]
-    AddonsAttach(addons::Attach),
-    #[command(name = "addons:detach")]
-    AddonsDetach(addons::Detach),
-    #[command(name = "addons:restart")]
-    AddonsRestart(addons::Restart),
-    #[command(name = "addons:destroy")]
-    AddonsDestroy(addons::Destroy),
-    #[command(name = "pg:psql")]
-    PgPsql(data::Psql),
-    #[command(name = "pg:backups")]
-    PgBackups(backups::List),
-    #[command(name = "pg:backups:capture")]
-    PgBackupsCapture(backups::Capture),
-    #[command(name = "pg:backups:restore")]
-    PgBackupsRestore(backups::Restore),
-    #[command(name = "pg:backups:download")]
-    PgBackupsDownload(backups::Download),
-    #[command(name = "pg:backups:delete")]
-    PgBackupsDelete(backups::Delete),
-    #[command(name = "redis:cli")]
-    RedisCli(data::RedisCli),
-    Maintenance(apps::Maintenance),
-    #[command(name = "maintenance:on")]
-    MaintenanceOn(apps::MaintenanceOn),
-    #[command(name = "maintenance:off")]
-    MaintenanceOff(apps::MaintenanceOff),
-    #[command(name = "users:create")]
-    UsersCreate(users::Create),
-    Up(platform::Up),
-    Down(platform::Down),
-    Status(platform::Status),
-    #[command(name = "stack:update")]
-    StackUpdate(stack::Update),
-    Completion(completion::Completion),
-    #[command(hide = true)]
-    Role(platform::Serve),
+/// Makes the enum of all commands, and the topics of the front page, from one list: a command's name, its other names, and the
+/// struct with its arguments, whose documentation is its help and whose `run` does it.
+macro_rules! commands {
+    (
+        $(
+            #[doc = $topic:literal]
+            $($name:literal [$($alias:literal),*] $variant:ident($arguments:ty),)*
+        )*
+        hidden: $($hidden:literal $secret:ident($secrets:ty),)*
+    ) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($(#[command(name = $name, visible_aliases = names([$($alias),*]))] $variant($arguments),)*)*
+            $(#[command(name = $hidden, hide = true)] $secret($secrets),)*
+        }
+
+        /// The front page of the help: what each group of commands is for.
+        const TOPICS: &[(&str, &[&str])] = &[$(($topic, &[$($name),*])),*];
+
+        impl Command {
+            fn run(self, cx: &Context) -> Result<u8> {
+                match self {
+                    $($(Self::$variant(command) => command.run(cx).map(Ending::status),)*)*
+                    $(Self::$secret(command) => command.run(cx).map(Ending::status),)*
+                }
+            }
+        }
+    };
 }
 
-/// The front page of the help: what each group of commands is for.
-const TOPICS: &[(&str, &[&str])] = &[
-    ("Getting in", &["login", "logout", "whoami", "completion"]),
-    ("Apps", &["apps", "create", "info", "open", "rename", "destroy", "git:remote"]),
-    ("What runs", &["ps", "ps:scale", "ps:restart", "run", "logs"]),
-    ("What it runs with", &["config", "config:get", "config:set", "config:unset"]),
-    (
-        "What it uses",
-        &[
-            "addons",
-            "addons:services",
-            "addons:plans",
-            "addons:create",
-            "addons:info",
-            "addons:attach",
-            "addons:detach",
-            "addons:restart",
-            "addons:destroy",
-            "pg:psql",
-            "pg:backups",
-            "pg:backups:capture",
-            "pg:backups:restore",
-            "pg:backups:download",
-            "pg:backups:delete",
-            "redis:cli",
-        ],
-    ),
-    ("What was deployed", &["releases", "releases:info", "rollback", "builds"]),
-    (
-        "Where it answers",
-        &["domains", "domains:add", "domains:remove", "maintenance", "maintenance:on", "maintenance:off"],
-    ),
-    ("The platform itself", &["up", "down", "status", "stack:update", "users:create"]),
-];
+/// What a command that did not fail ends with.
+trait Ending {
+    /// The exit status.
+    fn status(self) -> u8;
+}
+
+impl Ending for () {
+    fn status(self) -> u8 {
+        0
+    }
+}
+
+impl Ending for u8 {
+    fn status(self) -> u8 {
+        self
+    }
+}
+
+/// Gives an empty list a type, too.
+fn names<const N: usize>(names: [&'static str; N]) -> [&'static str; N] {
+    names
+}
+
+commands! {
+    /// Getting in
+    "login" ["auth:login"] Login(auth::Login),
+    "logout" ["auth:logout"] Logout(auth::Logout),
+    "whoami" ["auth:whoami"] Whoami(auth::Whoami),
+    "auth:token" [] AuthToken(auth::Token),
+    "completion" ["autocomplete"] Completion(completion::Completion),
+
+    /// Apps
+    "apps" ["list", "apps:list"] Apps(apps::List),
+    "create" ["apps:create"] Create(apps::Create),
+    "info" ["apps:info"] Info(apps::Info),
+    "open" ["apps:open"] Open(apps::Open),
+    "rename" ["apps:rename"] Rename(apps::Rename),
+    "destroy" ["apps:destroy", "apps:delete"] Destroy(apps::Destroy),
+    "git:remote" [] GitRemote(git::Remote),
+
+    /// What runs
+    "ps" [] Ps(ps::List),
+    "ps:scale" ["scale", "dyno:scale"] PsScale(ps::Scale),
+    "ps:restart" ["restart", "dyno:restart"] PsRestart(ps::Restart),
+    "ps:stop" ["stop", "kill", "ps:kill", "dyno:stop", "dyno:kill"] PsStop(ps::Stop),
+    "ps:type" ["resize", "ps:resize", "dyno:type", "dyno:resize"] PsType(ps::Type),
+    "ps:wait" [] PsWait(ps::Wait),
+    "run" [] Run(run::Run),
+    "logs" [] Logs(logs::Logs),
+
+    /// What it runs with
+    "config" [] Config(config::List),
+    "config:get" [] ConfigGet(config::Get),
+    "config:set" ["config:add"] ConfigSet(config::Set),
+    "config:unset" ["config:remove"] ConfigUnset(config::Unset),
+
+    /// What it uses
+    "addons" [] Addons(addons::List),
+    "addons:services" [] AddonsServices(addons::Services),
+    "addons:plans" [] AddonsPlans(addons::Plans),
+    "addons:create" ["addons:add"] AddonsCreate(addons::Create),
+    "addons:info" ["pg:info", "pg", "redis:info", "redis"] AddonsInfo(addons::Info),
+    "addons:attach" [] AddonsAttach(addons::Attach),
+    "addons:detach" [] AddonsDetach(addons::Detach),
+    "addons:wait" ["pg:wait", "redis:wait"] AddonsWait(addons::Wait),
+    "addons:restart" [] AddonsRestart(addons::Restart),
+    "addons:destroy" ["addons:remove"] AddonsDestroy(addons::Destroy),
+    "pg:psql" ["psql"] PgPsql(data::Psql),
+    "pg:backups" [] PgBackups(backups::List),
+    "pg:backups:capture" [] PgBackupsCapture(backups::Capture),
+    "pg:backups:restore" [] PgBackupsRestore(backups::Restore),
+    "pg:backups:download" [] PgBackupsDownload(backups::Download),
+    "pg:backups:delete" [] PgBackupsDelete(backups::Delete),
+    "redis:cli" [] RedisCli(data::RedisCli),
+
+    /// What was deployed
+    "validate" [] Validate(validate::Validate),
+    "releases" [] Releases(releases::List),
+    "releases:info" [] ReleasesInfo(releases::Info),
+    "rollback" ["releases:rollback"] Rollback(releases::Rollback),
+    "buildpacks" [] Buildpacks(buildpacks::List),
+    "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
+    "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),
+    "buildpacks:remove" [] BuildpacksRemove(buildpacks::Remove),
+    "buildpacks:clear" [] BuildpacksClear(buildpacks::Clear),
+    "stack" ["apps:stacks"] Stack(stack::List),
+    "stack:set" ["apps:stacks:set"] StackSet(stack::Set),
+    "builds" [] Builds(releases::Builds),
+
+    /// Where it answers
+    "domains" [] Domains(domains::List),
+    "domains:add" [] DomainsAdd(domains::Add),
+    "domains:info" [] DomainsInfo(domains::Info),
+    "domains:remove" [] DomainsRemove(domains::Remove),
+    "domains:clear" [] DomainsClear(domains::Clear),
+    "maintenance" [] Maintenance(apps::Maintenance),
+    "maintenance:on" [] MaintenanceOn(apps::MaintenanceOn),
+    "maintenance:off" [] MaintenanceOff(apps::MaintenanceOff),
+
+    /// The platform itself
+    "up" [] Up(platform::Up),
+    "down" [] Down(platform::Down),
+    "status" [] Status(platform::Status),
+    "stack:update" [] StackUpdate(stack::Update),
+    "users:create" [] UsersCreate(users::Create),
+    "man" [] Man(man::Pages),
+
+    hidden:
+    "git:credentials" GitCredentials(git::CredentialHelper),
+    "role" Role(platform::Serve),
+}
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 failed or refused; 2 wrong usage; 3 not logged in; 4 platform not reachable. `run` passes on the
@@ -176,9 +190,9 @@ status of its command.";
 
 impl Cli {
     /// Reads the command line; prints help or a complaint and ends the program if that is all it asks for.
-    pub(crate) fn from_command_line() -> Self {
-        let matches = Self::described().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    pub(crate) fn from_command_line() -> Result<Self> {
+        let parsed = Self::described().try_get_matches().and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| instead::explain(&error).unwrap_or_else(|| error.exit()))
     }
 
     /// Does what was asked for; returns the exit status.
@@ -194,7 +208,7 @@ impl Cli {
         // Writing to a String cannot fail.
         let mut page = String::new();
         for (topic, names) in TOPICS {
-            let _ = writeln!(page, "{heading}{topic}:{heading:#}");
+            let _ = writeln!(page, "{heading}{}:{heading:#}", topic.trim());
             for name in *names {
                 let about =
                     command.find_subcommand(name).and_then(clap::Command::get_about).cloned().unwrap_or_default();
@@ -207,67 +221,6 @@ impl Cli {
              `platform COMMAND --help` explains a command, with examples.\n{EXIT_STATUS}\n"
         );
         command.help_template(clap::builder::StyledStr::from(template))
-    }
-}
-
-impl Command {
-    fn run(self, cx: &Context) -> Result<u8> {
-        match self {
-            Self::Login(command) => command.run(cx)?,
-            Self::Logout(command) => command.run(cx)?,
-            Self::Whoami(command) => command.run(cx)?,
-            Self::GitRemote(command) => command.run(cx)?,
-            Self::GitCredentials(command) => command.run(cx)?,
-            Self::Apps(command) => command.run(cx)?,
-            Self::Create(command) => command.run(cx)?,
-            Self::Info(command) => command.run(cx)?,
-            Self::Rename(command) => command.run(cx)?,
-            Self::Open(command) => command.run(cx)?,
-            Self::Destroy(command) => command.run(cx)?,
-            Self::Config(command) => command.run(cx)?,
-            Self::ConfigGet(command) => command.run(cx)?,
-            Self::ConfigSet(command) => command.run(cx)?,
-            Self::ConfigUnset(command) => command.run(cx)?,
-            Self::Ps(command) => command.run(cx)?,
-            Self::PsScale(command) => command.run(cx)?,
-            Self::PsRestart(command) => command.run(cx)?,
-            Self::Run(command) => return command.run(cx),
-            Self::Logs(command) => command.run(cx)?,
-            Self::Releases(command) => command.run(cx)?,
-            Self::ReleasesInfo(command) => command.run(cx)?,
-            Self::Rollback(command) => command.run(cx)?,
-            Self::Builds(command) => command.run(cx)?,
-            Self::Domains(command) => command.run(cx)?,
-            Self::DomainsAdd(command) => command.run(cx)?,
-            Self::DomainsRemove(command) => command.run(cx)?,
-            Self::Addons(command) => command.run(cx)?,
-            Self::AddonsServices(command) => command.run(cx)?,
-            Self::AddonsPlans(command) => command.run(cx)?,
-            Self::AddonsCreate(command) => command.run(cx)?,
-            Self::AddonsInfo(command) => command.run(cx)?,
-            Self::AddonsAttach(command) => command.run(cx)?,
-            Self::AddonsDetach(command) => command.run(cx)?,
-            Self::AddonsRestart(command) => command.run(cx)?,
-            Self::AddonsDestroy(command) => command.run(cx)?,
-            Self::PgPsql(command) => return command.run(cx),
-            Self::PgBackups(command) => command.run(cx)?,
-            Self::PgBackupsCapture(command) => command.run(cx)?,
-            Self::PgBackupsRestore(command) => command.run(cx)?,
-            Self::PgBackupsDownload(command) => command.run(cx)?,
-            Self::PgBackupsDelete(command) => command.run(cx)?,
-            Self::RedisCli(command) => return command.run(cx),
-            Self::Maintenance(command) => command.run(cx)?,
-            Self::MaintenanceOn(command) => command.run(cx)?,
-            Self::MaintenanceOff(command) => command.run(cx)?,
-            Self::UsersCreate(command) => command.run(cx)?,
-            Self::Up(command) => command.run(cx)?,
-            Self::Down(command) => command.run(cx)?,
-            Self::Status(command) => return command.run(cx),
-            Self::StackUpdate(command) => command.run(cx)?,
-            Self::Completion(command) => command.run(cx)?,
-            Self::Role(command) => command.run()?,
-        }
-        Ok(0)
     }
 }
 

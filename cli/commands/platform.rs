@@ -235,8 +235,8 @@ impl Down {
         let home = places.settings.home.display();
         if places.settings.home.join("platform.db").exists() {
             cx.out.note(&format!(
-                "Kept in {home}: apps, releases, config vars, repositories, images, logs.\n\
-                 `platform up` starts the same apps again; to forget everything: rm -rf {home}"
+                "Kept in {home}: apps, releases, config vars, repositories, images, logs, and the add-ons with their data\n\
+                 and backups. `platform up` starts the same apps again; to forget everything: rm -rf {home}"
             ));
         }
         cx.done(&report(&places, &states(&places)?))
@@ -366,7 +366,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, _: &Context) -> Result<()> {
         start_log();
         Places::load()?.serve(self.role)
     }

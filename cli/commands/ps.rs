@@ -1,9 +1,12 @@
-//! `ps`, `ps:scale`, `ps:restart`.
+//! `ps` and its kin: dynos, how many, how large.
+
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::client::{Dyno, Formation};
+use crate::client::{self, Client, Dyno, Formation, Release};
 use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
@@ -66,16 +69,7 @@ impl Scale {
             let what = format!("Scaling {} on {name}", self.changes.join(" "));
             cx.out.step(&what, || client.patch(&path, &json!({ "updates": updates })))?
         };
-        cx.show_list(&formation, |out, formation: Vec<Formation>| {
-            let row = |part: Formation| {
-                vec![part.process_type.into(), part.quantity.to_string().into(), part.size.into(), part.command.into()]
-            };
-            out.table(
-                &["Type", "Quantity", "Size", "Command"],
-                formation.into_iter().map(row).collect(),
-                &format!("{name} has no process types yet. They come with the first `git push platform main`."),
-            )
-        })
+        show_formation(cx, &name, &formation)
     }
 }
 
@@ -87,9 +81,8 @@ Examples:
   $ platform ps:restart worker -a my-app
   $ platform ps:restart web.1")]
 pub(crate) struct Restart {
-    /// A process type such as `web`, or a dyno such as `web.1`
-    #[arg(value_name = "TYPE|DYNO")]
-    which: Option<String>,
+    #[command(flatten)]
+    which: Dynos,
     #[command(flatten)]
     app: AppArg,
 }
@@ -97,13 +90,190 @@ pub(crate) struct Restart {
 impl Restart {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
-        let (what, path) = match self.which.as_deref() {
-            None => ("all dynos", vec!["apps", &name, "dynos"]),
-            Some(dyno) if dyno.contains('.') => (dyno, vec!["apps", &name, "dynos", dyno]),
-            Some(process_type) => (process_type, vec!["apps", &name, "formations", process_type]),
+        let (what, path) = match self.which.one()? {
+            None => ("all dynos".to_owned(), vec!["apps", &name, "dynos"]),
+            Some(Which::Dyno(dyno)) => (dyno.to_owned(), vec!["apps", &name, "dynos", dyno]),
+            Some(Which::Type(process)) => (process.to_owned(), vec!["apps", &name, "formations", process]),
         };
         cx.done(&cx.out.step(&format!("Restarting {what} of {name}"), || client.delete(&path))?)
     }
+}
+
+/// Stop dynos of an app: those of one process type, or one
+///
+/// A dyno of the formation is started again at once: `platform ps:scale` says how many there should be. A one-off dyno ends.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform ps:stop run.4242
+  $ platform ps:stop --process-type worker -a my-app")]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    which: Dynos,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Stop {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let (what, path) = match self.which.one()? {
+            None => return Err(CliError::usage("Which dyno?").hint("`platform ps` lists them.")),
+            Some(Which::Dyno(dyno)) => (dyno, ["apps", &name, "dynos", dyno, "actions", "stop"]),
+            Some(Which::Type(process)) => (process, ["apps", &name, "formations", process, "actions", "stop"]),
+        };
+        let stop = || client.post(&path, &json!({}));
+        cx.done(&cx.out.step(&format!("Stopping {what} of {name}"), stop)?)
+    }
+}
+
+/// Dynos that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct Dynos {
+    /// A process type such as `web`, or a dyno such as `web.1`
+    #[arg(value_name = "TYPE|DYNO")]
+    which: Option<String>,
+    /// A dyno
+    #[arg(short, long, value_name = "DYNO", conflicts_with = "which")]
+    dyno_name: Option<String>,
+    /// All dynos of a process type
+    #[arg(short, long, value_name = "TYPE", conflicts_with_all = ["which", "dyno_name"])]
+    process_type: Option<String>,
+}
+
+/// One dyno, or all of a process type.
+enum Which<'a> {
+    Dyno(&'a str),
+    Type(&'a str),
+}
+
+impl Dynos {
+    fn one(&self) -> Result<Option<Which<'_>>> {
+        let named = match (&self.which, &self.dyno_name, &self.process_type) {
+            (Some(which), ..) if which.contains('.') => Some(Which::Dyno(which)),
+            (_, Some(dyno), _) => Some(Which::Dyno(dyno)),
+            (which, _, process_type) => which.as_deref().or(process_type.as_deref()).map(Which::Type),
+        };
+        match named {
+            Some(Which::Dyno("") | Which::Type("")) => Err(CliError::usage("A dyno or process type has a name")),
+            named => Ok(named),
+        }
+    }
+}
+
+/// Show or change the size of an app's dynos
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform ps:type
+  $ platform ps:type standard-2x
+  $ platform ps:type web=standard-2x worker=basic -a my-app")]
+pub(crate) struct Type {
+    /// A size for all process types, or one for each
+    #[arg(value_name = "SIZE|TYPE=SIZE")]
+    changes: Vec<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Type {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let path = ["apps", &name, "formation"];
+        let there: Vec<Formation> = client::typed(&client.list(&path)?)?;
+        let updates = sizes(&self.changes, &there)?;
+        let formation = if updates.is_empty() {
+            client.list(&path)?
+        } else {
+            let what = format!("Resizing {} on {name}", self.changes.join(" "));
+            cx.out.step(&what, || client.patch(&path, &json!({ "updates": updates })))?
+        };
+        show_formation(cx, &name, &formation)
+    }
+}
+
+/// `web=standard-2x`, or one size for all there are, as the API takes it.
+fn sizes(changes: &[String], there: &[Formation]) -> Result<Vec<Value>> {
+    let update = |(process_type, size): (&str, &str)| json!({ "type": process_type, "size": size });
+    if let [size] = changes
+        && !size.contains('=')
+    {
+        return Ok(there.iter().map(|part| update((&part.process_type, size))).collect());
+    }
+    let pair = |change: &String| {
+        let pair = change.split_once('=').filter(|(process_type, size)| !process_type.is_empty() && !size.is_empty());
+        pair.map(update).ok_or_else(|| {
+            CliError::usage(format!("`{change}` is not of the form TYPE=SIZE"))
+                .hint("Like this: platform ps:type web=standard-2x worker=basic")
+        })
+    };
+    changes.iter().map(pair).collect()
+}
+
+/// Wait until all dynos of an app run its newest release
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform ps:wait
+  $ platform ps:wait --type web -a my-app")]
+pub(crate) struct Wait {
+    /// Only dynos of this process type
+    #[arg(short, long = "type", value_name = "TYPE")]
+    process_type: Option<String>,
+    /// Seconds between two looks
+    #[arg(short = 'w', long = "wait-interval", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    interval: u64,
+    /// One-off dynos, too
+    #[arg(short = 'R', long)]
+    with_run: bool,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Wait {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let path = ["apps", &name, "dynos"];
+        let what = format!("Waiting until the dynos of {name} run its newest release");
+        let dynos = cx.out.step(&what, || {
+            loop {
+                let value = client.list(&path)?;
+                let dynos: Vec<Dyno> = client::typed(&value)?;
+                let newest = newest_release(&client, &name)?;
+                if dynos.iter().filter(|dyno| self.counts(dyno)).all(|dyno| dyno.release.version == newest) {
+                    return Ok(value);
+                }
+                thread::sleep(Duration::from_secs(self.interval));
+            }
+        })?;
+        cx.done(&dynos)
+    }
+
+    fn counts(&self, dyno: &Dyno) -> bool {
+        let process_type = dyno.name.split('.').next().unwrap_or_default();
+        match &self.process_type {
+            Some(wanted) => wanted == process_type,
+            None => self.with_run || process_type != "run",
+        }
+    }
+}
+
+fn newest_release(client: &Client, app: &str) -> Result<u32> {
+    let releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
+    Ok(releases.first().map_or(0, |release| release.version))
+}
+
+fn show_formation(cx: &Context, app: &str, formation: &Value) -> Result<()> {
+    cx.show_list(formation, |out, formation: Vec<Formation>| {
+        let row = |part: Formation| {
+            vec![part.process_type.into(), part.quantity.to_string().into(), part.size.into(), part.command.into()]
+        };
+        out.table(
+            &["Type", "Quantity", "Size", "Command"],
+            formation.into_iter().map(row).collect(),
+            &format!("{app} has no process types yet. They come with the first `git push platform main`."),
+        )
+    })
 }
 
 /// `web=2`, `web=+1`, `web=2:standard-1x` as the API takes it. The quantity stays text: the API knows what `+1` adds to.
@@ -154,6 +324,21 @@ mod tests {
         for bad in ["web", "web=", "=1", "web=two", "web=1:", "web=++1"] {
             assert!(update(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_are_for_all_or_for_each() {
+        let web =
+            serde_json::from_value(json!({ "type": "web", "quantity": 1, "size": "Basic", "command": "" })).unwrap();
+        let there = [web];
+        let sizes = |changes: &[&str]| {
+            let changes: Vec<_> = changes.iter().map(|&change| change.to_owned()).collect();
+            sizes(&changes, &there)
+        };
+        assert_eq!(sizes(&[]).unwrap(), [] as [Value; 0]);
+        assert_eq!(sizes(&["eco"]).unwrap(), [json!({ "type": "web", "size": "eco" })]);
+        assert_eq!(sizes(&["worker=eco"]).unwrap(), [json!({ "type": "worker", "size": "eco" })]);
+        assert!(sizes(&["web=eco", "basic"]).is_err() && sizes(&["web="]).is_err());
     }
 
     #[test]

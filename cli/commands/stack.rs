@@ -1,14 +1,59 @@
-//! `stack:update`: for the operator, on the platform's own machine.
+//! `stack`, `stack:set`, and `stack:update` for the operator on the platform's own machine.
 
 use builder::stack::{self, Make};
 use clap::Args;
 use serde_json::json;
 
+use crate::client::{self, App, Named};
 use crate::commands::platform::need_root;
-use crate::context::Context;
+use crate::context::{AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::Task;
 use crate::server::Places;
+
+/// Show which stack an app is built and run on
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform stack
+  $ platform stack -a my-app --json")]
+pub(crate) struct List {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl List {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let app: App = client::typed(&client.get(&["apps", &name])?)?;
+        let stacks = client.list(&["stacks"])?;
+        cx.show_list(&stacks, |out, stacks: Vec<Named>| {
+            let mark = |stack: &Named| if stack.name == app.stack.name { "*" } else { " " };
+            stacks.iter().try_for_each(|stack| out.line(format!("{} {}", mark(stack), stack.name)))
+        })
+    }
+}
+
+/// Choose the stack of an app's next build
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform stack:set debian-13 -a my-app")]
+pub(crate) struct Set {
+    /// Name of the stack
+    stack: String,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Set {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let set = || client.patch(&["apps", &name], &json!({ "build_stack": self.stack }));
+        let app = cx.out.step(&format!("Setting the stack of {name} to {}", self.stack), set)?;
+        cx.done(&app)
+    }
+}
 
 /// Make the stack anew with the newest packages, as root
 ///

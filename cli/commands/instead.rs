@@ -1,0 +1,183 @@
+//! What Heroku's program has and this one has not: whoever types it is told what to do instead.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::error::CliError;
+
+/// Names of commands, or of whole topics, and what to do instead. The longest name that fits counts.
+const INSTEAD: &[(&str, &str)] = &[
+    ("accounts", "`platform login --api URL` logs in to several platforms; --api or PLATFORM_API chooses one of them."),
+    (
+        "addons:docs",
+        "docs/addons.md of the platform is about its add-ons; `platform addons:plans SERVICE` lists their plans.",
+    ),
+    ("addons:downgrade", UPGRADE),
+    (
+        "addons:open",
+        "Add-ons have no pages of their own. `platform pg:psql` and `platform redis:cli` open their clients.",
+    ),
+    (
+        "addons:rename",
+        "The name of an add-on stays. What an app calls it can change: addons:detach, then `addons:attach NAME --as OTHER`.",
+    ),
+    ("addons:upgrade", UPGRADE),
+    ("apps:diff", "`platform releases:info` shows what a release changed; `git diff` compares the code."),
+    ("apps:errors", "`platform logs --source heroku | grep code=` shows the errors that the router answered with."),
+    ("apps:favorites", "There are no favourites; `platform apps` lists your apps."),
+    ("buildpacks:info", REGISTRY),
+    ("buildpacks:search", REGISTRY),
+    ("buildpacks:versions", REGISTRY),
+    ("certs:auto", "Certificates are not made automatically yet: bring one with `platform certs:add CERT KEY`."),
+    (
+        "certs:generate",
+        "`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -subj /CN=HOST` makes one.",
+    ),
+    ("ci", "There is no test runner yet: let your own CI push to the platform when its tests pass."),
+    ("clients", "There are no OAuth clients; programs use tokens."),
+    ("commands", "`platform --help` lists every command."),
+    ("container", "Apps are built by buildpacks from what you push with git; there is no image registry."),
+    ("dashboard", "The console is at the platform's own address, `platform status` says where."),
+    (
+        "data",
+        "`platform addons` lists databases, `platform addons:create postgres` makes one, `platform pg:psql` opens it.",
+    ),
+    ("git:clone", "`git clone` the git address that `platform info` shows."),
+    ("labs", "There are no features to switch on or off."),
+    ("local", "Run the Procfile here with any of its runners, such as `foreman start`."),
+    ("mcp", "There is no MCP server; every command prints JSON with --json."),
+    ("notifications", "`platform events` lists what happened."),
+    ("orgs", "They are called teams: `platform teams`."),
+    (
+        "pg",
+        "`platform pg:psql` opens the database, where SQL does this; `platform addons:info` shows its plan and its state.",
+    ),
+    (
+        "pg:backups:cancel",
+        "A backup cannot be stopped once it has begun; `platform pg:backups:delete` removes it when it is done.",
+    ),
+    ("pg:backups:schedule", SCHEDULE),
+    ("pg:backups:schedules", SCHEDULE),
+    ("pg:backups:unschedule", SCHEDULE),
+    ("pg:backups:url", "`platform pg:backups:download` brings a backup to this machine."),
+    ("pg:credentials", "`platform config:get DATABASE_URL` shows address, user and password."),
+    ("pg:copy", COPY),
+    ("pg:pull", COPY),
+    ("pg:push", COPY),
+    ("pg:promote", "`platform addons:detach DATABASE`, then `platform addons:attach NAME --as DATABASE`."),
+    (
+        "pg:reset",
+        "`platform addons:destroy DATABASE`, then `platform addons:create postgres`, gives an empty database.",
+    ),
+    ("pg:upgrade", "Every database runs the version that the platform's stack has."),
+    ("pipelines", "There are no pipelines yet: push the same commit to another app, `git push production main`."),
+    ("plugins", "There are no plugins."),
+    ("ps:autoscale", "There is no autoscaling yet: `platform ps:scale web=3`."),
+    ("ps:copy", EXEC),
+    ("ps:exec", EXEC),
+    ("ps:forward", EXEC),
+    ("ps:socks", EXEC),
+    ("redis", "`platform redis:cli` opens it; `platform addons:info REDIS` shows its plan and its state."),
+    ("regions", "A platform is one region: where its machine is."),
+    ("repl", "Use your shell: `platform completion` lets it complete commands."),
+    ("reviewapps", "There are no review apps yet: `platform create my-app-pr-1`, then push the branch to its main."),
+    ("run:inside", EXEC),
+    (
+        "spaces",
+        "There are no private spaces: apps do not reach each other, only the add-ons that are attached to them.",
+    ),
+    ("drains:get", "Spaces have no drains; `platform drains` lists those of an app."),
+    ("drains:set", "Spaces have no drains; `platform drains:add` adds one to an app."),
+    ("trusted-ips", "There are no private spaces, and so no addresses that are trusted in them."),
+    ("telemetry", "There are no telemetry drains yet; `platform drains:add` sends the log elsewhere."),
+    ("update", "Install the new version over this one: `make install` in its source."),
+    ("usage", "Nothing here is billed."),
+    ("version", "`platform --version` says which this is."),
+];
+
+const COPY: &str =
+    "`platform pg:backups:capture` and `pg:backups:download` on one side, `pg:backups:restore FILE` on the other.";
+const EXEC: &str = "`platform run bash` gives a terminal in a new dyno with the same code and config vars.";
+const REGISTRY: &str = "There is no registry of buildpacks; `platform buildpacks` shows those of an app.";
+const SCHEDULE: &str = "Backups are not scheduled yet: let cron run `platform pg:backups:capture -a APP`.";
+const UPGRADE: &str = "The plan of an add-on stays: capture a backup, make a new add-on, restore the backup into it.";
+
+/// What to do instead of a command that only Heroku has.
+pub(super) fn advice(command: &str) -> Option<&'static str> {
+    let fits = |name: &str| command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    let fitting = INSTEAD.iter().filter(|(name, _)| fits(name));
+    fitting.max_by_key(|(name, _)| name.len()).map(|(_, advice)| *advice)
+}
+
+/// A complaint of the argument parser in our words, if it is about a command that only Heroku has.
+pub(super) fn explain(error: &clap::Error) -> Option<CliError> {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let advice = advice(command)?;
+    Some(CliError::usage(format!("There is no command `{command}` here")).hint(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Cli;
+
+    /// Every command of Heroku's program and its other names, one a line (heroku 11.10.0).
+    const HEROKU: &str = include_str!("heroku.txt");
+
+    /// Topics whose API is on its way.
+    const COMING: &[&str] = &[
+        "2fa",
+        "access",
+        "apps:join",
+        "apps:leave",
+        "apps:lock",
+        "apps:transfer",
+        "apps:unlock",
+        "auth:2fa",
+        "authorizations",
+        "certs",
+        "config:edit",
+        "domains:update",
+        "domains:wait",
+        "drains",
+        "features",
+        "join",
+        "keys",
+        "leave",
+        "lock",
+        "members",
+        "releases:output",
+        "releases:retry",
+        "run:detached",
+        "sessions",
+        "teams",
+        "twofactor",
+        "unlock",
+        "webhooks",
+    ];
+
+    #[test]
+    fn every_command_of_heroku_is_there_or_answered() {
+        let cli = Cli::described();
+        let is_there = |name: &&str| cli.find_subcommand(name).is_some();
+        let is_coming = |name: &&str| {
+            COMING
+                .iter()
+                .any(|topic| name.strip_prefix(topic).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+        };
+        let unanswered: Vec<_> =
+            HEROKU.lines().filter(|name| !is_there(name) && advice(name).is_none() && !is_coming(name)).collect();
+        assert!(unanswered.is_empty(), "neither there nor answered: {unanswered:?}");
+    }
+
+    #[test]
+    fn the_longest_name_that_fits_gives_the_advice() {
+        assert_eq!(advice("pg:reset"), advice("pg:reset:now"));
+        assert!(advice("pg:reset").unwrap().contains("addons:destroy"));
+        assert!(advice("pg:bloat").unwrap().contains("pg:psql"));
+        assert_eq!(advice("pgbouncer"), None);
+        assert_eq!(advice("aps"), None);
+    }
+}
