@@ -218,7 +218,7 @@ Examples:
   $ platform ps:wait --type web -a my-app")]
 pub(crate) struct Wait {
     /// Only dynos of this process type
-    #[arg(short, long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
     process_type: Option<String>,
     /// Seconds between two looks
     #[arg(short = 'w', long = "wait-interval", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
