@@ -76,6 +76,12 @@ impl<'a> Description<'a> {
         self.parameters.push(json!({ "in": "header", "name": name, "description": description, "schema": schema }));
     }
 
+    /// A parameter behind the path.
+    pub(super) fn query(&mut self, name: &str, description: &str) {
+        let schema = json!({ "type": "string" });
+        self.parameters.push(json!({ "in": "query", "name": name, "description": description, "schema": schema }));
+    }
+
     /// An answer in JSON.
     pub(super) fn answer(&mut self, status: u16, description: &str, schema: &Value) -> &mut Value {
         let content = json!({ "application/json": { "schema": schema } });

@@ -16,6 +16,7 @@ mod domains;
 mod dynos;
 mod envelope;
 mod error;
+mod events;
 mod formation;
 mod idempotency;
 mod input;
@@ -89,6 +90,7 @@ fn table() -> Vec<Route> {
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/builds", View, builds::list),
         get("/apps/{app}/builds/{build}", View, builds::info),
+        get("/apps/{app}/events", View, events::list_of_app),
         get("/apps/{app}/domains", View, domains::list),
         post("/apps/{app}/domains", Operate, domains::create),
         get("/apps/{app}/domains/{domain}", View, domains::info),
@@ -132,6 +134,7 @@ fn table() -> Vec<Route> {
         get("/addon-services/{service}/plans", SignedIn, addon_services::plans),
         get("/addon-services/{service}/plans/{plan}", SignedIn, addon_services::plan),
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
+        get("/events", SignedIn, events::list),
         get("/pipelines", SignedIn, unused::list),
         get("/teams", SignedIn, unused::list),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),

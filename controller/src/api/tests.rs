@@ -301,3 +301,49 @@ fn basic(name: &str, password: &str) -> String {
 fn base64(text: &str) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text)
 }
+
+#[tokio::test]
+async fn everybody_sees_what_was_done_to_their_apps_and_by_whom() {
+    let server = Server::start().await;
+    // The first one keeps the platform.
+    let root = server.user("root@example.com").await;
+    let (ada, eve) = (server.user("ada@example.com").await, server.user("eve@example.com").await);
+    let from = [("x-forwarded-for", "203.0.113.7, 198.51.100.9")];
+    assert_eq!(ada.send("POST", "/apps", &from, json!({"name": "shop"})).await.status, 201);
+    let set = ada.send("PATCH", "/apps/shop/config-vars", &[], json!({"SECRET": "canary-4711"})).await;
+    ada.send("PATCH", "/apps/shop/config-vars", &[], json!({"SECRET": "canary-4711"})).await;
+
+    let events = ada.get("/apps/shop/events").await;
+    assert_eq!(events.each("resource"), ["app", "release", "release"], "what changes nothing is no event");
+    let first = &events.body[0];
+    assert_eq!((&first["actor"]["email"], &first["action"]), (&json!("ada@example.com"), &json!("create")));
+    assert_eq!(first["address"], "198.51.100.9", "what the router saw, not what a client says");
+    assert!(first["via"].as_str().is_some_and(|via| via.starts_with("token ")));
+    assert_eq!(events.body[2]["data"]["config_set"], json!(["SECRET"]));
+    assert_eq!(events.body[2]["request_id"], set.header("request-id"));
+    assert!(!events.text.contains("canary-4711"), "{}", events.text);
+
+    assert_eq!(eve.get("/apps/shop/events").await.status, 404);
+    assert_eq!(eve.get("/events").await.each("resource"), ["authorization"], "what she did herself");
+    assert_eq!(root.get("/events?resource=app").await.each("resource_id").len(), 1, "all of them");
+    let newest = [("range", "sequence ..; max=1, order=desc")];
+    let part = ada.send("GET", "/apps/shop/events", &newest, Value::Null).await;
+    assert_eq!((part.status, part.body[0]["data"]["version"].clone()), (206, json!(2)));
+    assert_eq!(ada.get("/events?resource=nonsense").await.status, 422);
+
+    ada.send("DELETE", "/apps/shop", &[], Value::Null).await;
+    let gone = root.get("/events?resource=app&actor=ada@example.com").await;
+    assert_eq!((gone.each("action"), &gone.body[1]["app"]["name"]), (vec!["create", "destroy"], &json!("shop")));
+}
+
+#[tokio::test]
+async fn events_come_live_and_go_on_where_a_client_left_off() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let mut stream = ada.stream("/apps/shop/events", &[("last-event-id", "0")]).await;
+    assert!(stream.message().await.contains("\"resource\":\"app\""), "what was before it came");
+    assert!(stream.message().await.contains("\"resource\":\"release\""));
+    ada.send("PATCH", "/apps/shop", &[], json!({"maintenance": true})).await;
+    let message = stream.message().await;
+    assert!(message.contains("event: app") && message.contains("\"maintenance\":true"), "{message}");
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
 
-use super::{Store, StoreError, row};
+use super::{Part, Slice, Store, StoreError, row};
 use crate::actors::By;
 
 /// Who changes something, and when.
@@ -78,17 +78,8 @@ pub struct EventFilter {
     pub visible_to: Option<UserId>,
     /// Those of one kind of thing.
     pub resource: Option<Resource>,
-    /// Those of this user.
-    pub actor: Option<Email>,
-}
-
-/// Which part of them.
-#[derive(Debug, Clone, Copy)]
-pub enum EventSlice {
-    /// So many after a sequence number, the oldest first.
-    After(u64, u32),
-    /// So many before a sequence number, the newest first.
-    Before(u64, u32),
+    /// Those of the user who had this address then.
+    pub actor: Option<String>,
 }
 
 macro_rules! words {
@@ -330,34 +321,45 @@ impl Store {
         self.newest_event.subscribe()
     }
 
-    /// Some of the events that pass a filter.
-    pub async fn events(&self, filter: &EventFilter, slice: EventSlice) -> Result<Vec<Event>, StoreError> {
-        let (part, start, count) = match slice {
-            EventSlice::After(start, count) => ("sequence > $1 ORDER BY sequence", start, count),
-            EventSlice::Before(start, count) => ("sequence < $1 ORDER BY sequence DESC", start, count),
-        };
+    /// Part of the events that pass a filter, by sequence number.
+    pub async fn events(&self, filter: &EventFilter, slice: &Slice) -> Result<Part<Event>, StoreError> {
         // A condition that is not asked for is not in the query: what is left has an index.
-        let mut binds = vec![];
-        let mut conditions = String::new();
+        let mut conditions = vec!["1 = 1".to_owned()];
+        let mut texts = Vec::new();
         let mut add = |condition: &str, value: String| {
-            binds.push(value);
-            conditions += &condition.replace("$n", &format!("${}", binds.len() + 2));
+            texts.push(value);
+            conditions.push(condition.replace("$n", &format!("${}", texts.len())));
         };
         if let Some(app) = filter.app {
-            add("app_id = $n AND ", app.to_string());
+            add("app_id = $n", app.to_string());
         }
         if let Some(user) = filter.visible_to {
-            let own = "(actor_id = $n OR app_id IN (SELECT app_id FROM collaborators WHERE user_id = $n)) AND ";
+            let own = "(actor_id = $n OR app_id IN (SELECT app_id FROM collaborators WHERE user_id = $n))";
             add(own, user.to_string());
         }
         if let Some(resource) = filter.resource {
-            add("resource = $n AND ", resource.to_string());
+            add("resource = $n", resource.to_string());
         }
         if let Some(email) = &filter.actor {
-            add("actor_email = $n AND ", email.to_string());
+            add("actor_email = $n", email.clone());
         }
-        let sql = format!("{SELECT} WHERE {conditions}{part} LIMIT $2");
-        let query = sqlx::query_as(&sql).bind(i64::try_from(start).unwrap_or(i64::MAX)).bind(i64::from(count));
-        Ok(binds.into_iter().fold(query, sqlx::query::QueryAs::bind).fetch_all(&self.pool).await?)
+        let mut edges = Vec::new();
+        let (beyond, before, order) = if slice.descending { ("<", ">", "DESC") } else { (">", "<", "ASC") };
+        for (edge, direction) in [(&slice.first, beyond), (&slice.last, before)] {
+            if let Some((edge, number)) = edge.as_ref().and_then(|edge| Some((edge, edge.value.parse::<i64>().ok()?))) {
+                edges.push(number);
+                let equal = if edge.exclusive { "" } else { "=" };
+                conditions.push(format!("sequence {direction}{equal} ${}", texts.len() + edges.len()));
+            }
+        }
+        let (conditions, limit) = (conditions.join(" AND "), slice.max + 1);
+        let sql = format!("{SELECT} WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+        let query = texts.into_iter().fold(sqlx::query_as(&sql), sqlx::query::QueryAs::bind);
+        let query = edges.into_iter().fold(query, sqlx::query::QueryAs::bind);
+        let mut items: Vec<Event> = query.fetch_all(&self.pool).await?;
+        let more = items.len() > slice.max;
+        items.truncate(slice.max);
+        let next = items.last().filter(|_| more).map(|last| last.sequence.to_string());
+        Ok(Part { items, field: "sequence", next })
     }
 }

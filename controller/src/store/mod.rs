@@ -46,7 +46,7 @@ pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
 pub use domains::Domain;
 pub(crate) use events::NewEvent;
-pub use events::{Action, Event, EventFilter, EventSlice, Resource, Stamp};
+pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use formation::{FormationRow, Quantity, Scale};
 pub use leases::Lease;
 pub use migrate::{Migrated, MigrationError, Mode, migrate};

@@ -96,7 +96,27 @@ impl Caller {
         self.send_bytes(method, path, headers, bytes).await
     }
 
+    /// Opens a stream of server-sent events.
+    pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Messages {
+        let headers: Vec<_> = headers.iter().copied().chain([("accept", "text/event-stream")]).collect();
+        let body = self.request("GET", path, &headers, Vec::new()).await.into_body();
+        Messages { body, text: String::new() }
+    }
+
     pub(crate) async fn send_bytes(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let (parts, body) = self.request(method, path, headers, body).await.into_parts();
+        let text = String::from_utf8(body.collect().await.expect("a body").to_bytes().to_vec()).expect("UTF-8");
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text, body }
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> http::Response<hyper::body::Incoming> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.address));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -105,11 +125,30 @@ impl Caller {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body))).expect("a request");
-        let response = Client::builder(TokioExecutor::new()).build_http().request(request).await.expect("an answer");
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8(body.collect().await.expect("a body").to_bytes().to_vec()).expect("UTF-8");
-        let body = serde_json::from_str(&text).unwrap_or_default();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text, body }
+        Client::builder(TokioExecutor::new()).build_http().request(request).await.expect("an answer")
+    }
+}
+
+/// Server-sent events as they come.
+pub(crate) struct Messages {
+    body: hyper::body::Incoming,
+    text: String,
+}
+
+impl Messages {
+    /// The next one that is not a comment.
+    pub(crate) async fn message(&mut self) -> String {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let message: String = self.text.drain(..end + 2).collect();
+                if !message.starts_with(':') {
+                    return message;
+                }
+                continue;
+            }
+            let frame = self.body.frame().await.expect("the stream goes on").expect("a frame");
+            self.text += std::str::from_utf8(frame.data_ref().expect("data")).expect("UTF-8");
+        }
     }
 }
 
