@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::actors::By;
+use crate::buildpacks::id_of;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
 use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Stamp, Status, StoreError};
@@ -264,7 +265,7 @@ impl Controller {
             source,
             previous: self.store.newest_image(app.id).await?,
             env: self.store.config(app.id).await?.to_env(),
-            buildpacks: app.buildpacks.clone(),
+            buildpacks: app.buildpacks.iter().map(|name| id_of(name).to_owned()).collect(),
         };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {

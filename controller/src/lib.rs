@@ -10,6 +10,7 @@ pub mod addons;
 pub mod api;
 pub mod apps;
 pub mod attach;
+mod buildpacks;
 mod builds;
 mod certificate;
 pub mod config_vars;

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::builds::Building;
+use crate::dynos::Dyno;
 
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;
@@ -37,6 +38,8 @@ pub struct Live {
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// How much each token may still ask.
     pub(crate) limits: RateLimits,
+    /// One-off dynos of people that run, by the id of the one-off.
+    pub(crate) oneoffs: Locked<BTreeMap<String, (AppId, Dyno)>>,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
@@ -57,6 +60,7 @@ impl Default for Live {
             building: Locked::default(),
             attachments: Locked::default(),
             limits: RateLimits::default(),
+            oneoffs: Locked::default(),
             setup: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),

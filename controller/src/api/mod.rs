@@ -8,6 +8,7 @@ mod attachments;
 mod auth;
 mod authorizations;
 mod backups;
+mod buildpacks;
 mod builds;
 mod catalog;
 mod config_vars;
@@ -24,6 +25,7 @@ mod limits;
 mod log_sessions;
 mod openapi;
 mod output;
+mod platform;
 mod range;
 mod releases;
 mod routing;
@@ -86,7 +88,9 @@ fn table() -> Vec<Route> {
         delete("/apps/{app}/dynos", Operate, dynos::restart_all),
         get("/apps/{app}/dynos/{dyno}", View, dynos::info),
         delete("/apps/{app}/dynos/{dyno}", Operate, dynos::restart),
+        post("/apps/{app}/dynos/{dyno}/actions/stop", Operate, dynos::stop),
         delete("/apps/{app}/formations/{dyno}", Operate, dynos::restart),
+        post("/apps/{app}/formations/{dyno}/actions/stop", Operate, dynos::stop),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/builds", View, builds::list),
         get("/apps/{app}/builds/{build}", View, builds::info),
@@ -135,8 +139,10 @@ fn table() -> Vec<Route> {
         get("/addon-services/{service}/plans/{plan}", SignedIn, addon_services::plan),
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
+        get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
         get("/pipelines", SignedIn, unused::list),
         get("/teams", SignedIn, unused::list),
+        get("/platform", Anyone, platform::info),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
         get("/regions", SignedIn, catalog::regions),
         get("/stacks", SignedIn, catalog::stacks),
