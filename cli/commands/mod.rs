@@ -17,6 +17,7 @@ mod config;
 mod data;
 mod domains;
 mod git;
+mod heroku;
 mod instead;
 mod logs;
 mod man;
@@ -101,6 +102,7 @@ commands! {
     "logout" ["auth:logout"] Logout(auth::Logout),
     "whoami" ["auth:whoami"] Whoami(auth::Whoami),
     "auth:token" [] AuthToken(auth::Token),
+    "heroku" [] Heroku(heroku::Heroku),
     "completion" ["autocomplete"] Completion(completion::Completion),
 
     /// Apps
