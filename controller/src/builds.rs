@@ -14,10 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::actors::By;
-use crate::buildpacks::id_of;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
-use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Stamp, Status, StoreError};
+use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Scope, Stamp, Status, StoreError};
 use crate::{Controller, Error};
 
 /// Characters of a commit's subject that are kept.
@@ -218,7 +217,7 @@ impl Controller {
             Deploy { build: id, image: &built.image, buildpacks: &built.buildpacks, size_bytes: built.size_bytes };
         let description = format!("Deploy {}", short(&commit.id));
         let change = Change::Deploy(deploy);
-        let new = NewRelease { app: app.id, user, description: &description, change };
+        let new = NewRelease { app: app.id, user, description: &description, reason: None, change };
         let release = match self.store.create_release(new, &stamp()).await {
             Err(StoreError::Missing("App")) => return Err(gone()),
             created => created?.ok_or(Error::NotFound("release"))?,
@@ -264,8 +263,8 @@ impl Controller {
             uid: app.uid,
             source,
             previous: self.store.newest_image(app.id).await?,
-            env: self.store.config(app.id).await?.to_env(),
-            buildpacks: app.buildpacks.iter().map(|name| id_of(name).to_owned()).collect(),
+            env: self.store.present(app.id).await?.environment(Scope::Build),
+            buildpacks: app.buildpacks.clone(),
         };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {

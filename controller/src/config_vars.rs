@@ -6,7 +6,8 @@ use std::fmt;
 use model::ConfigVarName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{App, Change, NewRelease, Release, StoreError};
+use crate::releases::reason;
+use crate::store::{App, Change, NewRelease, Release, Scope, StoreError};
 use crate::{Actor, Controller, Error};
 
 /// Most bytes of one value.
@@ -53,7 +54,8 @@ impl ConfigVars {
         before != self.0
     }
 
-    fn total_bytes(&self) -> usize {
+    /// Bytes of all names and values.
+    pub fn total_bytes(&self) -> usize {
         self.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
     }
 }
@@ -64,6 +66,17 @@ impl fmt::Debug for ConfigVars {
     }
 }
 
+/// A wish to change config vars, as a user words it.
+#[derive(Default)]
+pub struct ConfigWish {
+    /// Values by name; `None` unsets.
+    pub vars: BTreeMap<String, Option<String>>,
+    /// Where some are given: in one place only, or, by `None`, everywhere.
+    pub scopes: BTreeMap<String, Option<Scope>>,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
 impl Controller {
     /// Sets and unsets (`None`) config vars and returns the release that this made; none if it changed nothing.
     pub async fn set_config(
@@ -72,25 +85,32 @@ impl Controller {
         actor: &Actor,
         patch: &BTreeMap<String, Option<String>>,
     ) -> Result<Option<Release>, Error> {
-        let patch = check(patch)?;
+        self.change_config(app, actor, &ConfigWish { vars: patch.clone(), ..ConfigWish::default() }).await
+    }
+
+    /// Changes config vars and where they are given, and returns the release that this made; none if it changed nothing.
+    pub async fn change_config(&self, app: &App, actor: &Actor, wish: &ConfigWish) -> Result<Option<Release>, Error> {
+        let vars = check(&wish.vars)?;
+        let scopes: BTreeMap<_, _> =
+            wish.scopes.iter().map(|(name, scope)| Ok((parsed(name)?, *scope))).collect::<Result<_, Error>>()?;
         let attachments = self.store.attachments_of_app(app.id).await?;
         // Also while the add-on is on its way: its config var is to come.
         let is_attached = |name: &&ConfigVarName| {
             attachments.iter().any(|it| name.as_str().strip_suffix("_URL") == Some(it.name.as_str()))
         };
-        if let Some(name) = patch.keys().find(is_attached) {
+        if let Some(name) = vars.keys().find(is_attached) {
             return Err(StoreError::Attached(name.clone()).into());
         }
-        let mut after = self.store.config(app.id).await?;
-        after.apply(&patch);
-        if after.total_bytes() > MAX_TOTAL_BYTES {
-            return Err(Error::Invalid(format!(
-                "The config vars of an app can have at most {MAX_TOTAL_BYTES} bytes together, names and values"
-            )));
-        }
-        let description = describe(&patch);
-        let change = Change::Config(&patch);
-        let new = NewRelease { app: app.id, user: actor.user.id, description: &description, change };
+        let description = describe(&vars, &scopes);
+        let reason = reason(wish.reason.as_deref())?;
+        let change = Change::Config(&vars, &scopes);
+        let new = NewRelease {
+            app: app.id,
+            user: actor.user.id,
+            description: &description,
+            reason: reason.as_deref(),
+            change,
+        };
         let release = self.store.create_release(new, &self.stamp(actor)).await?;
         if let Some(release) = &release {
             self.note(app, actor, &format!("{description}: release v{}", release.version));
@@ -100,11 +120,14 @@ impl Controller {
     }
 }
 
+fn parsed(name: &str) -> Result<ConfigVarName, Error> {
+    name.parse().map_err(|rule| Error::Invalid(format!("Config var {name:?} is not valid: {rule}")))
+}
+
 fn check(patch: &BTreeMap<String, Option<String>>) -> Result<BTreeMap<ConfigVarName, Option<String>>, Error> {
     let mut checked = BTreeMap::new();
     for (name, value) in patch {
-        let name: ConfigVarName =
-            name.parse().map_err(|rule| Error::Invalid(format!("Config var {name:?} is not valid: {rule}")))?;
+        let name = parsed(name)?;
         check_one(&name, value.as_deref())?;
         checked.insert(name, value.clone());
     }
@@ -129,16 +152,16 @@ pub(crate) fn check_one(name: &ConfigVarName, value: Option<&str>) -> Result<(),
 }
 
 /// `Set A, B config vars`, as Heroku words it. Long lists are cut, since people read them in a table.
-fn describe(patch: &BTreeMap<ConfigVarName, Option<String>>) -> String {
-    let names = |set: bool| {
-        let names = patch.iter().filter(|(_, value)| value.is_some() == set).map(|(name, _)| name.as_str());
-        let names: Vec<_> = names.collect();
-        match names.split_at_checked(NAMES_SHOWN) {
-            Some((shown, more)) if !more.is_empty() => format!("{} and {} more", shown.join(", "), more.len()),
-            _ => names.join(", "),
-        }
+fn describe(vars: &BTreeMap<ConfigVarName, Option<String>>, scopes: &BTreeMap<ConfigVarName, Option<Scope>>) -> String {
+    let names = |names: Vec<&str>| match names.split_at_checked(NAMES_SHOWN) {
+        Some((shown, more)) if !more.is_empty() => format!("{} and {} more", shown.join(", "), more.len()),
+        _ => names.join(", "),
     };
-    match (names(true).as_str(), names(false).as_str()) {
+    let of = |set: bool| {
+        names(vars.iter().filter(|(_, value)| value.is_some() == set).map(|(name, _)| name.as_str()).collect())
+    };
+    match (of(true).as_str(), of(false).as_str()) {
+        ("", "") => format!("Give {} config vars elsewhere", names(scopes.keys().map(ConfigVarName::as_str).collect())),
         (set, "") => format!("Set {set} config vars"),
         ("", removed) => format!("Remove {removed} config vars"),
         (set, removed) => format!("Set {set} config vars, remove {removed}"),
@@ -175,5 +198,41 @@ mod tests {
         let release = test.controller.set_config(&app, &user, &many).await.expect("set").expect("a release");
         assert!(release.description.ends_with("N08, N09 and 2 more config vars"), "{}", release.description);
         assert!(!format!("{:?}", test.controller.store.config(app.id).await.expect("readable")).contains("xx"));
+    }
+
+    #[tokio::test]
+    async fn a_config_var_is_given_where_its_scope_says() {
+        let test = TestController::new().await;
+        let user = test.user("ada@example.com").await;
+        let (app, actor) = (test.app(&user, "scoped").await, test.actor(&user));
+        let change = async |vars: &[(&str, Option<&str>)], scopes: &[(&str, Option<Scope>)]| {
+            let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect();
+            let scopes = scopes.iter().map(|(name, scope)| ((*name).to_owned(), *scope)).collect();
+            let wish = ConfigWish { vars, scopes, reason: None };
+            test.controller.change_config(&app, &actor, &wish).await
+        };
+        let given = async || {
+            let present = test.controller.store.present(app.id).await.expect("readable");
+            let names = |place| present.environment(place).into_keys().collect::<Vec<_>>().join(" ");
+            (names(Scope::Build), names(Scope::Run))
+        };
+        let both = |build: &str, run: &str| (build.to_owned(), run.to_owned());
+        let first = [("ALL", Some("1")), ("BUILD", Some("1")), ("RUN", Some("1"))];
+        change(&first, &[("BUILD", Some(Scope::Build)), ("RUN", Some(Scope::Run))])
+            .await
+            .expect("set")
+            .expect("a release");
+        assert_eq!(given().await, both("ALL BUILD", "ALL RUN"));
+        change(&[("RUN", Some("2"))], &[]).await.expect("set").expect("a release");
+        assert_eq!(given().await, both("ALL BUILD", "ALL RUN"), "another value does not widen it");
+        let moved = change(&[], &[("BUILD", None)]).await.expect("set").expect("a release");
+        assert_eq!(moved.config_changes.len(), 1);
+        assert_eq!(given().await, both("ALL BUILD", "ALL BUILD RUN"));
+        assert!(change(&[], &[("BUILD", None)]).await.expect("set").is_none(), "it is so already");
+        change(&[("RUN", None)], &[]).await.expect("unset").expect("a release");
+        change(&[("RUN", Some("3"))], &[]).await.expect("set").expect("a release");
+        assert_eq!(given().await, both("ALL BUILD RUN", "ALL BUILD RUN"), "what was unset is forgotten");
+        let refused = change(&[], &[("NONE", Some(Scope::Run))]).await;
+        assert!(matches!(&refused, Err(Error::Invalid(message)) if message.contains("NONE")), "{refused:?}");
     }
 }

@@ -55,6 +55,15 @@ impl From<StoreError> for Error {
             StoreError::Attached(name) => Self::Invalid(format!(
                 "Cannot overwrite attachment values {name}. See whose it is with `platform addons`; `platform addons:detach` takes it away."
             )),
+            StoreError::NoConfigVar(name) => Self::Invalid(format!("Config var {name} is not set")),
+            StoreError::ConfigSize(bytes) => Self::Invalid(format!(
+                "The config vars would have {bytes} bytes together, names and values; at most {} are possible. \
+                 Keep large files elsewhere and put their address here.",
+                crate::config_vars::MAX_TOTAL_BYTES
+            )),
+            StoreError::Stale => {
+                Self::Conflict("Somebody else changed this app in the same moment. Try again.".to_owned())
+            }
             StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
             other => Self::Store(other),
         }

@@ -10,9 +10,9 @@ pub mod addons;
 pub mod api;
 pub mod apps;
 pub mod attach;
-mod buildpacks;
 mod builds;
 mod certificate;
+pub mod changes;
 pub mod config_vars;
 pub mod control;
 pub mod domains;
@@ -30,6 +30,7 @@ pub mod sessions;
 mod settings;
 pub mod setup;
 pub mod store;
+mod streams;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,6 +1,6 @@
 //! What a controller process knows only while it lives; all of it is rebuilt or worthless after a restart.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use crate::Error;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::builds::Building;
-use crate::dynos::Dyno;
 
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;
@@ -34,12 +33,12 @@ pub struct Live {
     pub(crate) litter: Notify,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
+    /// Releases whose phase runs right now.
+    pub(crate) phases: Locked<BTreeSet<ReleaseId>>,
     /// Terminals that wait for their client, by secret.
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// How much each token may still ask.
     pub(crate) limits: RateLimits,
-    /// One-off dynos of people that run, by the id of the one-off.
-    pub(crate) oneoffs: Locked<BTreeMap<String, (AppId, Dyno)>>,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
@@ -58,9 +57,9 @@ impl Default for Live {
             serving: tokio::sync::Mutex::default(),
             litter: Notify::new(),
             building: Locked::default(),
+            phases: Locked::default(),
             attachments: Locked::default(),
             limits: RateLimits::default(),
-            oneoffs: Locked::default(),
             setup: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),

@@ -1,9 +1,66 @@
 //! Reading releases, and going back to one. Config changes and deploys make theirs elsewhere.
 
-use model::ReleaseId;
+use std::collections::BTreeMap;
 
-use crate::store::{App, Change, NewRelease, Release, Status};
+use model::{AttachmentName, ReleaseId, Role};
+
+use crate::changes::Changes;
+use crate::store::{
+    AddonState, App, AttachedAddon, Attachments, Change, Contents, NewRelease, Release, Status, StoreError,
+};
 use crate::{Actor, Controller, Error};
+
+/// Most characters of a reason.
+const REASON: usize = 500;
+/// So often a rollback begins anew because somebody else was quicker.
+const ATTEMPTS: usize = 20;
+/// So many releases are named in a warning.
+const NAMED: usize = 5;
+
+/// How to go back.
+#[derive(Debug, Clone, Default)]
+pub struct RollbackWish {
+    /// The app stays scaled as it is.
+    pub keep_formation: bool,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
+/// What going back to a release would do.
+#[derive(Debug, Clone)]
+pub struct RollbackPreview {
+    /// What would change.
+    pub changes: Changes,
+    /// What to know before.
+    pub warnings: Vec<Warning>,
+}
+
+/// What going back to a release did.
+#[derive(Debug, Clone)]
+pub struct RolledBack {
+    /// The release that was made, or the present one if there was nothing to change.
+    pub release: Release,
+    /// Whether one was made.
+    pub is_new: bool,
+    /// What to know about it.
+    pub warnings: Vec<Warning>,
+}
+
+/// What somebody should know who goes back to a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What kind of thing: `phase_ran`, `phase_runs`, `addon_gone` or `addon_foreign`.
+    pub id: &'static str,
+    /// One sentence, for people.
+    pub message: String,
+}
+
+/// What is there, and what would be there instead.
+struct Plan {
+    present: Contents,
+    next: Contents,
+    warnings: Vec<Warning>,
+}
 
 impl Controller {
     /// The release of an app that `reference` means: a version with or without `v`, or an id.
@@ -16,8 +73,68 @@ impl Controller {
         found.ok_or(Error::NotFound("release"))
     }
 
-    /// Makes a new release with the image and the config vars of an earlier one.
-    pub async fn rollback(&self, app: &App, actor: &Actor, target: &Release) -> Result<Release, Error> {
+    /// What going back to a release would change, against what the next release would be otherwise.
+    pub async fn preview_rollback(
+        &self,
+        (app, actor): (&App, &Actor),
+        target: &Release,
+        keep_formation: bool,
+    ) -> Result<RollbackPreview, Error> {
+        let plan = self.plan_rollback((app, actor), target, keep_formation).await?;
+        let changes = self.changes_between(&plan.present, &plan.next).await?;
+        Ok(RollbackPreview { changes, warnings: plan.warnings })
+    }
+
+    /// Makes a new release with what an earlier one held. Nothing is built. What comes from add-ons is as it is today: their
+    /// credentials may have changed, and an add-on that is gone does not come back.
+    pub async fn rollback(
+        &self,
+        (app, actor): (&App, &Actor),
+        target: &Release,
+        wish: &RollbackWish,
+    ) -> Result<RolledBack, Error> {
+        let reason = reason(wish.reason.as_deref())?;
+        let description = format!("Rollback to v{}", target.version);
+        for _ in 0..ATTEMPTS {
+            let plan = self.plan_rollback((app, actor), target, wish.keep_formation).await?;
+            let new = NewRelease {
+                app: app.id,
+                user: actor.user.id,
+                description: &description,
+                reason: reason.as_deref(),
+                change: Change::Replace { seen: &plan.present, next: &plan.next },
+            };
+            let made = match self.store.create_release(new, &self.stamp(actor)).await {
+                Err(StoreError::Stale) => continue,
+                made => made?,
+            };
+            let is_new = made.is_some();
+            let release = match made {
+                Some(release) => {
+                    self.note(app, actor, &format!("{description}: release v{}", release.version));
+                    // Add-ons first: they let the app through before its release is started.
+                    self.addons.wake();
+                    self.changed.app(app.id);
+                    release
+                }
+                None => self.current_release(app).await?,
+            };
+            return Ok(RolledBack { release, is_new, warnings: plan.warnings });
+        }
+        Err(Error::Conflict(format!("{} is being changed by others all the time. Try again.", app.name)))
+    }
+
+    async fn current_release(&self, app: &App) -> Result<Release, Error> {
+        let app = self.store.app(app.id).await?.ok_or(Error::NotFound("app"))?;
+        self.store.release(app.current_release).await?.ok_or(Error::NotFound("release"))
+    }
+
+    async fn plan_rollback(
+        &self,
+        (app, actor): (&App, &Actor),
+        target: &Release,
+        keep_formation: bool,
+    ) -> Result<Plan, Error> {
         if !is_eligible(target, self.store.was_deployed(app.id).await?) {
             let version = target.version;
             let message = match target.status {
@@ -27,13 +144,113 @@ impl Controller {
             };
             return Err(Error::Invalid(message));
         }
-        let description = format!("Rollback to v{}", target.version);
-        let change = Change::Rollback(target.id);
-        let new = NewRelease { app: app.id, user: actor.user.id, description: &description, change };
-        let release = self.store.create_release(new, &self.stamp(actor)).await?.ok_or(Error::NotFound("release"))?;
-        self.note(app, actor, &format!("{description}: release v{}", release.version));
-        self.changed.app(app.id);
-        Ok(release)
+        let present = self.store.present(app.id).await?;
+        let then = self.store.contents(target).await?;
+        let mut warnings = self.phase_warnings(target, &present).await?;
+        let wanted = match &target.attachments {
+            Some(wanted) => self.usable((wanted, &present.attachments), (app, actor), &mut warnings).await?,
+            None => present.attachments.clone(),
+        };
+        let mut vars = BTreeMap::new();
+        for (name, it) in &wanted {
+            let Some(addon) = self.store.addon(it.addon).await? else { continue };
+            let own = self.attachment_vars(name, &addon).await?.into_iter();
+            vars.extend(own.map(|(name, value)| (name, (addon.id, value))));
+        }
+        let mut next = Contents { attachments: wanted, formation: present.formation.clone(), ..then.clone() };
+        next.attach(&vars);
+        if !keep_formation {
+            next.formation.extend(then.formation);
+        }
+        if next.image == present.image {
+            // Two builds may make the same image.
+            next.slug = present.slug;
+        }
+        Ok(Plan { present, next, warnings })
+    }
+
+    async fn phase_warnings(&self, target: &Release, present: &Contents) -> Result<Vec<Warning>, Error> {
+        let mut warnings = Vec::new();
+        let ran = self.store.phases_since(target).await?;
+        if target.image != present.image && !ran.is_empty() {
+            let names: Vec<_> = ran.iter().rev().take(NAMED).rev().map(|version| format!("v{version}")).collect();
+            let earlier = if ran.len() > NAMED { "… " } else { "" };
+            let message = format!(
+                "A release command ran since v{}, with other code ({earlier}{}). What it did, such as migrations of a database, is \
+                 not undone.",
+                target.version,
+                names.join(", ")
+            );
+            warnings.push(Warning { id: "phase_ran", message });
+        }
+        if target.has_phase {
+            let message = format!("The release command of v{} runs again before it serves.", target.version);
+            warnings.push(Warning { id: "phase_runs", message });
+        }
+        Ok(warnings)
+    }
+
+    /// Of the attachments that a release had, those that are possible today. Where one is not, what is there now stays.
+    async fn usable(
+        &self,
+        (wanted, present): (&Attachments, &Attachments),
+        (app, actor): (&App, &Actor),
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Attachments, Error> {
+        let mut usable = Attachments::new();
+        for (name, it) in wanted {
+            let now = present.get(name);
+            if let Some(now) = now.filter(|now| now.addon == it.addon) {
+                usable.insert(name.clone(), now.clone());
+                continue;
+            }
+            match self.attachable(it, (app, actor)).await? {
+                Ok(addon) => drop(usable.insert(name.clone(), addon)),
+                Err((id, why)) => {
+                    warnings.push(Warning { id, message: format!("{}: {why}; {}.", name, instead(name, now)) });
+                    usable.extend(now.map(|now| (name.clone(), now.clone())));
+                }
+            }
+        }
+        Ok(usable)
+    }
+
+    /// An add-on as it is today, or why the app cannot use it again.
+    async fn attachable(
+        &self,
+        it: &AttachedAddon,
+        (app, actor): (&App, &Actor),
+    ) -> Result<Result<AttachedAddon, (&'static str, String)>, Error> {
+        let addon = self.store.addon(it.addon).await?;
+        let alive = |state| matches!(state, AddonState::Provisioned | AddonState::Provisioning);
+        let Some(addon) = addon.filter(|addon| alive(addon.state)) else {
+            return Ok(Err(("addon_gone", format!("the add-on {} is gone", it.name))));
+        };
+        if addon.app != app.id {
+            let owner = self.store.app(addon.app).await?;
+            let allowed = match &owner {
+                Some(owner) => self.check_role(actor, owner, Role::Operate).await,
+                None => Err(Error::NotFound("app")),
+            };
+            match allowed {
+                Ok(()) => {}
+                Err(Error::NotFound(_) | Error::Forbidden(_)) => {
+                    let why = format!("the add-on {} belongs to an app on which you have no such right", it.name);
+                    return Ok(Err(("addon_foreign", why)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let plan = format!("{}:{}", addon.kind, addon.plan);
+        Ok(Ok(AttachedAddon { addon: addon.id, name: addon.name, plan }))
+    }
+}
+
+/// What becomes of an attachment that cannot be what it was.
+fn instead(name: &AttachmentName, now: Option<&AttachedAddon>) -> String {
+    match now {
+        Some(now) => format!("{name} stays {}", now.name),
+        None => "it is not attached".to_owned(),
     }
 }
 
@@ -41,3 +258,17 @@ impl Controller {
 pub fn is_eligible(release: &Release, app_was_deployed: bool) -> bool {
     release.status == Status::Succeeded && (release.image.is_some() || !app_was_deployed)
 }
+
+/// A reason as a release keeps it: one line; none if there is nothing in it.
+pub(crate) fn reason(text: Option<&str>) -> Result<Option<String>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let length = line.chars().count();
+    if length > REASON {
+        return Err(Error::Invalid(format!("reason has {length} characters; at most {REASON} are possible")));
+    }
+    Ok(Some(line).filter(|line| !line.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,11 @@
 
 /// A variable, and the line that it begins on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Variable {
-    pub(crate) name: String,
-    pub(crate) value: String,
+pub struct Variable {
+    /// What stands before the first `=`.
+    pub name: String,
+    /// What stands after it, without its quotes.
+    pub value: String,
 }
 
 /// Reads a file. The error names the line that is not understood.
@@ -12,7 +14,7 @@ pub(crate) struct Variable {
 /// `NAME=value`, with or without `export` before it; comments begin with `#` on a line of its own or after a space. In
 /// single quotes everything stands for itself; in double quotes `\n`, `\t`, `\"`, `\\` and `\$` are escapes. Quoted values go
 /// over several lines.
-pub(crate) fn parse(text: &str) -> Result<Vec<Variable>, String> {
+pub fn parse(text: &str) -> Result<Vec<Variable>, String> {
     let mut variables = Vec::new();
     let mut rest = text;
     let line_of = |rest: &str| text[..text.len() - rest.len()].matches('\n').count() + 1;

@@ -8,7 +8,7 @@
 //! `session.rs` says who may come in, `form.rs` which forms are taken, `respond.rs` what every answer carries.
 
 mod assets;
-mod dotenv;
+pub mod dotenv;
 mod error;
 mod form;
 mod live;

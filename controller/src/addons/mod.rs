@@ -17,14 +17,15 @@ mod server;
 mod tests;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use builder::stack::{ServiceImage, StackError};
-use model::{AddonId, AddonName, AttachmentName, ConfigVarName, Digest, Role};
+use model::{AddonId, AddonName, AppId, AttachmentName, ConfigVarName, Digest, Role};
 use tokio::sync::{Mutex, Notify};
 
 use crate::apps::choose_name;
+use crate::live::Locked;
 use crate::store::{Action, Addon, AddonState, App, Attachment, NewAddon, NewEvent, Resource, StoreError};
 use crate::{Actor, Controller, Error};
 pub(crate) use backups::recover as recover_backups;
@@ -51,18 +52,25 @@ pub struct Addons {
     changed: Notify,
     /// One at a time looks and acts.
     worker: Mutex<Worker>,
+    /// The apps that get through to each add-on.
+    reach: Locked<BTreeMap<AddonId, BTreeSet<AppId>>>,
     images: Images,
 }
 
 impl Addons {
     /// With what makes images.
     pub fn new(images: Images) -> Self {
-        Self { changed: Notify::new(), worker: Mutex::default(), images }
+        Self { changed: Notify::new(), worker: Mutex::default(), reach: Locked::default(), images }
     }
 
     /// Wakes the loop.
     pub(crate) fn wake(&self) {
         self.changed.notify_one();
+    }
+
+    /// Whether an app is known to get through to an add-on.
+    pub(crate) fn reaches(&self, app: AppId, addon: AddonId) -> bool {
+        self.reach.lock().get(&addon).is_some_and(|apps| apps.contains(&app))
     }
 }
 
@@ -229,10 +237,10 @@ impl Controller {
         }
     }
 
-    /// The config vars that an attachment gives its app, with their values; none until the add-on can be used.
+    /// The config vars that an attachment of this name gives its app, with their values; none until the add-on can be used.
     pub async fn attachment_vars(
         &self,
-        attachment: &Attachment,
+        attachment: &AttachmentName,
         addon: &Addon,
     ) -> Result<BTreeMap<ConfigVarName, String>, Error> {
         let (AddonState::Provisioned, Some(address)) = (addon.state, &addon.address) else {
@@ -241,11 +249,11 @@ impl Controller {
         let kind = find_kind(&addon.kind)?.0;
         let credentials = self.store.addon_credentials(addon.id).await?;
         let vars = kind.vars(address, &credentials).into_iter();
-        vars.map(|(end, value)| Ok((var_name(&attachment.name, end)?, value))).collect()
+        vars.map(|(end, value)| Ok((var_name(attachment, end)?, value))).collect()
     }
 
     /// Makes true what the store says as far as it can be done now; the loop does the rest.
-    async fn settle_addons(self: &Arc<Self>) {
+    pub(crate) async fn settle_addons(self: &Arc<Self>) {
         let mut worker = self.addons.worker.lock().await;
         if let Err(error) = worker.tick(self).await {
             tracing::info!(error = crate::errors::chain(&error), "Add-ons cannot be brought up to date yet");

@@ -151,7 +151,10 @@ impl Worker {
             AddonState::Removing => self.remove(controller, addon, mine).await,
             AddonState::Failed => delete(controller, mine.iter().copied()).await,
             AddonState::Provisioning | AddonState::Provisioned => match (kind_of(addon)?.0.server(), &addon.layer) {
-                (None, _) if addon.state == AddonState::Provisioned => Ok(()),
+                (None, _) if addon.state == AddonState::Provisioned => {
+                    controller.let_through(addon.id, &clients);
+                    Ok(())
+                }
                 (None, _) => Ok(controller.store.provision_addon(addon, "", &controller.own_stamp()).await?),
                 (Some(server), None) => self.make_image(controller, addon, server).await,
                 (Some(server), Some(layer)) => {
@@ -202,7 +205,10 @@ impl Worker {
         if there.is_none() || self.applied.get(&addon.id) != Some(&wanted) {
             let workload = controller.addon_workload(addon, (server, &wanted.layer), wanted.clients.clone()).await?;
             match controller.engine.apply(workload).await {
-                Ok(()) => drop(self.applied.insert(addon.id, wanted)),
+                Ok(()) => {
+                    controller.let_through(addon.id, &wanted.clients);
+                    self.applied.insert(addon.id, wanted);
+                }
                 // This program runs such servers in another way than the one that started it.
                 Err(EngineError::Immutable(_)) => {
                     controller.store.renew_addon(addon.id, controller.clock.now()).await?;
@@ -256,6 +262,12 @@ impl Worker {
 }
 
 impl Controller {
+    /// Notes who gets through to an add-on; releases may wait for that.
+    fn let_through(&self, addon: AddonId, apps: &BTreeSet<AppId>) {
+        let before = self.addons.reach.lock().insert(addon, apps.clone()).unwrap_or_default();
+        apps.difference(&before).for_each(|app| self.changed.app(*app));
+    }
+
     async fn why_it_crashes(&self, addon: &Addon, status: &WorkloadStatus) -> String {
         let Some(instance) = status.instances.first() else { return "it ends at once".to_owned() };
         let exit = instance.last_exit.map(|exit| exit.to_string()).unwrap_or_default();
@@ -288,9 +300,10 @@ impl Controller {
     async fn release_attachments(&self, app: &App) -> Result<(), Error> {
         let mut vars = BTreeMap::new();
         let mut names = BTreeMap::new();
-        for attachment in self.store.attachments_of_app(app.id).await? {
-            let Some(addon) = self.store.addon(attachment.addon).await? else { continue };
-            for (name, value) in self.attachment_vars(&attachment, &addon).await? {
+        let seen = self.store.present(app.id).await?.attachments;
+        for (attachment, it) in &seen {
+            let Some(addon) = self.store.addon(it.addon).await? else { continue };
+            for (name, value) in self.attachment_vars(attachment, &addon).await? {
                 vars.insert(name, (addon.id, value));
             }
             names.insert(addon.id, addon.name.to_string());
@@ -309,8 +322,9 @@ impl Controller {
             }
         }
         let description = describe(&before, &vars, &names);
-        let change = Change::Attachments(&vars);
-        let new = NewRelease { app: app.id, user: app.owner.id, description: &description, change };
+        let change = Change::Attachments { seen: &seen, vars: &vars };
+        let (app_id, user) = (app.id, app.owner.id);
+        let new = NewRelease { app: app_id, user, description: &description, reason: None, change };
         if let Some(release) = self.store.create_release(new, &self.own_stamp()).await? {
             let source = model::LogSource::app("api");
             let line = format!("{description}: release v{}", release.version);

@@ -303,7 +303,7 @@ pub(super) async fn config(
 ) -> Result<List<AddonVar>, ApiError> {
     let attachments = controller.store.attachments_of_addon(access.addon.id).await?;
     let Some(attachment) = attachments.first() else { return Ok(List(Vec::new())) };
-    let vars = controller.attachment_vars(attachment, &access.addon).await?;
+    let vars = controller.attachment_vars(&attachment.name, &access.addon).await?;
     Ok(List(vars.into_iter().map(|(name, value)| AddonVar { name: name.to_string(), value }).collect()))
 }
 

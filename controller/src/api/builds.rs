@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::output::{Id, Identified, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::store::{App, Build};
-use crate::{Controller, Error, Settings};
+use crate::{Controller, Error, Settings, streams};
 
 /// A build.
 #[derive(Serialize, ToSchema)]
@@ -75,7 +75,7 @@ fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
         created_at: build.created_at.into(),
         id: Id::of(&build.id),
         labs: BTreeMap::new(),
-        output_stream_url: format!("{}/streams/builds/{}", settings.api_url(), build.output_secret),
+        output_stream_url: streams::build_url(settings, build),
         release: build.release.as_ref().map(Identified::of),
         slug: None,
         source_blob: SourceBlob {

@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 use super::auth::Access;
 use super::error::ApiError;
 use super::input::Body;
-use super::output::{Accepted, Created, List};
+use super::output::{Accepted, Created, Done, List};
 use crate::{Actor, Controller};
 
 /// Where the description says what every error is.
@@ -188,6 +188,14 @@ impl<T: ToSchema> Output for Created<T> {
         let schema = description.written::<T>();
         description.answer(201, "It was made.", &schema);
         description.errors(&[409, 422]);
+    }
+}
+
+impl<T: ToSchema> Output for Done<T> {
+    fn describe(description: &mut Description<'_>) {
+        Created::<T>::describe(description);
+        let schema = description.written::<T>();
+        description.answer(200, "It was so already.", &schema);
     }
 }
 

@@ -8,9 +8,9 @@ mod attachments;
 mod auth;
 mod authorizations;
 mod backups;
-mod buildpacks;
 mod builds;
 mod catalog;
+mod config_changes;
 mod config_vars;
 mod describe;
 mod domains;
@@ -25,9 +25,9 @@ mod limits;
 mod log_sessions;
 mod openapi;
 mod output;
-mod platform;
 mod range;
 mod releases;
+mod rollbacks;
 mod routing;
 #[cfg(test)]
 mod tests;
@@ -75,10 +75,15 @@ fn table() -> Vec<Route> {
         delete("/apps/{app}", Admin, apps::delete),
         get("/apps/{app}/config-vars", Deploy, config_vars::info),
         patch("/apps/{app}/config-vars", Operate, config_vars::update),
+        get("/apps/{app}/config-changes", Deploy, config_changes::list),
+        post("/apps/{app}/config-changes", Operate, config_changes::create),
+        get("/apps/{app}/config-var-scopes", Deploy, config_changes::scopes),
         get("/apps/{app}/releases", View, releases::list),
         post("/apps/{app}/releases", Deploy, releases::rollback),
         get("/apps/{app}/releases/{release}", View, releases::info),
         get("/apps/{app}/releases/{release}/config-vars", Deploy, releases::config_vars),
+        get("/apps/{app}/releases/{release}/rollback", Deploy, rollbacks::preview),
+        get("/apps/{app}/releases/{release}/diff/{other}", View, rollbacks::diff),
         get("/apps/{app}/formation", View, formation::list),
         patch("/apps/{app}/formation", Operate, formation::batch_update),
         get("/apps/{app}/formation/{type}", View, formation::info),
@@ -88,9 +93,7 @@ fn table() -> Vec<Route> {
         delete("/apps/{app}/dynos", Operate, dynos::restart_all),
         get("/apps/{app}/dynos/{dyno}", View, dynos::info),
         delete("/apps/{app}/dynos/{dyno}", Operate, dynos::restart),
-        post("/apps/{app}/dynos/{dyno}/actions/stop", Operate, dynos::stop),
         delete("/apps/{app}/formations/{dyno}", Operate, dynos::restart),
-        post("/apps/{app}/formations/{dyno}/actions/stop", Operate, dynos::stop),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/builds", View, builds::list),
         get("/apps/{app}/builds/{build}", View, builds::info),
@@ -139,10 +142,8 @@ fn table() -> Vec<Route> {
         get("/addon-services/{service}/plans/{plan}", SignedIn, addon_services::plan),
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
-        get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
         get("/pipelines", SignedIn, unused::list),
         get("/teams", SignedIn, unused::list),
-        get("/platform", Anyone, platform::info),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
         get("/regions", SignedIn, catalog::regions),
         get("/stacks", SignedIn, catalog::stacks),

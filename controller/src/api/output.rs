@@ -15,6 +15,12 @@ use crate::store::{App, User, UserRef};
 /// 201: it was made.
 pub(super) struct Created<T>(pub(super) T);
 
+/// 201: it was made; 200: there was nothing to do.
+pub(super) enum Done<T> {
+    Made(T),
+    Already(T),
+}
+
 /// 202: it was begun, and there is nothing more to say of it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Accepted {}
@@ -59,6 +65,15 @@ pub(super) struct UserAnswer {
 impl<T: Serialize> IntoResponse for Created<T> {
     fn into_response(self) -> Response {
         (StatusCode::CREATED, Json(self.0)).into_response()
+    }
+}
+
+impl<T: Serialize> IntoResponse for Done<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Made(made) => Created(made).into_response(),
+            Self::Already(there) => Json(there).into_response(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Scale, Target};
-use crate::store::{App, Release, Standing};
+use crate::store::{App, FormationRow, ProcessScale, Release, Standing};
 use crate::{Controller, Error};
 
 /// One app as the store knows it.
@@ -45,16 +45,14 @@ impl Reader {
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for Standing { app, current, formation, domains } in self.controller.store.standing(apps).await? {
-            let scales: BTreeMap<_, _> = formation
-                .into_iter()
-                .filter(|row| row.quantity > 0)
-                .map(|row| (row.process_type, Scale { quantity: row.quantity, size: row.size }))
-                .collect();
             let candidate = candidates.get(&app.id).cloned();
             let desired = Desired {
                 app: app.id,
-                current: self.target(current.as_ref(), &scales).await?,
-                candidate: self.target(candidate.as_ref(), &scales).await?,
+                current: self.target(current.as_ref(), &formation, FormationRow::scale).await?,
+                candidate: match &candidate {
+                    Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
+                    None => None,
+                },
             };
             all.push(Known { app, current, candidate, desired, domains });
         }
@@ -70,11 +68,18 @@ impl Reader {
     async fn target(
         &mut self,
         release: Option<&Release>,
-        scales: &BTreeMap<ProcessType, Scale>,
+        formation: &[FormationRow],
+        scale: impl Fn(&FormationRow) -> ProcessScale,
     ) -> Result<Option<Target>, Error> {
         let Some(release) = release else { return Ok(None) };
-        let types = self.types(release).await?.iter().filter(|name| name.as_str() != PROCESS_TYPE);
-        let processes = types.filter_map(|name| Some((name.clone(), scales.get(name)?.clone()))).collect();
+        let types = self.types(release).await?;
+        let offers =
+            |row: &&FormationRow| types.contains(&row.process_type) && row.process_type.as_str() != PROCESS_TYPE;
+        let scaled = |row: &FormationRow| {
+            let ProcessScale { quantity, size } = scale(row);
+            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size }))
+        };
+        let processes = formation.iter().filter(offers).filter_map(scaled).collect();
         Ok(Some(Target { release: release.id, version: release.version, processes }))
     }
 

@@ -9,6 +9,7 @@ mod known;
 mod names;
 mod phase;
 mod plan;
+mod reach;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -16,6 +16,8 @@ use crate::{Controller, Error};
 pub(super) const PROCESS_TYPE: &str = "release";
 /// Migrations of large tables take their time; a phase that hangs must not block an app for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// Bytes of output that are kept of one release; the app's log gets the rest as well.
+const OUTPUT_LIMIT: u64 = 1 << 20;
 /// What the phase is called in the log and in its own environment (Heroku's dyno metadata), where apps look to tell a platform
 /// from a laptop.
 const DYNO: &str = "release.1";
@@ -38,12 +40,12 @@ impl Controller {
         let path = self.release_output(app.id, release.id);
         let failed =
             |source: io::Error| Error::System { action: "keep the output of a release phase", source: source.into() };
-        let mut file = create(&path).map_err(failed)?;
+        let _running = Running::new(self, release.id);
+        let mut kept = Kept { file: create(&path).map_err(failed)?, bytes: 0 };
         let mut running = self.engine.run(oneoff).await?;
         let mut keep = |line: &str| {
             self.logs.write(app.id, self.clock.now(), &LogSource::app(DYNO), line);
-            // The file is a copy; a full disk must not end a migration half-way.
-            let _ = writeln!(file, "{line}");
+            kept.line(line);
         };
         let mut lines = Lines::default();
         while let Some(bytes) = running.output.recv().await {
@@ -53,6 +55,43 @@ impl Controller {
         let exit = running.exit.await.unwrap_or(Exit::Lost);
         Ok((!exit.is_success())
             .then(|| format!("The release command {exit}. Its output is above; no instance was replaced.")))
+    }
+}
+
+/// The output of a phase, as far as there is room for it.
+struct Kept {
+    file: File,
+    bytes: u64,
+}
+
+impl Kept {
+    fn line(&mut self, line: &str) {
+        if self.bytes > OUTPUT_LIMIT {
+            return;
+        }
+        self.bytes += line.len() as u64 + 1;
+        let line = if self.bytes > OUTPUT_LIMIT { "[The rest is in the app's log only]" } else { line };
+        // The file is a copy; a full disk must not end a migration half-way.
+        let _ = writeln!(self.file, "{line}");
+    }
+}
+
+/// A phase that runs, until it is dropped. Whoever follows its output waits for that.
+struct Running<'a> {
+    controller: &'a Controller,
+    release: ReleaseId,
+}
+
+impl<'a> Running<'a> {
+    fn new(controller: &'a Controller, release: ReleaseId) -> Self {
+        controller.live.phases.lock().insert(release);
+        Self { controller, release }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.controller.live.phases.lock().remove(&self.release);
     }
 }
 

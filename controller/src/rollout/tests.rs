@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use super::Rollout;
 use super::plan::workload_id;
 use crate::Error;
-use crate::formation::DEFAULT_SIZE;
+use crate::addons::AddonRequest;
+use crate::formation::{DEFAULT_SIZE, ScaleRequest};
+use crate::releases::RollbackWish;
 use crate::store::{App, Change, NewRelease, Quantity, Release, Scale, Status};
 use crate::testing::{TestController, image, make_deploy};
 
@@ -119,8 +121,8 @@ impl World {
     async fn configure(&self, name: &str, value: &str) -> Release {
         let vars = [(name.parse().expect("a name"), Some(value.to_owned()))].into_iter().collect();
         let description = "Set config";
-        let change = Change::Config(&vars);
-        let new = NewRelease { app: self.app.id, user: self.app.owner.id, description, change };
+        let change = Change::Config(&vars, &BTreeMap::new());
+        let new = NewRelease { app: self.app.id, user: self.app.owner.id, description, reason: None, change };
         self.test
             .controller
             .store
@@ -181,6 +183,13 @@ impl World {
             workload.instances.iter().map(move |instance| format!("{name} {}", word(instance.state)))
         });
         lines.collect()
+    }
+
+    /// Every instance that is to stay.
+    async fn stay(&self) -> Vec<String> {
+        let mut all = self.runs().await;
+        all.retain(|line| !line.ends_with("stopping"));
+        all
     }
 
     async fn release(&self, version: u64) -> Release {
@@ -405,4 +414,62 @@ async fn while_the_engine_is_away_visitors_stay_and_then_the_rollout_goes_on() {
     test.controller.live.settled(release.id).await;
     assert!(test.controller.store.release(release.id).await.expect("readable").expect("there").current);
     loop_of_its_own.abort();
+}
+
+#[tokio::test]
+async fn a_rollback_is_scaled_as_its_release_was_and_the_old_one_stays_as_it_is() {
+    let mut world = World::live().await;
+    let first = world.release(2).await;
+    let actor = world.test.owner_of(&world.app);
+    let controller = world.test.controller.clone();
+    let twice = ScaleRequest { process_type: "web".to_owned(), quantity: Some("2".to_owned()), size: None };
+    controller.scale(&world.app, &actor, &[twice]).await.expect("scaled");
+    world.configure("A", "1").await;
+    world.look().await;
+    world.up(2, "web");
+    world.up(3, "web");
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.stay().await, ["v3.web up", "v3.web up"]);
+
+    let wish = RollbackWish::default();
+    controller.rollback((&world.app, &actor), &first, &wish).await.expect("rolled back");
+    world.look().await;
+    assert_eq!(world.stay().await, ["v3.web up", "v3.web up", "v4.web starting"]);
+    world.up(4, "web");
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.stay().await, ["v4.web up"]);
+}
+
+#[tokio::test]
+async fn a_rollback_waits_until_its_add_ons_let_the_app_through() {
+    let test = TestController::new().await;
+    let ada = test.user("ada@example.com").await;
+    let app = test.app(&ada, "shop").await;
+    let mut world = World::with(test, app, 1).await;
+    let actor = world.test.owner_of(&world.app);
+    let controller = world.test.controller.clone();
+    let request = AddonRequest { plan: "postgres".to_owned(), ..AddonRequest::default() };
+    controller.create_addon(&world.app, &actor, request).await.expect("an add-on");
+    let attached = async || controller.store.attached(world.app.id).await.expect("readable");
+    // The image is made on a thread of its own.
+    while attached().await.is_empty() {
+        controller.settle_addons().await;
+        tokio::task::yield_now().await;
+    }
+    world.deploy(&["web"]).await;
+    world.look_until(async |world| world.release(3).await.current).await;
+    let attachments = controller.store.attachments_of_app(world.app.id).await.expect("readable");
+    controller.detach_addon(&attachments[0], &actor).await.expect("detached");
+    let is_out = async |world: &World| !world.runs().await.iter().any(|line| line.starts_with("v3."));
+    world.look_until(async |world| world.release(4).await.current && is_out(world).await).await;
+    controller.settle_addons().await;
+
+    let with = world.release(3).await;
+    controller.rollback((&world.app, &actor), &with, &RollbackWish::default()).await.expect("rolled back");
+    world.look().await;
+    assert_eq!(world.runs().await.iter().filter(|line| line.starts_with("v5.")).count(), 0, "not told yet");
+    controller.settle_addons().await;
+    world.look_until(async |world| world.release(5).await.current).await;
 }

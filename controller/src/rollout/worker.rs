@@ -138,7 +138,8 @@ impl Rollout {
     /// Does what is due now for these apps. What cannot be done for some is owed, and the answer is why.
     async fn look(&mut self, due: &Due) -> Result<Option<Error>, Error> {
         let observed = Arc::clone(&self.observed);
-        let candidates = self.reader.candidates().await?;
+        let mut candidates = self.reader.candidates().await?;
+        self.hold_back(&mut candidates).await?;
         self.phases.retain(|id, _| is_candidate(&candidates, *id));
         self.started.retain(|id, _| is_candidate(&candidates, *id));
         let mut trouble = None;
@@ -149,6 +150,19 @@ impl Rollout {
             self.delete_orphans(apps, &known, &observed).await?;
         }
         Ok(trouble)
+    }
+
+    /// Leaves out what has not begun and tells of add-ons that are not within reach yet.
+    async fn hold_back(&self, candidates: &mut Candidates) -> Result<(), Error> {
+        let mut held = Vec::new();
+        for candidate in candidates.values() {
+            let begun = self.phases.contains_key(&candidate.id) || self.started.contains_key(&candidate.id);
+            if !begun && !self.controller.is_within_reach(candidate).await? {
+                held.push(candidate.app);
+            }
+        }
+        candidates.retain(|app, _| !held.contains(app));
+        Ok(())
     }
 
     /// Tells routers of these apps, and does nothing else.

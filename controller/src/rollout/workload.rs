@@ -8,7 +8,7 @@ use model::{Image, ImageConfig, Layer, ProcessType};
 
 use super::plan::Scale;
 use crate::formation::{DEFAULT_SIZE, dyno_size};
-use crate::store::{App, Release};
+use crate::store::{App, Release, Scope};
 use crate::{Controller, Error};
 
 /// The port on which every web process listens; each instance has a network of its own.
@@ -30,7 +30,7 @@ impl Controller {
         let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
         let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
         let mut env = image.config.env.clone();
-        env.extend(self.store.release_config(release.id).await?.to_env());
+        env.extend(self.store.contents(release).await?.environment(Scope::Run));
         env.extend([
             ("HOME".to_owned(), "/app".to_owned()),
             ("USER".to_owned(), format!("u{}", app.uid)),

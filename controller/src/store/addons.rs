@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, FromRow, Row};
 
+use super::contents::AttachedAddon;
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// A backing service.
@@ -381,7 +382,7 @@ impl Store {
         tx.commit().await
     }
 
-    async fn insert_attachment_row(
+    pub(super) async fn insert_attachment_row(
         &self,
         tx: &mut AnyConnection,
         (addon, app, name): (AddonId, AppId, &AttachmentName),
@@ -413,11 +414,31 @@ fn changed(app: AppId, addon: AddonId, action: Action, data: Value) -> NewEvent 
     NewEvent { app: Some(app), resource: Resource::Addon, id: addon.to_string(), action, data }
 }
 
-fn attached(
+pub(super) fn attached(
     (app, attachment): (AppId, AttachmentId),
     action: Action,
     (name, addon): (&AttachmentName, &AddonName),
 ) -> NewEvent {
     let data = json!({ "name": name, "addon": addon });
     NewEvent { app: Some(app), resource: Resource::AddonAttachment, id: attachment.to_string(), action, data }
+}
+
+/// What an app uses of add-ons, by name, as a transaction sees it.
+pub(super) async fn attached_addons(
+    tx: &mut AnyConnection,
+    app: AppId,
+) -> Result<Vec<(AttachmentId, AttachmentName, AttachedAddon)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT t.id, t.name, d.id AS addon_id, d.name AS addon_name, d.kind, d.plan FROM addon_attachments t \
+         JOIN addons d ON d.id = t.addon_id WHERE t.app_id = $1 ORDER BY t.name",
+    )
+    .bind(app.to_string())
+    .fetch_all(tx)
+    .await?;
+    let read = |row: &AnyRow| {
+        let plan = format!("{}:{}", row.try_get::<String, _>("kind")?, row.try_get::<String, _>("plan")?);
+        let addon = AttachedAddon { addon: row::text(row, "addon_id")?, name: row::text(row, "addon_name")?, plan };
+        Ok((row::text(row, "id")?, row::text(row, "name")?, addon))
+    };
+    rows.iter().map(read).collect()
 }

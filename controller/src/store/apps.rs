@@ -3,9 +3,7 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::releases::{NewRow, insert_release};
-use super::{Action, Attached, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
-use crate::config_vars::ConfigVars;
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, UserRef, row};
 
 /// An app.
 #[derive(Debug, Clone)]
@@ -165,23 +163,8 @@ impl Store {
         .bind(tx.now())
         .execute(&mut *tx)
         .await?;
-        let row = NewRow {
-            id: release,
-            app: new.id,
-            version: 1,
-            description: "Initial release",
-            user: new.owner,
-            image: None,
-            build: None,
-            config: self.seal_config(release, &ConfigVars::default())?,
-            attached: &Attached::new(),
-            status: Status::Succeeded,
-            output_secret: self.new_secret(),
-            now: stamp.now,
-        };
-        insert_release(&mut tx, row).await?;
         tx.record(changed(new.id, Action::Create, json!({ "name": new.name })));
-        tx.record(release_made(new.id, release, json!({ "version": 1, "description": "Initial release" })));
+        self.insert_first_release(&mut tx, (new.id, release), new.owner).await?;
         tx.commit().await?;
         self.app(new.id).await?.ok_or(StoreError::Missing("App"))
     }

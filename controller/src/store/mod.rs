@@ -9,10 +9,12 @@ mod addons;
 mod apps;
 mod backup;
 mod builds;
+mod contents;
 mod domains;
 mod events;
 mod formation;
 mod leases;
+mod making;
 mod migrate;
 mod migrations;
 mod releases;
@@ -44,13 +46,17 @@ pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use apps::{App, AppChange, Collaborator, NewApp};
 pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
+pub use contents::{
+    Attached, AttachedAddon, Attachments, ConfigChange, ConfigChanges, Contents, Formation, ProcessScale, Scope, Scopes,
+};
 pub use domains::Domain;
 pub(crate) use events::NewEvent;
 pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use formation::{FormationRow, Quantity, Scale};
 pub use leases::Lease;
+pub use making::{Change, Deploy, NewRelease};
 pub use migrate::{Migrated, MigrationError, Mode, migrate};
-pub use releases::{Attached, Change, Deploy, NewRelease, Outcome, Release};
+pub use releases::{Outcome, Release, Slug};
 pub use requests::Known;
 pub use secrets::{SecretError, Secrets};
 pub use sessions::NewSession;
@@ -89,6 +95,15 @@ pub enum StoreError {
     /// A config var comes from an attachment and cannot be changed otherwise.
     #[error("{0} comes from an add-on")]
     Attached(ConfigVarName),
+    /// A config var is not set.
+    #[error("{0} is not set")]
+    NoConfigVar(ConfigVarName),
+    /// The config vars of an app would have so many bytes together.
+    #[error("the config vars would have {0} bytes")]
+    ConfigSize(usize),
+    /// What a change was thought out for is not what is there any more.
+    #[error("it was changed meanwhile")]
+    Stale,
     /// A process type cannot run that often.
     #[error("{process_type} cannot be scaled to {quantity}")]
     Quantity {

@@ -1,15 +1,15 @@
-use std::collections::BTreeMap;
-
-use model::{AddonId, AppId, BuildId, ConfigVarName, Digest, Image, ReleaseId, Timestamp, UserId};
+use model::{AppId, BuildId, Digest, Image, ReleaseId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, FromRow, Row};
 
-use super::apps::release_made;
-use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, builds, row};
+use super::contents::{Attached, Attachments, ConfigChanges, Contents, Formation};
+use super::events::Write;
+use super::formation::restore_formation;
+use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
-/// A release: image, config and process types under a number. Only its status ever changes, and only once.
+/// A release: all that runs of an app, under a number. Only its status ever changes, and only once.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// Its id.
@@ -20,12 +20,26 @@ pub struct Release {
     pub version: u64,
     /// What it changes, for people.
     pub description: String,
+    /// Why, in the words of who made it.
+    pub reason: Option<String>,
     /// Who made it.
     pub user: UserRef,
     /// What it runs; none until something was deployed.
     pub image: Option<Digest>,
+    /// The build that made its image, if the platform built it.
+    pub slug: Option<Slug>,
     /// The build that it deploys; none for config changes and rollbacks.
     pub build: Option<BuildId>,
+    /// How its app was scaled when it was made; none if it is older than the platform's memory of that.
+    pub formation: Option<Formation>,
+    /// When it becomes current, the app's formation becomes its own.
+    pub restores: bool,
+    /// Which add-ons its app used when it was made; none if it is older than the platform's memory of that.
+    pub attachments: Option<Attachments>,
+    /// What became of config vars against the release before; empty if it is older than the platform's memory of that.
+    pub config_changes: ConfigChanges,
+    /// A command runs before it becomes current.
+    pub has_phase: bool,
     /// What became of it.
     pub status: Status,
     /// Why it failed, for people.
@@ -40,8 +54,16 @@ pub struct Release {
     pub updated_at: Timestamp,
 }
 
-/// The config vars that come from attachments, and of which add-on.
-pub type Attached = BTreeMap<ConfigVarName, AddonId>;
+/// The build that made an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slug {
+    /// Its id.
+    pub build: BuildId,
+    /// The commit, in full.
+    pub commit: String,
+    /// First line of the commit's message, if that is known.
+    pub subject: Option<String>,
+}
 
 /// How a pending release ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,57 +74,27 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// A release to make.
-#[derive(Debug)]
-pub struct NewRelease<'a> {
-    /// Of which app.
-    pub app: AppId,
-    /// Who makes it.
-    pub user: UserId,
-    /// What it changes, for people.
-    pub description: &'a str,
-    /// What it changes.
-    pub change: Change<'a>,
-}
-
-/// What a release changes against the one before.
-#[derive(Debug)]
-pub enum Change<'a> {
-    /// Sets config vars, or unsets those without a value.
-    Config(&'a BTreeMap<ConfigVarName, Option<String>>),
-    /// Runs what a build made.
-    Deploy(Deploy<'a>),
-    /// Takes image and config of an earlier release. What comes from attachments stays as it is: an add-on that is gone does
-    /// not come back.
-    Rollback(ReleaseId),
-    /// Makes these all the config vars that come from attachments.
-    Attachments(&'a BTreeMap<ConfigVarName, (AddonId, String)>),
-}
-
-/// A build's result.
-#[derive(Debug)]
-pub struct Deploy<'a> {
-    /// Which build; it succeeds in the same transaction.
-    pub build: BuildId,
-    /// What it made.
-    pub image: &'a Image,
-    /// `id@version` of the buildpacks that took part.
-    pub buildpacks: &'a [String],
-    /// Bytes of the layers that the app adds to the run image.
-    pub size_bytes: u64,
-}
-
 impl<'r> FromRow<'r, AnyRow> for Release {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         let id = row::text(row, "id")?;
+        let commit: Option<String> = row.try_get("commit_id")?;
+        let slug = row::optional_text(row, "slug")?;
+        let subject = row.try_get("subject")?;
         Ok(Self {
             id,
             app: row::text(row, "app_id")?,
             version: row::number(row, "version")?,
             description: row.try_get("description")?,
+            reason: row.try_get("reason")?,
             user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
             image: row::optional_text(row, "image")?,
+            slug: slug.zip(commit).map(|(build, commit)| Slug { build, commit, subject }),
             build: row::optional_text(row, "build_id")?,
+            formation: row::optional_json(row, "formation")?,
+            restores: row::flag(row, "restores")?,
+            attachments: row::optional_json(row, "attachments")?,
+            config_changes: row::optional_json(row, "config_changes")?.unwrap_or_default(),
+            has_phase: row::flag(row, "phase")?,
             status: row::text(row, "status")?,
             failure: row.try_get("failure")?,
             output_secret: row.try_get("output_secret")?,
@@ -113,102 +105,14 @@ impl<'r> FromRow<'r, AnyRow> for Release {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.user_id, u.email, r.image, r.build_id, \
-     r.status, r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
-     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id";
-
-/// A row of the table, as it is first written.
-pub(super) struct NewRow<'a> {
-    pub(super) id: ReleaseId,
-    pub(super) app: AppId,
-    pub(super) version: i64,
-    pub(super) description: &'a str,
-    pub(super) user: UserId,
-    pub(super) image: Option<String>,
-    pub(super) build: Option<BuildId>,
-    pub(super) config: String,
-    pub(super) attached: &'a Attached,
-    pub(super) status: Status,
-    pub(super) output_secret: String,
-    pub(super) now: Timestamp,
-}
-
-/// What a new release starts from.
-struct Base {
-    config: ConfigVars,
-    attached: Attached,
-    image: Option<String>,
-}
+pub(super) const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.reason, r.user_id, u.email, r.image, \
+     COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, r.formation, \
+     COALESCE(r.restores, 0) AS restores, r.attachments, r.config_changes, COALESCE(r.phase, 0) AS phase, r.status, \
+     r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
+     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id \
+     LEFT JOIN builds s ON s.id = COALESCE(r.slug_id, r.build_id)";
 
 impl Store {
-    /// Makes the next release of an app; none if `change` changes nothing. It is pending if it has anything to run,
-    /// otherwise it succeeded and is current at once.
-    ///
-    /// It starts from the config of the newest release, whatever became of that one: a config var that was set stays set even
-    /// if the app did not boot with it. And from the image of the newest release that did not fail.
-    pub async fn create_release(&self, new: NewRelease<'_>, stamp: &Stamp) -> Result<Option<Release>, StoreError> {
-        let mut tx = self.begin(stamp).await?;
-        let version: i64 =
-            sqlx::query_scalar("UPDATE apps SET last_version = last_version + 1 WHERE id = $1 RETURNING last_version")
-                .bind(new.app.to_string())
-                .fetch_optional(&mut *tx)
-                .await?
-                .ok_or(StoreError::Missing("App"))?;
-        let mut base = self.base(&mut tx, new.app).await?;
-        let mut build = None;
-        let mut data = json!({ "version": version, "description": new.description });
-        match new.change {
-            Change::Config(vars) => {
-                if let Some(name) = vars.keys().find(|name| base.attached.contains_key(name)) {
-                    return Err(StoreError::Attached(name.clone()));
-                }
-                if !base.config.apply(vars) {
-                    return Ok(None);
-                }
-                let names = |set: bool| {
-                    vars.iter().filter(move |(_, value)| value.is_some() == set).map(|(name, _)| name.as_str())
-                };
-                data["config_set"] = names(true).collect();
-                data["config_unset"] = names(false).collect();
-            }
-            Change::Attachments(vars) => {
-                if !base.attach(vars) {
-                    return Ok(None);
-                }
-            }
-            Change::Deploy(deploy) => {
-                self.take_image(&mut tx, new.app, &deploy, stamp.now).await?;
-                tx.record(builds::changed(new.app, deploy.build, Action::Update, json!({ "status": "succeeded" })));
-                base.image = Some(deploy.image.digest.to_string());
-                build = Some(deploy.build);
-            }
-            Change::Rollback(target) => base = self.copy_of(&mut tx, new.app, (target, base)).await?,
-        }
-        let id = ReleaseId::random(&*self.random);
-        let status = if base.image.is_some() { Status::Pending } else { Status::Succeeded };
-        let row = NewRow {
-            id,
-            app: new.app,
-            version,
-            description: new.description,
-            user: new.user,
-            image: base.image,
-            build,
-            config: self.seal_config(id, &base.config)?,
-            attached: &base.attached,
-            status,
-            output_secret: self.new_secret(),
-            now: stamp.now,
-        };
-        insert_release(&mut tx, row).await?;
-        if status == Status::Succeeded {
-            make_current(&mut tx, id, stamp.now).await?;
-        }
-        tx.record(release_made(new.app, id, data));
-        tx.commit().await?;
-        self.release(id).await
-    }
-
     /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.
     pub async fn finish_release(&self, release: &Release, outcome: Outcome, stamp: &Stamp) -> Result<bool, StoreError> {
         let (status, failure) = match outcome {
@@ -216,6 +120,11 @@ impl Store {
             Outcome::Failed(reason) => (Status::Failed, Some(reason)),
         };
         let mut tx = self.begin(stamp).await?;
+        // Locks the app: what is scaled meanwhile comes before or after.
+        sqlx::query("UPDATE apps SET last_version = last_version WHERE id = $1")
+            .bind(release.app.to_string())
+            .execute(&mut *tx)
+            .await?;
         let changed = sqlx::query(
             "UPDATE releases SET status = $1, failure = $2, updated_at = $3 WHERE id = $4 AND status = 'pending'",
         )
@@ -228,12 +137,12 @@ impl Store {
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
-        if status == Status::Succeeded {
-            make_current(&mut tx, release.id, stamp.now).await?;
-        }
         let data = json!({ "version": release.version, "status": status.to_string(), "failure": failure });
         let (resource, id) = (Resource::Release, release.id.to_string());
         tx.record(NewEvent { app: Some(release.app), resource, id, action: Action::Update, data });
+        if status == Status::Succeeded && make_current(&mut tx, release.id).await? && release.restores {
+            restore_formation(&mut tx, release).await?;
+        }
         tx.commit().await?;
         Ok(true)
     }
@@ -249,6 +158,12 @@ impl Store {
         let sql = format!("{SELECT} WHERE r.app_id = $1 AND r.version = $2");
         let version = i64::try_from(version).unwrap_or(i64::MAX);
         Ok(sqlx::query_as(&sql).bind(app.to_string()).bind(version).fetch_optional(&self.pool).await?)
+    }
+
+    /// The release whose phase's output this secret opens.
+    pub async fn release_by_output(&self, secret: &str) -> Result<Option<Release>, StoreError> {
+        let sql = format!("{SELECT} WHERE r.output_secret = $1");
+        Ok(sqlx::query_as(&sql).bind(secret).fetch_optional(&self.pool).await?)
     }
 
     /// All releases of an app, the oldest first.
@@ -270,14 +185,6 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         self.open_config(id, &sealed.ok_or(StoreError::Missing("Release"))?)
-    }
-
-    /// The config vars that going back to a release would make.
-    pub async fn config_after_rollback(&self, app: AppId, target: ReleaseId) -> Result<ConfigVars, StoreError> {
-        // Reads only: what is not committed is undone.
-        let mut tx = self.pool.begin().await?;
-        let newest = self.base(&mut tx, app).await?;
-        Ok(self.copy_of(&mut tx, app, (target, newest)).await?.config)
     }
 
     /// The config vars of an app: those of its newest release, whatever became of it.
@@ -358,98 +265,54 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    async fn base(&self, tx: &mut AnyConnection, app: AppId) -> Result<Base, StoreError> {
-        let newest =
-            sqlx::query("SELECT id, config, attached FROM releases WHERE app_id = $1 ORDER BY version DESC LIMIT 1")
-                .bind(app.to_string())
-                .fetch_one(&mut *tx)
-                .await?;
-        let image = sqlx::query_scalar::<_, Option<String>>(
-            "SELECT image FROM releases WHERE app_id = $1 AND status <> 'failed' ORDER BY version DESC LIMIT 1",
-        )
-        .bind(app.to_string())
-        .fetch_optional(&mut *tx)
-        .await?
-        .flatten();
-        let config = self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)?;
-        Ok(Base { config, attached: read_attached(&newest)?, image })
+    /// What a release holds. What is older than the platform's memory of formations and attachments has none of them.
+    pub async fn contents(&self, release: &Release) -> Result<Contents, StoreError> {
+        let sql = "SELECT id, config, attached, scopes FROM releases WHERE id = $1";
+        let row = sqlx::query(sql).bind(release.id.to_string()).fetch_optional(&self.pool).await?;
+        let row = row.ok_or(StoreError::Missing("Release"))?;
+        Ok(Contents {
+            image: release.image.clone(),
+            slug: release.slug.as_ref().map(|slug| slug.build),
+            formation: release.formation.clone().unwrap_or_default(),
+            attachments: release.attachments.clone().unwrap_or_default(),
+            ..contents_of(self, &row)?
+        })
     }
 
-    /// What `release` was, but with the attachments of `newest`.
-    async fn copy_of(
-        &self,
-        tx: &mut AnyConnection,
-        app: AppId,
-        (release, newest): (ReleaseId, Base),
-    ) -> Result<Base, StoreError> {
-        let target = sqlx::query("SELECT image, config, attached FROM releases WHERE id = $1 AND app_id = $2")
-            .bind(release.to_string())
-            .bind(app.to_string())
-            .fetch_optional(&mut *tx)
-            .await?
-            .ok_or(StoreError::Missing("Release"))?;
-        let config = self.open_config(release, &target.try_get::<String, _>("config")?)?;
-        let mut base = Base { config, attached: read_attached(&target)?, image: target.try_get("image")? };
-        let today = |(name, addon): (&ConfigVarName, &AddonId)| {
-            let value = newest.config.get(name).unwrap_or_default().to_owned();
-            (name.clone(), (*addon, value))
-        };
-        base.attach(&newest.attached.iter().map(today).collect());
-        Ok(base)
+    /// The releases of an app that changed config vars, the newest first.
+    pub async fn config_history(&self, app: AppId, count: u32) -> Result<Vec<Release>, StoreError> {
+        let sql =
+            format!("{SELECT} WHERE r.app_id = $1 AND r.config_changes <> '{{}}' ORDER BY r.version DESC LIMIT $2");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).bind(i64::from(count)).fetch_all(&self.pool).await?)
     }
 
-    /// Ends the build, keeps its image, and gives process types that are new a place in the formation.
-    async fn take_image(
-        &self,
-        tx: &mut AnyConnection,
-        app: AppId,
-        deploy: &Deploy<'_>,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let ended = sqlx::query(
-            "UPDATE builds SET status = 'succeeded', buildpacks = $1, size_bytes = $2, updated_at = $3 \
-             WHERE id = $4 AND app_id = $5 AND status = 'pending'",
+    /// The numbers of the releases after one, with another image than its own, that have a release phase.
+    pub async fn phases_since(&self, release: &Release) -> Result<Vec<u64>, StoreError> {
+        let versions: Vec<i64> = sqlx::query_scalar(
+            "SELECT version FROM releases WHERE app_id = $1 AND version > $2 AND phase = 1 AND image <> $3 ORDER BY version",
         )
-        .bind(serde_json::to_string(deploy.buildpacks)?)
-        .bind(i64::try_from(deploy.size_bytes).unwrap_or(i64::MAX))
-        .bind(now.as_millis())
-        .bind(deploy.build.to_string())
-        .bind(app.to_string())
-        .execute(&mut *tx)
+        .bind(release.app.to_string())
+        .bind(i64::try_from(release.version).unwrap_or(i64::MAX))
+        .bind(release.image.as_ref().map(ToString::to_string).unwrap_or_default())
+        .fetch_all(&self.pool)
         .await?;
-        if ended.rows_affected() == 0 {
-            return Err(StoreError::Missing("Pending build"));
-        }
-        sqlx::query("INSERT INTO images (digest, document, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-            .bind(deploy.image.digest.as_str())
-            .bind(serde_json::to_string(deploy.image)?)
-            .bind(now.as_millis())
-            .execute(&mut *tx)
-            .await?;
-        for process in &deploy.image.processes {
-            self.insert_process_type(tx, app, &process.process_type, now).await?;
-        }
-        Ok(())
+        Ok(versions.into_iter().filter_map(|version| version.try_into().ok()).collect())
     }
 }
 
-impl Base {
-    /// Makes `vars` all that comes from attachments; says whether that changed anything.
-    fn attach(&mut self, vars: &BTreeMap<ConfigVarName, (AddonId, String)>) -> bool {
-        let gone = self.attached.keys().filter(|name| !vars.contains_key(name)).map(|name| (name.clone(), None));
-        let set = vars.iter().map(|(name, (_, value))| (name.clone(), Some(value.clone())));
-        let changed = self.config.apply(&gone.chain(set).collect());
-        let attached: Attached = vars.iter().map(|(name, (addon, _))| (name.clone(), *addon)).collect();
-        let moved = self.attached != attached;
-        self.attached = attached;
-        changed || moved
-    }
+/// Config, what of it comes from attachments, and scopes.
+pub(super) fn contents_of(store: &Store, row: &AnyRow) -> Result<Contents, StoreError> {
+    Ok(Contents {
+        config: store.open_config(row::text(row, "id")?, &row.try_get::<String, _>("config")?)?,
+        attached: read_attached(row)?,
+        scopes: row::optional_json(row, "scopes")?.unwrap_or_default(),
+        ..Contents::default()
+    })
 }
 
 /// Null in releases that are older than add-ons.
 fn read_attached(row: &AnyRow) -> Result<Attached, StoreError> {
-    let document: Option<String> = row.try_get("attached")?;
-    Ok(document.map(|document| serde_json::from_str(&document)).transpose()?.unwrap_or_default())
+    Ok(row::optional_json(row, "attached")?.unwrap_or_default())
 }
 
 /// What the sealed config of a release is bound to.
@@ -457,38 +320,32 @@ fn config_row(release: ReleaseId) -> String {
     format!("releases/{release}/config")
 }
 
-pub(super) async fn insert_release(tx: &mut AnyConnection, row: NewRow<'_>) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO releases (id, app_id, version, description, user_id, image, build_id, config, attached, \
-         status, output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
-    )
-    .bind(row.id.to_string())
-    .bind(row.app.to_string())
-    .bind(row.version)
-    .bind(row.description)
-    .bind(row.user.to_string())
-    .bind(row.image)
-    .bind(row.build.map(|build| build.to_string()))
-    .bind(row.config)
-    .bind(serde_json::to_string(row.attached)?)
-    .bind(row.status.to_string())
-    .bind(row.output_secret)
-    .bind(row.now.as_millis())
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
+/// The release with this id, as a transaction sees it.
+pub(super) async fn release_in(tx: &mut AnyConnection, id: ReleaseId) -> Result<Option<Release>, StoreError> {
+    let sql = format!("{SELECT} WHERE r.id = $1");
+    Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(tx).await?)
 }
 
-async fn make_current(tx: &mut AnyConnection, id: ReleaseId, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query(
+/// The newest pending release of an app that restores a formation.
+pub(super) async fn pending_restore(tx: &mut AnyConnection, app: AppId) -> Result<Option<Release>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE r.app_id = $1 AND r.status = 'pending' AND r.restores = 1 ORDER BY r.version DESC LIMIT 1"
+    );
+    Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_optional(tx).await?)
+}
+
+/// Makes a release the one that serves, unless a later one does; says whether it is now.
+pub(super) async fn make_current(tx: &mut Write<'_>, id: ReleaseId) -> Result<bool, StoreError> {
+    let now = tx.now();
+    let made = sqlx::query(
         "UPDATE apps SET current_release_id = $1, released_at = $2 \
          WHERE id = (SELECT app_id FROM releases WHERE id = $1) \
          AND (SELECT version FROM releases WHERE id = $1) > \
              (SELECT version FROM releases WHERE id = apps.current_release_id)",
     )
     .bind(id.to_string())
-    .bind(now.as_millis())
-    .execute(&mut *tx)
+    .bind(now)
+    .execute(&mut **tx)
     .await?;
-    Ok(())
+    Ok(made.rows_affected() > 0)
 }

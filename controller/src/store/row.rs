@@ -52,6 +52,12 @@ pub(super) fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T,
     serde_json::from_str(&row.try_get::<String, _>(column)?).map_err(|error| broken(column, error.into()))
 }
 
+/// A JSON document that may be null.
+pub(super) fn optional_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<Option<T>, sqlx::Error> {
+    let document: Option<String> = row.try_get(column)?;
+    document.map(|document| serde_json::from_str(&document)).transpose().map_err(|error| broken(column, error.into()))
+}
+
 fn parse<T>(column: &str, value: &str) -> Result<T, sqlx::Error>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,

@@ -39,7 +39,8 @@ impl Store {
             self.read(&format!("{select} WHERE a.id IN ({list}) AND r.id = a.current_release_id")).await?;
         let formation: Vec<OfApp<FormationRow>> = self
             .read(&format!(
-                "SELECT app_id, id, process_type, quantity, size, created_at, updated_at FROM formation \
+                "SELECT app_id, id, process_type, quantity, size, COALESCE(scaled_in, 0) AS scaled_in, created_at, \
+                 updated_at FROM formation \
                  WHERE app_id IN ({list}) ORDER BY process_type"
             ))
             .await?;

@@ -23,7 +23,7 @@ const CASES: &[(&str, Case)] = &[
     ("releases are numbered without gaps, also when many are made at once", |store| Box::pin(numbering(store))),
     ("a release starts from the newest config and the newest image that did not fail", |store| Box::pin(bases(store))),
     ("an older release that succeeds late does not replace a newer one", |store| Box::pin(late(store))),
-    ("a rollback has image and config of its target", |store| Box::pin(rollback(store))),
+    ("contents replace those that somebody saw, and no others", |store| Box::pin(rollback(store))),
     ("every app has its own uid, and a name exists once", |store| Box::pin(uids(store))),
     ("an app is seen only by those who have access", |store| Box::pin(access(store))),
     ("deleting an app leaves nothing of it", |store| Box::pin(deletion(store))),
@@ -31,7 +31,7 @@ const CASES: &[(&str, Case)] = &[
     ("a token is good until it expires or is deleted", |store| Box::pin(tokens(store))),
     ("a host name belongs to one app", |store| Box::pin(domains(store))),
     ("a build ends once", |store| Box::pin(builds(store))),
-    ("what comes from attachments stays through rollbacks", |store| Box::pin(attachments(store))),
+    ("what comes from attachments is changed by nothing else", |store| Box::pin(attachments(store))),
     ("every part of a list follows the one before, in both directions", |store| Box::pin(slices(store))),
     ("a duty has one holder at a time, and every taking a number of its own", |store| Box::pin(leases(store))),
     ("a rotation of the key that is killed goes on, and nothing needs the old key then", |store| {
@@ -87,8 +87,8 @@ fn patch(vars: &[(&str, Option<&str>)]) -> BTreeMap<ConfigVarName, Option<String
 
 async fn set(store: &Store, app: &App, vars: &[(&str, Option<&str>)]) -> Option<Release> {
     let patch = patch(vars);
-    let change = Change::Config(&patch);
-    let new = NewRelease { app: app.id, user: app.owner.id, description: "Set config vars", change };
+    let change = Change::Config(&patch, &BTreeMap::new());
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Set config vars", reason: None, change };
     store.create_release(new, &stamp()).await.expect("released")
 }
 
@@ -162,16 +162,21 @@ async fn rollback(store: &Store) {
     let old = make_deploy(store, &app, &image(&["web"])).await;
     set(store, &app, &[("A", Some("1"))]).await;
     make_deploy(store, &app, &image(&["web", "worker"])).await;
-    let change = Change::Rollback(old.id);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback to v2", change };
-    let back = store.create_release(new, &stamp()).await.expect("released").expect("a release");
+    let seen = store.present(app.id).await.expect("readable");
+    let next = store.contents(&old).await.expect("readable");
+    let replace = async |seen: &Contents, next: &Contents| {
+        let change = Change::Replace { seen, next };
+        let description = "Rollback to v2";
+        let new = NewRelease { app: app.id, user: owner.id, description, reason: Some("slow"), change };
+        store.create_release(new, &stamp()).await
+    };
+    let back = replace(&seen, &next).await.expect("released").expect("a release");
     assert_eq!((back.version, &back.image, back.build), (5, &old.image, None));
-    assert_eq!(store.release_config(back.id).await.expect("readable").iter().count(), 0);
-
-    let other = make_app(store, &owner, "other").await;
-    let change = Change::Rollback(old.id);
-    let new = NewRelease { app: other.id, user: owner.id, description: "Rollback to v2", change };
-    assert!(matches!(store.create_release(new, &stamp()).await, Err(StoreError::Missing("Release"))), "of another app");
+    assert_eq!((back.reason.as_deref(), &back.slug), (Some("slow"), &old.slug));
+    assert_eq!(store.contents(&back).await.expect("readable").config, next.config);
+    assert!(matches!(replace(&seen, &next).await, Err(StoreError::Stale)), "somebody was quicker");
+    let now = store.present(app.id).await.expect("readable");
+    assert!(replace(&now, &now).await.expect("looked at").is_none(), "nothing changes");
 }
 
 async fn uids(store: &Store) {
@@ -302,7 +307,7 @@ async fn builds(store: &Store) {
     assert!(store.fail_build(app.id, id, &stamp()).await.expect("asked"));
     let deploy = Deploy { build: id, image: &image(&["web"]), buildpacks: &[], size_bytes: 0 };
     let change = Change::Deploy(deploy);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", change };
+    let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", reason: None, change };
     assert!(store.create_release(new, &stamp()).await.is_err(), "a failed build deploys nothing");
 }
 
@@ -333,38 +338,55 @@ async fn attachments(store: &Store) {
     let attach = async |value: Option<&str>| {
         let vars = value.map(|value| ("DATABASE_URL".parse().expect("a name"), (addon.id, value.to_owned())));
         let vars = vars.into_iter().collect();
-        let change = Change::Attachments(&vars);
-        let new = NewRelease { app: app.id, user: owner.id, description: "Attach", change };
+        let seen = store.present(app.id).await.expect("readable").attachments;
+        let change = Change::Attachments { seen: &seen, vars: &vars };
+        let new = NewRelease { app: app.id, user: owner.id, description: "Attach", reason: None, change };
         store.create_release(new, &stamp()).await.expect("released")
     };
-    let before = set(store, &app, &[("A", Some("1"))]).await.expect("a release");
+    set(store, &app, &[("A", Some("1"))]).await.expect("a release");
+    let before = store.present(app.id).await.expect("readable");
     assert!(attach(Some("one")).await.is_some());
     assert!(attach(Some("one")).await.is_none(), "nothing changed");
-    let with = set(store, &app, &[("A", Some("2"))]).await.expect("a release");
+    set(store, &app, &[("A", Some("2"))]).await.expect("a release");
     let refused = patch(&[("DATABASE_URL", None)]);
-    let change = Change::Config(&refused);
-    let new = NewRelease { app: app.id, user: owner.id, description: "Unset", change };
+    let change = Change::Config(&refused, &BTreeMap::new());
+    let new = NewRelease { app: app.id, user: owner.id, description: "Unset", reason: None, change };
     assert!(matches!(store.create_release(new, &stamp()).await, Err(StoreError::Attached(_))));
 
-    let back = async |release: &Release| {
-        let change = Change::Rollback(release.id);
-        let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", change };
-        store.create_release(new, &stamp()).await.expect("released");
-        store.config(app.id).await.expect("readable").to_env()
-    };
-    let vars = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let expected: BTreeMap<String, String> = vars(&[("A", "1"), ("DATABASE_URL", "one")]);
-    assert_eq!(back(&before).await, expected);
+    let none = model::AddonId::random(&SystemRandom);
+    let other = Attachments::from([(
+        "DATABASE".parse().expect("a name"),
+        AttachedAddon { addon: none, ..attached(store, &app).await },
+    )]);
+    let change = Change::Attachments { seen: &other, vars: &BTreeMap::new() };
+    let new = NewRelease { app: app.id, user: owner.id, description: "Detach", reason: None, change };
+    assert!(
+        matches!(store.create_release(new, &stamp()).await, Err(StoreError::Stale)),
+        "thought out for something else"
+    );
+
+    let seen = store.present(app.id).await.expect("readable");
+    let change = Change::Replace { seen: &seen, next: &Contents { attachments: Attachments::new(), ..before.clone() } };
+    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", reason: None, change };
+    store.create_release(new, &stamp()).await.expect("released").expect("a release");
+    assert!(store.attachments_of_app(app.id).await.expect("readable").is_empty());
+    let now = store.present(app.id).await.expect("readable");
+    let change = Change::Replace { seen: &now, next: &seen };
+    let new = NewRelease { app: app.id, user: owner.id, description: "Rollback", reason: None, change };
+    let back = store.create_release(new, &stamp()).await.expect("released").expect("a release");
+    assert_eq!(back.attachments.as_ref(), Some(&seen.attachments), "and back again");
     assert_eq!(store.attached(app.id).await.expect("readable").values().collect::<Vec<_>>(), [&addon.id]);
-    attach(None).await.expect("a release");
-    let expected: BTreeMap<String, String> = vars(&[("A", "2")]);
-    assert_eq!(back(&with).await, expected, "what is gone stays gone");
 
     store.delete_app(&app, &stamp()).await.expect("deleted");
     let left = store.addon(addon.id).await.expect("readable").expect("there until its server is gone");
     assert_eq!((left.state, left.app_name), (AddonState::Removing, None));
     assert!(store.attachments().await.expect("readable").is_empty());
     assert_eq!(store.owners().await.expect("readable"), [addon.id.into()].into());
+}
+
+async fn attached(store: &Store, app: &App) -> AttachedAddon {
+    let present = store.present(app.id).await.expect("readable");
+    present.attachments.into_values().next().expect("an attachment")
 }
 
 async fn transfers(store: &Store) {
@@ -586,8 +608,9 @@ async fn a_full_disk_refuses_changes_and_loses_none_that_was_made() {
     let mut changes = 0;
     let refused = loop {
         let vars = patch(&[("MORE", Some(&changes.to_string().repeat(10_000)))]);
-        let change = Change::Config(&vars);
-        let new = NewRelease { app: app.id, user: ada.id, description: "Set MORE", change };
+        let nowhere = BTreeMap::new();
+        let change = Change::Config(&vars, &nowhere);
+        let new = NewRelease { app: app.id, user: ada.id, description: "Set MORE", reason: None, change };
         match store.create_release(new, &stamp()).await {
             Ok(_) => changes += 1,
             Err(error) => break error,

@@ -20,7 +20,7 @@ use model::{
 };
 
 use crate::accounts::LoginLimiter;
-use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User};
+use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User, UserRef};
 use crate::{Actor, Controller, Origin, Settings, Via};
 
 /// The password of every user that [`TestController::user`] makes.
@@ -107,6 +107,18 @@ impl TestController {
         Actor { user: user.clone(), via: Via::Session, origin: Origin::default() }
     }
 
+    /// The owner of an app at the console.
+    pub(crate) fn owner_of(&self, app: &App) -> Actor {
+        let UserRef { id, email } = app.owner.clone();
+        let (created_at, updated_at) = (app.created_at, app.created_at);
+        self.actor(&User { id, email, operator: false, last_login_at: None, created_at, updated_at })
+    }
+
+    /// Ends a pending release.
+    pub(crate) async fn finish(&self, release: &Release, outcome: Outcome) {
+        self.controller.store.finish_release(release, outcome, &stamp()).await.expect("finished");
+    }
+
     /// Makes an app.
     pub(crate) async fn app(&self, owner: &User, name: &str) -> App {
         make_app(&self.controller.store, owner, name).await
@@ -116,7 +128,7 @@ impl TestController {
     pub(crate) async fn deploy(&self, app: &App, types: &[&str]) -> Release {
         let store = &self.controller.store;
         let release = make_deploy(store, app, &image(types)).await;
-        store.finish_release(&release, Outcome::Succeeded, &stamp()).await.expect("finished");
+        self.finish(&release, Outcome::Succeeded).await;
         store.release(release.id).await.expect("readable").expect("there")
     }
 }
@@ -199,7 +211,7 @@ pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Rele
         .expect("a build");
     let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
     let change = Change::Deploy(deploy);
-    let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", change };
+    let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", reason: None, change };
     store.create_release(new, &stamp()).await.expect("a release").expect("a change")
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Entry {
     /// `v7`; none for a build.
     version: Option<u64>,
     what: String,
-    /// What it is besides: `Deploy 1a2b3c4d` of a commit that `what` names.
+    /// What it is besides: `Deploy 1a2b3c4d` of a commit that `what` names, and why it was made.
     detail: Option<String>,
     pill: Pill,
     who: String,
@@ -112,7 +112,7 @@ impl Entry {
         Self {
             version: Some(version),
             what: release.description.clone(),
-            detail: None,
+            detail: release.reason.clone(),
             pill: Pill::of_release(release),
             who: release.user.email.to_string(),
             when: Moment::new(release.created_at, now),
@@ -127,7 +127,8 @@ impl Entry {
     /// With the subject of its commit for a name.
     fn named(mut self, subject: Option<String>) -> Self {
         if let Some(subject) = subject {
-            self.detail = Some(std::mem::replace(&mut self.what, subject));
+            let what = std::mem::replace(&mut self.what, subject);
+            self.detail = Some(self.detail.map_or_else(|| what.clone(), |reason| format!("{what}: {reason}")));
         }
         self
     }

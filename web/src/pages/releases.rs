@@ -6,9 +6,10 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use controller::Controller;
-use controller::overview::{Changes, ConfigChange};
-use controller::releases::is_eligible;
-use controller::store::{App, Release};
+use controller::changes::Changes;
+use controller::releases::{RollbackWish, is_eligible};
+use controller::store::{App, AttachedAddon, ConfigChange, ProcessScale, Release, Slug};
+use model::ConfigVarName;
 use serde::Serialize;
 
 use super::activity::short;
@@ -25,6 +26,7 @@ pub(super) struct ReleasePage {
     app: Head,
     version: u64,
     what: String,
+    reason: Option<String>,
     pill: Pill,
     who: String,
     when: Moment,
@@ -45,6 +47,9 @@ pub(super) struct Rollback {
     who: String,
     when: Moment,
     diff: Diff,
+    warnings: Vec<String>,
+    /// The app is scaled otherwise than it was then.
+    is_scaled: bool,
     action: String,
 }
 
@@ -52,7 +57,7 @@ pub(super) struct Rollback {
 #[derive(Debug, Serialize)]
 struct Diff {
     code: Option<Code>,
-    config: Vec<Var>,
+    rows: Vec<Row>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,9 +73,14 @@ struct Commit {
 }
 
 #[derive(Debug, Serialize)]
-struct Var {
+struct Row {
+    /// What kind of thing it is; none for config vars, of which there are most.
+    kind: Option<&'static str>,
     name: String,
+    /// `added`, `changed` or `removed`.
     change: &'static str,
+    /// From what to what.
+    detail: Option<String>,
 }
 
 /// `GET /console/apps/{app}/releases/{release}`
@@ -91,12 +101,15 @@ pub(crate) async fn confirm(
 ) -> Result<Response, PageError> {
     let target = find(&controller, &by.app, &path).await?;
     let current = controller.store.release(by.app.current_release).await?.ok_or(PageError::NoPage)?;
+    let preview = controller.preview_rollback((&by.app, &by.visit.actor), &target, false).await?;
     let page = Rollback {
         page: Inside::new(&format!("Roll back to v{}", target.version), &by.visit),
         app: Head::load(&controller, &by, "activity").await?,
         from: current.version,
         to: target.version,
-        diff: Diff::new(controller.rollback_changes(&by.app, &current, &target).await?),
+        is_scaled: !preview.changes.formation.is_empty(),
+        diff: Diff::new(preview.changes),
+        warnings: preview.warnings.into_iter().map(|warning| warning.message).collect(),
         action: format!("{}/rollback", release_path(&by.app, &target)),
         who: target.user.email.to_string(),
         when: Moment::new(target.created_at, controller.clock.now()),
@@ -111,10 +124,18 @@ pub(crate) async fn rollback(
     Path(named): Path<BTreeMap<String, String>>,
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
-    let (app, actor) = (&form.by.app, &form.by.visit.actor);
+    let app = &form.by.app;
     let target = find(&controller, app, &named).await?;
-    let notice = match controller.rollback(app, actor, &target).await {
-        Ok(made) => Notice::done(format!("Rolling back to v{}: this is v{}", target.version, made.version)),
+    let wish = RollbackWish {
+        keep_formation: form.fields.filled("keep_formation").is_some(),
+        reason: form.fields.filled("reason").map(str::to_owned),
+    };
+    let notice = match controller.rollback((app, &form.by.visit.actor), &target, &wish).await {
+        Ok(done) if done.is_new => {
+            let version = done.release.version;
+            Notice::done(format!("Rolling back to v{}: this is v{version}", target.version))
+        }
+        Ok(_) => Notice::done(format!("The app is what v{} was, so there is no new release.", target.version)),
         Err(error) => Notice::refused(refusal(error)?),
     };
     Ok(notice.then(&format!("{}/activity", path(app))))
@@ -137,7 +158,7 @@ impl ReleasePage {
             version => controller.store.release_by_version(app.id, version - 1).await?,
         };
         let diff = match &before {
-            Some(before) => Some(Diff::new(controller.changes(app, before, &release).await?)),
+            Some(before) => Some(Diff::new(controller.changes(before, &release).await?)),
             None => None,
         };
         let can_go_back = !release.current && is_eligible(&release, controller.store.was_deployed(app.id).await?);
@@ -151,6 +172,7 @@ impl ReleasePage {
             build: release.build.map(|build| format!("{}/builds/{build}", path(app))),
             rollback: can_go_back.then(|| format!("{}/rollback", release_path(app, &release))),
             what: release.description,
+            reason: release.reason,
             failure: release.failure,
             diff,
         })
@@ -159,20 +181,38 @@ impl ReleasePage {
 
 impl Diff {
     fn new(changes: Changes) -> Self {
-        let commit = |commit: controller::overview::Commit| Commit {
-            short: short(&commit.id).to_owned(),
-            subject: commit.subject,
+        let commit = |slug: Slug| Commit { short: short(&slug.commit).to_owned(), subject: slug.subject };
+        let code = changes.code.map(|code| Code { old: code.from.map(commit), new: code.to.map(commit) });
+        let mut rows: Vec<_> = changes.config.iter().map(|(name, change)| Row::of_config(name, *change)).collect();
+        let addon = |it: AttachedAddon| it.name.to_string();
+        let attachments = changes.attachments.into_iter();
+        rows.extend(attachments.map(|it| Row::new("add-on", &it.name, (it.from.map(addon), it.to.map(addon)))));
+        let processes = changes.process_types.into_iter();
+        rows.extend(processes.map(|it| Row::new("process type", &it.process_type, (it.from, it.to))));
+        let scale = |it: ProcessScale| format!("{} × {}", it.quantity, it.size);
+        let formation = changes.formation.into_iter();
+        rows.extend(formation.map(|it| Row::new("dynos", &it.process_type, (it.from.map(scale), it.to.map(scale)))));
+        Self { code, rows }
+    }
+}
+
+impl Row {
+    fn of_config(name: &ConfigVarName, change: ConfigChange) -> Self {
+        let change = match change {
+            ConfigChange::Added => "added",
+            ConfigChange::Changed => "changed",
+            ConfigChange::Removed => "removed",
         };
-        let code = Code { old: changes.old_commit.map(commit), new: changes.new_commit.map(commit) };
-        let var = |(name, change)| Var {
-            name,
-            change: match change {
-                ConfigChange::Added => "added",
-                ConfigChange::Changed => "changed",
-                ConfigChange::Removed => "removed",
-            },
+        Self { kind: None, name: name.to_string(), change, detail: None }
+    }
+
+    fn new(kind: &'static str, name: &impl ToString, change: (Option<String>, Option<String>)) -> Self {
+        let (change, detail) = match change {
+            (Some(from), Some(to)) => ("changed", Some(format!("{from} → {to}"))),
+            (Some(from), None) => ("removed", Some(from)),
+            (None, to) => ("added", to),
         };
-        Self { code: changes.code.then_some(code), config: changes.config.into_iter().map(var).collect() }
+        Self { kind: Some(kind), name: name.to_string(), change, detail }
     }
 }
 
@@ -183,10 +223,15 @@ mod samples {
 
     fn diff(full: bool) -> Diff {
         let commit = |subject: bool| Commit { short: HOSTILE.to_owned(), subject: subject.then(|| HOSTILE.to_owned()) };
-        let var = |change| Var { name: HOSTILE.to_owned(), change };
+        let row = |change| Row {
+            kind: (change != "changed").then_some("add-on"),
+            name: HOSTILE.to_owned(),
+            change,
+            detail: (change != "changed").then(|| HOSTILE.to_owned()),
+        };
         Diff {
             code: full.then(|| Code { old: Some(commit(false)), new: Some(commit(true)) }),
-            config: if full { ["added", "changed", "removed"].map(var).into() } else { vec![] },
+            rows: if full { ["added", "changed", "removed"].map(row).into() } else { vec![] },
         }
     }
 
@@ -197,6 +242,7 @@ mod samples {
                 app: head("activity"),
                 version: 3,
                 what: HOSTILE.to_owned(),
+                reason: full.then(|| HOSTILE.to_owned()),
                 pill: Pill::new("bad", "Failed"),
                 who: HOSTILE.to_owned(),
                 when: moment(),
@@ -220,6 +266,8 @@ mod samples {
                 who: HOSTILE.to_owned(),
                 when: moment(),
                 diff: diff(full),
+                warnings: if full { vec![HOSTILE.to_owned()] } else { vec![] },
+                is_scaled: full,
                 action: HOSTILE.to_owned(),
             };
             [page(true), page(false)]
