@@ -182,6 +182,12 @@ pub(crate) fn confirm(app: &str, given: Option<String>, (what, command): (&str, 
         .hint(format!("To do it: {command}")))
 }
 
+/// Asks somebody who is there whether to go on.
+pub(crate) fn agrees(question: &str) -> Result<bool> {
+    let answer = ask(&format!("{question} [y/N] "))?;
+    Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 fn ask(question: &str) -> Result<String> {
     write!(std::io::stderr(), "{question}")?;
     let mut line = String::new();

@@ -223,12 +223,15 @@ impl Field {
     }
 }
 
-/// Text may come from anywhere, so what could drive the terminal is taken out.
 impl<T: AsRef<str>> From<T> for Field {
     fn from(text: T) -> Self {
-        let harmless = |c: char| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c };
-        Self { text: text.as_ref().chars().map(harmless).collect(), mood: Mood::Plain }
+        Self { text: harmless(text.as_ref()), mood: Mood::Plain }
     }
+}
+
+/// Text may come from anywhere, so what could drive the terminal is taken out.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
 }
 
 impl From<Field> for Cell {

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn commands_options_values_and_apps_are_completed() {
-        assert_eq!(complete("platform config:"), ["config:get", "config:set", "config:unset"]);
+        assert_eq!(complete("platform config:"), ["config:get", "config:set", "config:unset", "config:history"]);
         assert_eq!(complete("platform logs --ta"), ["--tail"]);
         assert_eq!(complete("platform logs --tail -a s"), ["shop"]);
         assert_eq!(complete("platform info --app "), ["shop", "blog"]);

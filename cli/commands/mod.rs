@@ -17,13 +17,13 @@ mod config;
 mod data;
 mod domains;
 mod git;
-mod heroku;
 mod instead;
 mod logs;
 mod man;
 mod platform;
 mod ps;
 mod releases;
+mod rollback;
 mod run;
 mod stack;
 mod users;
@@ -102,7 +102,6 @@ commands! {
     "logout" ["auth:logout"] Logout(auth::Logout),
     "whoami" ["auth:whoami"] Whoami(auth::Whoami),
     "auth:token" [] AuthToken(auth::Token),
-    "heroku" [] Heroku(heroku::Heroku),
     "completion" ["autocomplete"] Completion(completion::Completion),
 
     /// Apps
@@ -129,6 +128,7 @@ commands! {
     "config:get" [] ConfigGet(config::Get),
     "config:set" ["config:add"] ConfigSet(config::Set),
     "config:unset" ["config:remove"] ConfigUnset(config::Unset),
+    "config:history" [] ConfigHistory(config::History),
 
     /// What it uses
     "addons" [] Addons(addons::List),
@@ -153,7 +153,9 @@ commands! {
     "validate" [] Validate(validate::Validate),
     "releases" [] Releases(releases::List),
     "releases:info" [] ReleasesInfo(releases::Info),
-    "rollback" ["releases:rollback"] Rollback(releases::Rollback),
+    "releases:diff" [] ReleasesDiff(rollback::Diff),
+    "releases:output" [] ReleasesOutput(releases::Output),
+    "rollback" ["releases:rollback"] Rollback(rollback::Rollback),
     "buildpacks" [] Buildpacks(buildpacks::List),
     "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
     "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),

@@ -1,21 +1,21 @@
-//! `releases`, `releases:info`, `rollback`, `builds`.
+//! `releases`, `releases:info`, `releases:output`, `builds`.
 
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::client::{self, Build, Client, Release};
+use crate::client::{self, Build, Client, ConfigVarChange, Release, Scaled};
 use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
 /// How often a release that is under way is looked at.
 const POLL: Duration = Duration::from_millis(100);
-/// How far back a release to roll back to is looked for.
-const ROLLBACK_SEARCH: u32 = 50;
+/// How far back a release is looked for that nobody named.
+const SEARCH: u32 = 50;
 
 /// List the releases of an app, newest first
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ impl List {
                 vec![
                     format!("v{}", release.version).into(),
                     state,
-                    release.description.into(),
+                    what(&release).into(),
                     release.user.email.into(),
                     created.into(),
                 ]
@@ -87,14 +87,19 @@ impl Info {
             let vars: BTreeMap<String, String> =
                 client::typed(&client.get(&["apps", &name, "releases", &version, "config-vars"])?)?;
             out.heading(&format!("{name} v{}", release.version))?;
-            let failure = release.failure.as_ref().map(|failure| ("Failure", Field::from(failure)));
             let known = [
-                ("State", state(&release)),
-                ("What", release.description.into()),
-                ("Who", release.user.email.into()),
-                ("When", output::when(&release.created_at, context::now()).into()),
+                ("State", Some(state(&release))),
+                ("What", Some(release.description.into())),
+                ("Why", release.reason.map(Field::from)),
+                ("Who", Some(release.user.email.into())),
+                ("When", Some(output::when(&release.created_at, context::now()).into())),
+                ("Commit", release.slug.map(|slug| slug.commit.into())),
+                ("Add-ons", some_list(&release.addon_plan_names)),
+                ("Formation", some_list(&formation(release.formation.as_deref().unwrap_or_default()))),
+                ("Changed", some_list(&changed(&release.config_changes))),
+                ("Failure", release.failure.map(Field::from)),
             ];
-            out.pairs(known.into_iter().chain(failure))?;
+            out.pairs(known.into_iter().filter_map(|(name, value)| Some((name, value?))))?;
             out.line("")?;
             out.heading("config vars")?;
             out.pairs(vars.iter().map(|(key, value)| (key, value.into())))
@@ -102,36 +107,48 @@ impl Info {
     }
 }
 
-/// Go back to an earlier release
+/// Print what the release command of a release printed
 ///
-/// Makes a new release with the image and the config vars of the old one. Without an argument, the one before the
-/// current one is taken.
+/// While it runs, this goes on with what comes. Without an argument, the newest release that has a release command is taken.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  $ platform rollback
-  $ platform rollback v12 -a my-app")]
-pub(crate) struct Rollback {
-    /// The release to go back to, such as v12
+  $ platform releases:output
+  $ platform releases:output v12 -a my-app")]
+pub(crate) struct Output {
+    /// The release, such as v12
     release: Option<String>,
     #[command(flatten)]
     app: AppArg,
 }
 
-impl Rollback {
+impl Output {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
-        let old = match &self.release {
-            Some(release) => {
-                client::typed(&client.get(&["apps", &name, "releases", &version_of(release)?.to_string()])?)?
-            }
-            None => before_current(&client, &name)?,
+        let version = self.release.as_deref().map(version_of).transpose()?;
+        let release: Option<Release> = match version {
+            Some(version) => Some(client::typed(&client.get(&["apps", &name, "releases", &version.to_string()])?)?),
+            None => newest(&client, &name, SEARCH)?.into_iter().find(|release| release.output_stream_url.is_some()),
         };
-        let (made, value) = cx.out.step(&format!("Rolling {name} back to v{}", old.version), || {
-            let made = client.post(&["apps", &name, "releases"], &json!({ "release": old.id }))?;
-            finished(&client, &name, made)
-        })?;
-        cx.show(&value, |out| out.line(format!("v{} is what v{} was: {}", made.version, old.version, old.description)))
+        let Some((release, url)) =
+            release.and_then(|release| release.output_stream_url.clone().map(|url| (release, url)))
+        else {
+            let which =
+                version.map_or_else(|| format!("no release of {name} has"), |version| format!("v{version} has no"));
+            return Err(CliError::failed(format!("There is no output: {which} release command"))
+                .hint("A process type `release` in the Procfile is run once for each release."));
+        };
+        // Before the command is started there is nothing to open.
+        let stream = loop {
+            match client.open(&url) {
+                Err(_) if self::get(&client, &name, release.version)?.status == "pending" => thread::sleep(POLL),
+                opened => break opened?,
+            }
+        };
+        for line in client::lines(stream) {
+            cx.out.line(output::harmless(&line?))?;
+        }
+        Ok(())
     }
 }
 
@@ -184,8 +201,8 @@ pub(super) fn finished(client: &Client, app: &str, mut value: Value) -> Result<(
 }
 
 /// The newest release older than the current one that can be gone back to.
-fn before_current(client: &Client, app: &str) -> Result<Release> {
-    let releases = newest(client, app, ROLLBACK_SEARCH)?;
+pub(super) fn before_current(client: &Client, app: &str) -> Result<Release> {
+    let releases = newest(client, app, SEARCH)?;
     let current = releases.iter().find(|release| release.current).map_or(u32::MAX, |release| release.version);
     releases.into_iter().find(|release| release.version < current && release.eligible_for_rollback).ok_or_else(|| {
         CliError::failed(format!("{app} has no earlier release to go back to"))
@@ -193,19 +210,44 @@ fn before_current(client: &Client, app: &str) -> Result<Release> {
     })
 }
 
-fn newest(client: &Client, app: &str, max: u32) -> Result<Vec<Release>> {
+pub(super) fn newest(client: &Client, app: &str, max: u32) -> Result<Vec<Release>> {
     client::typed(&client.newest(&["apps", app, "releases"], max)?)
 }
 
-fn no_releases(app: &str) -> CliError {
+pub(super) fn no_releases(app: &str) -> CliError {
     CliError::failed(format!("{app} has no releases yet")).hint("The first comes with `git push platform main`.")
 }
 
-fn version_of(text: &str) -> Result<u32> {
+pub(super) fn version_of(text: &str) -> Result<u32> {
     text.trim_start_matches('v').parse().map_err(|_| {
         CliError::usage(format!("`{text}` is not a release"))
             .hint("Releases are named like v12; `platform releases` lists them.")
     })
+}
+
+fn get(client: &Client, app: &str, version: u32) -> Result<Release> {
+    client::typed(&client.get(&["apps", app, "releases", &version.to_string()])?)
+}
+
+fn some_list(texts: &[String]) -> Option<Field> {
+    (!texts.is_empty()).then(|| texts.join(", ").into())
+}
+
+fn formation(types: &[Scaled]) -> Vec<String> {
+    types.iter().map(|it| format!("{}={}:{}", it.process_type, it.quantity, it.size)).collect()
+}
+
+/// `GREETING added`
+pub(super) fn changed(changes: &[ConfigVarChange]) -> Vec<String> {
+    changes.iter().map(|it| format!("{} {}", it.name, it.change)).collect()
+}
+
+/// What it did, and why if somebody said so.
+fn what(release: &Release) -> String {
+    match &release.reason {
+        Some(reason) => format!("{}: {reason}", release.description),
+        None => release.description.clone(),
+    }
 }
 
 fn state(release: &Release) -> Field {
