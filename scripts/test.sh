@@ -11,6 +11,7 @@ cargo fmt --all --check
 title "Lints"
 cargo clippy --workspace --all-targets -- -D warnings
 step "Installing Playwright, for tests/console" npm --prefix tests/console ci --no-audit --no-fund
+step "Installing the program heroku, for tests/heroku" npm --prefix tests/heroku ci --no-audit --no-fund
 title "Tests"
 cargo test --workspace
 title "Tests of the controller on PostgreSQL"

@@ -3,6 +3,7 @@
 mod addons;
 mod console;
 mod faults;
+mod heroku;
 mod platform;
 mod push;
 mod release;
