@@ -1,6 +1,7 @@
 //! Tests of the product as a whole: the house rules, and everything a user does, on the real binary.
 
 mod addons;
+mod config;
 mod console;
 mod faults;
 mod heroku;
