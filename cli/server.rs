@@ -9,9 +9,10 @@ use builder::stack::{self, StackSettings};
 use builder::{BuildLimits, Builder};
 use controller::accounts::LoginLimiter;
 use controller::addons::Addons;
+use controller::drains::Drains;
 use controller::logs::{LogLimits, Sessions, Writer};
 use controller::store::Store;
-use controller::{Changed, Controller, Live, Sockets};
+use controller::{Changed, Controller, Live, Outbound, Sockets};
 use engine::{Engine, LayerStore};
 pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
@@ -314,6 +315,8 @@ impl Places {
             settings: self.controller_settings(program),
             changed: Changed::default(),
             addons: Addons::new(Arc::new(move |image, said| image.make(&images, said))),
+            outbound: Outbound::new(settings.outbound_networks.0.clone()),
+            drains: Drains::default(),
             logins: LoginLimiter::default(),
             log_sessions: Sessions::default(),
             live: Live::default(),

@@ -16,12 +16,14 @@ pub mod changes;
 pub mod config_vars;
 pub mod control;
 pub mod domains;
+pub mod drains;
 pub mod dynos;
 mod errors;
 pub mod formation;
 pub mod git;
 mod live;
 pub mod logs;
+mod outbound;
 pub mod overview;
 pub mod releases;
 mod rollout;
@@ -43,6 +45,7 @@ use engine::Engine;
 pub use errors::Error;
 pub use live::Live;
 use model::{Clock, LogSink, Random};
+pub use outbound::Outbound;
 pub use rollout::Changed;
 pub use serve::{Sockets, serve};
 pub use settings::Settings;
@@ -68,6 +71,10 @@ pub struct Controller {
     pub changed: Changed,
     /// What it knows of add-ons only while it lives.
     pub addons: addons::Addons,
+    /// Reaches what users name.
+    pub outbound: Outbound,
+    /// What it knows of log drains only while it lives.
+    pub drains: drains::Drains,
     /// Failed logins.
     pub logins: accounts::LoginLimiter,
     /// Log sessions that can be opened.

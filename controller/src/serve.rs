@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
-use crate::{Controller, Error, addons, api, attach, certificate, control, git, logs, streams, sweep};
+use crate::{Controller, Error, addons, api, attach, certificate, control, drains, git, logs, streams, sweep};
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -62,6 +62,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     until_done("Backups of an earlier controller cannot be ended yet", recover).await;
     controller.live.set_ready();
     tokio::spawn(addons::work(Arc::clone(&controller)));
+    tokio::spawn(drains::work(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
 }

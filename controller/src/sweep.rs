@@ -73,7 +73,7 @@ impl Controller {
     /// Every folder that is named after the id of an app or an add-on. Whatever is kept of one in files is in these.
     fn folders_of_apps(&self) -> Vec<(AppId, PathBuf)> {
         let home = &self.settings.home;
-        let roots = ["git", "logs", "builds", "releases", "backups"].map(|name| home.join(name));
+        let roots = ["git", "logs", "builds", "releases", "backups", "drains"].map(|name| home.join(name));
         let entries = roots.iter().chain([&self.builder.cache]).filter_map(|root| root.read_dir().ok()).flatten();
         let app = |entry: &DirEntry| entry.file_name().to_str()?.split('.').next()?.parse().ok();
         entries.flatten().filter_map(|entry| Some((app(&entry)?, entry.path()))).collect()

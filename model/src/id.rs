@@ -45,12 +45,18 @@ ids! {
     BuildId;
     /// A domain of an app.
     DomainId;
+    /// A log drain.
+    DrainId;
     /// A dyno: one life of one container.
     DynoId;
     /// A formation row: one process type of one app.
     FormationId;
     /// A release.
     ReleaseId;
+    /// A certificate of an app with its key.
+    SniEndpointId;
+    /// An archive to build from.
+    SourceId;
     /// An API token.
     TokenId;
     /// A backup of an add-on's data, or a restore of one.

@@ -13,7 +13,8 @@ pub mod routes;
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
 pub use id::{
-    AddonId, AppId, AttachmentId, BuildId, DomainId, DynoId, FormationId, ReleaseId, TokenId, TransferId, UserId,
+    AddonId, AppId, AttachmentId, BuildId, DomainId, DrainId, DynoId, FormationId, ReleaseId, SniEndpointId, SourceId,
+    TokenId, TransferId, UserId,
 };
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};

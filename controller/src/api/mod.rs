@@ -22,6 +22,7 @@ mod formation;
 mod idempotency;
 mod input;
 mod limits;
+mod log_drains;
 mod log_sessions;
 mod openapi;
 mod output;
@@ -114,7 +115,10 @@ fn table() -> Vec<Route> {
         get("/apps/{app}/addon-attachments", View, attachments::list_of_app),
         get("/apps/{app}/addon-attachments/{attachment}", View, attachments::info),
         get("/apps/{app}/features", View, unused::list_of_app),
-        get("/apps/{app}/log-drains", View, unused::list_of_app),
+        get("/apps/{app}/log-drains", View, log_drains::list),
+        post("/apps/{app}/log-drains", Manage, log_drains::create),
+        get("/apps/{app}/log-drains/{drain}", View, log_drains::info),
+        delete("/apps/{app}/log-drains/{drain}", Manage, log_drains::delete),
         get("/apps/{app}/pipeline-couplings", View, unused::no_pipeline),
         get("/apps/{app}/sni-endpoints", View, unused::list_of_app),
         get("/apps/{app}/webhooks", View, unused::list_of_app),

@@ -10,6 +10,6 @@ mod session;
 mod writer;
 
 pub(crate) use reader::read;
-pub use reader::{Filter, Reader, Tail};
+pub use reader::{Filter, Marks, Reader, Tail};
 pub use session::{LogSession, LogSessionRequest, Sessions, routes};
 pub use writer::{LogLimits, Writer};

@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use model::AppId;
+use serde::{Deserialize, Serialize};
 
 use super::segments::{self, Segments};
 
@@ -78,6 +79,11 @@ impl Reader {
         Ok((lines, Tail { folder, filter, positions }))
     }
 
+    /// Everything that comes after a place in the stream.
+    pub fn resume(&self, app: AppId, Marks(positions): Marks) -> Tail {
+        Tail { folder: self.root.join(app.to_string()), filter: Filter::default(), positions }
+    }
+
     /// Removes an app's stream.
     pub fn delete(&self, app: AppId) -> io::Result<()> {
         match std::fs::remove_dir_all(self.root.join(app.to_string())) {
@@ -100,7 +106,11 @@ pub struct Tail {
     positions: BTreeMap<String, Position>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// A place in a stream, to come back to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Marks(BTreeMap<String, Position>);
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Position {
     number: u64,
     offset: u64,
@@ -116,6 +126,11 @@ impl Tail {
         }
         sort(&mut lines);
         Ok(lines)
+    }
+
+    /// How far it is.
+    pub fn marks(&self) -> Marks {
+        Marks(self.positions.clone())
     }
 
     fn advance(&mut self, segments: &Segments) -> io::Result<Vec<String>> {

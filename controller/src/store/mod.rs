@@ -11,6 +11,7 @@ mod backup;
 mod builds;
 mod contents;
 mod domains;
+mod drains;
 mod events;
 mod formation;
 mod leases;
@@ -50,6 +51,7 @@ pub use contents::{
     Attached, AttachedAddon, Attachments, ConfigChange, ConfigChanges, Contents, Formation, ProcessScale, Scope, Scopes,
 };
 pub use domains::Domain;
+pub use drains::Drain;
 pub(crate) use events::NewEvent;
 pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use formation::{FormationRow, Quantity, Scale};

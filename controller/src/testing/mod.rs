@@ -21,7 +21,7 @@ use model::{
 
 use crate::accounts::LoginLimiter;
 use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User, UserRef};
-use crate::{Actor, Controller, Origin, Settings, Via};
+use crate::{Actor, Controller, Origin, Outbound, Settings, Via};
 
 /// The password of every user that [`TestController::user`] makes.
 pub(crate) const PASSWORD: &str = "correct horse";
@@ -76,6 +76,14 @@ impl TestController {
     /// With an empty database and an engine that moves when the test moves it.
     pub(crate) async fn manual() -> Self {
         Self::start(FakeEngine::new).await
+    }
+
+    /// As [`Self::new`], in a world in which these authorities are trusted.
+    pub(crate) async fn trusting(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Self {
+        let mut test = Self::new().await;
+        let controller = Arc::get_mut(&mut test.controller).expect("nobody else has it yet");
+        controller.outbound = outbound(authorities);
+        test
     }
 
     async fn start(engine: impl FnOnce(Arc<dyn Clock>) -> FakeEngine) -> Self {
@@ -168,10 +176,17 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
         },
         changed: crate::Changed::default(),
         addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),
+        outbound: outbound(Vec::new()),
+        drains: crate::drains::Drains::default(),
         logins: LoginLimiter::default(),
         log_sessions: crate::logs::Sessions::default(),
         live: crate::Live::default(),
     })
+}
+
+/// Reaches this machine.
+fn outbound(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Outbound {
+    Outbound::trusting(vec!["127.0.0.0/8".parse().expect("a network")], authorities)
 }
 
 /// A stack that nobody made: the fake engine needs no files.
