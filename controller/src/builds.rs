@@ -1,4 +1,6 @@
-//! From a pushed commit to a live release, as straight-line code.
+//! From a pushed commit, or an archive, to a live release, as straight-line code.
+
+mod archive;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -8,16 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use builder::{BuildError, BuildRequest, Built};
+use builder::{BuildError, BuildRequest, Builder, Built};
 use model::{AppId, BuildId, LogSource, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::actors::By;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
-use crate::store::{App, Change, Deploy, NewBuild, NewRelease, Release, Scope, Stamp, Status, StoreError};
-use crate::{Controller, Error};
+use crate::store::{
+    Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Scope, Stamp, Status, StoreError,
+};
+use crate::{Actor, Controller, Error};
+use archive::Archive;
+pub use archive::ArchiveRequest;
 
 /// Characters of a commit's subject that are kept.
 const SUBJECT: usize = 200;
@@ -44,11 +51,44 @@ pub(crate) struct Commit {
     pub(crate) received: Duration,
 }
 
+/// What is built.
+enum Code {
+    Commit(Commit),
+    Archive(Archive),
+}
+
+impl Code {
+    fn by(&self) -> &By {
+        match self {
+            Self::Commit(commit) => &commit.by,
+            Self::Archive(archive) => &archive.by,
+        }
+    }
+
+    /// The commit, or what its sender calls an archive.
+    fn version(&self) -> &str {
+        match self {
+            Self::Commit(commit) => &commit.id,
+            Self::Archive(archive) => &archive.version,
+        }
+    }
+
+    fn received(&self) -> Duration {
+        match self {
+            Self::Commit(commit) => commit.received,
+            Self::Archive(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// A build that runs: what a second push is told.
 #[derive(Debug, Clone)]
 pub(crate) struct Building {
+    build: BuildId,
     commit: String,
     since: Timestamp,
+    /// Ends it, unless it has made a release.
+    cancelled: CancellationToken,
 }
 
 /// Where the lines of a build go: to whoever pushed, to the build's own file, to the app's log.
@@ -82,12 +122,14 @@ impl Output {
 }
 
 /// The only build of an app, until it is dropped.
-struct Turn<'a> {
-    controller: &'a Controller,
+struct Turn {
+    controller: Arc<Controller>,
     app: AppId,
+    build: BuildId,
+    cancelled: CancellationToken,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         self.controller.live.building.lock().remove(&self.app);
     }
@@ -123,7 +165,8 @@ impl Controller {
         if let Err(error) = self.live.ready().await {
             return refuse(&client, &format!(" !     {error}")).await;
         }
-        let _turn = match self.take_turn(app.id, &commit.id) {
+        let id = BuildId::random(&*self.random);
+        let turn = match self.take_turn(app.id, (id, &commit.id)) {
             Ok(turn) => turn,
             Err(running) => {
                 let seconds = self.clock.now().since(running.since).as_secs();
@@ -144,30 +187,52 @@ impl Controller {
             Ok(_) => {}
             Err(error) => return refuse(&client, &format!(" !     The platform cannot run git: {error}.")).await,
         }
-        self.deploy_alone(&app, &commit, client).await
+        let output = self.output(app.id, id, Some(client));
+        self.deploy_alone(&app, &Code::Commit(commit), (&turn, output)).await
+    }
+
+    /// Ends a build that runs and has not made a release yet.
+    pub async fn cancel_build(&self, app: &App, actor: &Actor, build: &Build) -> Result<(), Error> {
+        let running = self.live.building.lock().get(&app.id).filter(|running| running.build == build.id).cloned();
+        let Some(running) = running.filter(|_| build.status == Status::Pending) else {
+            return Err(Error::Invalid("This build is over: it cannot be cancelled".to_owned()));
+        };
+        let data = serde_json::json!({ "cancelled": true });
+        let event = NewEvent {
+            app: Some(app.id),
+            resource: Resource::Build,
+            id: build.id.to_string(),
+            action: Action::Update,
+            data,
+        };
+        self.store.record(&self.stamp(actor), event).await?;
+        self.note(app, actor, "Cancel build");
+        running.cancelled.cancel();
+        Ok(())
     }
 
     /// Begins to build an app, unless a build of it runs.
-    fn take_turn(&self, app: AppId, commit: &str) -> Result<Turn<'_>, Building> {
+    fn take_turn(self: &Arc<Self>, app: AppId, (build, commit): (BuildId, &str)) -> Result<Turn, Building> {
         match self.live.building.lock().entry(app) {
             Entry::Occupied(running) => Err(running.get().clone()),
             Entry::Vacant(free) => {
-                free.insert(Building { commit: commit.to_owned(), since: self.clock.now() });
-                Ok(Turn { controller: self, app })
+                let cancelled = CancellationToken::new();
+                let (commit, since) = (commit.to_owned(), self.clock.now());
+                free.insert(Building { build, commit, since, cancelled: cancelled.clone() });
+                Ok(Turn { controller: Arc::clone(self), app, build, cancelled })
             }
         }
     }
 
-    async fn deploy_alone(self: &Arc<Self>, app: &App, commit: &Commit, client: mpsc::Sender<String>) -> bool {
-        let id = BuildId::random(&*self.random);
-        let mut output = Output {
-            controller: Arc::clone(self),
-            app: app.id,
-            file: create_file(&self.build_output(app.id, id)),
-            client: Some(client),
-            patience: CLIENT_LIMIT,
-        };
-        let Err(refused) = self.build_and_release(app, commit, id, &mut output).await else { return true };
+    /// Where the lines of a build go.
+    fn output(self: &Arc<Self>, app: AppId, id: BuildId, client: Option<mpsc::Sender<String>>) -> Output {
+        let file = create_file(&self.build_output(app, id));
+        Output { controller: Arc::clone(self), app, file, client, patience: CLIENT_LIMIT }
+    }
+
+    async fn deploy_alone(self: &Arc<Self>, app: &App, code: &Code, (turn, mut output): (&Turn, Output)) -> bool {
+        let id = turn.build;
+        let Err(refused) = self.build_and_release(app, code, turn, &mut output).await else { return true };
         let is_logged = matches!(refused, Refused::Logged(_));
         let text = match refused {
             Refused::Said(text) | Refused::Logged(text) => text,
@@ -195,27 +260,35 @@ impl Controller {
     async fn build_and_release(
         self: &Arc<Self>,
         app: &App,
-        commit: &Commit,
-        id: BuildId,
+        code: &Code,
+        turn: &Turn,
         output: &mut Output,
     ) -> Result<(), Refused> {
         let began = Instant::now();
-        let user = commit.by.user.id;
-        let stamp = || Stamp { by: Some(commit.by.clone()), now: self.clock.now() };
-        let subject = subject(&repository(&self.settings, app.id), commit).await;
-        let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject: subject.as_deref() };
-        self.store.insert_build(new, &stamp()).await?;
-        output.line(&format!("-----> Building {} from {}", app.name, short(&commit.id))).await;
-        let source = self.check_out(app, commit, id).await?;
-        let mut stages: Stages = vec![("receive", commit.received + began.elapsed())];
-
-        let built = self.build(app, id, source, output).await?;
-        stages.extend(&built.phases);
+        let (id, user) = (turn.build, code.by().user.id);
+        let stamp = || Stamp { by: Some(code.by().clone()), now: self.clock.now() };
+        // That of an archive is noted before its sender is answered.
+        if let Code::Commit(commit) = code {
+            let subject = subject(&repository(&self.settings, app.id), commit).await;
+            let (subject, source) = (subject.as_deref(), None);
+            let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject, source };
+            self.store.insert_build(new, &stamp()).await?;
+        }
+        let (built, mut stages) = tokio::select! {
+            made = self.make(app, code, id, output) => made?,
+            () = turn.cancelled.cancelled() => {
+                // Its container runs on until somebody ends it.
+                if let Err(error) = self.engine.kill(&Builder::oneoff(app.id, id)).await {
+                    tracing::warn!(build.id = %id, %error, "The container of a cancelled build cannot be ended");
+                }
+                return Err(Refused::Said("The build was cancelled.".to_owned()));
+            }
+        };
 
         let released = Instant::now();
         let deploy =
             Deploy { build: id, image: &built.image, buildpacks: &built.buildpacks, size_bytes: built.size_bytes };
-        let description = format!("Deploy {}", short(&commit.id));
+        let description = format!("Deploy {}", short(code.version())).trim_end().to_owned();
         let change = Change::Deploy(deploy);
         let new = NewRelease { app: app.id, user, description: &description, reason: None, change };
         let release = match self.store.create_release(new, &stamp()).await {
@@ -232,8 +305,24 @@ impl Controller {
         let host = self.settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
         output.line(&format!("       Released v{}, {}", release.version, megabytes(built.size_bytes))).await;
         output.line(&format!("       {}/ deployed to platform", self.settings.public_url(&host))).await;
-        output.line(&format!("       Timing: {}", timing(&stages, commit.received + began.elapsed()))).await;
+        output.line(&format!("       Timing: {}", timing(&stages, code.received() + began.elapsed()))).await;
         Ok(())
+    }
+
+    /// Everything up to the image.
+    async fn make(&self, app: &App, code: &Code, id: BuildId, output: &mut Output) -> Result<(Built, Stages), Refused> {
+        let began = Instant::now();
+        let version = if code.version().is_empty() { "an archive" } else { short(code.version()) };
+        output.line(&format!("-----> Building {} from {version}", app.name)).await;
+        let (source, buildpacks) = match code {
+            Code::Commit(commit) => (self.check_out(app, commit, id).await?, None),
+            Code::Archive(archive) => (self.unpack_archive(app, archive, id).await?, archive.buildpacks.clone()),
+        };
+        let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
+        let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
+        let built = self.build(app, id, (source, buildpacks), output).await?;
+        stages.extend(&built.phases);
+        Ok((built, stages))
     }
 
     async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {
@@ -256,7 +345,13 @@ impl Controller {
         self.settings.home.join("checkouts")
     }
 
-    async fn build(&self, app: &App, id: BuildId, source: PathBuf, output: &mut Output) -> Result<Built, Refused> {
+    async fn build(
+        &self,
+        app: &App,
+        id: BuildId,
+        (source, buildpacks): (PathBuf, Vec<String>),
+        output: &mut Output,
+    ) -> Result<Built, Refused> {
         let request = BuildRequest {
             build: id,
             app: app.id,
@@ -264,7 +359,7 @@ impl Controller {
             source,
             previous: self.store.newest_image(app.id).await?,
             env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks: app.buildpacks.clone(),
+            buildpacks,
         };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {

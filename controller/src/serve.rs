@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
-use crate::{Controller, Error, addons, api, attach, certificate, control, drains, git, logs, streams, sweep};
+use crate::{Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep};
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -46,6 +46,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         .merge(attach::routes(Arc::clone(&controller)))
         .merge(certificate::routes(Arc::clone(&controller)))
         .merge(streams::routes(Arc::clone(&controller)))
+        .merge(sources::routes(Arc::clone(&controller)))
         .merge(console)
         .merge(api::routes(Arc::clone(&controller)));
     tokio::select! {

@@ -58,6 +58,7 @@ impl Controller {
             // Their processes still run on layers that no image needs. The next sweep comes soon enough.
             return Ok(count + ended);
         }
+        let sources = self.sweep_sources().await?;
         let images = self.store.prune_images().await?;
         let of_apps = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id);
         let of_addons = self.store.addons().await?.into_iter().filter_map(|addon| addon.layer);
@@ -67,7 +68,7 @@ impl Controller {
             .collect_garbage(in_use)
             .await
             .map_err(|source| Error::System { action: "remove layers that no image needs", source: source.into() })?;
-        Ok(count + layers)
+        Ok(count + sources + layers)
     }
 
     /// Every folder that is named after the id of an app or an add-on. Whatever is kept of one in files is in these.

@@ -3,14 +3,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::apps::BuildpackAnswer;
 use super::auth::Access;
 use super::error::ApiError;
-use super::output::{Id, Identified, Time, UserAnswer};
+use super::input::{Body, Text};
+use super::output::{Created, Id, Identified, Time, UserAnswer};
 use super::range::{Page, Range};
+use crate::builds::ArchiveRequest;
 use crate::store::{App, Build};
 use crate::{Controller, Error, Settings, streams};
 
@@ -36,13 +38,41 @@ pub(super) struct BuildAnswer {
     user: UserAnswer,
 }
 
+/// A build of an archive.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CreateBuild {
+    /// Buildpacks of this build only.
+    buildpacks: Option<Vec<BuildpackWish>>,
+    /// The archive.
+    source_blob: SourceBlobWish,
+}
+
+/// A buildpack, by its URL or by its name.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct BuildpackWish {
+    url: Option<Text>,
+    name: Option<Text>,
+}
+
+/// A tar file, which may be compressed by gzip.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SourceBlobWish {
+    /// `SHA256:` and 64 hex digits.
+    checksum: Option<Text>,
+    /// A source's `get_url`, or any of `http` or `https`.
+    url: Text,
+    /// What to call it: a commit, a version.
+    version: Option<Text>,
+}
+
 /// What was built.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SourceBlob {
     checksum: Option<String>,
+    /// Where an archive came from, without name, password and query.
     url: String,
-    /// The commit.
-    version: String,
+    /// The commit, or what its sender calls an archive.
+    version: Option<String>,
     /// The first line of its message.
     version_description: Option<String>,
 }
@@ -63,9 +93,49 @@ pub(super) async fn info(
     access: Access,
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<BuildAnswer>, ApiError> {
+    let build = find(&controller, &access.app, &reference).await?;
+    Ok(Json(answer(&controller.settings, &access.app, &build)))
+}
+
+/// `POST /apps/{app}/builds`: it runs when this is answered; `output_stream_url` shows how it goes.
+pub(super) async fn create(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    Body(wish): Body<CreateBuild>,
+) -> Result<Created<BuildAnswer>, ApiError> {
+    let blob = wish.source_blob;
+    let text = |text: Option<Text>| text.map(|text| text.0);
+    let buildpacks = wish.buildpacks.map(|wishes| {
+        let reference = |wish: BuildpackWish| text(wish.url.or(wish.name));
+        let missing = || ApiError::invalid("buildpacks must have a url or a name each");
+        wishes.into_iter().map(|wish| reference(wish).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()
+    });
+    let request = ArchiveRequest {
+        url: blob.url.0,
+        checksum: text(blob.checksum),
+        version: text(blob.version),
+        buildpacks: buildpacks.transpose()?,
+    };
+    let build = controller.start_build(&access.app, &access.actor, request).await?;
+    Ok(Created(answer(&controller.settings, &access.app, &build)))
+}
+
+/// `DELETE /apps/{app}/builds/{build}`: cancels one that runs.
+pub(super) async fn cancel(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    Path((_, reference)): Path<(String, String)>,
+) -> Result<Json<BuildAnswer>, ApiError> {
+    let build = find(&controller, &access.app, &reference).await?;
+    controller.cancel_build(&access.app, &access.actor, &build).await?;
+    Ok(Json(answer(&controller.settings, &access.app, &build)))
+}
+
+/// A build of an app, by its id.
+pub(super) async fn find(controller: &Controller, app: &App, reference: &str) -> Result<Build, Error> {
     let id = reference.parse().map_err(|_| Error::NotFound("build"))?;
-    let build = controller.store.build(id).await?.filter(|build| build.app == access.app.id);
-    Ok(Json(answer(&controller.settings, &access.app, &build.ok_or(Error::NotFound("build"))?)))
+    let build = controller.store.build(id).await?.filter(|build| build.app == app.id);
+    build.ok_or(Error::NotFound("build"))
 }
 
 fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
@@ -77,11 +147,11 @@ fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
         labs: BTreeMap::new(),
         output_stream_url: streams::build_url(settings, build),
         release: build.release.as_ref().map(Identified::of),
-        slug: None,
+        slug: build.release.map(|_| Identified::of(&build.id)),
         source_blob: SourceBlob {
-            checksum: None,
-            url: String::new(),
-            version: build.commit.clone(),
+            checksum: build.source_checksum.clone(),
+            url: build.source_url.clone().unwrap_or_default(),
+            version: Some(build.commit.clone()).filter(|version| !version.is_empty()),
             version_description: build.subject.clone(),
         },
         stack: app.stack.clone(),

@@ -30,6 +30,8 @@ mod range;
 mod releases;
 mod rollbacks;
 mod routing;
+mod slugs;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod unused;
@@ -97,8 +99,14 @@ fn table() -> Vec<Route> {
         delete("/apps/{app}/formations/{dyno}", Operate, dynos::restart),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/builds", View, builds::list),
+        post("/apps/{app}/builds", Deploy, builds::create),
         get("/apps/{app}/builds/{build}", View, builds::info),
         get("/apps/{app}/events", View, events::list_of_app),
+        delete("/apps/{app}/builds/{build}", Deploy, builds::cancel),
+        get("/apps/{app}/slugs/{slug}", View, slugs::info),
+        get("/apps/{app}/oci-images/{image}", View, slugs::image),
+        post("/sources", SignedIn, sources::create),
+        post("/apps/{app}/sources", Deploy, sources::create),
         get("/apps/{app}/domains", View, domains::list),
         post("/apps/{app}/domains", Operate, domains::create),
         get("/apps/{app}/domains/{domain}", View, domains::info),

@@ -5,12 +5,14 @@ use std::process::Command;
 use bytes::Bytes;
 use engine::fake::FakeRun;
 use model::Exit;
+use sha2::Digest;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::actors::By;
 use crate::store::Status;
 use crate::testing::TestController;
+use crate::testing::http::{Caller, Server};
 
 /// One app with one commit.
 struct World {
@@ -194,4 +196,122 @@ async fn the_next_life_of_a_controller_ends_what_the_last_one_was_building() {
     assert_eq!(engine::Engine::oneoffs(&next.engine).await.expect("reachable"), []);
     assert_eq!(world.builds().await, [Status::Failed]);
     assert!(!next.controller.checkouts().exists());
+}
+
+/// An archive of one file.
+fn archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "Procfile", &b"web: "[..]).expect("written");
+    builder.into_inner().expect("whole").finish().expect("packed")
+}
+
+/// The API and the sources, with a user whose app can be built.
+async fn server() -> (Server, Caller) {
+    let world = World::new().await;
+    let controller = Arc::clone(&world.test.controller);
+    let routes = crate::sources::routes(Arc::clone(&controller)).merge(crate::api::routes(controller));
+    let server = Server::serve(world.test, routes).await;
+    let caller = server.token_of(&world.owner.user).await;
+    (server, caller)
+}
+
+/// Path and query of a URL of the platform's.
+fn path(url: &serde_json::Value) -> String {
+    url.as_str().expect("a URL").replace("http://localhost:8080", "")
+}
+
+#[tokio::test]
+async fn an_archive_is_sent_built_and_cancelled() {
+    let (server, ada) = server().await;
+    let source = ada.send("POST", "/apps/shop/sources", &[], serde_json::Value::Null).await.body;
+    let (put, get) = (&source["source_blob"]["put_url"], &source["source_blob"]["get_url"]);
+    let stranger = server.stranger();
+    assert_eq!(stranger.get(&path(get)).await.status, 404, "nothing was sent yet");
+    assert_eq!(stranger.send_bytes("PUT", &path(get), &[], archive()).await.status, 404, "it is for reading");
+    assert_eq!(stranger.send_bytes("PUT", &path(put), &[], archive()).await.status, 200);
+
+    let checksum = format!("SHA256:{}", hex::encode(sha2::Sha256::digest(archive())));
+    let wish = |checksum: &str| serde_json::json!({"source_blob": {"url": get, "checksum": checksum, "version": "v1"}});
+    let begun = ada.send("POST", "/apps/shop/builds", &[], wish(&checksum)).await;
+    assert_eq!((begun.status, &begun.body["status"]), (201, &serde_json::json!("pending")), "{}", begun.text);
+    assert_eq!(begun.body["source_blob"]["checksum"], checksum);
+    assert!(!begun.text.contains(&path(get)), "who may look at a build may not read the source by that");
+    let container = server.test.engine.next_run().await;
+    let files = &container.oneoff.container.mounts;
+    let app = files.iter().find_map(|mount| match mount {
+        engine::Mount::Bind { source, target, .. } if target.ends_with("app") => Some(source.clone()),
+        _ => None,
+    });
+    assert_eq!(std::fs::read_to_string(app.expect("the files").join("Procfile")).expect("there"), "web: ");
+    let busy = ada.send("POST", "/apps/shop/builds", &[], wish(&checksum)).await;
+    assert_eq!((busy.status, busy.id()), (409, "conflict"));
+
+    let build = format!("/apps/shop/builds/{}", begun.body["id"].as_str().expect("an id"));
+    assert_eq!(ada.send("DELETE", &build, &[], serde_json::Value::Null).await.status, 200);
+    while ada.get(&build).await.body["status"] == "pending" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ada.get(&build).await.body["status"], "failed");
+    assert_eq!(engine::Engine::oneoffs(&server.test.engine).await.expect("reachable"), [], "its container is gone");
+    assert_eq!(ada.send("DELETE", &build, &[], serde_json::Value::Null).await.status, 422, "it is over");
+}
+
+#[tokio::test]
+async fn an_archive_that_is_not_what_was_promised_fails_its_build() {
+    let (server, ada) = server().await;
+    let missing = serde_json::json!({"source_blob": {"url": "http://localhost:8080/sources/0"}});
+    assert_eq!(ada.send("POST", "/apps/shop/builds", &[], missing).await.status, 404);
+    for bad in ["ftp://x", "x"] {
+        let wish = serde_json::json!({"source_blob": {"url": bad}});
+        assert_eq!(ada.send("POST", "/apps/shop/builds", &[], wish).await.status, 422, "{bad}");
+    }
+    let elsewhere = axum::Router::new()
+        .route("/moved", axum::routing::get(|| async { axum::response::Redirect::temporary("/there?again=1") }))
+        .route("/there", axum::routing::get(|| async { archive() }))
+        .route(
+            "/metadata",
+            axum::routing::get(|| async { axum::response::Redirect::temporary("http://169.254.1.1/") }),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://ada:secret@{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, elsewhere).await });
+    let output = async |path: &str, checksum: Option<&str>| {
+        let url = format!("{base}{path}?token=secret");
+        let wish = serde_json::json!({"source_blob": {"url": url, "checksum": checksum}});
+        let begun = ada.send("POST", "/apps/shop/builds", &[], wish).await;
+        assert_eq!(begun.status, 201, "{}", begun.text);
+        assert!(!begun.text.contains("secret"), "{}", begun.text);
+        let id = begun.body["id"].as_str().expect("an id").parse().expect("an id");
+        let store = &server.test.controller.store;
+        let app = store.apps().await.expect("readable")[0].id;
+        while server.test.controller.live.building.lock().contains_key(&app) {
+            tokio::task::yield_now().await;
+        }
+        std::fs::read_to_string(server.test.controller.build_output(app, id)).expect("its output")
+    };
+    let zero = format!("sha256:{}", "0".repeat(64));
+    let said = output("/moved", Some(&zero)).await;
+    assert!(said.contains(" !     The archive was refused: its checksum is SHA256:"), "{said}");
+    let said = output("/metadata", None).await;
+    assert!(said.contains("cannot be fetched: its address is not public"), "{said}");
+    let said = output("/nothing", None).await;
+    assert!(said.contains("cannot be fetched: the server answered 404 Not Found."), "{said}");
+    assert!(server.test.controller.checkouts().read_dir().is_ok_and(|mut left| left.next().is_none()));
+}
+
+#[tokio::test]
+async fn a_source_goes_after_an_hour() {
+    let (server, ada) = server().await;
+    let source = ada.send("POST", "/sources", &[], serde_json::Value::Null).await.body;
+    let put = path(&source["source_blob"]["put_url"]);
+    assert_eq!(server.stranger().send_bytes("PUT", &put, &[], archive()).await.status, 200);
+    let controller = &server.test.controller;
+    let files = || controller.settings.home.join("sources").read_dir().expect("a folder").count();
+    assert_eq!((controller.sweep_sources().await.expect("swept"), files()), (0, 1));
+    server.test.clock.advance(Duration::from_secs(3600));
+    assert_eq!(server.stranger().send_bytes("PUT", &put, &[], archive()).await.status, 404);
+    assert_eq!((controller.sweep_sources().await.expect("swept"), files()), (1, 0));
 }

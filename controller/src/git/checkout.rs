@@ -64,7 +64,8 @@ fn finish(output: std::io::Result<Output>) -> Result<String, CheckoutError> {
     Err(CheckoutError::Git(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-fn own(path: &Path, uid: u32) -> std::io::Result<()> {
+/// Gives a folder with all that is in it to a user.
+pub(crate) fn own(path: &Path, uid: u32) -> std::io::Result<()> {
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     fchownat(nix::fcntl::AT_FDCWD, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)), flags)?;
     if path.symlink_metadata()?.is_dir() {

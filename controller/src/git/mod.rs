@@ -4,7 +4,7 @@ mod checkout;
 pub mod hook;
 mod http;
 
-pub(crate) use checkout::{Checkout, checkout};
+pub(crate) use checkout::{Checkout, checkout, own};
 pub use http::routes;
 
 use std::io;

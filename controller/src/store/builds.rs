@@ -1,4 +1,4 @@
-use model::{AppId, BuildId, ReleaseId, Timestamp, UserId};
+use model::{AppId, BuildId, Image, ReleaseId, Timestamp, UserId};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
@@ -14,8 +14,12 @@ pub struct Build {
     pub app: AppId,
     /// Who started it.
     pub user: UserRef,
-    /// The commit, in full.
+    /// The commit, in full; of an archive, what its sender calls it, which may be nothing.
     pub commit: String,
+    /// Where an archive came from, without what may be secret in it; none for a push.
+    pub source_url: Option<String>,
+    /// The checksum that the archive had to have.
+    pub source_checksum: Option<String>,
     /// First line of the commit's message, if that is known.
     pub subject: Option<String>,
     /// What became of it.
@@ -47,6 +51,8 @@ pub struct NewBuild<'a> {
     pub commit: &'a str,
     /// First line of the commit's message.
     pub subject: Option<&'a str>,
+    /// URL and checksum of an archive.
+    pub source: Option<(&'a str, Option<&'a str>)>,
 }
 
 impl<'r> FromRow<'r, AnyRow> for Build {
@@ -57,6 +63,8 @@ impl<'r> FromRow<'r, AnyRow> for Build {
             app: row::text(row, "app_id")?,
             user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
             commit: row.try_get("commit_id")?,
+            source_url: row.try_get("source_url")?,
+            source_checksum: row.try_get("source_checksum")?,
             subject: row.try_get("subject")?,
             status: row::text(row, "status")?,
             buildpacks: row::json(row, "buildpacks")?,
@@ -69,8 +77,8 @@ impl<'r> FromRow<'r, AnyRow> for Build {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.status, b.buildpacks, b.size_bytes, \
-     r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
+pub(super) const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.source_url, \
+     b.source_checksum, b.status, b.buildpacks, b.size_bytes, r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
      JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id";
 
 impl Store {
@@ -78,14 +86,16 @@ impl Store {
     pub async fn insert_build(&self, new: NewBuild<'_>, stamp: &Stamp) -> Result<Build, StoreError> {
         let mut tx = self.begin(stamp).await?;
         sqlx::query(
-            "INSERT INTO builds (id, app_id, user_id, commit_id, subject, status, buildpacks, output_secret, \
-             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, 'pending', '[]', $6, $7, $7)",
+            "INSERT INTO builds (id, app_id, user_id, commit_id, subject, source_url, source_checksum, status, buildpacks, \
+             output_secret, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', '[]', $8, $9, $9)",
         )
         .bind(new.id.to_string())
         .bind(new.app.to_string())
         .bind(new.user.to_string())
         .bind(new.commit)
         .bind(new.subject)
+        .bind(new.source.map(|(url, _)| url))
+        .bind(new.source.and_then(|(_, checksum)| checksum))
         .bind(self.new_secret())
         .bind(tx.now())
         .execute(&mut *tx)
@@ -122,6 +132,13 @@ impl Store {
     pub async fn build_by_output(&self, secret: &str) -> Result<Option<Build>, StoreError> {
         let sql = format!("{SELECT} WHERE b.output_secret = $1");
         Ok(sqlx::query_as(&sql).bind(secret).fetch_optional(&self.pool).await?)
+    }
+
+    /// The image that a build made; none if it failed, or nothing runs it any more.
+    pub async fn image_of_build(&self, id: BuildId) -> Result<Option<Image>, StoreError> {
+        let sql = "SELECT i.document FROM releases r JOIN images i ON i.digest = r.image WHERE r.build_id = $1";
+        let document: Option<String> = sqlx::query_scalar(sql).bind(id.to_string()).fetch_optional(&self.pool).await?;
+        Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
     /// An app's builds, the oldest first.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::TestController;
 use crate::accounts::TokenRequest;
+use crate::store::User;
 
 /// A controller that serves its API.
 pub(crate) struct Server {
@@ -64,9 +65,13 @@ impl Server {
 
     /// A new user with a token.
     pub(crate) async fn user(&self, email: &str) -> Caller {
-        let user = self.test.user(email).await;
-        let issued =
-            self.test.controller.issue_token(&self.test.actor(&user), TokenRequest::default()).await.expect("a token");
+        self.token_of(&self.test.user(email).await).await
+    }
+
+    /// A user with a new token.
+    pub(crate) async fn token_of(&self, user: &User) -> Caller {
+        let actor = self.test.actor(user);
+        let issued = self.test.controller.issue_token(&actor, TokenRequest::default()).await.expect("a token");
         self.with_token(&issued.text)
     }
 

@@ -221,7 +221,10 @@ pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Rele
     let id = BuildId::random(&SystemRandom);
     let commit = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
     store
-        .insert_build(NewBuild { id, app: app.id, user: app.owner.id, commit, subject: Some("Count") }, &stamp())
+        .insert_build(
+            NewBuild { id, app: app.id, user: app.owner.id, commit, subject: Some("Count"), source: None },
+            &stamp(),
+        )
         .await
         .expect("a build");
     let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
