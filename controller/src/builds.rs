@@ -20,7 +20,8 @@ use crate::actors::By;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
 use crate::store::{
-    Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Scope, Stamp, Status, StoreError,
+    Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Scope, Stamp, Status,
+    StoreError,
 };
 use crate::{Actor, Controller, Error};
 use archive::Archive;

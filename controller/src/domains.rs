@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use model::{DomainId, Hostname, NameError, Timestamp};
+use model::{DomainId, Hostname, NameError, SniEndpointId, Timestamp};
 
 use crate::store::{App, Domain};
 use crate::{Actor, Controller, Error};
@@ -19,6 +19,8 @@ pub struct AppDomain {
     pub hostname: Hostname,
     /// Whether somebody added it, or it follows from the app's name.
     pub custom: bool,
+    /// The certificate of the user's that it shows: its id and its name.
+    pub sni_endpoint: Option<(SniEndpointId, String)>,
     /// Since when.
     pub created_at: Timestamp,
     /// Last change.
@@ -40,7 +42,7 @@ impl Controller {
         }
         let now = self.clock.now();
         let id = DomainId::random(&*self.random);
-        let domain = Domain { id, app: app.id, hostname, created_at: now, updated_at: now };
+        let domain = Domain { id, app: app.id, hostname, sni_endpoint: None, created_at: now, updated_at: now };
         self.store.insert_domain(&domain, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Add domain {}", domain.hostname));
         self.announce(app.id).await;
@@ -67,11 +69,32 @@ impl Controller {
         Ok(())
     }
 
+    /// Lets a custom domain show a certificate of the app's, by name or id, or none of the user's.
+    pub async fn set_certificate(
+        &self,
+        app: &App,
+        actor: &Actor,
+        (domain, certificate): (&AppDomain, Option<&str>),
+    ) -> Result<AppDomain, Error> {
+        let own = self.store.domains(app.id).await?.into_iter().find(|own| own.id.to_string() == domain.id);
+        let Some(own) = own else {
+            return Err(Error::Invalid("The default domain shows the platform's own certificate".to_owned()));
+        };
+        let endpoint = match certificate {
+            Some(reference) => Some(self.find_certificate(app, reference).await?),
+            None => None,
+        };
+        self.store.set_domain_certificate(&own, endpoint.as_ref(), &self.stamp(actor)).await?;
+        self.note(app, actor, &format!("Update domain {}", domain.hostname));
+        self.find_domain(app, &domain.id).await
+    }
+
     fn default_domain(&self, app: &App) -> Result<AppDomain, Error> {
         Ok(AppDomain {
             id: app.id.to_string(),
             hostname: self.settings.default_host(&app.name).map_err(invalid)?,
             custom: false,
+            sni_endpoint: None,
             created_at: app.created_at,
             updated_at: app.updated_at,
         })
@@ -101,6 +124,7 @@ impl From<&Domain> for AppDomain {
             id: domain.id.to_string(),
             hostname: domain.hostname.clone(),
             custom: true,
+            sni_endpoint: domain.sni_endpoint.clone(),
             created_at: domain.created_at,
             updated_at: domain.updated_at,
         }

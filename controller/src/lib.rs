@@ -31,6 +31,7 @@ mod serve;
 pub mod sessions;
 mod settings;
 pub mod setup;
+pub mod sni_endpoints;
 pub mod sources;
 pub mod store;
 mod streams;

@@ -68,6 +68,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 pub struct Outbound {
     reserved: Vec<IpNet>,
     allowed: Vec<IpNet>,
+    roots: Arc<RootCertStore>,
     tls: Arc<ClientConfig>,
 }
 
@@ -81,9 +82,15 @@ impl Outbound {
     pub(crate) fn trusting(allowed: Vec<IpNet>, authorities: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
-        let tls = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
+        let roots = Arc::new(roots);
+        let tls = Arc::new(ClientConfig::builder().with_root_certificates(Arc::clone(&roots)).with_no_client_auth());
         let reserved = RESERVED.iter().filter_map(|network| network.parse().ok()).collect();
-        Self { reserved, allowed, tls }
+        Self { reserved, allowed, roots, tls }
+    }
+
+    /// The machine's certificate authorities.
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
     }
 
     /// Connects to the host and the port of a URL.

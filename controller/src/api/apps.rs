@@ -241,11 +241,11 @@ fn installations(app: &App) -> List<InstallationAnswer> {
     List(buildpacks.enumerate().map(|(ordinal, buildpack)| InstallationAnswer { ordinal, buildpack }).collect())
 }
 
-fn answer(settings: &Settings, app: &App) -> Result<AppAnswer, Error> {
+pub(super) fn answer(settings: &Settings, app: &App) -> Result<AppAnswer, Error> {
     let host = settings.default_host(&app.name).map_err(|rule| Error::Invalid(rule.to_string()))?;
     let stack = Named::new(catalog::STACK_ID, &app.stack);
     Ok(AppAnswer {
-        acm: false,
+        acm: app.acm,
         archived_at: None,
         base_image_name: None,
         build_stack: stack.clone(),

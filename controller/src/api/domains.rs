@@ -7,26 +7,39 @@ use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::input::{Body, Text};
+use super::input::{Body, Reference, Text};
 use super::output::{Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::domains::AppDomain;
 use crate::store::App;
 use crate::{Controller, Error, Settings};
 
+/// Why a domain that waits for a certificate of the platform's goes on waiting.
+const NO_ACM: &str = "The platform cannot get certificates yet. Bring one: heroku certs:add";
+
 /// A new custom domain.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct CreateDomain {
     /// The host name that its visitors use.
     hostname: Text,
+    /// A certificate of the app's that it shows, by name or id.
+    sni_endpoint: Option<Reference>,
+}
+
+/// What can be changed of a domain.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct UpdateDomain {
+    /// A certificate of the app's that it shows, by name or id; null for none.
+    sni_endpoint: Option<Reference>,
 }
 
 /// A host name of an app.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Domain)]
 pub(super) struct DomainAnswer {
-    acm_status: Option<String>,
-    acm_status_reason: Option<String>,
+    /// How far the platform is with a certificate for it; null unless it shall get one.
+    acm_status: Option<&'static str>,
+    acm_status_reason: Option<&'static str>,
     app: Named,
     /// What its owner makes it an alias of.
     cname: Option<String>,
@@ -59,7 +72,14 @@ pub(super) async fn create(
     access: Access,
     Body(wish): Body<CreateDomain>,
 ) -> Result<Created<DomainAnswer>, ApiError> {
-    let domain = controller.add_domain(&access.app, &access.actor, &wish.hostname.0).await?;
+    // A wrong one is refused before anything is made.
+    if let Some(certificate) = &wish.sni_endpoint {
+        controller.find_certificate(&access.app, &certificate.0).await?;
+    }
+    let mut domain = controller.add_domain(&access.app, &access.actor, &wish.hostname.0).await?;
+    if let Some(certificate) = &wish.sni_endpoint {
+        domain = controller.set_certificate(&access.app, &access.actor, (&domain, Some(&certificate.0))).await?;
+    }
     Ok(Created(answer(&controller.settings, &access.app, &domain)?))
 }
 
@@ -70,6 +90,19 @@ pub(super) async fn info(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<DomainAnswer>, ApiError> {
     let domain = controller.find_domain(&access.app, &reference).await?;
+    Ok(Json(answer(&controller.settings, &access.app, &domain)?))
+}
+
+/// `PATCH /apps/{app}/domains/{domain}`
+pub(super) async fn update(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    Path((_, reference)): Path<(String, String)>,
+    Body(wish): Body<UpdateDomain>,
+) -> Result<Json<DomainAnswer>, ApiError> {
+    let domain = controller.find_domain(&access.app, &reference).await?;
+    let certificate = wish.sni_endpoint.as_ref().map(|certificate| certificate.0.as_str());
+    let domain = controller.set_certificate(&access.app, &access.actor, (&domain, certificate)).await?;
     Ok(Json(answer(&controller.settings, &access.app, &domain)?))
 }
 
@@ -87,16 +120,17 @@ pub(super) async fn delete(
 fn answer(settings: &Settings, app: &App, domain: &AppDomain) -> Result<DomainAnswer, Error> {
     // A custom name works once its owner makes it an alias of the default one.
     let target = settings.default_host(&app.name).map_err(|rule| Error::Invalid(rule.to_string()))?;
+    let managed = app.acm && domain.custom;
     Ok(DomainAnswer {
-        acm_status: None,
-        acm_status_reason: None,
+        acm_status: managed.then_some("pending"),
+        acm_status_reason: managed.then_some(NO_ACM),
         app: Named::from(app),
         cname: domain.custom.then(|| target.to_string()),
         created_at: domain.created_at.into(),
         hostname: domain.hostname.to_string(),
         id: Id::of(&domain.id),
         kind: if domain.custom { "custom" } else { "heroku" },
-        sni_endpoint: None,
+        sni_endpoint: domain.sni_endpoint.as_ref().map(|(id, name)| Named::new(id, name)),
         status: "none",
         updated_at: domain.updated_at.into(),
     })

@@ -31,6 +31,7 @@ mod releases;
 mod rollbacks;
 mod routing;
 mod slugs;
+mod sni_endpoints;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,45 @@ pub fn routes(controller: Arc<Controller>) -> Router {
 
 /// Every route, and what it wants of whoever asks.
 fn table() -> Vec<Route> {
+    let mut table = things();
+    table.extend(ways());
+    table
+}
+
+/// Those about how code gets to an app, and requests and logs to where they go.
+fn ways() -> Vec<Route> {
+    use Right::{Deploy, Manage, Operate, SignedIn, View};
+    vec![
+        get("/apps/{app}/builds", View, builds::list),
+        post("/apps/{app}/builds", Deploy, builds::create),
+        get("/apps/{app}/builds/{build}", View, builds::info),
+        delete("/apps/{app}/builds/{build}", Deploy, builds::cancel),
+        get("/apps/{app}/slugs/{slug}", View, slugs::info),
+        get("/apps/{app}/oci-images/{image}", View, slugs::image),
+        post("/sources", SignedIn, sources::create),
+        post("/apps/{app}/sources", Deploy, sources::create),
+        get("/apps/{app}/domains", View, domains::list),
+        post("/apps/{app}/domains", Operate, domains::create),
+        get("/apps/{app}/domains/{domain}", View, domains::info),
+        patch("/apps/{app}/domains/{domain}", Operate, domains::update),
+        delete("/apps/{app}/domains/{domain}", Operate, domains::delete),
+        get("/apps/{app}/sni-endpoints", View, sni_endpoints::list),
+        post("/apps/{app}/sni-endpoints", Manage, sni_endpoints::create),
+        get("/apps/{app}/sni-endpoints/{endpoint}", View, sni_endpoints::info),
+        patch("/apps/{app}/sni-endpoints/{endpoint}", Manage, sni_endpoints::update),
+        delete("/apps/{app}/sni-endpoints/{endpoint}", Manage, sni_endpoints::delete),
+        post("/apps/{app}/acm", Manage, sni_endpoints::enable_acm),
+        patch("/apps/{app}/acm", Manage, sni_endpoints::refresh_acm),
+        delete("/apps/{app}/acm", Manage, sni_endpoints::disable_acm),
+        get("/apps/{app}/log-drains", View, log_drains::list),
+        post("/apps/{app}/log-drains", Manage, log_drains::create),
+        get("/apps/{app}/log-drains/{drain}", View, log_drains::info),
+        delete("/apps/{app}/log-drains/{drain}", Manage, log_drains::delete),
+    ]
+}
+
+/// Those about apps and what they are made of.
+fn things() -> Vec<Route> {
     use Right::{Admin, Anyone, Deploy, Manage, Operate, SignedIn, View};
     vec![
         get("/openapi.json", Anyone, openapi::openapi),
@@ -98,19 +138,7 @@ fn table() -> Vec<Route> {
         delete("/apps/{app}/dynos/{dyno}", Operate, dynos::restart),
         delete("/apps/{app}/formations/{dyno}", Operate, dynos::restart),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
-        get("/apps/{app}/builds", View, builds::list),
-        post("/apps/{app}/builds", Deploy, builds::create),
-        get("/apps/{app}/builds/{build}", View, builds::info),
         get("/apps/{app}/events", View, events::list_of_app),
-        delete("/apps/{app}/builds/{build}", Deploy, builds::cancel),
-        get("/apps/{app}/slugs/{slug}", View, slugs::info),
-        get("/apps/{app}/oci-images/{image}", View, slugs::image),
-        post("/sources", SignedIn, sources::create),
-        post("/apps/{app}/sources", Deploy, sources::create),
-        get("/apps/{app}/domains", View, domains::list),
-        post("/apps/{app}/domains", Operate, domains::create),
-        get("/apps/{app}/domains/{domain}", View, domains::info),
-        delete("/apps/{app}/domains/{domain}", Operate, domains::delete),
         get("/apps/{app}/buildpack-installations", View, apps::buildpacks),
         put("/apps/{app}/buildpack-installations", Deploy, apps::set_buildpacks),
         get("/apps/{app}/collaborators", View, apps::collaborators),
@@ -123,12 +151,7 @@ fn table() -> Vec<Route> {
         get("/apps/{app}/addon-attachments", View, attachments::list_of_app),
         get("/apps/{app}/addon-attachments/{attachment}", View, attachments::info),
         get("/apps/{app}/features", View, unused::list_of_app),
-        get("/apps/{app}/log-drains", View, log_drains::list),
-        post("/apps/{app}/log-drains", Manage, log_drains::create),
-        get("/apps/{app}/log-drains/{drain}", View, log_drains::info),
-        delete("/apps/{app}/log-drains/{drain}", Manage, log_drains::delete),
         get("/apps/{app}/pipeline-couplings", View, unused::no_pipeline),
-        get("/apps/{app}/sni-endpoints", View, unused::list_of_app),
         get("/apps/{app}/webhooks", View, unused::list_of_app),
         get("/addons", SignedIn, addons::list),
         get("/addons/{addon}", View, addons::info),

@@ -18,6 +18,8 @@ pub struct App {
     pub owner: UserRef,
     /// The router answers for it.
     pub maintenance: bool,
+    /// The platform shall get certificates for its domains.
+    pub acm: bool,
     /// Name of its stack.
     pub stack: String,
     /// Buildpacks that the user chose, in order; empty means detect.
@@ -77,6 +79,7 @@ impl<'r> FromRow<'r, AnyRow> for App {
             uid: row::number(row, "uid")?,
             owner: UserRef { id: row::text(row, "owner_id")?, email: row::text(row, "owner_email")? },
             maintenance: row::flag(row, "maintenance")?,
+            acm: row::flag(row, "acm")?,
             stack: row.try_get("stack")?,
             buildpacks: row::json(row, "buildpacks")?,
             current_release: row::text(row, "current_release_id")?,
@@ -126,8 +129,8 @@ pub(super) fn release_made(app: AppId, release: ReleaseId, data: serde_json::Val
     NewEvent { app: Some(app), resource, id: release.to_string(), action, data }
 }
 
-pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
-     a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
+pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.acm, \
+     a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
      JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
 
 pub(super) const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";

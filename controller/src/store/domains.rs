@@ -1,7 +1,7 @@
-use model::{AppId, DomainId, Hostname, Timestamp};
+use model::{AppId, DomainId, Hostname, SniEndpointId, Timestamp};
 use serde_json::json;
-use sqlx::FromRow;
 use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
 
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
@@ -14,6 +14,8 @@ pub struct Domain {
     pub app: AppId,
     /// Unique on this platform.
     pub hostname: Hostname,
+    /// The certificate that it shows: its id and its name.
+    pub sni_endpoint: Option<(SniEndpointId, String)>,
     /// When it was added.
     pub created_at: Timestamp,
     /// Last change.
@@ -26,13 +28,15 @@ impl<'r> FromRow<'r, AnyRow> for Domain {
             id: row::text(row, "id")?,
             app: row::text(row, "app_id")?,
             hostname: row::text(row, "hostname")?,
+            sni_endpoint: row::optional_text(row, "sni_endpoint_id")?.zip(row.try_get("sni_endpoint_name")?),
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
         })
     }
 }
 
-const SELECT: &str = "SELECT id, app_id, hostname, created_at, updated_at FROM domains";
+const SELECT: &str = "SELECT d.id, d.app_id, d.hostname, d.sni_endpoint_id, s.name AS sni_endpoint_name, d.created_at, \
+     d.updated_at FROM domains d LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id";
 
 impl Store {
     /// Adds a custom domain.
@@ -53,13 +57,13 @@ impl Store {
 
     /// An app's custom domains by host name.
     pub async fn domains(&self, app: AppId) -> Result<Vec<Domain>, StoreError> {
-        let sql = format!("{SELECT} WHERE app_id = $1 ORDER BY hostname");
+        let sql = format!("{SELECT} WHERE d.app_id = $1 ORDER BY d.hostname");
         Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
     }
 
     /// The custom domains of all apps.
     pub async fn all_domains(&self) -> Result<Vec<Domain>, StoreError> {
-        Ok(sqlx::query_as(&format!("{SELECT} ORDER BY hostname")).fetch_all(&self.pool).await?)
+        Ok(sqlx::query_as(&format!("{SELECT} ORDER BY d.hostname")).fetch_all(&self.pool).await?)
     }
 
     /// Takes a custom domain away from its app.

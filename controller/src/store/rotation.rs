@@ -9,7 +9,13 @@ use sqlx::any::AnyRow;
 use super::{Store, StoreError};
 
 /// Where sealed values are: table and column. A value is bound to `<table>/<id>/<column>`.
-const SEALED: &[(&str, &str)] = &[("addons", "credentials"), ("releases", "config"), ("kept_requests", "answer")];
+const SEALED: &[(&str, &str)] = &[
+    ("addons", "credentials"),
+    ("kept_requests", "answer"),
+    ("log_drains", "url"),
+    ("releases", "config"),
+    ("sni_endpoints", "private_key"),
+];
 
 /// Values that move in one transaction.
 const BATCH: i64 = 500;

@@ -46,7 +46,7 @@ impl<'r> FromRow<'r, AnyRow> for AppSummary {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.stack, \
+const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.acm, a.stack, \
      a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at, \
      c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
      n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at \

@@ -280,6 +280,7 @@ async fn domains(store: &Store) {
         id: model::DomainId::random(&SystemRandom),
         app: app.id,
         hostname: "www.example.com".parse().expect("a host"),
+        sni_endpoint: None,
         created_at: now(),
         updated_at: now(),
     };
@@ -301,7 +302,7 @@ async fn builds(store: &Store) {
     assert_eq!(store.build_by_output(&build.output_secret).await.expect("readable").map(|b| b.id), Some(build.id));
 
     let id = model::BuildId::random(&SystemRandom);
-    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", subject: Some("Count") };
+    let new = NewBuild { id, app: app.id, user: owner.id, commit: "abc", subject: Some("Count"), source: None };
     store.insert_build(new, &stamp()).await.expect("inserted");
     assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
     assert!(store.fail_build(app.id, id, &stamp()).await.expect("asked"));
