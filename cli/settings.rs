@@ -97,7 +97,7 @@ settings! {
     boot_timeout: Seconds = "60s",
     /// Time from SIGTERM to SIGKILL when an instance stops.
     stop_grace: Seconds = "30s",
-    /// Networks that are not public, such as `10.1.0.0/16`, in which log drains and archives of builds may be.
+    /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks and archives of builds may be.
     outbound_networks: List<IpNet> = "",
     /// Disk space for the logs of one app; the oldest lines go first.
     log_limit: Bytes = "16MiB",

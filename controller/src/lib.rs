@@ -38,6 +38,7 @@ mod streams;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
+mod webhooks;
 
 use std::sync::Arc;
 

@@ -31,6 +31,8 @@ pub struct Live {
     pub(crate) serving: tokio::sync::Mutex<BTreeMap<AppId, WorkloadId>>,
     /// Whether files and containers of apps that are gone wait to be removed.
     pub(crate) litter: Notify,
+    /// Told when a webhook is to be told something once more.
+    pub(crate) deliveries: Notify,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Releases whose phase runs right now.
@@ -56,6 +58,7 @@ impl Default for Live {
             names: Feed::new(BTreeMap::new()),
             serving: tokio::sync::Mutex::default(),
             litter: Notify::new(),
+            deliveries: Notify::new(),
             building: Locked::default(),
             phases: Locked::default(),
             attachments: Locked::default(),

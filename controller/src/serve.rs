@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use crate::errors::chain;
 use crate::rollout::Rollout;
-use crate::{Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep};
+use crate::{
+    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep, webhooks,
+};
 
 /// Pause between attempts to do what cannot be done yet.
 const RETRY: Duration = Duration::from_millis(500);
@@ -64,6 +66,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     controller.live.set_ready();
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));
+    tokio::spawn(webhooks::work(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
 }

@@ -43,6 +43,8 @@ ids! {
     AttachmentId;
     /// A build.
     BuildId;
+    /// Something that a webhook is told.
+    DeliveryId;
     /// A domain of an app.
     DomainId;
     /// A log drain.
@@ -63,6 +65,8 @@ ids! {
     TransferId;
     /// A user.
     UserId;
+    /// An address that is told what happens to an app.
+    WebhookId;
 }
 
 impl From<AddonId> for AppId {

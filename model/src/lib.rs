@@ -13,8 +13,8 @@ pub mod routes;
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
 pub use id::{
-    AddonId, AppId, AttachmentId, BuildId, DomainId, DrainId, DynoId, FormationId, ReleaseId, SniEndpointId, SourceId,
-    TokenId, TransferId, UserId,
+    AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, ReleaseId,
+    SniEndpointId, SourceId, TokenId, TransferId, UserId, WebhookId,
 };
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};

@@ -36,6 +36,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod unused;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -152,7 +153,16 @@ fn things() -> Vec<Route> {
         get("/apps/{app}/addon-attachments/{attachment}", View, attachments::info),
         get("/apps/{app}/features", View, unused::list_of_app),
         get("/apps/{app}/pipeline-couplings", View, unused::no_pipeline),
-        get("/apps/{app}/webhooks", View, unused::list_of_app),
+        get("/apps/{app}/webhooks", Manage, webhooks::list),
+        post("/apps/{app}/webhooks", Manage, webhooks::create),
+        get("/apps/{app}/webhooks/{webhook}", Manage, webhooks::info),
+        patch("/apps/{app}/webhooks/{webhook}", Manage, webhooks::update),
+        delete("/apps/{app}/webhooks/{webhook}", Manage, webhooks::delete),
+        get("/apps/{app}/webhook-deliveries", Manage, webhooks::deliveries),
+        get("/apps/{app}/webhook-deliveries/{delivery}", Manage, webhooks::delivery),
+        post("/apps/{app}/webhook-deliveries/{delivery}/actions/redeliver", Manage, webhooks::redeliver),
+        get("/apps/{app}/webhook-events", Manage, webhooks::events),
+        get("/apps/{app}/webhook-events/{event}", Manage, webhooks::event),
         get("/addons", SignedIn, addons::list),
         get("/addons/{addon}", View, addons::info),
         get("/addons/{addon}/addon-attachments", View, attachments::list_of_addon),

@@ -1,14 +1,13 @@
 //! Everything that was changed, and the transactions that change something.
 
-use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::str::FromStr;
 
-use model::{AppId, Email, NameError, Timestamp, UserId};
+use model::{AppId, Email, Timestamp, UserId};
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
 
+use super::words::words;
 use super::{Part, Slice, Store, StoreError, row};
 use crate::actors::By;
 
@@ -80,45 +79,6 @@ pub struct EventFilter {
     pub resource: Option<Resource>,
     /// Those of the user who had this address then.
     pub actor: Option<String>,
-}
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $rule:literal: $($(#[$case_doc:meta])* $case:ident $word:literal;)*) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name {
-            $($(#[$case_doc])* $case,)*
-        }
-
-        impl $name {
-            /// Every one, in the order of their declaration.
-            pub const ALL: &[Self] = &[$(Self::$case,)*];
-
-            /// The word for it.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$case => $word,)*
-                }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                match text {
-                    $($word => Ok(Self::$case),)*
-                    _ => Err(NameError($rule.to_owned())),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
 }
 
 words! {
@@ -319,6 +279,12 @@ impl Store {
     /// The number of the newest event that this process committed, as it changes.
     pub fn newest_event(&self) -> tokio::sync::watch::Receiver<u64> {
         self.newest_event.subscribe()
+    }
+
+    /// The event with this id.
+    pub async fn event(&self, id: &str) -> Result<Option<Event>, StoreError> {
+        let sql = format!("{SELECT} WHERE id = $1");
+        Ok(sqlx::query_as(&sql).bind(id).fetch_optional(&self.pool).await?)
     }
 
     /// Part of the events that pass a filter, by sequence number.

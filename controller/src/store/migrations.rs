@@ -15,6 +15,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (5, "events", include_str!("../../../migrations/0005_events.sql")),
     (7, "releases", include_str!("../../../migrations/0007_releases.sql")),
     (8, "resources", include_str!("../../../migrations/0008_resources.sql")),
+    (9, "webhooks", include_str!("../../../migrations/0009_webhooks.sql")),
     (10, "store", include_str!("../../../migrations/0010_store.sql")),
     (12, "kept requests", include_str!("../../../migrations/0012_kept_requests.sql")),
 ];

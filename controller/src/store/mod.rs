@@ -35,6 +35,8 @@ mod tests;
 mod tokens;
 mod transfers;
 mod users;
+mod webhooks;
+mod words;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -73,6 +75,7 @@ pub use summaries::{AppSummary, Newest};
 pub use tokens::{NewToken, Token};
 pub use transfers::{Transfer, TransferAction, TransferState};
 pub use users::{User, UserRef};
+pub use webhooks::{Attempt, Delivery, DeliveryState, Webhook, WebhookSecrets};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]

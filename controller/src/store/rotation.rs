@@ -15,6 +15,8 @@ const SEALED: &[(&str, &str)] = &[
     ("log_drains", "url"),
     ("releases", "config"),
     ("sni_endpoints", "private_key"),
+    ("webhooks", "authorization_header"),
+    ("webhooks", "secret"),
 ];
 
 /// Values that move in one transaction.
