@@ -56,7 +56,7 @@ pub(super) struct ReleaseAnswer {
     /// Why it was made, in the words of who made it.
     reason: Option<String>,
     /// What its image was built from.
-    slug: Option<SlugAnswer>,
+    slug: Option<ReleaseSlugAnswer>,
     status: String,
     updated_at: Time,
     user: UserAnswer,
@@ -69,8 +69,8 @@ pub(super) struct ReleaseAnswer {
 
 /// The build that made an image.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Slug)]
-pub(super) struct SlugAnswer {
+#[schema(as = ReleaseSlug)]
+pub(super) struct ReleaseSlugAnswer {
     id: Id,
     /// In full.
     commit: String,
@@ -184,7 +184,7 @@ pub(super) fn answer(settings: &Settings, app: &App, release: &Release, app_was_
         oci_image: None,
         output_stream_url: streams::release_url(settings, release),
         reason: release.reason.clone(),
-        slug: release.slug.as_ref().map(SlugAnswer::from),
+        slug: release.slug.as_ref().map(ReleaseSlugAnswer::from),
         status: release.status.to_string(),
         updated_at: release.updated_at.into(),
         user: UserAnswer::from(&release.user),
@@ -200,7 +200,7 @@ pub(super) fn config_var_changes(changes: &ConfigChanges) -> Vec<ConfigVarChange
         .collect()
 }
 
-impl From<&Slug> for SlugAnswer {
+impl From<&Slug> for ReleaseSlugAnswer {
     fn from(slug: &Slug) -> Self {
         let (id, commit) = (Id::of(&slug.build), slug.commit.clone());
         Self { id, commit, commit_description: slug.subject.clone() }

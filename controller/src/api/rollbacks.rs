@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::releases::{AttachedAnswer, ConfigVarChange, ScaleAnswer, SlugAnswer, WarningAnswer, config_var_changes};
+use super::releases::{
+    AttachedAnswer, ConfigVarChange, ReleaseSlugAnswer, ScaleAnswer, WarningAnswer, config_var_changes,
+};
 use crate::Controller;
 use crate::changes::Changes;
 
@@ -32,8 +34,8 @@ pub(super) struct ChangesAnswer {
 /// Other code.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CodeChange {
-    from: Option<SlugAnswer>,
-    to: Option<SlugAnswer>,
+    from: Option<ReleaseSlugAnswer>,
+    to: Option<ReleaseSlugAnswer>,
 }
 
 /// Another use of an add-on.
@@ -94,8 +96,8 @@ pub(super) async fn diff(
 
 fn changes(all: Changes) -> ChangesAnswer {
     let code = all.code.map(|it| CodeChange {
-        from: it.from.as_ref().map(SlugAnswer::from),
-        to: it.to.as_ref().map(SlugAnswer::from),
+        from: it.from.as_ref().map(ReleaseSlugAnswer::from),
+        to: it.to.as_ref().map(ReleaseSlugAnswer::from),
     });
     let attachments = all.attachments.iter().map(|it| AttachmentChange {
         name: it.name.to_string(),
