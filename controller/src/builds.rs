@@ -85,7 +85,7 @@ impl Code {
 /// A build that runs: what a second push is told.
 #[derive(Debug, Clone)]
 pub(crate) struct Building {
-    build: BuildId,
+    pub(crate) build: BuildId,
     commit: String,
     since: Timestamp,
     /// Ends it, unless it has made a release.

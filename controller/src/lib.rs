@@ -19,6 +19,7 @@ pub mod domains;
 pub mod drains;
 pub mod dynos;
 mod errors;
+pub mod features;
 pub mod formation;
 pub mod git;
 mod live;

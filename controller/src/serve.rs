@@ -49,6 +49,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         .merge(certificate::routes(Arc::clone(&controller)))
         .merge(streams::routes(Arc::clone(&controller)))
         .merge(sources::routes(Arc::clone(&controller)))
+        .merge(addons::routes(Arc::clone(&controller)))
         .merge(console)
         .merge(api::routes(Arc::clone(&controller)));
     tokio::select! {

@@ -141,8 +141,10 @@ impl Controller {
     async fn is_over(&self, source: Source) -> bool {
         match source {
             Source::Build(id) => {
+                // A build that succeeded says how its release goes.
+                let runs = self.live.building.lock().values().any(|running| running.build == id);
                 let build = self.store.build(id).await.ok().flatten();
-                build.is_none_or(|build| build.status != Status::Pending)
+                !runs && build.is_none_or(|build| build.status != Status::Pending)
             }
             Source::Phase(id) => !self.live.phases.lock().contains(&id),
         }

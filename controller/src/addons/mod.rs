@@ -9,7 +9,9 @@
 mod backups;
 mod client;
 mod external;
+mod facts;
 mod kind;
+mod links;
 mod postgres;
 mod redis;
 mod server;
@@ -31,6 +33,8 @@ use crate::{Actor, Controller, Error};
 pub(crate) use backups::recover as recover_backups;
 pub use client::ClientRequest;
 pub use kind::{KINDS, Kind, Plan, find as find_kind};
+use links::Links;
+pub(crate) use links::routes;
 use worker::Worker;
 pub(crate) use worker::work;
 
@@ -55,12 +59,14 @@ pub struct Addons {
     /// The apps that get through to each add-on.
     reach: Locked<BTreeMap<AddonId, BTreeSet<AppId>>>,
     images: Images,
+    links: Links,
 }
 
 impl Addons {
     /// With what makes images.
     pub fn new(images: Images) -> Self {
-        Self { changed: Notify::new(), worker: Mutex::default(), reach: Locked::default(), images }
+        let (worker, reach, links) = (Mutex::default(), Locked::default(), Links::default());
+        Self { changed: Notify::new(), worker, reach, images, links }
     }
 
     /// Wakes the loop.
@@ -142,6 +148,22 @@ impl Controller {
         }
         self.settle_addons().await;
         Ok(())
+    }
+
+    /// Gives an add-on another plan of its kind. Its server restarts with other limits; its data stays.
+    pub async fn change_plan(self: &Arc<Self>, addon: &Addon, actor: &Actor, plan: &str) -> Result<Addon, Error> {
+        let (kind, plan) = find_kind(plan)?;
+        if kind.slug() != addon.kind {
+            return Err(Error::Invalid(format!("{} is {}: its plan must be one of that", addon.name, addon.kind)));
+        }
+        if plan.name != addon.plan {
+            self.store.set_addon_plan(addon, plan.name, &self.stamp(actor)).await?;
+            if let Some(app) = self.store.app(addon.app).await? {
+                self.note(&app, actor, &format!("Change plan of {} to {}:{}", addon.name, addon.kind, plan.name));
+            }
+            self.settle_addons().await;
+        }
+        self.store.addon(addon.id).await?.ok_or(Error::NotFound("add-on"))
     }
 
     /// Lets an app use an add-on.

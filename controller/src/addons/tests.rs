@@ -261,3 +261,74 @@ async fn a_backup_whose_controller_was_killed_failed_and_leaves_nothing() {
     assert_eq!(failed["state"], "failed");
     assert!(failed["failure"].as_str().is_some_and(|text| text.contains("restarted")), "{failed}");
 }
+
+#[tokio::test]
+async fn another_plan_gives_the_server_other_limits_and_keeps_its_volume() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let name = create(&server, &ada, "shop", "heroku-postgresql:mini").await;
+    let before = server_of(&server.test);
+    let change = async |plan: &str| {
+        ada.send("PATCH", &format!("/apps/shop/addons/{name}"), &[], json!({"plan": {"name": plan}})).await
+    };
+    let changed = change("heroku-postgresql:standard").await;
+    assert_eq!((changed.status, &changed.body["plan"]["name"]), (200, &json!("postgres:standard")));
+    settle(&server).await;
+    settle(&server).await;
+    let after = server_of(&server.test);
+    assert!(after.id != before.id && after.container.mounts == before.container.mounts);
+    assert_eq!(after.container.limits.memory_bytes, 2 << 30);
+    assert_eq!(server.test.engine.applied().len(), 1, "the one before is gone");
+    assert_eq!(change("redis:mini").await.status, 422);
+    assert_eq!(change("postgres:huge").await.status, 422);
+}
+
+#[tokio::test]
+async fn heroku_reads_a_database_and_its_backups() {
+    let server = Server::serve_all().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let name = create(&server, &ada, "shop", "postgres").await;
+    server.test.controller.live.set_ready();
+    let id = ada.get(&format!("/addons/{name}")).await.body["id"].as_str().expect("an id").to_owned();
+    let folder = server.test.controller.settings.home.join("backups").join(&id);
+    server.test.engine.answer_runs(move |oneoff| {
+        if oneoff.container.args.iter().any(|arg| arg.contains("server_version")) {
+            return Some((bytes::Bytes::from("17.2|7500000|3|100|12\n"), Exit::Code(0)));
+        }
+        let file = oneoff.container.args.last().and_then(|file| file.strip_prefix("/backups/"))?;
+        std::fs::write(folder.join(file), "dump").expect("written");
+        Some((bytes::Bytes::new(), Exit::Code(0)))
+    });
+    let database = ada.get(&format!("/client/v11/databases/{id}")).await.body;
+    let url = ada.get("/apps/shop/config-vars").await.body["DATABASE_URL"].clone();
+    assert_eq!((&database["resource_url"], &database["num_tables"]), (&url, &json!(12)));
+    let info = database["info"].as_array().expect("a list");
+    assert!(info.contains(&json!({"name": "Connections", "values": ["3/100"]})), "{database}");
+    assert_eq!(ada.get(&format!("/client/v11/databases/{name}/wait_status")).await.body["waiting?"], json!(false));
+    let credential = ada.get(&format!("/postgres/v0/databases/{name}/credentials/default")).await.body;
+    let user = credential["credentials"][0]["user"].as_str().expect("a user");
+    assert!(url.as_str().is_some_and(|url| url.contains(user)));
+
+    let begun = ada.send("POST", &format!("/client/v11/databases/{id}/backups"), &[], Value::Null).await;
+    assert_eq!((begun.status, &begun.body["num"]), (201, &json!(1)), "{}", begun.text);
+    let path = format!("/client/v11/apps/shop/transfers/{}", begun.body["uuid"].as_str().expect("an id"));
+    while ada.get(&path).await.body["finished_at"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let done = ada.get("/client/v11/apps/shop/transfers/1?verbose=true").await.body;
+    assert_eq!((&done["succeeded"], &done["from_name"]), (&json!(true), &json!(name)));
+    assert_eq!((&done["from_type"], &done["to_type"]), (&json!("pg_dump"), &json!("gof3r")));
+    let link = ada.send("POST", "/client/v11/apps/shop/transfers/1/actions/public-url", &[], Value::Null).await.body;
+    let public = link["url"].as_str().expect("a URL").replace("http://localhost:8080", "");
+    assert_eq!(server.stranger().get(&public).await.text, "dump");
+    server.test.clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(server.stranger().get(&public).await.status, 404, "it has expired");
+
+    let restore = async |url: &Value| {
+        ada.send("POST", &format!("/client/v11/databases/{id}/restores"), &[], json!({"backup_url": url})).await
+    };
+    assert_eq!(restore(&json!("https://example.com/b001")).await.status, 422);
+    let restored = restore(&done["to_url"]).await;
+    assert_eq!((restored.status, &restored.body["to_type"]), (201, &json!("pg_restore")), "{}", restored.text);
+    assert_eq!(ada.get("/redis/v0/databases/DATABASE").await.status, 404);
+}

@@ -44,7 +44,7 @@ pub(super) struct CreateAddonAttachment {
 /// What an add-on is to become.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct UpdateAddon {
-    /// The one that it has.
+    /// Another of the same service.
     plan: Option<Reference>,
 }
 
@@ -249,20 +249,18 @@ pub(super) async fn info(
     Ok(Json(answer(&controller, &access.addon, &expansion).await?))
 }
 
-/// `PATCH /apps/{app}/addons/{addon}`: the plan it has is the only one it can have.
+/// `PATCH /apps/{app}/addons/{addon}`: another plan of the same service.
 pub(super) async fn update(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
     expansion: Expansion,
     Body(wish): Body<UpdateAddon>,
 ) -> Result<Json<AddonAnswer>, ApiError> {
-    if let Some(Reference(plan)) = wish.plan {
-        let (kind, plan) = find_kind(&plan)?;
-        if kind.slug() != access.addon.kind || plan.name != access.addon.plan {
-            return Err(ApiError::invalid("The plan of an add-on cannot be changed; create another and move the data"));
-        }
-    }
-    Ok(Json(answer(&controller, &access.addon, &expansion).await?))
+    let addon = match wish.plan {
+        Some(Reference(plan)) => controller.change_plan(&access.addon, &access.actor, &plan).await?,
+        None => access.addon,
+    };
+    Ok(Json(answer(&controller, &addon, &expansion).await?))
 }
 
 /// `DELETE /apps/{app}/addons/{addon}`

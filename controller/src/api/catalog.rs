@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +11,7 @@ use super::error::ApiError;
 use super::output::{Id, Named, Time};
 use super::range::{Page, Range};
 use crate::formation::dyno_sizes;
-use crate::{Actor, Controller};
+use crate::{Actor, Controller, Error};
 
 /// The one region: this machine.
 pub(super) const REGION: &str = "local";
@@ -87,31 +88,67 @@ pub(super) struct Stack {
 
 /// `GET /dyno-sizes`
 pub(super) async fn dyno_sizes_list(_: Actor, range: Range) -> Page<DynoSize> {
-    let answer = |size: &model::DynoSize| {
-        let standard = 512 << 20;
-        DynoSize {
-            architecture: std::env::consts::ARCH,
-            can_autoscale: false,
-            compute: size.cpu_millis / 1000,
-            cost: None,
-            dedicated: false,
-            generation: Named::new(STACK_ID, "cedar"),
-            id: Id::of(size_id(&size.name).unwrap_or_default()),
-            infrastructure_tier: "production",
-            // GiB in tenths, as Heroku writes 0.5 and 2.5; f64 holds these exactly enough.
-            memory: f64::from(u32::try_from(size.memory_bytes >> 20).unwrap_or(u32::MAX)) / 1024.0,
-            precise_dyno_units: size.memory_bytes.div_ceil(standard),
-            private_space_only: false,
-            product_dyno_tier: size.name.split('-').next().unwrap_or_default().to_lowercase(),
-            name: size.name.clone(),
-        }
+    range.page(dyno_sizes().iter().map(size_answer), "memory")
+}
+
+/// `GET /dyno-sizes/{size}`, by name in any case, or id.
+pub(super) async fn dyno_size(_: Actor, Path(reference): Path<String>) -> Result<Json<DynoSize>, ApiError> {
+    let is_meant = |size: &&model::DynoSize| {
+        size.name.eq_ignore_ascii_case(&reference) || size_id(&size.name) == Some(reference.as_str())
     };
-    range.page(dyno_sizes().iter().map(answer), "memory")
+    Ok(Json(size_answer(dyno_sizes().iter().find(is_meant).ok_or(Error::NotFound("dyno size"))?)))
 }
 
 /// `GET /regions`
 pub(super) async fn regions(_: Actor, range: Range) -> Page<Region> {
-    let region = Region {
+    range.page([own_region()], "name")
+}
+
+/// `GET /regions/{region}`, by name or id.
+pub(super) async fn region(_: Actor, Path(reference): Path<String>) -> Result<Json<Region>, ApiError> {
+    check_region(&reference).map_err(|_| Error::NotFound("region"))?;
+    Ok(Json(own_region()))
+}
+
+/// `GET /stacks`
+pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Actor, range: Range) -> Page<Stack> {
+    range.page([own_stack(&controller)], "name")
+}
+
+/// `GET /stacks/{stack}`, by name or id.
+pub(super) async fn stack(
+    State(controller): State<Arc<Controller>>,
+    _: Actor,
+    Path(reference): Path<String>,
+) -> Result<Json<Stack>, ApiError> {
+    if reference != STACK_ID && reference != controller.settings.stack {
+        return Err(Error::NotFound("stack").into());
+    }
+    Ok(Json(own_stack(&controller)))
+}
+
+fn size_answer(size: &model::DynoSize) -> DynoSize {
+    let standard = 512 << 20;
+    DynoSize {
+        architecture: std::env::consts::ARCH,
+        can_autoscale: false,
+        compute: size.cpu_millis / 1000,
+        cost: None,
+        dedicated: false,
+        generation: Named::new(STACK_ID, "cedar"),
+        id: Id::of(size_id(&size.name).unwrap_or_default()),
+        infrastructure_tier: "production",
+        // GiB in tenths, as Heroku writes 0.5 and 2.5; f64 holds these exactly enough.
+        memory: f64::from(u32::try_from(size.memory_bytes >> 20).unwrap_or(u32::MAX)) / 1024.0,
+        precise_dyno_units: size.memory_bytes.div_ceil(standard),
+        private_space_only: false,
+        product_dyno_tier: size.name.split('-').next().unwrap_or_default().to_lowercase(),
+        name: size.name.clone(),
+    }
+}
+
+fn own_region() -> Region {
+    Region {
         country: "here",
         created_at: SINCE,
         description: "This machine",
@@ -122,21 +159,18 @@ pub(super) async fn regions(_: Actor, range: Range) -> Page<Region> {
         // The API's schema knows no other provider's regions, and generated clients insist on it.
         provider: Provider { name: "platform", region: "us-east-1" },
         updated_at: SINCE,
-    };
-    range.page([region], "name")
+    }
 }
 
-/// `GET /stacks`
-pub(super) async fn stacks(State(controller): State<Arc<Controller>>, _: Actor, range: Range) -> Page<Stack> {
-    let stack = Stack {
+fn own_stack(controller: &Controller) -> Stack {
+    Stack {
         created_at: SINCE,
         default: true,
         id: Id::of(STACK_ID),
         name: controller.settings.stack.clone(),
         state: "public",
         updated_at: SINCE,
-    };
-    range.page([stack], "name")
+    }
 }
 
 /// Heroku's common regions mean the one that there is, since clients send them unasked.

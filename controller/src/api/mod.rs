@@ -12,12 +12,14 @@ mod builds;
 mod catalog;
 mod config_changes;
 mod config_vars;
+mod data;
 mod describe;
 mod domains;
 mod dynos;
 mod envelope;
 mod error;
 mod events;
+mod features;
 mod formation;
 mod idempotency;
 mod input;
@@ -35,6 +37,7 @@ mod sni_endpoints;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod unused;
 mod webhooks;
 
@@ -60,6 +63,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
 fn table() -> Vec<Route> {
     let mut table = things();
     table.extend(ways());
+    table.extend(data());
     table
 }
 
@@ -88,10 +92,40 @@ fn ways() -> Vec<Route> {
         post("/apps/{app}/acm", Manage, sni_endpoints::enable_acm),
         patch("/apps/{app}/acm", Manage, sni_endpoints::refresh_acm),
         delete("/apps/{app}/acm", Manage, sni_endpoints::disable_acm),
+        get("/apps/{app}/features", View, features::list),
+        get("/apps/{app}/features/{feature}", View, features::info),
+        patch("/apps/{app}/features/{feature}", Operate, features::update),
+        get("/account/features", SignedIn, features::list_of_user),
+        get("/account/features/{feature}", SignedIn, features::none_of_user),
+        patch("/account/features/{feature}", SignedIn, features::none_of_user),
+        get("/dyno-sizes/{size}", SignedIn, catalog::dyno_size),
+        get("/regions/{region}", SignedIn, catalog::region),
+        get("/stacks/{stack}", SignedIn, catalog::stack),
         get("/apps/{app}/log-drains", View, log_drains::list),
         post("/apps/{app}/log-drains", Manage, log_drains::create),
         get("/apps/{app}/log-drains/{drain}", View, log_drains::info),
         delete("/apps/{app}/log-drains/{drain}", Manage, log_drains::delete),
+    ]
+}
+
+/// Those of Heroku's other API, about databases.
+fn data() -> Vec<Route> {
+    use Right::{Deploy, Manage, Operate, View};
+    vec![
+        get("/client/v11/databases/{addon}", Deploy, data::database),
+        get("/client/v11/databases/{addon}/wait_status", View, data::wait_status),
+        post("/client/v11/databases/{addon}/connection_reset", Operate, data::reset_connections),
+        post("/client/v11/databases/{addon}/backups", Operate, data::capture),
+        post("/client/v11/databases/{addon}/restores", Operate, data::restore),
+        get("/client/v11/databases/{addon}/transfer-schedules", View, data::schedules),
+        get("/client/v11/apps/{app}/transfers", View, transfers::list),
+        get("/client/v11/apps/{app}/transfers/{transfer}", View, transfers::info),
+        delete("/client/v11/apps/{app}/transfers/{transfer}", Manage, transfers::delete),
+        post("/client/v11/apps/{app}/transfers/{transfer}/actions/public-url", Deploy, transfers::public_url),
+        get("/postgres/v0/databases/{addon}/credentials", Deploy, data::credentials),
+        get("/postgres/v0/databases/{addon}/credentials/{credential}", Deploy, data::credential),
+        get("/redis/v0/databases/{addon}", Deploy, data::redis),
+        get("/redis/v0/databases/{addon}/wait", View, data::wait_status),
     ]
 }
 
@@ -102,7 +136,6 @@ fn things() -> Vec<Route> {
         get("/openapi.json", Anyone, openapi::openapi),
         get("/schema", Anyone, openapi::schema),
         get("/account", SignedIn, account::info),
-        get("/account/features", SignedIn, unused::list),
         get("/account/keys", SignedIn, unused::list),
         get("/account/rate-limits", SignedIn, account::rate_limits),
         get("/users/{user}", SignedIn, account::info),
@@ -151,7 +184,6 @@ fn things() -> Vec<Route> {
         post("/apps/{app}/addons/{addon}/log-sessions", View, log_sessions::create_of_addon),
         get("/apps/{app}/addon-attachments", View, attachments::list_of_app),
         get("/apps/{app}/addon-attachments/{attachment}", View, attachments::info),
-        get("/apps/{app}/features", View, unused::list_of_app),
         get("/apps/{app}/pipeline-couplings", View, unused::no_pipeline),
         get("/apps/{app}/webhooks", Manage, webhooks::list),
         post("/apps/{app}/webhooks", Manage, webhooks::create),

@@ -30,6 +30,7 @@ impl Controller {
         let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
         let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
         let mut env = image.config.env.clone();
+        env.extend(self.metadata(release).await?);
         env.extend(self.store.contents(release).await?.environment(Scope::Run));
         env.extend([
             ("HOME".to_owned(), "/app".to_owned()),

@@ -251,6 +251,17 @@ impl Store {
         self.change_addon(addon, (change, reason), (AddonState::Failed, stamp)).await
     }
 
+    /// Gives an add-on another plan, and with it another workload.
+    pub async fn set_addon_plan(&self, addon: &Addon, plan: &str, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let sql = "UPDATE addons SET plan = $1, generation = generation + 1, updated_at = $2 WHERE id = $3";
+        sqlx::query(sql).bind(plan).bind(tx.now()).bind(addon.id.to_string()).execute(&mut *tx).await?;
+        let data = json!({ "name": addon.name, "plan": plan, "previous_plan": addon.plan });
+        let (app, id, action) = (Some(addon.app), addon.id.to_string(), Action::Update);
+        tx.record(NewEvent { app, resource: Resource::Addon, id, action, data });
+        tx.commit().await
+    }
+
     /// Gives an add-on another workload.
     pub async fn renew_addon(&self, id: AddonId, now: Timestamp) -> Result<(), StoreError> {
         sqlx::query("UPDATE addons SET generation = generation + 1, updated_at = $1 WHERE id = $2")

@@ -40,6 +40,15 @@ impl Server {
         Self::serve(test, routes).await
     }
 
+    /// The API, and what is open to whoever has an address with a secret.
+    pub(crate) async fn serve_all() -> Self {
+        let test = TestController::new().await;
+        let controller = &test.controller;
+        let open = crate::addons::routes(controller.clone()).merge(crate::sources::routes(controller.clone()));
+        let routes = open.merge(crate::api::routes(controller.clone()));
+        Self::serve(test, routes).await
+    }
+
     /// Serves any routes.
     pub(crate) async fn serve(test: TestController, routes: axum::Router) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -27,9 +27,11 @@ if [ ! -f server.crt ]; then
   mv making.crt server.crt
 fi
 
+# Keepalives: a client whose machine went away, or whose network was shut, holds its connection and its locks for two minutes.
 # No JIT: its compiler is not in the image. sysv: /dev/shm is small, and what parallel queries share has no bound.
 exec "$programs/postgres" -D cluster -c listen_addresses='*' -c port=5432 -c unix_socket_directories=/tmp \
   -c shared_buffers=$((MEMORY_MIB / 4))MB -c effective_cache_size=$((MEMORY_MIB / 2))MB \
   -c maintenance_work_mem=$((MEMORY_MIB / 16))MB -c max_connections=100 -c dynamic_shared_memory_type=sysv -c jit=off \
+  -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=6 \
   -c ssl=on -c ssl_cert_file=/data/server.crt -c ssl_key_file=/data/server.key \
   -c log_checkpoints=off -c log_line_prefix=
