@@ -88,8 +88,12 @@ fn what_comes_from_an_add_on_is_its_own_and_goes_with_it() {
     redis(&app, &["SET", "colour", "green"]).expect_text(&["OK"]);
     redis(&app, &["GET", "colour"]).expect_text(&["green"]);
     assert!(env().contains("REDIS_URL"));
-    app.cli(&["rollback"]).expect_ok();
-    assert!(env().contains("REDIS_URL"), "an add-on stays through a rollback");
+    let with = format!("v{}", app.json(&["releases"])[0]["version"]);
+    app.cli(&["rollback"]).expect_ok().expect_text(&["- attachment REDIS"]);
+    assert!(!env().contains("REDIS_URL"), "its use was not part of the release before");
+    app.cli(&["rollback", &with]).expect_ok().expect_text(&["+ attachment REDIS"]);
+    assert!(env().contains("REDIS_URL"), "and is part of this one");
+    redis(&app, &["GET", "colour"]).expect_text(&["green"]);
 
     let id = app.json(&["addons:info", &name])["id"].as_str().expect("an id").to_owned();
     let volume = shared().home().join("volumes").join(&id);
