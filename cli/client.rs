@@ -32,6 +32,8 @@ pub(crate) struct Client {
     agent: Agent,
     base: Url,
     authorization: Option<String>,
+    /// Of the second factor, beside a password.
+    code: Option<String>,
     unreachable: CliHint,
 }
 
@@ -41,6 +43,8 @@ type CliHint = &'static str;
 /// How the API says no (Heroku Platform API, "Errors").
 #[derive(Debug, Deserialize)]
 struct Refusal {
+    #[serde(default)]
+    id: String,
     message: String,
     /// What was not found.
     resource: Option<String>,
@@ -58,7 +62,7 @@ impl Client {
             config = config.proxy(None);
         }
         let authorization = token.map(|token| format!("Bearer {token}"));
-        Self { agent: config.build().new_agent(), base, authorization, unreachable: NOT_UP }
+        Self { agent: config.build().new_agent(), base, authorization, code: None, unreachable: NOT_UP }
     }
 
     /// A client that has no token yet and comes to get one.
@@ -67,13 +71,18 @@ impl Client {
         Self { authorization: Some(format!("Basic {basic}")), ..Self::new(base, None) }
     }
 
+    /// The same with the code of a second factor.
+    pub(crate) fn with_code(self, code: String) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
     /// A client of the platform on this machine, through the socket that only root may open.
     pub(crate) fn local(socket: &Path) -> Result<Self> {
         let base = Url::parse("http://localhost/")
             .map_err(|error| CliError::failed("Cannot name the platform").because(&error))?;
         let connector = unix::UnixConnector(socket.to_owned());
         let agent = Agent::with_parts(config().proxy(None).build(), connector, DefaultResolver::default());
-        Ok(Self { agent, base, authorization: None, unreachable: NOT_UP_HERE })
+        Ok(Self { agent, base, authorization: None, code: None, unreachable: NOT_UP_HERE })
     }
 
     /// The address of the platform.
@@ -178,6 +187,10 @@ impl Client {
             segments.pop_if_empty().extend(path);
         }
         let request = Request::builder().method(method).uri(url.as_str()).header(header::ACCEPT, ACCEPT);
+        let request = match &self.code {
+            Some(code) => request.header("heroku-two-factor-code", code),
+            None => request,
+        };
         match &self.authorization {
             Some(authorization) => request.header(header::AUTHORIZATION, authorization),
             None => request,
@@ -247,6 +260,7 @@ fn refusal(mut response: Response<Body>) -> CliError {
     match status {
         StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message)
             .hint("Log in with `platform login`. If PLATFORM_TOKEN is set, it is what was not accepted."),
+        _ if refusal.id == "two_factor" => CliError::new(Kind::TwoFactor, message),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
         _ => match refusal.resource.as_deref().and_then(where_it_is_listed) {
@@ -267,6 +281,13 @@ fn where_it_is_listed(resource: &str) -> Option<&'static str> {
         "dyno" => Some("ps"),
         "process_type" => Some("ps:scale"),
         "domain" => Some("domains"),
+        "collaborator" => Some("access"),
+        "team" => Some("teams"),
+        "team_member" => Some("members"),
+        "key" => Some("keys"),
+        "authorization" => Some("authorizations"),
+        "app_transfer" => Some("apps:transfers"),
+        "user" => Some("users"),
         _ => None,
     }
 }

@@ -94,7 +94,7 @@ impl Context {
             )));
         };
         match git::app_of(&address) {
-            Some((api, app)) if credentials::key(&api) == credentials::key(client.base()) => Ok((client, app)),
+            Some((api, app)) if is_same(&api, client.base()) => Ok((client, app)),
             Some((api, app)) => Err(CliError::usage(format!(
                 "The git remote `{}` is for {}, but this command would go to {}",
                 arg.remote,
@@ -134,6 +134,14 @@ impl Context {
         words: impl FnOnce(Output, Vec<T>) -> Result<()>,
     ) -> Result<()> {
         self.show(value, |out| words(out, client::typed(value)?))
+    }
+}
+
+/// Whether a git remote is for this platform. SSH has a port of its own, so there the host decides.
+fn is_same(remote: &Url, api: &Url) -> bool {
+    match remote.scheme() {
+        "ssh" => remote.host_str() == api.host_str(),
+        _ => credentials::key(remote) == credentials::key(api),
     }
 }
 
@@ -212,6 +220,19 @@ fn parse_api(text: &str) -> Result<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remote_is_for_a_platform_over_http_and_ssh() {
+        let api = Url::parse("http://localhost:8080").unwrap();
+        for (remote, same) in [
+            ("http://localhost:8080/", true),
+            ("http://localhost:9090/", false),
+            ("ssh://localhost:2222/", true),
+            ("ssh://example.com:2222/", false),
+        ] {
+            assert_eq!(is_same(&Url::parse(remote).unwrap(), &api), same, "{remote}");
+        }
+    }
 
     #[test]
     fn an_address_that_is_none_is_refused_with_an_example() {

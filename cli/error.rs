@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Usage,
     /// Nobody is logged in, or the token is no longer good: status 3.
     Login,
+    /// The password is right, and a code is needed too: status 3.
+    TwoFactor,
     /// The platform cannot be reached: status 4.
     Unreachable,
     /// The reader of our output went away (`platform logs | head`): status 141 and not a word, as other programs end by SIGPIPE.
@@ -27,7 +29,7 @@ impl Kind {
         match self {
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Login => 3,
+            Self::Login | Self::TwoFactor => 3,
             Self::Unreachable => 4,
             Self::OutputClosed => 141,
         }

@@ -109,6 +109,8 @@ mod tests {
     fn a_remote_names_platform_and_app() {
         let (api, app) = app_of("http://me@localhost:8080/my-app.git").unwrap();
         assert_eq!((credentials::key(&api), app.as_str()), ("http://localhost:8080", "my-app"));
+        let (api, app) = app_of("ssh://git@localhost:2222/my-app.git").unwrap();
+        assert_eq!((api.as_str(), app.as_str()), ("ssh://localhost:2222/", "my-app"));
         assert!(app_of("git@github.com:me/my-app.git").is_none());
         assert!(app_of("http://localhost:8080/").is_none());
     }

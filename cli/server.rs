@@ -331,6 +331,7 @@ impl Places {
             port: settings.port(),
             tls_port: settings.tls_port(),
             authority: self.authority().certificate(),
+            ssh_listen: settings.ssh_listen.0.clone(),
             stack: stack::NAME.to_owned(),
             program,
             control_socket: self.control(),

@@ -1,5 +1,6 @@
 //! Tests of the product as a whole: the house rules, and everything a user does, on the real binary.
 
+mod access;
 mod addons;
 mod config;
 mod console;

@@ -14,6 +14,7 @@ pub(crate) struct Platform {
     home: PathBuf,
     port: u16,
     tls_port: u16,
+    ssh_port: u16,
     subnet: String,
     /// Stops the platform and removes its folders when its standard input closes: at the end of this process, however it ends.
     _janitor: Child,
@@ -67,8 +68,8 @@ impl Platform {
     }
 
     fn prepare(home: PathBuf, number: u32) -> Self {
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [port, tls_port] = listeners.map(|it| it.local_addr().expect("an address").port());
+        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [port, tls_port, ssh_port] = listeners.map(|it| it.local_addr().expect("an address").port());
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
         let janitor = Command::new("sh")
@@ -80,7 +81,7 @@ impl Platform {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        Self { home, port, tls_port, subnet, _janitor: janitor }
+        Self { home, port, tls_port, ssh_port, subnet, _janitor: janitor }
     }
 
     /// `platform up --detach`
@@ -104,6 +105,11 @@ impl Platform {
         format!("http://localhost:{}", self.port)
     }
 
+    /// Where git is served over SSH.
+    pub(crate) fn ssh_port(&self) -> u16 {
+        self.ssh_port
+    }
+
     /// Where the router listens.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
@@ -116,6 +122,7 @@ impl Platform {
             .env("PLATFORM_HOME", &self.home)
             .env("PLATFORM_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("PLATFORM_TLS_LISTEN", format!("127.0.0.1:{}", self.tls_port))
+            .env("PLATFORM_SSH_LISTEN", format!("127.0.0.1:{}", self.ssh_port))
             .env("PLATFORM_SUBNET", &self.subnet)
             .env("PLATFORM_STACK_CACHE", stack_cache())
             .env("PLATFORM_API", self.url())

@@ -153,10 +153,12 @@ impl Rename {
             client.patch(&["apps", &name], &json!({ "name": self.new_name }))
         })?;
         let app: App = client::typed(&renamed)?;
-        for remote in git::remotes_to(&git::address(client.base(), &before.name)) {
-            let address = git::address(client.base(), &app.name);
-            git::set_remote(&remote, &address)?;
-            cx.out.note(&format!("The git remote {remote} is now {address}"));
+        let addresses = addresses(&client, &app);
+        for (old, new) in self::addresses(&client, &before).into_iter().zip(addresses) {
+            for remote in git::remotes_to(&old) {
+                git::set_remote(&remote, &new)?;
+                cx.out.note(&format!("The git remote {remote} is now {new}"));
+            }
         }
         cx.show(&renamed, |out| out.line(app.web_url.unwrap_or(app.name)))
     }
@@ -275,10 +277,16 @@ impl Destroy {
 
 fn destroy(client: &Client, app: &App) -> Result<Value> {
     let gone = client.delete(&["apps", &app.name])?;
-    for remote in git::remotes_to(&git::address(client.base(), &app.name)) {
+    for remote in addresses(client, app).iter().flat_map(|address| git::remotes_to(address)) {
         git::remove_remote(&remote)?;
     }
     Ok(gone)
+}
+
+/// Where an app can be pushed to: over HTTP, then over SSH.
+fn addresses(client: &Client, app: &App) -> Vec<String> {
+    let http = git::address(client.base(), &app.name);
+    std::iter::once(http).chain(app.ssh_url.clone()).collect()
 }
 
 fn set_maintenance(cx: &Context, app: &AppArg, on: bool) -> Result<()> {

@@ -44,7 +44,13 @@ impl Login {
                     None => ask("E-mail")?,
                 };
                 let password = ask_secret("Password")?;
-                new_token(&Client::with_password(api.clone(), &email, &password))?
+                let client = || Client::with_password(api.clone(), &email, &password);
+                match new_token(&client()) {
+                    Err(error) if error.kind == Kind::TwoFactor => {
+                        new_token(&client().with_code(ask_secret("Two-factor code")?))?
+                    }
+                    result => result?,
+                }
             }
         };
         let client = Client::new(api.clone(), Some(token.clone()));

@@ -18,6 +18,7 @@ use crate::git;
 Examples:
   $ platform git:remote -a my-app
   $ platform git:remote -a my-app-staging -r staging
+  $ platform git:remote -a my-app --ssh
   $ git push platform main")]
 pub(crate) struct Remote {
     /// App that the remote is for
@@ -26,6 +27,9 @@ pub(crate) struct Remote {
     /// Name of the remote
     #[arg(short, long, default_value = git::REMOTE)]
     remote: String,
+    /// Push over SSH, with a key that `platform keys:add` made known, and not with a token
+    #[arg(long)]
+    ssh: bool,
 }
 
 impl Remote {
@@ -37,9 +41,18 @@ impl Remote {
             return Err(CliError::usage("This is not a git repository")
                 .hint("Make one with `git init`, or go to the app's folder."));
         }
+        let address = match app.ssh_url {
+            _ if !self.ssh => address,
+            Some(address) => address,
+            None => {
+                return Err(CliError::failed("This platform takes no pushes over SSH").hint(
+                    "Its operator turns them on with the setting `ssh_listen`. Without --ssh, git uses your token.",
+                ));
+            }
+        };
         git::set_remote(&self.remote, &address)?;
         let value = json!({ "remote": self.remote, "url": address });
-        cx.show(&value, |out| out.line(format!("The git remote {} is {}", self.remote, address)))
+        cx.show(&value, |out| out.line(format!("The git remote {} is {address}", self.remote)))
     }
 }
 

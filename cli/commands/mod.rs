@@ -7,9 +7,11 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::context::Context;
 use crate::error::Result;
 
+mod access;
 mod addons;
 mod apps;
 mod auth;
+mod authorizations;
 mod backups;
 mod buildpacks;
 mod completion;
@@ -18,6 +20,7 @@ mod data;
 mod domains;
 mod git;
 mod instead;
+mod keys;
 mod logs;
 mod man;
 mod platform;
@@ -26,6 +29,8 @@ mod releases;
 mod rollback;
 mod run;
 mod stack;
+mod teams;
+mod two_factor;
 mod users;
 mod validate;
 
@@ -102,6 +107,18 @@ commands! {
     "logout" ["auth:logout"] Logout(auth::Logout),
     "whoami" ["auth:whoami"] Whoami(auth::Whoami),
     "auth:token" [] AuthToken(auth::Token),
+    "keys" [] Keys(keys::List),
+    "keys:add" [] KeysAdd(keys::Add),
+    "keys:remove" [] KeysRemove(keys::Remove),
+    "keys:clear" [] KeysClear(keys::Clear),
+    "authorizations" [] Authorizations(authorizations::List),
+    "authorizations:create" [] AuthorizationsCreate(authorizations::Create),
+    "authorizations:rotate" [] AuthorizationsRotate(authorizations::Rotate),
+    "authorizations:revoke" ["authorizations:destroy"] AuthorizationsRevoke(authorizations::Revoke),
+    "2fa" ["twofactor"] TwoFactor(two_factor::Show),
+    "2fa:enable" [] TwoFactorEnable(two_factor::Enable),
+    "2fa:disable" ["twofactor:disable"] TwoFactorDisable(two_factor::Disable),
+    "2fa:recovery-codes" ["2fa:gen-recovery-codes"] TwoFactorCodes(two_factor::Codes),
     "completion" ["autocomplete"] Completion(completion::Completion),
 
     /// Apps
@@ -149,6 +166,24 @@ commands! {
     "pg:backups:delete" [] PgBackupsDelete(backups::Delete),
     "redis:cli" [] RedisCli(data::RedisCli),
 
+    /// Who works on it
+    "access" [] Access(access::List),
+    "access:add" ["sharing:add"] AccessAdd(access::Add),
+    "access:update" [] AccessUpdate(access::Update),
+    "access:remove" ["sharing:remove"] AccessRemove(access::Remove),
+    "apps:transfer" ["sharing:transfer"] AppsTransfer(access::TransferApp),
+    "apps:transfers" [] AppsTransfers(access::Transfers),
+    "apps:transfer:accept" [] AppsTransferAccept(access::Accept),
+    "apps:transfer:decline" [] AppsTransferDecline(access::Decline),
+    "teams" [] Teams(teams::List),
+    "teams:create" [] TeamsCreate(teams::Create),
+    "teams:rename" [] TeamsRename(teams::Rename),
+    "teams:destroy" [] TeamsDestroy(teams::Destroy),
+    "members" [] Members(teams::Members),
+    "members:add" ["members:set"] MembersAdd(teams::Add),
+    "members:invite" [] MembersInvite(teams::Invite),
+    "members:remove" [] MembersRemove(teams::Remove),
+
     /// What was deployed
     "validate" [] Validate(validate::Validate),
     "releases" [] Releases(releases::List),
@@ -180,7 +215,13 @@ commands! {
     "down" [] Down(platform::Down),
     "status" [] Status(platform::Status),
     "stack:update" [] StackUpdate(stack::Update),
+    "users" [] Users(users::List),
     "users:create" [] UsersCreate(users::Create),
+    "users:invite" [] UsersInvite(users::Invite),
+    "users:suspend" [] UsersSuspend(users::Suspend),
+    "users:restore" [] UsersRestore(users::Restore),
+    "users:promote" [] UsersPromote(users::Promote),
+    "users:delete" [] UsersDelete(users::Delete),
     "man" [] Man(man::Pages),
 
     hidden:

@@ -286,11 +286,15 @@ impl Status {
         let places = Places::load_running()?;
         let states = states(&places)?;
         cx.show(&report(&places, &states), |out| {
-            out.pairs([
+            let mut about: Vec<(&str, Field)> = vec![
                 ("URL", places.settings.url().into()),
                 ("Home", places.settings.home.display().to_string().into()),
                 ("Log", places.log().display().to_string().into()),
-            ])?;
+            ];
+            if let Some(fingerprint) = ssh_fingerprint(&places) {
+                about.push(("SSH host key", fingerprint.into()));
+            }
+            out.pairs(about)?;
             let row = |state: &State| {
                 let (text, mood) = match (state.pid, state.answers) {
                     (_, true) => ("up", Mood::Good),
@@ -307,6 +311,14 @@ impl Status {
         }
         Ok(u8::from(!states.iter().all(|state| state.answers)))
     }
+}
+
+/// What a client of git over SSH is shown before it trusts this platform.
+fn ssh_fingerprint(places: &Places) -> Option<String> {
+    if places.settings.ssh_listen.0.is_empty() {
+        return None;
+    }
+    controller::git::host_key_fingerprint(&places.settings.home)
 }
 
 /// One process of the platform.
@@ -329,6 +341,7 @@ fn report(places: &Places, states: &[State]) -> Value {
         "home": places.settings.home,
         "runtime_dir": places.run,
         "log": places.log(),
+        "ssh": { "listen": places.settings.ssh_listen.0, "fingerprint": ssh_fingerprint(places) },
         "up": states.iter().all(|state| state.answers),
         "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
     })

@@ -1,13 +1,15 @@
-//! `users:create`: by root on the platform's own machine, so that the first user needs no user.
+//! `users:create`: by root on the platform's own machine, so that the first user needs no user. `users` and its kin: what
+//! operators do with accounts.
 
 use clap::Args;
 use serde_json::json;
 
-use crate::client::{self, Client, NewUser};
+use crate::client::{self, Client, Invited, KnownUser, NewUser};
 use crate::commands::auth;
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::credentials::{self, Login};
 use crate::error::Result;
+use crate::output;
 use crate::server::Places;
 
 /// Create a user, on the platform's own machine and as root
@@ -47,4 +49,143 @@ impl Create {
         }
         Ok(())
     }
+}
+
+/// List who has an account, as an operator of the platform
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users")]
+pub(crate) struct List {}
+
+impl List {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let users = cx.client()?.list(&["users"])?;
+        cx.show_list(&users, |out, users: Vec<KnownUser>| {
+            let row = |user: KnownUser| {
+                let state = match (&user.suspended_at, user.operator) {
+                    (Some(_), _) => "suspended",
+                    (None, true) => "operator",
+                    (None, false) => "user",
+                };
+                let codes = if user.two_factor_authentication { "on" } else { "off" };
+                let seen =
+                    user.last_login.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));
+                vec![user.email.into(), state.into(), codes.into(), seen.into()]
+            };
+            out.table(&["User", "Is", "Two-factor", "Login"], users.into_iter().map(row).collect(), "Nobody.")
+        })
+    }
+}
+
+/// Invite somebody to the platform, as an operator of it
+///
+/// Prints a link, which is good for seven days and once: pass it on. Whoever opens it chooses a password.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users:invite grace@example.com")]
+pub(crate) struct Invite {
+    /// Their address
+    email: String,
+}
+
+impl Invite {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let made = cx.client()?.post(&["invitations"], &json!({ "email": self.email }))?;
+        show_link(cx, &made)
+    }
+}
+
+/// The link of an invitation that was just made.
+pub(super) fn show_link(cx: &Context, made: &serde_json::Value) -> Result<()> {
+    cx.show(made, |out| out.line(client::typed::<Invited>(made)?.url))?;
+    cx.out.note("Pass this link on. It is good for seven days, and once.");
+    Ok(())
+}
+
+/// Keep a user out, at once, as an operator of the platform
+///
+/// Their tokens, keys and sessions are good no longer; their apps go on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users:suspend eve@example.com")]
+pub(crate) struct Suspend {
+    /// Their address
+    email: String,
+}
+
+impl Suspend {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        change(cx, &self.email, ("Suspending", &json!({ "suspended": true })))
+    }
+}
+
+/// Let a suspended user in again, as an operator of the platform
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users:restore eve@example.com")]
+pub(crate) struct Restore {
+    /// Their address
+    email: String,
+}
+
+impl Restore {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        change(cx, &self.email, ("Restoring", &json!({ "suspended": false })))
+    }
+}
+
+/// Let a user keep the platform too, as one of its operators
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users:promote grace@example.com")]
+pub(crate) struct Promote {
+    /// Their address
+    email: String,
+    /// No longer
+    #[arg(long)]
+    undo: bool,
+}
+
+impl Promote {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let what = if self.undo { "Demoting" } else { "Promoting" };
+        change(cx, &self.email, (what, &json!({ "operator": !self.undo })))
+    }
+}
+
+/// Delete a user's account, as an operator of the platform
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform users:delete eve@example.com --confirm eve@example.com")]
+pub(crate) struct Delete {
+    /// Their address
+    email: String,
+    /// The address once more, to go on without being asked
+    #[arg(long, short, value_name = "EMAIL")]
+    confirm: Option<String>,
+}
+
+impl Delete {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let what = format!("This deletes the account of {} and cannot be undone.", self.email);
+        let command = format!("platform users:delete {0} --confirm {0}", self.email);
+        context::confirm(&self.email, self.confirm, (&what, &command))?;
+        let client = cx.client()?;
+        let delete = || client.delete(&["users", &self.email]);
+        let value = cx.out.step(&format!("Deleting {}", self.email), delete)?;
+        cx.done(&value)
+    }
+}
+
+fn change(cx: &Context, email: &str, (what, content): (&str, &serde_json::Value)) -> Result<()> {
+    let client = cx.client()?;
+    let value = cx.out.step(&format!("{what} {email}"), || client.patch(&["users", email], content))?;
+    cx.done(&value)
 }

@@ -1,15 +1,13 @@
 //! Users, passwords and tokens.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use model::{Email, Random, Timestamp, TokenId, UserId};
+use model::{Email, Random, TokenId, UserId};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 
+use crate::grants::Grant;
 use crate::store::{NewToken, Token, User};
 use crate::{Actor, Controller, Error, Origin, Via};
 
@@ -18,13 +16,8 @@ pub const MIN_PASSWORD: usize = 8;
 /// Longest password, in bytes: hashing more costs time that a stranger could make us spend.
 pub const MAX_PASSWORD: usize = 1024;
 
-/// Wrong passwords for one address that are let through within [`ATTEMPTS_WINDOW`].
-const ATTEMPTS: usize = 10;
-const ATTEMPTS_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// Addresses whose failures are remembered at once; the oldest go first.
-const ATTEMPTS_MEMORY: usize = 10_000;
-/// Passwords hashed at the same time; each takes 19 MiB and a core, and strangers decide how many come.
-const HASHES_AT_ONCE: usize = 2;
+/// How often the use of a token is written down.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 const WRONG_PASSWORD: Error = Error::Unauthorized("Invalid credentials provided.");
 
@@ -35,6 +28,8 @@ pub struct TokenRequest {
     pub description: String,
     /// How long it is good; `None` is for ever.
     pub lifetime: Option<Duration>,
+    /// How much of what its user may do it lets do.
+    pub grant: Grant,
 }
 
 /// A token that was just made: the only time that its text is known.
@@ -43,19 +38,6 @@ pub struct IssuedToken {
     pub token: Token,
     /// What its owner sends from now on.
     pub text: String,
-}
-
-/// Remembers failed logins, in memory only (a restart forgives), and keeps the hashing of passwords within bounds.
-#[derive(Debug)]
-pub struct LoginLimiter {
-    failures: Mutex<VecDeque<(Timestamp, Email)>>,
-    hashing: Semaphore,
-}
-
-impl Default for LoginLimiter {
-    fn default() -> Self {
-        Self { failures: Mutex::default(), hashing: Semaphore::new(HASHES_AT_ONCE) }
-    }
 }
 
 impl Controller {
@@ -79,7 +61,7 @@ impl Controller {
         };
         let now = self.clock.now();
         let id = UserId::random(&*self.random);
-        Ok((User { id, email, operator: false, last_login_at: None, created_at: now, updated_at: now }, hash))
+        Ok((User::new(id, email, now), hash))
     }
 
     /// The user of this address, made if there is none; with a password, theirs from now on.
@@ -105,13 +87,11 @@ impl Controller {
         Ok(self.store.set_password(user.id, &hash, &self.own_stamp()).await?)
     }
 
-    /// The user with this address and password. Refuses for a while after too many failures for one address.
-    pub async fn check_password(&self, email: &str, password: &str) -> Result<User, Error> {
+    /// The user with this address and password. Who has a second factor is not let in by this alone.
+    pub(crate) async fn check_password(&self, email: &str, password: &str, origin: &Origin) -> Result<User, Error> {
         let Ok(email) = email.to_lowercase().parse::<Email>() else { return Err(WRONG_PASSWORD) };
         let now = self.clock.now();
-        if !self.logins.allows(&email, now) {
-            return Err(Error::TooMany("Too many failed logins for this address. Try again in ten minutes."));
-        }
+        self.logins.attempt(&email, origin, now)?;
         let found = self.store.user_with_password(&email).await?;
         // An unknown address costs the same time as a wrong password, so that nobody learns which addresses exist.
         let hash = found.as_ref().and_then(|(_, hash)| hash.clone()).unwrap_or_else(|| ABSENT_HASH.to_owned());
@@ -119,16 +99,12 @@ impl Controller {
         let turn = self.logins.hashing.acquire().await;
         let fits = verify(hash, password.to_owned()).await?;
         drop(turn);
-        match found {
-            Some((user, _)) if fits => {
-                self.store.note_login(user.id, now).await?;
-                Ok(user)
-            }
-            _ => {
-                self.logins.note_failure(email, now);
-                Err(WRONG_PASSWORD)
-            }
+        let (user, _) = found.filter(|_| fits).ok_or(WRONG_PASSWORD)?;
+        if user.suspended_at.is_some() {
+            return Err(Error::Forbidden("This account is suspended. Ask who keeps the platform.".to_owned()));
         }
+        self.logins.forgive(&email, origin, now);
+        Ok(user)
     }
 
     /// Makes a token for an actor's user.
@@ -136,52 +112,72 @@ impl Controller {
         let stamp = self.stamp(actor);
         let now = stamp.now;
         self.store.delete_expired_tokens(now).await?;
-        let mut bytes = [0; 32];
-        self.random.fill(&mut bytes);
-        let text = hex::encode(bytes);
+        let text = self.new_token();
         let token = Token {
             id: TokenId::random(&*self.random),
             user: actor.user.id,
             description: request.description,
+            grant: request.grant,
+            app_name: None,
             expires_at: request.lifetime.map(|lifetime| now.after(lifetime)),
+            last_used_at: None,
             created_at: now,
+            updated_at: now,
         };
         self.store.insert_token(NewToken { token: &token, digest: &digest(&text) }, &stamp).await?;
-        Ok(IssuedToken { token, text })
+        Ok(IssuedToken { token: self.find_token(&token).await?, text })
+    }
+
+    /// Says what a token is for.
+    pub async fn describe_token(&self, actor: &Actor, token: &Token, description: &str) -> Result<Token, Error> {
+        self.store.update_token(token, (Some(description), None), &self.stamp(actor)).await?;
+        self.find_token(token).await
+    }
+
+    /// Makes a token anew: the old text is no longer good.
+    pub async fn regenerate_token(&self, actor: &Actor, token: &Token) -> Result<IssuedToken, Error> {
+        let text = self.new_token();
+        self.store.update_token(token, (None, Some(&digest(&text))), &self.stamp(actor)).await?;
+        Ok(IssuedToken { token: self.find_token(token).await?, text })
+    }
+
+    /// Forgets a token.
+    pub async fn revoke_token(&self, actor: &Actor, token: TokenId) -> Result<Token, Error> {
+        let gone = self.store.delete_token(actor.user.id, token, &self.stamp(actor)).await?;
+        gone.ok_or(Error::NotFound("authorization"))
     }
 
     /// Who sends this token.
     pub async fn authenticate(&self, token: &str, origin: Origin) -> Result<Actor, Error> {
-        let found = self.store.user_of_token(&digest(token), self.clock.now()).await?;
-        let (user, token) = found.ok_or(WRONG_PASSWORD)?;
-        Ok(Actor { user, via: Via::Token(token), origin })
+        let now = self.clock.now();
+        let bearer = self.store.bearer(&digest(token), now).await?.ok_or(WRONG_PASSWORD)?;
+        if bearer.last_used_at.is_none_or(|last| now.since(last) >= USE_NOTED_EVERY) {
+            // Nobody waits for this, and it is no loss if it fails.
+            let store = self.store.clone();
+            tokio::spawn(async move { store.note_token_use(bearer.token, now).await });
+        }
+        Ok(Actor { grant: bearer.grant, ..Actor::new(bearer.user, Via::Token(bearer.token), origin) })
     }
 
-    async fn hash_password(&self, password: &str) -> Result<String, Error> {
+    async fn find_token(&self, token: &Token) -> Result<Token, Error> {
+        let known = self.store.tokens(token.user, token.created_at).await?;
+        known.into_iter().find(|known| known.id == token.id).ok_or(Error::NotFound("authorization"))
+    }
+
+    /// 256 bits in hex.
+    fn new_token(&self) -> String {
+        let mut bytes = [0; 32];
+        self.random.fill(&mut bytes);
+        hex::encode(bytes)
+    }
+
+    pub(crate) async fn hash_password(&self, password: &str) -> Result<String, Error> {
         if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
             let rule =
                 format!("password must have at least {MIN_PASSWORD} characters and at most {MAX_PASSWORD} bytes");
             return Err(Error::Invalid(rule));
         }
         hash(&*self.random, password.to_owned()).await
-    }
-}
-
-impl LoginLimiter {
-    fn allows(&self, email: &Email, now: Timestamp) -> bool {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        while failures.front().is_some_and(|(time, _)| now.since(*time) > ATTEMPTS_WINDOW) {
-            failures.pop_front();
-        }
-        failures.iter().filter(|(_, failed)| failed == email).count() < ATTEMPTS
-    }
-
-    fn note_failure(&self, email: Email, now: Timestamp) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() == ATTEMPTS_MEMORY {
-            failures.pop_front();
-        }
-        failures.push_back((now, email));
     }
 }
 
@@ -240,7 +236,10 @@ mod tests {
         let controller = &test.controller;
         let user = test.user("Ada@Example.com").await;
         assert_eq!(user.email.as_str(), "ada@example.com");
-        assert_eq!(controller.check_password("ADA@example.com", PASSWORD).await.expect("let in").id, user.id);
+        assert_eq!(
+            controller.sign_in(("ADA@example.com", PASSWORD), None, &Origin::default()).await.expect("let in").id,
+            user.id
+        );
 
         let issued = controller.issue_token(&test.actor(&user), TokenRequest::default()).await.expect("a token");
         let session = controller.authenticate(&issued.text, Origin::default()).await.expect("good");
@@ -258,7 +257,10 @@ mod tests {
         let controller = &test.controller;
         let user = controller.create_user("ci@example.com", None).await.expect("a user");
         for guess in ["", "password", "unknown"] {
-            assert!(matches!(controller.check_password("ci@example.com", guess).await, Err(Error::Unauthorized(_))));
+            assert!(matches!(
+                controller.sign_in(("ci@example.com", guess), None, &Origin::default()).await,
+                Err(Error::Unauthorized(_))
+            ));
         }
         let issued = controller.issue_token(&test.actor(&user), TokenRequest::default()).await.expect("a token");
         controller.authenticate(&issued.text, Origin::default()).await.expect("let in");
@@ -270,12 +272,18 @@ mod tests {
         let controller = &test.controller;
         test.user("ada@example.com").await;
         test.user("bob@example.com").await;
-        for _ in 0..ATTEMPTS {
-            assert!(matches!(controller.check_password("ada@example.com", "wrong").await, Err(Error::Unauthorized(_))));
+        let sign_in =
+            async |email: &str, password: &str| controller.sign_in((email, password), None, &Origin::default()).await;
+        let mut wait = None;
+        while wait.is_none() {
+            match sign_in("ada@example.com", "wrong").await {
+                Err(Error::TooMany { retry_after, .. }) => wait = Some(retry_after),
+                refused => assert!(matches!(refused, Err(Error::Unauthorized(_))), "{refused:?}"),
+            }
         }
-        assert!(matches!(controller.check_password("ada@example.com", PASSWORD).await, Err(Error::TooMany(_))));
-        controller.check_password("bob@example.com", PASSWORD).await.expect("others are let in");
-        test.clock.advance(ATTEMPTS_WINDOW + Duration::from_secs(1));
-        controller.check_password("ada@example.com", PASSWORD).await.expect("let in again");
+        assert!(matches!(sign_in("ada@example.com", PASSWORD).await, Err(Error::TooMany { .. })));
+        sign_in("bob@example.com", PASSWORD).await.expect("others are let in");
+        test.clock.advance(wait.expect("stopped"));
+        sign_in("ada@example.com", PASSWORD).await.expect("let in again");
     }
 }

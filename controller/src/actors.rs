@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use model::{Role, TokenId};
+use model::{KeyId, Role, SessionId, TokenId};
 use serde::{Deserialize, Serialize};
 
+use crate::grants::Grant;
 use crate::store::{App, Stamp, User, UserRef};
 use crate::{Controller, Error};
 
@@ -17,6 +18,8 @@ pub struct Actor {
     pub via: Via,
     /// Where it comes from.
     pub origin: Origin,
+    /// How much of what the user may do this lets them do.
+    pub grant: Grant,
 }
 
 /// What proved who somebody is.
@@ -26,8 +29,12 @@ pub enum Via {
     Token(TokenId),
     /// The password, to get a token.
     Password,
-    /// A session of the console.
-    Session,
+    /// An SSH key.
+    Key(KeyId),
+    /// A session of the console; those of an earlier version have no id.
+    Session(Option<SessionId>),
+    /// A link that lets somebody in for the first time.
+    Invitation,
     /// Whoever is root on the machine needs no more.
     Machine,
 }
@@ -53,12 +60,19 @@ pub struct By {
 }
 
 impl Actor {
+    /// Somebody who may do all that the user may.
+    pub fn new(user: User, via: Via, origin: Origin) -> Self {
+        Self { user, via, origin, grant: Grant::default() }
+    }
+
     /// What an event remembers.
     pub fn by(&self) -> By {
         let via = match self.via {
             Via::Token(id) => format!("token {id}"),
             Via::Password => "password".to_owned(),
-            Via::Session => "session".to_owned(),
+            Via::Key(id) => format!("key {id}"),
+            Via::Session(_) => "session".to_owned(),
+            Via::Invitation => "invitation".to_owned(),
             Via::Machine => "machine".to_owned(),
         };
         By { user: self.user.to_ref(), via, origin: self.origin.clone() }
@@ -83,15 +97,17 @@ impl Controller {
         Ok(app)
     }
 
-    /// Refuses what somebody may not do with an app that they may look at.
-    pub async fn check_role(&self, actor: &Actor, app: &App, need: Role) -> Result<(), Error> {
-        let role = self.store.role(actor.user.id, app.id).await?.ok_or(Error::NotFound("app"))?;
+    /// Refuses what somebody may not do with an app that they may look at; returns what they may.
+    pub async fn check_role(&self, actor: &Actor, app: &App, need: Role) -> Result<Role, Error> {
+        let role = self.store.role(actor.user.id, app.id).await?;
+        let role = role.and_then(|role| actor.grant.cap(app, role)).ok_or(Error::NotFound("app"))?;
         if role < need {
             return Err(Error::Forbidden(format!(
                 "You have the role {role} on {}; this needs {need}. Ask {} for it.",
-                app.name, app.owner.email
+                app.name,
+                app.owner_name()
             )));
         }
-        Ok(())
+        Ok(role)
     }
 }

@@ -1,6 +1,6 @@
 //! Making, changing and removing apps.
 
-use model::{AppId, AppName, LogSource, Random, Role};
+use model::{AppId, AppName, LogSource, Random, Role, TeamId};
 
 use crate::store::{App, AppChange, NewApp, StoreError};
 use crate::{Actor, Controller, Error};
@@ -18,6 +18,8 @@ pub struct AppRequest {
     pub name: Option<String>,
     /// Name of a stack.
     pub stack: Option<String>,
+    /// Name of the team that is to own it; without one, whoever makes it does.
+    pub team: Option<String>,
 }
 
 /// What a user may change of an app; `None` leaves it.
@@ -37,9 +39,13 @@ impl Controller {
     /// Makes an app for a user.
     pub async fn create_app(&self, actor: &Actor, request: AppRequest) -> Result<App, Error> {
         self.check_stack(request.stack.as_deref())?;
+        let team = match &request.team {
+            Some(team) => Some(self.find_team(actor, team, Role::Operate).await?.id),
+            None => None,
+        };
         let app = match request.name {
-            Some(name) => self.insert_app(actor, &parse_name(&name)?).await?,
-            None => self.insert_named_app(actor).await?,
+            Some(name) => self.insert_app(actor, team, &parse_name(&name)?).await?,
+            None => self.insert_named_app(actor, team).await?,
         };
         self.note(&app, actor, "Initial release: release v1");
         self.announce(app.id).await;
@@ -82,15 +88,15 @@ impl Controller {
         self.logs.write(app.id, self.clock.now(), &LogSource::app("api"), &line);
     }
 
-    async fn insert_app(&self, actor: &Actor, name: &AppName) -> Result<App, StoreError> {
+    async fn insert_app(&self, actor: &Actor, team: Option<TeamId>, name: &AppName) -> Result<App, StoreError> {
         let id = AppId::random(&*self.random);
         let stack = &self.settings.stack;
-        self.store.create_app(NewApp { id, name, owner: actor.user.id, stack }, &self.stamp(actor)).await
+        self.store.create_app(NewApp { id, name, owner: actor.user.id, team, stack }, &self.stamp(actor)).await
     }
 
-    async fn insert_named_app(&self, actor: &Actor) -> Result<App, Error> {
+    async fn insert_named_app(&self, actor: &Actor, team: Option<TeamId>) -> Result<App, Error> {
         for _ in 0..NAME_ATTEMPTS {
-            match self.insert_app(actor, &parse_name(&choose_name(&*self.random))?).await {
+            match self.insert_app(actor, team, &parse_name(&choose_name(&*self.random))?).await {
                 Err(StoreError::Taken(_)) => {}
                 result => return Ok(result?),
             }
@@ -146,7 +152,7 @@ mod tests {
         let test = TestController::new().await;
         let controller = &test.controller;
         let user = test.actor(&test.user("ada@example.com").await);
-        let named = |name: &str| AppRequest { name: Some(name.to_owned()), stack: None };
+        let named = |name: &str| AppRequest { name: Some(name.to_owned()), stack: None, team: None };
         for bad in ["api", "Bad_Name!", "x"] {
             assert!(matches!(controller.create_app(&user, named(bad)).await, Err(Error::Invalid(_))), "{bad}");
         }

@@ -54,8 +54,8 @@ async fn create_user(
     Json(new): Json<NewUser>,
 ) -> Result<Json<Value>, ApiError> {
     let user = controller.ensure_user(&new.email, new.password.as_deref()).await?;
-    let request = TokenRequest { description: "Made on the machine".to_owned(), lifetime: None };
-    let actor = Actor { user, via: Via::Machine, origin: Origin::default() };
+    let request = TokenRequest { description: "Made on the machine".to_owned(), ..TokenRequest::default() };
+    let actor = Actor::new(user, Via::Machine, Origin::default());
     let token = controller.issue_token(&actor, request).await?;
     Ok(Json(json!({ "id": actor.user.id, "email": actor.user.email, "token": token.text })))
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use engine::EngineError;
 
 use crate::store::StoreError;
@@ -21,9 +23,17 @@ pub enum Error {
     /// Wrong e-mail address or password, or a token that is no good.
     #[error("{0}")]
     Unauthorized(&'static str),
+    /// The password is right, and a code is needed too.
+    #[error("A second authentication factor is needed: the code that your phone shows, or a recovery code.")]
+    TwoFactor,
     /// Too many attempts.
-    #[error("{0}")]
-    TooMany(&'static str),
+    #[error("{message}")]
+    TooMany {
+        /// One sentence.
+        message: &'static str,
+        /// When it can be tried again.
+        retry_after: Duration,
+    },
     /// The database.
     #[error("the store failed")]
     Store(#[source] StoreError),

@@ -13,6 +13,7 @@ pub mod attach;
 pub mod builds;
 mod certificate;
 pub mod changes;
+pub mod collaborators;
 pub mod config_vars;
 pub mod control;
 pub mod domains;
@@ -22,23 +23,31 @@ mod errors;
 pub mod features;
 pub mod formation;
 pub mod git;
+pub mod grants;
+pub mod invitations;
+pub mod keys;
 mod live;
+pub mod logins;
 pub mod logs;
 mod outbound;
 pub mod overview;
+pub mod people;
 pub mod releases;
 mod rollout;
 mod serve;
 pub mod sessions;
 mod settings;
 pub mod setup;
+pub mod sign_in;
 pub mod sni_endpoints;
 pub mod sources;
 pub mod store;
 mod streams;
 mod sweep;
+pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod two_factor;
 mod webhooks;
 
 use std::sync::Arc;
@@ -80,7 +89,7 @@ pub struct Controller {
     /// What it knows of log drains only while it lives.
     pub drains: drains::Drains,
     /// Failed logins.
-    pub logins: accounts::LoginLimiter,
+    pub logins: logins::LoginLimiter,
     /// Log sessions that can be opened.
     pub log_sessions: logs::Sessions,
     /// What it knows only while it lives.

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::builds::Building;
+use crate::sign_in::Ticket;
 
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;
@@ -43,6 +44,8 @@ pub struct Live {
     pub(crate) limits: RateLimits,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
+    /// Who gave the right password and still has to give a code.
+    pub(crate) sign_ins: Locked<VecDeque<Ticket>>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
     settled: watch::Sender<VecDeque<(ReleaseId, Stages)>>,
     /// Whether what an earlier controller left has been ended.
@@ -64,6 +67,7 @@ impl Default for Live {
             attachments: Locked::default(),
             limits: RateLimits::default(),
             setup: Locked::default(),
+            sign_ins: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),
         }

@@ -233,7 +233,7 @@ impl Controller {
                 None => Err(Error::NotFound("app")),
             };
             match allowed {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Error::NotFound(_) | Error::Forbidden(_)) => {
                     let why = format!("the add-on {} belongs to an app on which you have no such right", it.name);
                     return Ok(Err(("addon_foreign", why)));

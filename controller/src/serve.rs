@@ -43,6 +43,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     let worker = tokio::spawn(work(Arc::clone(&controller), rollout));
     let listen = |path| engine::feed::listen(path).map_err(failed("listen on a socket"));
     let (public, control) = (listen(&sockets.public)?, listen(&sockets.control)?);
+    let ssh = tokio::spawn(git::serve_ssh(Arc::clone(&controller)));
     let open = git::routes(Arc::clone(&controller))
         .merge(logs::routes(Arc::clone(&controller)))
         .merge(attach::routes(Arc::clone(&controller)))
@@ -56,6 +57,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         result = answer(public, open) => result.map_err(failed("serve the API")),
         result = answer(control, control::routes(controller)) => result.map_err(failed("serve the control socket")),
         result = feed => result.map_err(io::Error::other).flatten().map_err(failed("serve the names of apps")),
+        result = ssh => result.map_err(io::Error::other).map_err(failed("serve git over SSH")).flatten(),
         result = worker => result.map_err(io::Error::other).map_err(failed("roll out")),
     }
 }

@@ -2,28 +2,48 @@
 
 use std::time::Duration;
 
-use crate::store::{NewSession, User};
+use model::SessionId;
+
+use crate::store::{KnownSession, NewSession, User};
 use crate::{Actor, Controller, Error, Origin, Via, accounts};
 
 /// How long a session lasts.
 pub const LIFETIME: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
+/// Longest name of a browser that is kept, in characters.
+const MAX_AGENT: usize = 255;
+
 impl Controller {
     /// Begins a session of a user, and returns the secret that proves it; it is kept nowhere.
-    pub async fn open_session(&self, user: &User, origin: Origin) -> Result<String, Error> {
+    /// `agent` is the browser, in its own words.
+    pub async fn open_session(&self, user: &User, origin: Origin, agent: Option<&str>) -> Result<String, Error> {
+        let agent = agent.map(|agent| agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT).collect::<String>());
+        let agent = agent.as_deref();
         let secret = self.new_secret();
-        let actor = Actor { user: user.clone(), via: Via::Session, origin };
+        let id = SessionId::random(&*self.random);
+        let actor = Actor::new(user.clone(), Via::Session(Some(id)), origin);
         let stamp = self.stamp(&actor);
         let digest = accounts::digest(&secret);
         let expires_at = stamp.now.after(LIFETIME);
-        self.store.insert_session(NewSession { digest: &digest, user: user.id, expires_at }, &stamp).await?;
+        self.store.insert_session(NewSession { digest: &digest, user: user.id, expires_at, id, agent }, &stamp).await?;
         Ok(secret)
     }
 
     /// Who is signed in by this secret.
     pub async fn session_actor(&self, secret: &str, origin: Origin) -> Result<Option<Actor>, Error> {
-        let user = self.store.user_of_session(&accounts::digest(secret), self.clock.now()).await?;
-        Ok(user.map(|user| Actor { user, via: Via::Session, origin }))
+        let found = self.store.user_of_session(&accounts::digest(secret), self.clock.now()).await?;
+        Ok(found.map(|(user, id)| Actor::new(user, Via::Session(id), origin)))
+    }
+
+    /// The browsers that are signed in as a user.
+    pub async fn sessions(&self, actor: &Actor) -> Result<Vec<KnownSession>, Error> {
+        Ok(self.store.sessions(actor.user.id, self.clock.now()).await?)
+    }
+
+    /// Ends one of the sessions of a user.
+    pub async fn end_session(&self, actor: &Actor, id: SessionId) -> Result<KnownSession, Error> {
+        let ended = self.store.end_session(actor.user.id, id, &self.stamp(actor)).await?;
+        ended.ok_or(Error::NotFound("session"))
     }
 
     /// Ends a session.
@@ -73,8 +93,8 @@ mod tests {
         let controller = &test.controller;
         let ada = test.user("ada@example.com").await;
         let (first, second) = (
-            controller.open_session(&ada, Origin::default()).await.expect("opened"),
-            controller.open_session(&ada, Origin::default()).await.expect("opened"),
+            controller.open_session(&ada, Origin::default(), None).await.expect("opened"),
+            controller.open_session(&ada, Origin::default(), None).await.expect("opened"),
         );
         for secret in [&first, &second] {
             assert_eq!(

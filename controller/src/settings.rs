@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub tls_port: Option<u16>,
     /// The certificate of the authority that signed the https entrance's.
     pub authority: PathBuf,
+    /// Where git is served over SSH; nowhere if empty.
+    pub ssh_listen: Vec<SocketAddr>,
     /// Name of the stack of new apps: `debian-13`.
     pub stack: String,
     /// This program; git hooks are this under another name.
@@ -64,5 +67,11 @@ impl Settings {
             Some(443) => format!("https://{}/{app}.git", self.domain),
             Some(port) => format!("https://{}:{port}/{app}.git", self.domain),
         }
+    }
+
+    /// Where an app's repository is pushed to over SSH, if it is.
+    pub fn ssh_url(&self, app: &AppName) -> Option<String> {
+        let address = self.ssh_listen.first()?;
+        Some(format!("ssh://git@{}:{}/{app}.git", self.domain, address.port()))
     }
 }

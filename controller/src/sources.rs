@@ -60,7 +60,10 @@ impl Controller {
     pub async fn create_source(&self, actor: &Actor) -> Result<SourceUrls, Error> {
         let now = self.clock.now();
         if self.store.count_sources(actor.user.id, now).await? >= MAX_SOURCES {
-            return Err(Error::TooMany("You have asked for many sources. They go an hour after they were made."));
+            return Err(Error::TooMany {
+                message: "You have asked for many sources. They go an hour after they were made.",
+                retry_after: LIFETIME,
+            });
         }
         let (put, get) = (self.new_secret(), self.new_secret());
         let id = SourceId::random(&*self.random);

@@ -53,12 +53,20 @@ ids! {
     DynoId;
     /// A formation row: one process type of one app.
     FormationId;
+    /// An invitation to the platform or to a team.
+    InvitationId;
+    /// An SSH key.
+    KeyId;
     /// A release.
     ReleaseId;
+    /// A session of the console.
+    SessionId;
     /// A certificate of an app with its key.
     SniEndpointId;
     /// An archive to build from.
     SourceId;
+    /// A team.
+    TeamId;
     /// An API token.
     TokenId;
     /// A backup of an add-on's data, or a restore of one.

@@ -79,6 +79,9 @@ names! {
         "Config var names are letters, digits and underscores, do not begin with a digit, and have at most 255 characters";
     /// A user's e-mail address.
     Email, is_email, "E-mail must look like name@host and have at most 254 characters";
+    /// The name of a team.
+    TeamName, is_team_name,
+        "Team names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 30 characters; apps and invitations mean something else";
     /// A DNS host name in lower case, without a trailing dot and without a port; the first label may be `*`.
     Hostname, is_hostname,
         "Host names are labels of letters, digits and dashes joined by dots, at most 253 characters; only the first label may be *";
@@ -86,6 +89,11 @@ names! {
 
 fn is_app_name(text: &str) -> bool {
     text.len() <= 30 && is_addon_name(text)
+}
+
+/// Its name is part of paths of the API, beside these words.
+fn is_team_name(text: &str) -> bool {
+    is_app_name(text) && !["apps", "invitations"].contains(&text)
 }
 
 fn is_addon_name(text: &str) -> bool {

@@ -80,8 +80,8 @@ impl PageError {
                 let text = "What runs the apps does not answer just now; the apps themselves are not affected. Reload in a moment.";
                 (StatusCode::SERVICE_UNAVAILABLE, "One moment", text.to_owned())
             }
-            Self::Verb(Error::TooMany(text)) => {
-                (StatusCode::TOO_MANY_REQUESTS, "Too many attempts", (*text).to_owned())
+            Self::Verb(Error::TooMany { message, .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "Too many attempts", (*message).to_owned())
             }
             Self::Verb(Error::Forbidden(text)) => (StatusCode::FORBIDDEN, "That is not for you to do", text.clone()),
             Self::Verb(Error::Store(_) | Error::System { .. }) | Self::Template(_) => fault(),
@@ -94,7 +94,7 @@ impl PageError {
 pub(crate) fn refusal(error: Error) -> Result<String, PageError> {
     match error {
         Error::Invalid(text) | Error::Conflict(text) | Error::Forbidden(text) => Ok(text),
-        Error::Unauthorized(text) | Error::TooMany(text) => Ok(text.to_owned()),
+        Error::Unauthorized(text) | Error::TooMany { message: text, .. } => Ok(text.to_owned()),
         other => Err(other.into()),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{FromRequestParts, Path};
-use axum::http::header::{COOKIE, HeaderValue, SET_COOKIE};
+use axum::http::header::{COOKIE, HeaderValue, SET_COOKIE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
@@ -55,6 +55,8 @@ pub(crate) struct Stranger {
     is_secure: bool,
     /// Where the request comes from.
     pub(crate) origin: Origin,
+    /// Their browser, in its own words.
+    pub(crate) agent: Option<String>,
 }
 
 /// Whoever fills in a form that only the pages shown to them contain.
@@ -145,12 +147,13 @@ impl FromRequestParts<Arc<Controller>> for Stranger {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> Result<Self, PageError> {
         let proto = parts.headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
         let is_secure = proto == Some("https");
+        let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if let Some(secret) = cookie(&parts.headers, STRANGER).filter(|secret| secret.len() == 40) {
-            return Ok(Self { secret: secret.to_owned(), is_new: false, is_secure, origin: origin(parts) });
+            return Ok(Self { secret: secret.to_owned(), is_new: false, is_secure, origin: origin(parts), agent });
         }
         let mut bytes = [0; 20];
         controller.random.fill(&mut bytes);
-        Ok(Self { secret: hex::encode(bytes), is_new: true, is_secure, origin: origin(parts) })
+        Ok(Self { secret: hex::encode(bytes), is_new: true, is_secure, origin: origin(parts), agent })
     }
 }
 

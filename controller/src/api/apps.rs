@@ -12,7 +12,7 @@ use super::input::{Body, Flag, Reference, Text};
 use super::output::{Created, Id, List, Named, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::apps::{AppRequest, AppUpdate};
-use crate::store::{App, Collaborator, Part};
+use crate::store::{App, Part};
 use crate::{Actor, Controller, Error, Settings};
 
 const MAX_BUILDPACKS: usize = 20;
@@ -26,6 +26,8 @@ pub(super) struct CreateApp {
     region: Option<Reference>,
     /// What it is built and run on.
     stack: Option<Reference>,
+    /// The team that owns it; without it, whoever asks does.
+    team: Option<Reference>,
 }
 
 /// What an app is to become.
@@ -84,6 +86,8 @@ pub(super) struct AppAnswer {
     slug_size: Option<u64>,
     space: Option<Named>,
     stack: Named,
+    /// Where to push to over SSH.
+    ssh_url: Option<String>,
     team: Option<Named>,
     updated_at: Time,
     /// Where it answers.
@@ -106,27 +110,6 @@ pub(super) struct BuildpackAnswer {
     name: String,
 }
 
-/// Somebody who works on an app.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Collaborator)]
-pub(super) struct CollaboratorAnswer {
-    app: Named,
-    created_at: Time,
-    id: Id,
-    permissions: Vec<Named>,
-    role: String,
-    updated_at: Time,
-    user: CollaboratingUser,
-}
-
-/// Who that is.
-#[derive(Serialize, ToSchema)]
-pub(super) struct CollaboratingUser {
-    id: Id,
-    email: String,
-    federated: bool,
-}
-
 /// `GET /apps`, `GET /users/{user}/apps`
 pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
@@ -147,7 +130,8 @@ pub(super) async fn create(
     if let Some(Reference(region)) = wish.region {
         catalog::check_region(&region)?;
     }
-    let request = AppRequest { name: wish.name.map(|it| it.0), stack: wish.stack.map(|it| it.0) };
+    let request =
+        AppRequest { name: wish.name.map(|it| it.0), stack: wish.stack.map(|it| it.0), team: wish.team.map(|it| it.0) };
     let app = controller.create_app(&actor, request).await?;
     Ok(Created(answer(&controller.settings, &app)?))
 }
@@ -206,30 +190,6 @@ pub(super) async fn set_buildpacks(
     Ok(installations(&app))
 }
 
-/// `GET /apps/{app}/collaborators`
-pub(super) async fn collaborators(
-    State(controller): State<Arc<Controller>>,
-    access: Access,
-    range: Range,
-) -> Result<Page<CollaboratorAnswer>, ApiError> {
-    let app = &access.app;
-    let collaborators = controller.store.collaborators(app.id).await?;
-    let answer = |collaborator: &Collaborator| CollaboratorAnswer {
-        app: Named::from(app),
-        created_at: collaborator.created_at.into(),
-        id: Id::of(&collaborator.id),
-        permissions: Vec::new(),
-        role: collaborator.role.clone(),
-        updated_at: collaborator.created_at.into(),
-        user: CollaboratingUser {
-            id: Id::of(&collaborator.user.id),
-            email: collaborator.user.email.to_string(),
-            federated: false,
-        },
-    };
-    Ok(range.page(collaborators.iter().map(answer), "created_at"))
-}
-
 impl BuildpackAnswer {
     pub(super) fn new(name: &str) -> Self {
         Self { url: name.to_owned(), name: name.to_owned() }
@@ -262,15 +222,24 @@ pub(super) fn answer(settings: &Settings, app: &App) -> Result<AppAnswer, Error>
         maintenance: app.maintenance,
         name: app.name.to_string(),
         organization: None,
-        owner: UserAnswer::from(&app.owner),
+        owner: owner(app),
         region: Named::new(catalog::REGION_ID, catalog::REGION),
         released_at: app.released_at.map(Time::from),
         repo_size: None,
         slug_size: None,
         space: None,
         stack,
-        team: None,
+        ssh_url: settings.ssh_url(&app.name),
+        team: app.team.as_ref().map(|team| Named::new(&team.id, &team.name)),
         updated_at: app.updated_at.into(),
         web_url: format!("{}/", settings.public_url(&host)),
     })
+}
+
+/// Clients tell the apps of teams by this domain (heroku-cli, `isTeamApp`).
+fn owner(app: &App) -> UserAnswer {
+    match &app.team {
+        Some(team) => UserAnswer::new(&team.id, &format!("{}@herokumanager.com", team.name)),
+        None => UserAnswer::from(&app.owner),
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
+use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -15,6 +16,7 @@ use model::Role;
 
 use super::envelope::{Remaining, RequestId};
 use super::error::ApiError;
+use crate::grants::Deed;
 use crate::store::App;
 use crate::{Actor, Controller, Error, Origin};
 
@@ -27,6 +29,8 @@ pub(super) enum Right {
     Anyone,
     /// A good token.
     SignedIn,
+    /// The token of somebody who keeps the platform.
+    Operator,
     /// A role on the app that the path names, or on the app of what it names.
     View,
     Deploy,
@@ -39,7 +43,7 @@ impl Right {
     /// The role on an app.
     pub(super) fn role(self) -> Option<Role> {
         match self {
-            Self::Anyone | Self::SignedIn => None,
+            Self::Anyone | Self::SignedIn | Self::Operator => None,
             Self::View => Some(Role::View),
             Self::Deploy => Some(Role::Deploy),
             Self::Operate => Some(Role::Operate),
@@ -126,6 +130,10 @@ async fn admit(
     actor: Actor,
 ) -> Result<(), ApiError> {
     let params = params.ok_or(Error::NotFound("resource"))?;
+    actor.grant.check(deed(parts, right, &actor))?;
+    if right == Right::Operator && !actor.user.operator {
+        return Err(Error::Forbidden("Only whoever keeps this platform may do that.".to_owned()).into());
+    }
     if let Some(need) = right.role() {
         if let Some((_, name)) = params.iter().find(|(key, _)| *key == "app") {
             let app = controller.find_app(&actor, name, need).await?;
@@ -136,6 +144,35 @@ async fn admit(
     parts.extensions.insert(actor);
     Ok(())
 }
+
+/// What a request is about to do, as far as the scopes of tokens tell it apart.
+fn deed(parts: &Parts, right: Right, actor: &Actor) -> Deed {
+    let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let reads = parts.method == Method::GET || (parts.method == Method::POST && right == Right::View);
+    // Every token may be looked at and given up by whoever has it.
+    let is_itself = path == "/oauth/authorizations/{authorization}" && parts.uri.path().ends_with("/~");
+    if (reads && IDENTITY.contains(&path)) || is_itself {
+        return Deed::Identify;
+    }
+    // A token for one app has no business where none is named.
+    let is_personal = PERSONAL.iter().any(|prefix| path.starts_with(prefix)) && right.role().is_none();
+    if right == Right::Operator || is_personal || (actor.grant.limit.is_some() && right == Right::SignedIn) {
+        return Deed::Account;
+    }
+    let is_protected = path.ends_with("/config-vars") || path.ends_with("/config");
+    match (reads, is_protected) {
+        (true, false) => Deed::Read,
+        (true, true) => Deed::ReadProtected,
+        (false, false) => Deed::Write,
+        (false, true) => Deed::WriteProtected,
+    }
+}
+
+/// Where everybody sees only who they are.
+const IDENTITY: &[&str] = &["/account", "/account/rate-limits", "/users/{user}"];
+
+/// What is about people and not about their apps.
+const PERSONAL: &[&str] = &["/account", "/oauth", "/users/{user}", "/teams", "/invitations"];
 
 /// Where a request comes from. The router in front says which address it saw, behind what clients said of themselves.
 pub fn origin(parts: &Parts) -> Origin {

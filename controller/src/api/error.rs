@@ -99,7 +99,11 @@ impl From<Error> for ApiError {
             Error::Forbidden(message) => Self::new(StatusCode::FORBIDDEN, "forbidden", message),
             Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Error::Unauthorized(message) => Self::unauthorized(message),
-            Error::TooMany(message) => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message),
+            Error::TwoFactor => Self::new(StatusCode::FORBIDDEN, "two_factor", error.to_string()),
+            Error::TooMany { message, retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", message)
+            },
             Error::Store(StoreError::Missing(what)) => {
                 let what = what.to_lowercase();
                 Self::not_found(&what, &format!("Couldn't find that {what}."))

@@ -88,7 +88,7 @@ mod tests {
         let controller = &server.test.controller;
         let own = ada.get("/oauth/authorizations/~").await.body["id"].as_str().map(str::parse);
         let user = server.test.user("bob@example.com").await;
-        let actor = Actor { user, via: Via::Token(own.expect("an id").expect("a token")), origin: Origin::default() };
+        let actor = Actor::new(user, Via::Token(own.expect("an id").expect("a token")), Origin::default());
         let take = || controller.live.limits.take(&actor, limit, controller.clock.now());
         let taken = (0..limit).filter(|_| take().is_ok()).count();
         assert_eq!((taken, take()), (limit as usize - 5, Err(HOUR / limit)), "then one after the other");

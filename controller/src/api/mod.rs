@@ -3,6 +3,7 @@
 mod account;
 mod addon_services;
 mod addons;
+mod app_transfers;
 mod apps;
 mod attachments;
 mod auth;
@@ -10,6 +11,7 @@ mod authorizations;
 mod backups;
 mod builds;
 mod catalog;
+mod collaborators;
 mod config_changes;
 mod config_vars;
 mod data;
@@ -23,21 +25,28 @@ mod features;
 mod formation;
 mod idempotency;
 mod input;
+mod invitations;
+mod keys;
 mod limits;
 mod log_drains;
 mod log_sessions;
 mod openapi;
 mod output;
+#[cfg(test)]
+mod people_tests;
 mod range;
 mod releases;
 mod rollbacks;
 mod routing;
+mod sessions;
 mod slugs;
 mod sni_endpoints;
 mod sources;
+mod teams;
 #[cfg(test)]
 mod tests;
 mod transfers;
+mod two_factor;
 mod unused;
 mod webhooks;
 
@@ -62,6 +71,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
 /// Every route, and what it wants of whoever asks.
 fn table() -> Vec<Route> {
     let mut table = things();
+    table.extend(people());
     table.extend(ways());
     table.extend(data());
     table
@@ -129,22 +139,81 @@ fn data() -> Vec<Route> {
     ]
 }
 
+/// Those about who asks, and about other people.
+fn people() -> Vec<Route> {
+    use Right::{Admin, Anyone, Manage, Operator, SignedIn, View};
+    vec![
+        get("/account", SignedIn, account::info),
+        patch("/account", SignedIn, account::update),
+        delete("/account", SignedIn, account::delete),
+        put("/account/password", SignedIn, account::set_password),
+        get("/account/two-factor", SignedIn, two_factor::info),
+        post("/account/two-factor", SignedIn, two_factor::begin),
+        patch("/account/two-factor", SignedIn, two_factor::confirm),
+        delete("/account/two-factor", SignedIn, two_factor::end),
+        post("/account/recovery-codes", SignedIn, two_factor::recovery_codes),
+        get("/account/keys", SignedIn, keys::list),
+        post("/account/keys", SignedIn, keys::create),
+        get("/account/keys/{key}", SignedIn, keys::info),
+        delete("/account/keys/{key}", SignedIn, keys::delete),
+        get("/account/app-transfers", SignedIn, app_transfers::list),
+        post("/account/app-transfers", SignedIn, app_transfers::create),
+        get("/account/app-transfers/{transfer}", SignedIn, app_transfers::info),
+        patch("/account/app-transfers/{transfer}", SignedIn, app_transfers::update),
+        delete("/account/app-transfers/{transfer}", SignedIn, app_transfers::delete),
+        get("/account/rate-limits", SignedIn, account::rate_limits),
+        get("/users", Operator, account::list),
+        get("/users/{user}", SignedIn, account::info_of),
+        patch("/users/{user}", Operator, account::update_of),
+        delete("/users/{user}", Operator, account::delete_of),
+        get("/users/{user}/apps", SignedIn, apps::list),
+        get("/oauth/authorizations", SignedIn, authorizations::list),
+        post("/oauth/authorizations", Anyone, authorizations::create),
+        get("/oauth/authorizations/{authorization}", SignedIn, authorizations::info),
+        patch("/oauth/authorizations/{authorization}", SignedIn, authorizations::update),
+        delete("/oauth/authorizations/{authorization}", SignedIn, authorizations::delete),
+        post("/oauth/authorizations/{authorization}/actions/regenerate-tokens", SignedIn, authorizations::regenerate),
+        get("/oauth/sessions", SignedIn, sessions::list),
+        delete("/oauth/sessions/{session}", SignedIn, sessions::delete),
+        get("/invitations", Operator, invitations::list),
+        post("/invitations", Operator, invitations::create),
+        delete("/invitations/{invitation}", Operator, invitations::delete),
+        get("/teams", SignedIn, teams::list),
+        post("/teams", SignedIn, teams::create),
+        get("/teams/permissions", SignedIn, collaborators::permissions_list),
+        get("/teams/invitations/{token}", Anyone, invitations::info),
+        post("/teams/invitations/{token}/accept", SignedIn, invitations::accept),
+        post("/teams/apps", SignedIn, app_transfers::create_app),
+        get("/teams/apps/{app}", View, apps::info),
+        patch("/teams/apps/{app}", Admin, app_transfers::give_app),
+        get("/teams/apps/{app}/collaborators", View, collaborators::list),
+        post("/teams/apps/{app}/collaborators", Manage, collaborators::create),
+        get("/teams/apps/{app}/collaborators/{collaborator}", View, collaborators::info),
+        patch("/teams/apps/{app}/collaborators/{collaborator}", Manage, collaborators::update),
+        delete("/teams/apps/{app}/collaborators/{collaborator}", View, collaborators::delete),
+        get("/teams/{team}", SignedIn, teams::info),
+        patch("/teams/{team}", SignedIn, teams::update),
+        delete("/teams/{team}", SignedIn, teams::delete),
+        get("/teams/{team}/apps", SignedIn, teams::apps),
+        get("/teams/{team}/features", SignedIn, teams::features),
+        get("/teams/{team}/invitations", SignedIn, invitations::list_of_team),
+        put("/teams/{team}/invitations", SignedIn, invitations::create_of_team),
+        delete("/teams/{team}/invitations/{invitation}", SignedIn, invitations::delete_of_team),
+        get("/teams/{team}/members", SignedIn, teams::members),
+        post("/teams/{team}/members", SignedIn, teams::set_member),
+        put("/teams/{team}/members", SignedIn, teams::set_member),
+        patch("/teams/{team}/members", SignedIn, teams::set_member),
+        delete("/teams/{team}/members/{member}", SignedIn, teams::remove_member),
+        get("/teams/{team}/members/{member}/apps", SignedIn, teams::apps_of_member),
+    ]
+}
+
 /// Those about apps and what they are made of.
 fn things() -> Vec<Route> {
     use Right::{Admin, Anyone, Deploy, Manage, Operate, SignedIn, View};
     vec![
         get("/openapi.json", Anyone, openapi::openapi),
         get("/schema", Anyone, openapi::schema),
-        get("/account", SignedIn, account::info),
-        get("/account/keys", SignedIn, unused::list),
-        get("/account/rate-limits", SignedIn, account::rate_limits),
-        get("/users/{user}", SignedIn, account::info),
-        get("/users/{user}/apps", SignedIn, apps::list),
-        get("/oauth/authorizations", SignedIn, authorizations::list),
-        post("/oauth/authorizations", Anyone, authorizations::create),
-        get("/oauth/authorizations/{authorization}", SignedIn, authorizations::info),
-        delete("/oauth/authorizations/{authorization}", SignedIn, authorizations::delete),
-        delete("/oauth/sessions/{session}", SignedIn, unused::no_session),
         get("/apps", SignedIn, apps::list),
         post("/apps", SignedIn, apps::create),
         get("/apps/{app}", View, apps::info),
@@ -175,7 +244,11 @@ fn things() -> Vec<Route> {
         get("/apps/{app}/events", View, events::list_of_app),
         get("/apps/{app}/buildpack-installations", View, apps::buildpacks),
         put("/apps/{app}/buildpack-installations", Deploy, apps::set_buildpacks),
-        get("/apps/{app}/collaborators", View, apps::collaborators),
+        get("/apps/{app}/collaborators", View, collaborators::list),
+        post("/apps/{app}/collaborators", Manage, collaborators::create),
+        get("/apps/{app}/collaborators/{collaborator}", View, collaborators::info),
+        patch("/apps/{app}/collaborators/{collaborator}", Manage, collaborators::update),
+        delete("/apps/{app}/collaborators/{collaborator}", View, collaborators::delete),
         get("/apps/{app}/addons", View, addons::list_of_app),
         post("/apps/{app}/addons", Operate, addons::create),
         get("/apps/{app}/addons/{addon}", View, addons::info),
@@ -220,7 +293,6 @@ fn things() -> Vec<Route> {
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
         get("/pipelines", SignedIn, unused::list),
-        get("/teams", SignedIn, unused::list),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
         get("/regions", SignedIn, catalog::regions),
         get("/stacks", SignedIn, catalog::stacks),

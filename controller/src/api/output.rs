@@ -114,6 +114,12 @@ impl From<&App> for Named {
     }
 }
 
+impl UserAnswer {
+    pub(super) fn new(id: &impl ToString, email: &str) -> Self {
+        Self { id: Id::of(id), email: email.to_owned() }
+    }
+}
+
 impl From<&UserRef> for UserAnswer {
     fn from(user: &UserRef) -> Self {
         Self { id: Id::of(&user.id), email: user.email.to_string() }

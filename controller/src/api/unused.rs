@@ -22,11 +22,6 @@ pub(super) async fn list_of_app(_: Access) -> List<Unused> {
     List(Vec::new())
 }
 
-/// `DELETE /oauth/sessions/~`: tokens belong to no browser session; `heroku logout` expects this answer.
-pub(super) async fn no_session(_: Actor) -> ApiError {
-    ApiError::not_found("session", "Couldn't find that session.")
-}
-
 /// `GET /apps/{app}/pipeline-couplings`: the app is in no pipeline.
 pub(super) async fn no_pipeline(_: Access) -> ApiError {
     ApiError::not_found("pipeline_coupling", "Couldn't find that pipeline coupling.")

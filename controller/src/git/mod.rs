@@ -2,10 +2,15 @@
 
 mod checkout;
 pub mod hook;
+mod host_key;
 mod http;
+mod service;
+mod ssh;
 
 pub(crate) use checkout::{Checkout, checkout, own};
+pub use host_key::fingerprint as host_key_fingerprint;
 pub use http::routes;
+pub(crate) use ssh::serve as serve_ssh;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, FromRow, Row};
 
+use super::collaborators::APPS_OF;
 use super::contents::AttachedAddon;
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 
@@ -213,7 +214,7 @@ impl Store {
     pub async fn addons_of(&self, user: UserId) -> Result<Vec<Addon>, StoreError> {
         let sql = format!(
             "{SELECT} WHERE d.state <> 'deprovisioning' \
-             AND d.app_id IN (SELECT app_id FROM collaborators WHERE user_id = $1) ORDER BY d.name"
+             AND d.app_id IN ({APPS_OF}) ORDER BY d.name"
         );
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
@@ -367,9 +368,7 @@ impl Store {
 
     /// The attachments of the apps that a user may work on, by name.
     pub async fn attachments_of(&self, user: UserId) -> Result<Vec<Attachment>, StoreError> {
-        let sql = format!(
-            "{SELECT_ATTACHMENT} WHERE t.app_id IN (SELECT app_id FROM collaborators WHERE user_id = $1) ORDER BY t.name"
-        );
+        let sql = format!("{SELECT_ATTACHMENT} WHERE t.app_id IN ({APPS_OF}) ORDER BY t.name");
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
 

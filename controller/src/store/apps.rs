@@ -1,9 +1,10 @@
-use model::{AppId, AppName, Email, ReleaseId, Role, Timestamp, UserId};
+use model::{AppId, AppName, ReleaseId, TeamId, TeamName, Timestamp, UserId};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, UserRef, row};
+use super::collaborators::visible;
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, TeamRef, UserRef, row};
 
 /// An app.
 #[derive(Debug, Clone)]
@@ -14,8 +15,10 @@ pub struct App {
     pub name: AppName,
     /// Uid and gid of its builds and instances; no other app ever had it.
     pub uid: u32,
-    /// Who owns it.
+    /// Who owns it; of a team's app, only who brought it there.
     pub owner: UserRef,
+    /// The team that owns it, if one does.
+    pub team: Option<TeamRef>,
     /// The router answers for it.
     pub maintenance: bool,
     /// The platform shall get certificates for its domains.
@@ -43,6 +46,8 @@ pub struct NewApp<'a> {
     pub name: &'a AppName,
     /// Who will own it.
     pub owner: UserId,
+    /// The team that will own it instead.
+    pub team: Option<TeamId>,
     /// Name of its stack.
     pub stack: &'a str,
 }
@@ -58,26 +63,26 @@ pub struct AppChange<'a> {
     pub buildpacks: Option<&'a [String]>,
 }
 
-/// Somebody who may work on an app.
-#[derive(Debug, Clone)]
-pub struct Collaborator {
-    /// The id of this access.
-    pub id: String,
-    /// Who.
-    pub user: UserRef,
-    /// `owner`.
-    pub role: String,
-    /// Since when.
-    pub created_at: Timestamp,
+impl App {
+    /// Whose it is, in words.
+    pub fn owner_name(&self) -> String {
+        match &self.team {
+            Some(team) => format!("the team {}", team.name),
+            None => self.owner.email.to_string(),
+        }
+    }
 }
 
 impl<'r> FromRow<'r, AnyRow> for App {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        let team: Option<TeamId> = row::optional_text(row, "team_id")?;
+        let team_name: Option<TeamName> = row::optional_text(row, "team_name")?;
         Ok(Self {
             id: row::text(row, "id")?,
             name: row::text(row, "name")?,
             uid: row::number(row, "uid")?,
             owner: UserRef { id: row::text(row, "owner_id")?, email: row::text(row, "owner_email")? },
+            team: team.zip(team_name).map(|(id, name)| TeamRef { id, name }),
             maintenance: row::flag(row, "maintenance")?,
             acm: row::flag(row, "acm")?,
             stack: row.try_get("stack")?,
@@ -86,17 +91,6 @@ impl<'r> FromRow<'r, AnyRow> for App {
             released_at: row::optional_time(row, "released_at")?,
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
-        })
-    }
-}
-
-impl<'r> FromRow<'r, AnyRow> for Collaborator {
-    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            user: UserRef { id: row::text(row, "user_id")?, email: row::text::<Email>(row, "email")? },
-            role: row.try_get("role")?,
-            created_at: row::time(row, "created_at")?,
         })
     }
 }
@@ -129,11 +123,10 @@ pub(super) fn release_made(app: AppId, release: ReleaseId, data: serde_json::Val
     NewEvent { app: Some(app), resource, id: release.to_string(), action, data }
 }
 
-pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.acm, \
-     a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at FROM apps a \
-     JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id";
-
-pub(super) const VISIBLE: &str = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
+pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, \
+     t.name AS team_name, a.maintenance, a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, \
+     a.updated_at FROM apps a JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' \
+     JOIN users u ON u.id = o.user_id LEFT JOIN teams t ON t.id = a.team_id";
 
 impl Store {
     /// Makes an app with its owner, its uid and its first, empty release.
@@ -146,7 +139,7 @@ impl Store {
         let release = ReleaseId::random(&*self.random);
         sqlx::query(
             "INSERT INTO apps (id, name, uid, maintenance, stack, buildpacks, last_version, current_release_id, \
-             released_at, created_at, updated_at) VALUES ($1, $2, $3, 0, $4, '[]', 1, $5, $6, $6, $6)",
+             released_at, created_at, updated_at, team_id) VALUES ($1, $2, $3, 0, $4, '[]', 1, $5, $6, $6, $6, $7)",
         )
         .bind(new.id.to_string())
         .bind(new.name.as_str())
@@ -154,6 +147,7 @@ impl Store {
         .bind(new.stack)
         .bind(release.to_string())
         .bind(tx.now())
+        .bind(new.team.map(|team| team.to_string()))
         .execute(&mut *tx)
         .await
         .map_err(StoreError::taken("Name"))?;
@@ -182,13 +176,14 @@ impl Store {
     pub async fn find_app(&self, user: UserId, reference: &str) -> Result<Option<App>, StoreError> {
         let name = reference.parse::<AppName>().ok().map(String::from);
         let id = reference.parse::<AppId>().ok().map(|id| id.to_string());
-        let sql = format!("{SELECT} WHERE {VISIBLE} AND (a.name = $2 OR a.id = $3)");
+        let visible = visible();
+        let sql = format!("{SELECT} WHERE {visible} AND (a.name = $2 OR a.id = $3)");
         Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(name).bind(id).fetch_optional(&self.pool).await?)
     }
 
     /// The apps that a user may work on, by name.
     pub async fn apps_of(&self, user: UserId) -> Result<Vec<App>, StoreError> {
-        let sql = format!("{SELECT} WHERE {VISIBLE} ORDER BY a.name");
+        let sql = format!("{SELECT} WHERE {} ORDER BY a.name", visible());
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
 
@@ -197,21 +192,9 @@ impl Store {
         Ok(sqlx::query_as(&format!("{SELECT} ORDER BY a.name")).fetch_all(&self.pool).await?)
     }
 
-    /// What a user may do with an app; none if not even look at it.
-    pub async fn role(&self, user: UserId, app: AppId) -> Result<Option<Role>, StoreError> {
-        let role: Option<String> =
-            sqlx::query_scalar("SELECT role FROM collaborators WHERE user_id = $1 AND app_id = $2")
-                .bind(user.to_string())
-                .bind(app.to_string())
-                .fetch_optional(&self.pool)
-                .await?;
-        // The owner's row says so; it gives the rights of an admin.
-        Ok(role.map(|role| role.parse().unwrap_or(Role::Admin)))
-    }
-
     /// Gives somebody a role on an app.
     #[cfg(test)]
-    pub(crate) async fn give_role(&self, app: AppId, email: &str, role: Role) {
+    pub(crate) async fn give_role(&self, app: AppId, email: &str, role: model::Role) {
         sqlx::query(
             "INSERT INTO collaborators (id, app_id, user_id, role, created_at) \
              SELECT $1, $2, id, $3, 0 FROM users WHERE email = $4 \
@@ -266,16 +249,5 @@ impl Store {
             tx.record(changed(app.id, Action::Destroy, json!({ "name": app.name })));
         }
         tx.commit().await
-    }
-
-    /// Who may work on an app, the owner first.
-    pub async fn collaborators(&self, app: AppId) -> Result<Vec<Collaborator>, StoreError> {
-        Ok(sqlx::query_as(
-            "SELECT c.id, c.user_id, u.email, c.role, c.created_at FROM collaborators c \
-             JOIN users u ON u.id = c.user_id WHERE c.app_id = $1 ORDER BY c.created_at, c.id",
-        )
-        .bind(app.to_string())
-        .fetch_all(&self.pool)
-        .await?)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
 
+use super::collaborators::APPS_OF;
 use super::words::words;
 use super::{Part, Slice, Store, StoreError, row};
 use crate::actors::By;
@@ -300,8 +301,8 @@ impl Store {
             add("app_id = $n", app.to_string());
         }
         if let Some(user) = filter.visible_to {
-            let own = "(actor_id = $n OR app_id IN (SELECT app_id FROM collaborators WHERE user_id = $n))";
-            add(own, user.to_string());
+            let own = format!("(actor_id = $n OR app_id IN ({}))", APPS_OF.replace("$1", "$n"));
+            add(&own, user.to_string());
         }
         if let Some(resource) = filter.resource {
             add("resource = $n", resource.to_string());

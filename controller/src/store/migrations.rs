@@ -13,6 +13,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (3, "sessions", include_str!("../../../migrations/0003_sessions.sql")),
     (4, "build subjects", include_str!("../../../migrations/0004_build_subjects.sql")),
     (5, "events", include_str!("../../../migrations/0005_events.sql")),
+    (6, "people", include_str!("../../../migrations/0006_people.sql")),
     (7, "releases", include_str!("../../../migrations/0007_releases.sql")),
     (8, "resources", include_str!("../../../migrations/0008_resources.sql")),
     (9, "webhooks", include_str!("../../../migrations/0009_webhooks.sql")),

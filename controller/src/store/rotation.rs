@@ -15,6 +15,7 @@ const SEALED: &[(&str, &str)] = &[
     ("log_drains", "url"),
     ("releases", "config"),
     ("sni_endpoints", "private_key"),
+    ("users", "totp_secret"),
     ("webhooks", "authorization_header"),
     ("webhooks", "secret"),
 ];

@@ -4,7 +4,7 @@ use model::{AppId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{App, Build, Release, Store, StoreError, apps, builds, releases};
+use super::{App, Build, Release, Store, StoreError, apps, builds, collaborators, releases};
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,7 +95,8 @@ const BUILDS: &[Field] = &[
 impl Store {
     /// Part of the apps that a user may look at: by name, id, or a time.
     pub async fn apps_slice(&self, user: UserId, slice: &Slice) -> Result<Part<App>, StoreError> {
-        let list = List { select: apps::SELECT, of: apps::VISIBLE, owner: user.to_string(), id: "a.id", fields: APPS };
+        let of = &collaborators::visible();
+        let list = List { select: apps::SELECT, of, owner: user.to_string(), id: "a.id", fields: APPS };
         self.slice(&list, slice).await
     }
 

@@ -2,6 +2,7 @@ use model::{AppId, Digest, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
+use super::collaborators::visible;
 use super::{App, Status, Store, StoreError, row};
 
 /// An app at a glance.
@@ -46,19 +47,20 @@ impl<'r> FromRow<'r, AnyRow> for AppSummary {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.maintenance, a.acm, a.stack, \
-     a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at, \
+const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, \
+     t.name AS team_name, a.maintenance, a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, \
+     a.updated_at, \
      c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
      n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at \
      FROM apps a JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id \
+     LEFT JOIN teams t ON t.id = a.team_id \
      JOIN releases c ON c.id = a.current_release_id \
      JOIN releases n ON n.app_id = a.id AND n.version = a.last_version";
 
 impl Store {
     /// The apps that a user may see, by name.
     pub async fn summaries(&self, user: UserId) -> Result<Vec<AppSummary>, StoreError> {
-        let visible = "a.id IN (SELECT app_id FROM collaborators WHERE user_id = $1)";
-        let sql = format!("{SELECT} WHERE {visible} ORDER BY a.name");
+        let sql = format!("{SELECT} WHERE {} ORDER BY a.name", visible());
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use model::clock::SystemRandom;
-use model::{Clock, ConfigVarName, Timestamp, UserId};
+use model::{Clock, ConfigVarName, Role, Timestamp, UserId};
 use serde_json::json;
 
 use super::*;
@@ -37,6 +37,11 @@ const CASES: &[(&str, Case)] = &[
     ("a rotation of the key that is killed goes on, and nothing needs the old key then", |store| {
         Box::pin(rotation(store))
     }),
+    ("a team's apps are its members', and it keeps an admin", |store| Box::pin(teams(store))),
+    ("an app goes to who takes it, once", |store| Box::pin(offers(store))),
+    ("an invitation lets in once, and into its team", |store| Box::pin(invitations(store))),
+    ("a code and a recovery code are taken once", |store| Box::pin(second_factor(store))),
+    ("who is gone leaves nothing that lets in, and what was made stays", |store| Box::pin(gone(store))),
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
     ("every change has its event, in the order of commits and without gaps", |store| Box::pin(events(store))),
 ];
@@ -75,7 +80,7 @@ fn stamp() -> Stamp {
 async fn user(store: &Store, email: &str) -> User {
     let id = UserId::random(&SystemRandom);
     let email = email.parse().expect("an address");
-    let user = User { id, email, operator: false, last_login_at: None, created_at: now(), updated_at: now() };
+    let user = User::new(id, email, now());
     store.insert_user(&user, Some("hash"), &stamp()).await.expect("inserted");
     user
 }
@@ -187,7 +192,7 @@ async fn uids(store: &Store) {
     assert_eq!((first.uid, second.uid), (100_000, 100_001), "a uid is never given twice");
     let name = second.name.clone();
     let id = model::AppId::random(&SystemRandom);
-    let again = NewApp { id, name: &name, owner: owner.id, stack: "debian-13" };
+    let again = NewApp { id, name: &name, owner: owner.id, team: None, stack: "debian-13" };
     assert!(matches!(store.create_app(again, &stamp()).await, Err(StoreError::Taken("Name"))));
 }
 
@@ -202,7 +207,7 @@ async fn access(store: &Store) {
     }
     assert_eq!(store.apps_of(owner.id).await.expect("readable").len(), 1);
     assert_eq!(store.apps_of(stranger.id).await.expect("readable").len(), 0);
-    assert_eq!(store.collaborators(app.id).await.expect("readable")[0].role, "owner");
+    assert!(store.collaborators(app.id).await.expect("readable")[0].is_owner);
 }
 
 async fn deletion(store: &Store) {
@@ -253,8 +258,12 @@ async fn tokens(store: &Store) {
         id: model::TokenId::random(&SystemRandom),
         user: owner.id,
         description: "test".to_owned(),
+        grant: crate::grants::Grant::default(),
+        app_name: None,
         expires_at,
+        last_used_at: None,
         created_at: now(),
+        updated_at: now(),
     };
     let (lasting, short) = (make(None), make(Some(now().after(Duration::from_secs(60)))));
     store.insert_token(NewToken { token: &lasting, digest: "d1" }, &stamp()).await.expect("inserted");
@@ -262,15 +271,15 @@ async fn tokens(store: &Store) {
     let later = now().after(Duration::from_secs(60));
     for (digest, moment, good) in [("d1", now(), true), ("d1", later, true), ("d2", now(), true), ("d2", later, false)]
     {
-        let found = store.user_of_token(digest, moment).await.expect("readable");
-        assert_eq!(found.is_some_and(|(user, _)| user.id == owner.id), good, "{digest} at {moment}");
+        let found = store.bearer(digest, moment).await.expect("readable");
+        assert_eq!(found.is_some_and(|found| found.user.id == owner.id), good, "{digest} at {moment}");
     }
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 2);
     store.delete_expired_tokens(later).await.expect("deleted");
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 1);
     assert!(store.delete_token(stranger.id, lasting.id, &stamp()).await.expect("asked").is_none(), "not theirs");
     assert!(store.delete_token(owner.id, lasting.id, &stamp()).await.expect("asked").is_some());
-    assert!(store.user_of_token("d1", now()).await.expect("readable").is_none());
+    assert!(store.bearer("d1", now()).await.expect("readable").is_none());
 }
 
 async fn domains(store: &Store) {
@@ -628,4 +637,111 @@ async fn a_full_disk_refuses_changes_and_loses_none_that_was_made() {
     set(&store, &app, &[("AGAIN", Some("yes"))]).await.expect("there is room again");
     let config = store.config(app.id).await.expect("readable").to_env();
     assert_eq!((config["KEPT"].as_str(), config["AGAIN"].as_str()), ("yes", "yes"));
+}
+
+async fn teams(store: &Store) {
+    let (ada, bob) = (user(store, "ada@example.com").await, user(store, "bob@example.com").await);
+    let team = TeamRef { id: model::TeamId::random(&SystemRandom), name: "ours".parse().expect("a name") };
+    store.insert_team(&team, &ada.to_ref(), &stamp()).await.expect("made");
+    let app = make_app(store, &ada, "shared").await;
+    store.set_owner(&app, &NewOwner::Team(team.id, ada.to_ref()), &stamp()).await.expect("given");
+    let role = async |user: &User| store.role(user.id, app.id).await.expect("readable");
+    assert_eq!((role(&ada).await, role(&bob).await), (Some(Role::Admin), None));
+    let set = async |user: &User, role| store.set_member(&team, &user.to_ref(), role, &stamp()).await.expect("tried");
+    assert!(set(&bob, Role::Deploy).await);
+    assert_eq!(role(&bob).await, Some(Role::Deploy));
+    assert_eq!(store.apps_of(bob.id).await.expect("readable").len(), 1);
+    assert_eq!(store.summaries(bob.id).await.expect("readable")[0].app.team.as_ref(), Some(&team));
+    store.set_collaborator(app.id, &bob.to_ref(), Role::Manage, &stamp()).await.expect("given");
+    assert_eq!(role(&bob).await, Some(Role::Manage), "the higher of the two");
+    assert!(!set(&ada, Role::View).await, "nobody would be admin");
+    assert!(!store.remove_member(&team, &ada.to_ref(), &stamp()).await.expect("tried"));
+    assert!(!store.delete_team(&team, &stamp()).await.expect("tried"), "it owns an app");
+    assert!(set(&bob, Role::Admin).await && set(&ada, Role::View).await);
+    assert_eq!(role(&ada).await, Some(Role::View), "who brought the app has no more right than the team gives");
+    assert!(store.remove_member(&team, &ada.to_ref(), &stamp()).await.expect("tried"));
+    assert_eq!((role(&ada).await, store.apps_of(ada.id).await.expect("readable").len()), (None, 0));
+    assert_eq!(store.collaborators(app.id).await.expect("readable").len(), 1, "of a team's app nobody is the owner");
+    let app = store.app(app.id).await.expect("readable").expect("there");
+    store.set_owner(&app, &NewOwner::User(bob.to_ref()), &stamp()).await.expect("taken back");
+    assert!(store.delete_team(&team, &stamp()).await.expect("tried"));
+    assert_eq!(role(&bob).await, Some(Role::Admin));
+}
+
+async fn offers(store: &Store) {
+    let (ada, bob) = (user(store, "ada@example.com").await, user(store, "bob@example.com").await);
+    let app = make_app(store, &ada, "offered").await;
+    let (ada_ref, bob_ref) = (ada.to_ref(), bob.to_ref());
+    let make = async || store.insert_offer(&app, (&ada_ref, &bob_ref), &stamp()).await.expect("offered");
+    let (first, second) = (make().await, make().await);
+    assert!(!store.answer_offer(&first, Some(&app), &stamp()).await.expect("tried"), "the second took its place");
+    assert!(store.answer_offer(&second, Some(&app), &stamp()).await.expect("tried"));
+    assert!(!store.answer_offer(&second, Some(&app), &stamp()).await.expect("tried"), "once");
+    assert_eq!(store.app(app.id).await.expect("readable").expect("there").owner, bob_ref);
+    assert_eq!(store.role(ada.id, app.id).await.expect("readable"), None);
+    let states: Vec<_> = store.offers(bob.id).await.expect("readable").iter().map(|offer| offer.state).collect();
+    assert!(states.contains(&OfferState::Accepted) && states.contains(&OfferState::Declined), "{states:?}");
+}
+
+async fn invitations(store: &Store) {
+    let ada = user(store, "ada@example.com").await;
+    let team = TeamRef { id: model::TeamId::random(&SystemRandom), name: "ours".parse().expect("a name") };
+    store.insert_team(&team, &ada.to_ref(), &stamp()).await.expect("made");
+    let invite = |end| Invitation {
+        id: model::InvitationId::random(&SystemRandom),
+        email: "bob@example.com".parse().expect("an address"),
+        team: Some((team.clone(), Role::Operate)),
+        invited_by: ada.to_ref(),
+        expires_at: end,
+        created_at: now(),
+        updated_at: now(),
+    };
+    let later = now().after(Duration::from_secs(60));
+    store.insert_invitation(&invite(later), "d1", &stamp()).await.expect("kept");
+    let second = invite(later);
+    store.insert_invitation(&second, "d2", &stamp()).await.expect("kept");
+    assert!(store.invitation("d1", now()).await.expect("readable").is_none(), "the second took its place");
+    assert!(store.invitation("d2", later).await.expect("readable").is_none(), "over");
+    let found = store.invitation("d2", now()).await.expect("readable").expect("good");
+    assert_eq!(found.team, Some((team.clone(), Role::Operate)));
+    let bob = User::new(UserId::random(&SystemRandom), "bob@example.com".parse().expect("an address"), now());
+    let accept = async || store.accept_invitation(&found, (&bob, Some("hash")), &stamp()).await.expect("tried");
+    assert!(accept().await);
+    assert!(!accept().await, "once");
+    let members = store.members(team.id).await.expect("readable");
+    assert_eq!(members.iter().map(|member| member.role).collect::<Vec<_>>(), [Role::Admin, Role::Operate]);
+}
+
+async fn second_factor(store: &Store) {
+    let ada = user(store, "ada@example.com").await;
+    assert!(store.begin_totp(ada.id, b"secret").await.expect("kept"));
+    assert!(store.confirm_totp(ada.id, 7, &["r1".to_owned(), "r2".to_owned()], &stamp()).await.expect("confirmed"));
+    assert!(!store.begin_totp(ada.id, b"other").await.expect("tried"), "never replaced");
+    assert_eq!(store.totp(ada.id).await.expect("readable").expect("there").secret, b"secret");
+    assert!(!store.take_step(ada.id, 7).await.expect("tried") && store.take_step(ada.id, 8).await.expect("tried"));
+    assert!(!store.take_step(ada.id, 8).await.expect("tried"));
+    assert!(store.take_recovery_code(ada.id, "r1", &stamp()).await.expect("tried"));
+    assert!(!store.take_recovery_code(ada.id, "r1", &stamp()).await.expect("tried"));
+    assert_eq!(store.recovery_codes_left(ada.id).await.expect("readable"), 1);
+    store.rotate_secrets().await.expect("rotated");
+    assert_eq!(store.totp(ada.id).await.expect("readable").expect("there").secret, b"secret", "under a new key");
+}
+
+async fn gone(store: &Store) {
+    let ada = user(store, "ada@example.com").await;
+    let app = make_app(store, &ada, "left").await;
+    store
+        .set_owner(&app, &NewOwner::User(user(store, "bob@example.com").await.to_ref()), &stamp())
+        .await
+        .expect("given");
+    store.delete_user(&ada, &stamp()).await.expect("gone");
+    assert_eq!(store.releases(app.id).await.expect("readable").len(), 1, "its releases name who made them");
+    assert!(store.user_with_password(&ada.email).await.expect("readable").is_none());
+    user(store, "ada@example.com").await;
+    assert_eq!(store.users().await.expect("readable").len(), 2);
+    let gone = store
+        .events(&EventFilter::default(), &Slice { max: 10, descending: true, ..Slice::default() })
+        .await
+        .expect("readable");
+    assert!(gone.items.iter().any(|event| event.action == Action::Destroy && event.data["email"] == "ada@example.com"));
 }

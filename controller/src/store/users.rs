@@ -1,9 +1,9 @@
 use model::{Email, Timestamp, UserId};
 use serde_json::{Value, json};
-use sqlx::FromRow;
 use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
 
-use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
+use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, Write, row};
 
 /// A person who may log in.
 #[derive(Debug, Clone)]
@@ -14,6 +14,12 @@ pub struct User {
     pub email: Email,
     /// Whether they keep the platform itself.
     pub operator: bool,
+    /// What they are called, if they said so.
+    pub name: Option<String>,
+    /// Since when they may not come in.
+    pub suspended_at: Option<Timestamp>,
+    /// Whether they sign in with a code too.
+    pub two_factor: bool,
     /// Last time that the password was given.
     pub last_login_at: Option<Timestamp>,
     /// When the user was made.
@@ -32,6 +38,21 @@ pub struct UserRef {
 }
 
 impl User {
+    /// A user who was just made.
+    pub fn new(id: UserId, email: Email, now: Timestamp) -> Self {
+        Self {
+            id,
+            email,
+            operator: false,
+            name: None,
+            suspended_at: None,
+            two_factor: false,
+            last_login_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
     /// The short form.
     pub fn to_ref(&self) -> UserRef {
         UserRef { id: self.id, email: self.email.clone() }
@@ -44,6 +65,9 @@ impl<'r> FromRow<'r, AnyRow> for User {
             id: row::text(row, "id")?,
             email: row::text(row, "email")?,
             operator: row::flag(row, "operator")?,
+            name: row.try_get("name")?,
+            suspended_at: row::optional_time(row, "suspended_at")?,
+            two_factor: row::optional_time(row, "totp_confirmed_at")?.is_some(),
             last_login_at: row::optional_time(row, "last_login_at")?,
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
@@ -51,26 +75,18 @@ impl<'r> FromRow<'r, AnyRow> for User {
     }
 }
 
-const COLUMNS: &str = "id, email, operator, last_login_at, created_at, updated_at";
+/// What makes a [`User`] of a row of the table `u`.
+pub(super) const USER: &str = "u.id, u.email, u.operator, u.name, u.suspended_at, u.totp_confirmed_at, u.last_login_at, \
+     u.created_at, u.updated_at";
+
+/// The condition that the user `u` may come in.
+pub(super) const ACTIVE: &str = "u.suspended_at IS NULL AND u.deleted_at IS NULL";
 
 impl Store {
     /// Adds a user; one without a password gets in by token only.
     pub async fn insert_user(&self, user: &User, password_hash: Option<&str>, stamp: &Stamp) -> Result<(), StoreError> {
         let mut tx = self.begin(stamp).await?;
-        sqlx::query(
-            "INSERT INTO users (id, email, operator, password_hash, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(user.id.to_string())
-        .bind(user.email.as_str())
-        .bind(i64::from(user.operator))
-        .bind(password_hash)
-        .bind(user.created_at.as_millis())
-        .bind(user.updated_at.as_millis())
-        .execute(&mut *tx)
-        .await
-        .map_err(StoreError::taken("E-mail"))?;
-        tx.record(changed(user.id, Action::Create, json!({ "email": user.email })));
+        put_user(&mut tx, user, password_hash).await?;
         tx.commit().await
     }
 
@@ -104,12 +120,12 @@ impl Store {
 
     /// The user with this address and the hash of the password, if there is one.
     pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, Option<String>)>, StoreError> {
-        let found = sqlx::query(&format!("SELECT {COLUMNS}, password_hash FROM users WHERE email = $1"))
+        let found = sqlx::query(&format!("SELECT {USER}, u.password_hash FROM users u WHERE u.email = $1"))
             .bind(email.as_str())
             .fetch_optional(&self.pool)
             .await?;
         let Some(found) = found else { return Ok(None) };
-        Ok(Some((User::from_row(&found)?, sqlx::Row::try_get(&found, "password_hash")?)))
+        Ok(Some((User::from_row(&found)?, found.try_get("password_hash")?)))
     }
 
     /// Whether nobody was ever added.
@@ -143,6 +159,25 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Adds a user.
+pub(super) async fn put_user(tx: &mut Write<'_>, user: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO users (id, email, operator, password_hash, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(user.id.to_string())
+    .bind(user.email.as_str())
+    .bind(i64::from(user.operator))
+    .bind(password_hash)
+    .bind(user.created_at.as_millis())
+    .bind(user.updated_at.as_millis())
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::taken("E-mail"))?;
+    tx.record(changed(user.id, Action::Create, json!({ "email": user.email })));
+    Ok(())
 }
 
 fn changed(user: UserId, action: Action, data: Value) -> NewEvent {

@@ -19,7 +19,7 @@ use model::{
     AppId, AppName, BuildId, Clock, Digest, Image, ImageConfig, Layer, LogSink, LogSource, Process, Timestamp,
 };
 
-use crate::accounts::LoginLimiter;
+use crate::logins::LoginLimiter;
 use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User, UserRef};
 use crate::{Actor, Controller, Origin, Outbound, Settings, Via};
 
@@ -112,14 +112,18 @@ impl TestController {
     /// Somebody at the console.
     #[expect(clippy::unused_self, reason = "whom a test makes by it acts in its world")]
     pub(crate) fn actor(&self, user: &User) -> Actor {
-        Actor { user: user.clone(), via: Via::Session, origin: Origin::default() }
+        Actor::new(user.clone(), Via::Session(None), Origin::default())
+    }
+
+    /// Makes a user who is signed in.
+    pub(crate) async fn somebody(&self, email: &str) -> Actor {
+        self.actor(&self.user(email).await)
     }
 
     /// The owner of an app at the console.
     pub(crate) fn owner_of(&self, app: &App) -> Actor {
         let UserRef { id, email } = app.owner.clone();
-        let (created_at, updated_at) = (app.created_at, app.created_at);
-        self.actor(&User { id, email, operator: false, last_login_at: None, created_at, updated_at })
+        self.actor(&User::new(id, email, app.created_at))
     }
 
     /// Ends a pending release.
@@ -166,6 +170,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             port: 8080,
             tls_port: Some(8443),
             authority: path("ca.pem"),
+            ssh_listen: Vec::new(),
             stack: "debian-13".to_owned(),
             program: path("platform"),
             control_socket: path("control.sock"),
@@ -212,7 +217,7 @@ pub(crate) fn stamp() -> Stamp {
 pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {
     let name: AppName = name.parse().expect("a name");
     let id = AppId::random(&SystemRandom);
-    let new = NewApp { id, name: &name, owner: owner.id, stack: "debian-13" };
+    let new = NewApp { id, name: &name, owner: owner.id, team: None, stack: "debian-13" };
     store.create_app(new, &stamp()).await.expect("an app")
 }
 

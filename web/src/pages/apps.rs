@@ -98,7 +98,7 @@ pub(crate) async fn create(
     form: Form<Visit>,
 ) -> Result<Response, PageError> {
     let name = form.fields.get("name").trim();
-    let request = AppRequest { name: (!name.is_empty()).then(|| name.to_owned()), stack: None };
+    let request = AppRequest { name: (!name.is_empty()).then(|| name.to_owned()), ..AppRequest::default() };
     match controller.create_app(&form.by.actor, request).await {
         Ok(app) => Ok(see_other(&path(&app))),
         Err(error) => {

@@ -53,7 +53,7 @@ pub(crate) async fn create(
     let (token, email) = (fields.get("token"), fields.get("email").trim());
     match controller.create_first_user(token, email, fields.get("password")).await {
         Ok(user) => {
-            let secret = controller.open_session(&user, stranger.origin.clone()).await?;
+            let secret = controller.open_session(&user, stranger.origin.clone(), stranger.agent.as_deref()).await?;
             let mut response = see_other("/console/apps");
             stranger.sign_in(&mut response, &secret);
             Ok(response)

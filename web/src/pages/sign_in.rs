@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use controller::Controller;
+use controller::sign_in::SignIn as Step;
+use controller::{Controller, Error};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PageError, refusal};
@@ -27,8 +28,12 @@ pub(super) struct SignIn {
     csrf: String,
     email: String,
     back: String,
+    /// What stands for the password while a code is asked for.
+    ticket: Option<String>,
     refused: Option<String>,
 }
+
+const WRONG: &str = "That e-mail address and password do not go together.";
 
 /// `GET /console/sign-in`
 pub(crate) async fn show(
@@ -49,22 +54,35 @@ pub(crate) async fn enter(
     form: Form<Stranger>,
 ) -> Result<Response, PageError> {
     let (stranger, fields) = (form.by, form.fields);
-    match controller.check_password(fields.get("email").trim(), fields.get("password")).await {
-        Ok(user) => {
-            let secret = controller.open_session(&user, stranger.origin.clone()).await?;
+    let step = match fields.filled("ticket") {
+        None => controller.begin_sign_in(fields.get("email").trim(), fields.get("password"), &stranger.origin).await,
+        Some(ticket) => {
+            let user = controller.finish_sign_in(ticket, fields.get("code"), &stranger.origin).await;
+            user.map(|user| Step::Done(Box::new(user)))
+        }
+    };
+    let mut page = SignIn::new(&stranger, fields.get("email").to_owned(), fields.get("back").to_owned());
+    match step {
+        Ok(Step::Done(user)) => {
+            let secret = controller.open_session(&user, stranger.origin.clone(), stranger.agent.as_deref()).await?;
             let mut response = see_other(inside(fields.get("back")));
             stranger.sign_in(&mut response, &secret);
             Ok(response)
         }
+        Ok(Step::NeedsCode(ticket)) => {
+            page.ticket = Some(ticket);
+            self::form(&stranger, StatusCode::OK, &page)
+        }
         Err(error) => {
-            let mut page = SignIn::new(&stranger, fields.get("email").to_owned(), fields.get("back").to_owned());
             let status = match &error {
-                controller::Error::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+                Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
                 _ => StatusCode::UNPROCESSABLE_ENTITY,
             };
-            page.refused = Some(match refusal(error)? {
-                text if status == StatusCode::TOO_MANY_REQUESTS => text,
-                _ => "That e-mail address and password do not go together.".to_owned(),
+            page.ticket = fields.filled("ticket").map(str::to_owned);
+            page.refused = Some(match error {
+                // Says the same whatever was wrong.
+                Error::Unauthorized(_) if page.ticket.is_none() => WRONG.to_owned(),
+                error => refusal(error)?,
             });
             self::form(&stranger, status, &page)
         }
@@ -80,14 +98,20 @@ pub(crate) async fn leave(State(controller): State<Arc<Controller>>, form: Form<
 
 impl SignIn {
     fn new(stranger: &Stranger, email: String, back: String) -> Self {
-        Self { page: Outside::new("Sign in"), csrf: stranger.csrf(), email, back, refused: None }
+        Self { page: Outside::new("Sign in"), csrf: stranger.csrf(), email, back, ticket: None, refused: None }
     }
 
     #[cfg(test)]
     pub(super) fn sample() -> Self {
         use crate::view::samples::{HOSTILE, outside};
-        let refused = Some(HOSTILE.to_owned());
-        Self { page: outside(), csrf: "c5f".to_owned(), email: HOSTILE.to_owned(), back: HOSTILE.to_owned(), refused }
+        let hostile = || HOSTILE.to_owned();
+        let (ticket, refused) = (None, Some(hostile()));
+        Self { page: outside(), csrf: "c5f".to_owned(), email: hostile(), back: hostile(), ticket, refused }
+    }
+
+    #[cfg(test)]
+    pub(super) fn second_step() -> Self {
+        Self { ticket: Some(crate::view::samples::HOSTILE.to_owned()), ..Self::sample() }
     }
 }
 

@@ -58,7 +58,7 @@ fn every_page_is_valid_and_escapes_what_it_is_given() {
     check("rollback.html", &Rollback::samples());
     check("settings.html", &Settings::samples());
     check("setup.html", &[Setup::sample()]);
-    check("sign_in.html", &[SignIn::sample()]);
+    check("sign_in.html", &[SignIn::sample(), SignIn::second_step()]);
 }
 
 #[test]
