@@ -1,5 +1,6 @@
 //! Dynos: what runs right now, and one-offs that people start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,11 +62,15 @@ pub struct Started {
 impl Controller {
     /// The dynos of an app, by process type and number.
     pub async fn dynos(&self, app: &App) -> Result<Vec<Dyno>, Error> {
-        let releases = self.store.releases(app.id).await?;
+        let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
         let formation = self.store.formation(app.id).await?;
         let mut dynos = Vec::new();
         for status in self.engine.list().await?.into_iter().filter(|status| status.app == app.id) {
-            let Some(release) = releases.iter().find(|release| release.version == status.release) else { continue };
+            if !releases.contains_key(&status.release) {
+                let found = self.store.release_by_version(app.id, status.release).await?;
+                releases.extend(found.map(|release| (release.version, release)));
+            }
+            let Some(release) = releases.get(&status.release) else { continue };
             let image = self.image_of(release).await?;
             let process = image.processes.iter().find(|process| process.process_type == status.process_type);
             let row = formation.iter().find(|row| row.process_type == status.process_type);

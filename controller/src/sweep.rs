@@ -17,6 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Sweeps for as long as the process lives.
 pub(crate) async fn work(controller: Arc<Controller>) {
     loop {
+        match controller.forget_events().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "forgot events that are older than they are kept"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "could not forget old events; will try again");
+            }
+        }
         match controller.sweep().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed what belonged to apps and images that are gone"),
@@ -59,10 +66,9 @@ impl Controller {
             return Ok(count + ended);
         }
         let sources = self.sweep_sources().await?;
-        let images = self.store.prune_images().await?;
-        let of_apps = images.into_iter().flat_map(|image| image.layers).map(|layer| layer.diff_id);
+        let of_apps = self.store.prune_images().await?;
         let of_addons = self.store.addons().await?.into_iter().filter_map(|addon| addon.layer);
-        let in_use = of_apps.chain(of_addons).collect();
+        let in_use = of_apps.into_iter().chain(of_addons).collect();
         let layers = self
             .builder
             .collect_garbage(in_use)

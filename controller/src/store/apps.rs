@@ -3,7 +3,7 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::collaborators::visible;
+use super::collaborators::{SEEN, visible};
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, TeamRef, UserRef, row};
 
 /// An app.
@@ -176,8 +176,7 @@ impl Store {
     pub async fn find_app(&self, user: UserId, reference: &str) -> Result<Option<App>, StoreError> {
         let name = reference.parse::<AppName>().ok().map(String::from);
         let id = reference.parse::<AppId>().ok().map(|id| id.to_string());
-        let visible = visible();
-        let sql = format!("{SELECT} WHERE {visible} AND (a.name = $2 OR a.id = $3)");
+        let sql = format!("{SELECT} WHERE {SEEN} AND (a.name = $2 OR a.id = $3)");
         Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(name).bind(id).fetch_optional(&self.pool).await?)
     }
 

@@ -55,7 +55,12 @@ pub(super) const APPS_OF: &str = "SELECT c.app_id FROM collaborators c JOIN apps
      WHERE c.user_id = $1 AND (c.role <> 'owner' OR x.team_id IS NULL) \
      UNION ALL SELECT x.id FROM team_members m JOIN apps x ON x.team_id = m.team_id WHERE m.user_id = $1";
 
-/// The condition that the user `$1` may see the app `a`.
+/// The condition that the user `$1` may see the app `a`, found from the app's side …
+pub(super) const SEEN: &str = "(EXISTS (SELECT v.id FROM collaborators v WHERE v.app_id = a.id AND v.user_id = $1 \
+     AND (v.role <> 'owner' OR a.team_id IS NULL)) \
+     OR EXISTS (SELECT m.role FROM team_members m WHERE m.team_id = a.team_id AND m.user_id = $1))";
+
+/// … and the same, found from the user's side.
 pub(super) fn visible() -> String {
     format!("a.id IN ({APPS_OF})")
 }

@@ -1,3 +1,6 @@
+use std::collections::BTreeSet;
+
+use futures::TryStreamExt;
 use model::{AppId, BuildId, Digest, Image, ReleaseId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
@@ -206,13 +209,19 @@ impl Store {
         Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
-    /// Forgets the images of releases that are gone; answers with all others.
-    pub async fn prune_images(&self) -> Result<Vec<Image>, StoreError> {
-        sqlx::query("DELETE FROM images WHERE digest NOT IN (SELECT image FROM releases WHERE image IS NOT NULL)")
+    /// Forgets the images of releases that are gone; answers with the layers of all others.
+    pub async fn prune_images(&self) -> Result<BTreeSet<Digest>, StoreError> {
+        sqlx::query("DELETE FROM images WHERE NOT EXISTS (SELECT id FROM releases WHERE image = images.digest)")
             .execute(&self.pool)
             .await?;
-        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM images").fetch_all(&self.pool).await?;
-        Ok(documents.iter().map(|document| serde_json::from_str(document)).collect::<Result<_, _>>()?)
+        // One by one: together they may be larger than the memory of a small machine.
+        let mut documents = sqlx::query_scalar::<_, String>("SELECT document FROM images").fetch(&self.pool);
+        let mut layers = BTreeSet::new();
+        while let Some(document) = documents.try_next().await? {
+            let image: Image = serde_json::from_str(&document)?;
+            layers.extend(image.layers.into_iter().map(|layer| layer.diff_id));
+        }
+        Ok(layers)
     }
 
     /// The image of an app's newest release that did not fail.
@@ -229,9 +238,9 @@ impl Store {
 
     /// Whether any release of an app has an image.
     pub async fn was_deployed(&self, app: AppId) -> Result<bool, StoreError> {
-        let sql = "SELECT count(*) FROM releases WHERE app_id = $1 AND image IS NOT NULL";
-        let count: i64 = sqlx::query_scalar(sql).bind(app.to_string()).fetch_one(&self.pool).await?;
-        Ok(count > 0)
+        // The newest first: what was deployed once stays so.
+        let sql = "SELECT id FROM releases WHERE app_id = $1 AND image IS NOT NULL ORDER BY version DESC LIMIT 1";
+        Ok(sqlx::query(sql).bind(app.to_string()).fetch_optional(&self.pool).await?.is_some())
     }
 
     pub(super) fn seal_config(&self, release: ReleaseId, config: &ConfigVars) -> Result<String, StoreError> {

@@ -6,6 +6,12 @@ use sqlx::{FromRow, Row};
 
 use super::{App, Build, Release, Store, StoreError, apps, builds, collaborators, releases};
 
+/// Nothing longer is read at once.
+const LONGEST: usize = 10_000;
+
+/// Apps of a user from which on they are many.
+const MANY: i64 = 500;
+
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
@@ -15,7 +21,7 @@ pub struct Slice {
     pub first: Option<Edge>,
     /// Where it ends, in the direction of travel.
     pub last: Option<Edge>,
-    /// How many at most.
+    /// How many at most; more than a few thousand are never read at once.
     pub max: usize,
     /// The greatest first.
     pub descending: bool,
@@ -68,6 +74,8 @@ enum Holds {
 /// What to read: whose, and with which fields, the usual one first.
 struct List<'a> {
     select: &'a str,
+    /// The table by itself, whose index finds the part before anything is joined to it.
+    from: &'a str,
     /// A condition on `$1`.
     of: &'a str,
     owner: String,
@@ -95,29 +103,35 @@ const BUILDS: &[Field] = &[
 impl Store {
     /// Part of the apps that a user may look at: by name, id, or a time.
     pub async fn apps_slice(&self, user: UserId, slice: &Slice) -> Result<Part<App>, StoreError> {
-        let of = &collaborators::visible();
-        let list = List { select: apps::SELECT, of, owner: user.to_string(), id: "a.id", fields: APPS };
-        self.slice(&list, slice).await
+        // Few are looked up one by one and sorted. Of many, the part is full after few steps along the index.
+        let of = if self.sees_many(user).await? { collaborators::SEEN } else { &collaborators::visible() };
+        let (select, from) = (apps::SELECT, "apps a");
+        self.slice(&List { select, from, of, owner: user.to_string(), id: "a.id", fields: APPS }, slice).await
     }
 
     /// Part of the releases of an app: by version or id.
     pub async fn releases_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Release>, StoreError> {
-        let of = "r.app_id = $1";
-        let list = List { select: releases::SELECT, of, owner: app.to_string(), id: "r.id", fields: RELEASES };
-        self.slice(&list, slice).await
+        let (select, from, of) = (releases::SELECT, "releases r", "r.app_id = $1");
+        self.slice(&List { select, from, of, owner: app.to_string(), id: "r.id", fields: RELEASES }, slice).await
     }
 
     /// Part of the builds of an app: by time or id.
     pub async fn builds_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Build>, StoreError> {
-        let of = "b.app_id = $1";
-        let list = List { select: builds::SELECT, of, owner: app.to_string(), id: "b.id", fields: BUILDS };
-        self.slice(&list, slice).await
+        let (select, from, of) = (builds::SELECT, "builds b", "b.app_id = $1");
+        self.slice(&List { select, from, of, owner: app.to_string(), id: "b.id", fields: BUILDS }, slice).await
+    }
+
+    async fn sees_many(&self, user: UserId) -> Result<bool, StoreError> {
+        let sql = format!("SELECT count(*) FROM ({} LIMIT $2) AS some_of_them", collaborators::APPS_OF);
+        let count: i64 = sqlx::query_scalar(&sql).bind(user.to_string()).bind(MANY).fetch_one(&self.pool).await?;
+        Ok(count == MANY)
     }
 
     async fn slice<T>(&self, list: &List<'_>, slice: &Slice) -> Result<Part<T>, StoreError>
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
+        let max = slice.max.clamp(1, LONGEST);
         let named = list.fields.iter().find(|field| Some(field.name) == slice.field.as_deref());
         let field = named.unwrap_or(&list.fields[0]);
         let counts = named.is_some() || slice.field.is_none();
@@ -132,8 +146,9 @@ impl Store {
         }
         let order = if slice.descending { "DESC" } else { "ASC" };
         let tie = if field.holds == Holds::Time { format!(", {} {order}", list.id) } else { String::new() };
-        let select = list.select;
-        let sql = format!("{select} WHERE {conditions} ORDER BY {} {order}{tie} LIMIT {}", field.column, slice.max + 1);
+        let (select, id, order) = (list.select, list.id, format!("ORDER BY {} {order}{tie}", field.column));
+        let part = format!("SELECT {id} FROM {} WHERE {conditions} {order} LIMIT {}", list.from, max + 1);
+        let sql = format!("{select} WHERE {id} IN ({part}) {order}");
         let mut query = sqlx::query(&sql).bind(&list.owner);
         for value in binds {
             query = match value {
@@ -142,11 +157,11 @@ impl Store {
             };
         }
         let rows = query.fetch_all(&self.pool).await?;
-        let edge = rows.get(slice.max.saturating_sub(1)).filter(|_| rows.len() > slice.max);
+        let edge = rows.get(max - 1).filter(|_| rows.len() > max);
         Ok(Part {
             next: edge.map(|row| mark(row, field)).transpose()?,
             field: field.name,
-            items: rows.iter().take(slice.max).map(T::from_row).collect::<Result<_, _>>()?,
+            items: rows.iter().take(max).map(T::from_row).collect::<Result<_, _>>()?,
         })
     }
 }

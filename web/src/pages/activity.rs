@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use controller::Controller;
 use controller::releases::is_eligible;
-use controller::store::{App, Build, Release, Status};
+use controller::store::{App, Build, Release, Slice, Status};
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,8 @@ pub(crate) async fn live(State(controller): State<Arc<Controller>>, by: AppVisit
 impl Activity {
     async fn load(controller: &Controller, by: &AppVisit, number: usize) -> Result<Self, PageError> {
         let number = number.max(1);
-        let mut all = entries(controller, &by.app, usize::MAX).await?;
+        // One more than is shown says whether there is an older page.
+        let mut all = entries(controller, &by.app, number.saturating_mul(PAGE).saturating_add(1)).await?;
         let older = (all.len() > number.saturating_mul(PAGE)).then(|| number + 1);
         let entries = all.drain(..).skip((number - 1).saturating_mul(PAGE)).take(PAGE).collect();
         let app = Head::load(controller, by, "activity").await?;
@@ -88,10 +89,11 @@ impl Activity {
 
 /// The newest entries of an app.
 pub(super) async fn entries(controller: &Controller, app: &App, limit: usize) -> Result<Vec<Entry>, PageError> {
-    let releases = controller.store.releases(app.id).await?;
-    let builds = controller.store.builds(app.id).await?;
+    let newest = Slice { max: limit, descending: true, ..Slice::default() };
+    let releases = controller.store.releases_slice(app.id, &newest).await?.items;
+    let builds = controller.store.builds_slice(app.id, &newest).await?.items;
     let now = controller.clock.now();
-    let deployed = releases.iter().any(|release| release.image.is_some());
+    let deployed = controller.store.was_deployed(app.id).await?;
     let of_release = |release: &Release| {
         let build = builds.iter().find(|build| release.build == Some(build.id));
         let entry = Entry::of_release(app, release, deployed, now);
