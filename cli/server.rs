@@ -11,7 +11,7 @@ use controller::accounts::LoginLimiter;
 use controller::addons::Addons;
 use controller::drains::Drains;
 use controller::logs::{LogLimits, Sessions, Writer};
-use controller::store::Store;
+use controller::store::{BACKUPS, Migrated, Mode, Store};
 use controller::{Changed, Controller, Live, Outbound, Sockets};
 use engine::{Engine, LayerStore};
 pub(crate) use engine_containerd::Subnet;
@@ -282,8 +282,7 @@ impl Places {
         let settings = &self.settings;
         let home = &settings.home;
         let random = Arc::new(SystemRandom);
-        let url = format!("sqlite://{}", home.join("platform.db").display());
-        let store = Store::open(&url, &home.join("secrets.key"), random.clone())
+        let store = Store::open(&self.database(), &home.join("secrets.key"), random.clone())
             .await
             .map_err(|error| CliError::failed("Cannot use the database").because(&error))?;
         let program =
@@ -323,6 +322,22 @@ impl Places {
         }))
     }
 
+    /// URL of the database.
+    fn database(&self) -> String {
+        match self.settings.database.0.as_str() {
+            "" => format!("sqlite://{}", self.settings.home.join("platform.db").display()),
+            url => url.to_owned(),
+        }
+    }
+
+    /// Brings the database up to date, or tries to.
+    pub(crate) fn migrate(&self, mode: Mode) -> Result<Migrated> {
+        std::fs::create_dir_all(&self.settings.home).map_err(cannot("make", &self.settings.home))?;
+        let backups = self.settings.home.join(BACKUPS);
+        let migrated = runtime()?.block_on(controller::store::migrate(&self.database(), &backups, mode));
+        migrated.map_err(|error| CliError::failed("The database cannot be used").because(&error))
+    }
+
     fn controller_settings(&self, program: PathBuf) -> controller::Settings {
         let settings = &self.settings;
         controller::Settings {
@@ -339,6 +354,7 @@ impl Places {
             requests_per_hour: settings.requests_per_hour,
             boot_timeout: settings.boot_timeout.0,
             stop_grace: settings.stop_grace.0,
+            event_retention: settings.event_retention.0,
         }
     }
 }

@@ -63,6 +63,9 @@ macro_rules! settings {
 settings! {
     /// Directory of everything the platform keeps: database, repositories, layers, logs.
     home: PathBuf = "/var/lib/platform",
+    /// Where the database is: empty means SQLite in `<home>/platform.db`; `postgres://user:password@host/name` means a database
+    /// of a PostgreSQL server (`docs/database.md`).
+    database: Database = "",
     /// Addresses on which the router takes requests, for apps and for the platform itself.
     listen: List<SocketAddr> = "127.0.0.1:8080,[::1]:8080",
     /// Addresses of the https entrance, with certificates of the platform's own authority (`docs/heroku.md`). `auto` is those of
@@ -101,6 +104,8 @@ settings! {
     stop_grace: Seconds = "30s",
     /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks and archives of builds may be.
     outbound_networks: List<IpNet> = "",
+    /// How long the events of the audit log are kept.
+    event_retention: Seconds = "90d",
     /// Disk space for the logs of one app; the oldest lines go first.
     log_limit: Bytes = "16MiB",
     /// Threads of the router; 0 means one a core.
@@ -251,6 +256,28 @@ fn from_environment(key: &str, text: &str) -> Result<Partial, SettingsError> {
         .map_err(|error| SettingsError::Variable { variable: variable(key), message: error.message().to_owned() })
 }
 
+/// Where the database is; empty means the platform's own file. It may hold a password, so it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Database(pub String);
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Database(..)")
+    }
+}
+
+impl FromStr for Database {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_known = text.is_empty() || text.starts_with("postgres://") || text.starts_with("postgresql://");
+        // The text itself may hold a password.
+        let rule =
+            "a database is written like postgres://user:password@host/name, or empty for the platform's own file";
+        is_known.then(|| Self(text.to_owned())).ok_or_else(|| rule.to_owned())
+    }
+}
+
 /// A number of bytes: `512MiB`, `2GiB`, or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bytes(pub u64);
@@ -265,7 +292,7 @@ impl FromStr for Bytes {
     }
 }
 
-/// A length of time: `30s`, `15m`, `1h`, or a plain number of seconds.
+/// A length of time: `30s`, `15m`, `1h`, `90d`, or a plain number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seconds(pub Duration);
 
@@ -273,9 +300,9 @@ impl FromStr for Seconds {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        measure(text, &[("s", 1), ("m", 60), ("h", 3600), ("", 1)])
+        measure(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86400), ("", 1)])
             .map(|seconds| Self(Duration::from_secs(seconds)))
-            .ok_or_else(|| format!("`{text}` is not a time like 30s, 15m, 1h or a number of seconds"))
+            .ok_or_else(|| format!("`{text}` is not a time like 30s, 15m, 1h, 90d or a number of seconds"))
     }
 }
 
@@ -363,6 +390,7 @@ macro_rules! deserialize_from_text {
 
 deserialize_from_text! {
     Bytes;
+    Database;
     Seconds;
     List<T>;
     TlsListen;
@@ -424,12 +452,15 @@ mod tests {
         assert!(unknown.contains("line 2: unknown field `lsten`, expected one of `home`, `listen`"), "{unknown}");
         let value = message("\n\nsubnet = \"10.0.0.1/16\"\n");
         assert!(value.contains("line 3: a subnet is written like 10.210.0.0/16"), "{value}");
+        let database = message("database = \"mysql://root:secret@host/name\"\n");
+        assert!(database.contains("line 1: a database is written like postgres://"), "{database}");
+        assert!(!database.contains("secret"), "{database}");
         let variant = message("packages = \"some\"\n");
         assert!(variant.contains("expected `host`, `none` or a table"), "{variant}");
         let variable = from_environment("build_time", "soon").expect_err("refused").to_string();
         assert_eq!(
             variable,
-            "environment variable PLATFORM_BUILD_TIME: `soon` is not a time like 30s, 15m, 1h or a number of seconds"
+            "environment variable PLATFORM_BUILD_TIME: `soon` is not a time like 30s, 15m, 1h, 90d or a number of seconds"
         );
     }
 }

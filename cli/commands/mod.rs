@@ -17,6 +17,7 @@ mod buildpacks;
 mod completion;
 mod config;
 mod data;
+mod database;
 mod domains;
 mod git;
 mod instead;
@@ -222,6 +223,8 @@ commands! {
     "users:restore" [] UsersRestore(users::Restore),
     "users:promote" [] UsersPromote(users::Promote),
     "users:delete" [] UsersDelete(users::Delete),
+    "migrate" [] Migrate(database::Migrate),
+    "secrets:rotate" [] SecretsRotate(database::RotateSecrets),
     "man" [] Man(man::Pages),
 
     hidden:

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use builder::stack;
 use clap::Args;
+use controller::store::Mode;
 use engine::Engine;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -71,6 +72,8 @@ fn supervise(cx: &Context, places: &Places) -> Result<()> {
         return Err(CliError::failed(format!("The platform of {} is running already", places.settings.home.display()))
             .hint("`platform status` shows it, `platform down` stops it."));
     };
+    // Here, where somebody reads what is wrong with it. The controller would say it to nobody.
+    places.migrate(Mode::Apply)?;
     let program = this_program()?;
     server::runtime()?.block_on(async {
         let (stop, stopped) = watch::channel(false);

@@ -19,7 +19,7 @@ use crate::accounts::TokenRequest;
 use crate::api::ApiError;
 use crate::builds::Commit;
 use crate::git::hook::{Received, RefUpdate, Reply};
-use crate::{Actor, Controller, Origin, Via};
+use crate::{Actor, Controller, Error, Origin, Via};
 
 /// Branches that deploy.
 const DEPLOY: [&str; 2] = ["refs/heads/main", "refs/heads/master"];
@@ -31,6 +31,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/hooks/pre-receive", post(pre_receive))
         .route("/users", post(create_user))
         .route("/setup", get(setup))
+        .route("/secrets/rotate", post(rotate_secrets))
         .with_state(controller)
 }
 
@@ -65,6 +66,14 @@ async fn setup(State(controller): State<Arc<Controller>>) -> Result<Json<Value>,
     let secret = controller.setup_secret().await?;
     let url = secret.map(|secret| format!("{}/console/setup?token={secret}", controller.settings.api_url()));
     Ok(Json(json!({ "url": url })))
+}
+
+/// Gives every secret a new key. Goes on when whoever asked has left.
+async fn rotate_secrets(State(controller): State<Arc<Controller>>) -> Result<Json<Value>, ApiError> {
+    let rotation = tokio::spawn(async move { controller.rotate_secrets().await });
+    let failed = |source| Error::System { action: "rotate the key of the secrets", source };
+    let count = rotation.await.map_err(|error| failed(error.into()))??;
+    Ok(Json(json!({ "resealed": count })))
 }
 
 /// A push that has arrived. The deploy runs on whether or not the hook stays to listen.

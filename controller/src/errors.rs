@@ -75,6 +75,15 @@ impl From<StoreError> for Error {
                 Self::Conflict("Somebody else changed this app in the same moment. Try again.".to_owned())
             }
             StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
+            // It was there a moment ago, when the request found it.
+            StoreError::Missing("App") => Self::NotFound("app"),
+            StoreError::Missing("Release") => Self::NotFound("release"),
+            StoreError::Missing("Build") => Self::NotFound("build"),
+            StoreError::Missing("Process type") => Self::NotFound("process type"),
+            StoreError::Missing("Add-on") => Self::NotFound("add-on"),
+            StoreError::Missing("Attachment") => Self::NotFound("add-on attachment"),
+            StoreError::Missing("User") => Self::NotFound("user"),
+            error if error.is_orphan() => Self::NotFound("app"),
             other => Self::Store(other),
         }
     }

@@ -14,6 +14,8 @@ pub mod builds;
 mod certificate;
 pub mod changes;
 pub mod collaborators;
+#[cfg(test)]
+mod concurrency;
 pub mod config_vars;
 pub mod control;
 pub mod domains;
@@ -48,6 +50,7 @@ pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod two_factor;
+mod upkeep;
 mod webhooks;
 
 use std::sync::Arc;

@@ -34,6 +34,8 @@ pub struct Live {
     pub(crate) litter: Notify,
     /// Told when a webhook is to be told something once more.
     pub(crate) deliveries: Notify,
+    /// Held while secrets move to a new key.
+    pub(crate) rotating: tokio::sync::Mutex<()>,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Releases whose phase runs right now.
@@ -62,6 +64,7 @@ impl Default for Live {
             serving: tokio::sync::Mutex::default(),
             litter: Notify::new(),
             deliveries: Notify::new(),
+            rotating: tokio::sync::Mutex::default(),
             building: Locked::default(),
             phases: Locked::default(),
             attachments: Locked::default(),

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep, webhooks,
+    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep, upkeep,
+    webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -34,6 +35,7 @@ pub struct Sockets {
 pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum::Router) -> Result<(), Error> {
     let failed = |action| move |source: io::Error| Error::System { action, source: source.into() };
     git::install_hooks(&controller.settings).map_err(failed("write the git hooks"))?;
+    let duties = controller.take_duties().await?;
     let mut rollout = Rollout::new(Arc::clone(&controller));
     // Routers are told before anything else.
     rollout.begin().await?;
@@ -55,7 +57,8 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         .merge(api::routes(Arc::clone(&controller)));
     tokio::select! {
         result = answer(public, open) => result.map_err(failed("serve the API")),
-        result = answer(control, control::routes(controller)) => result.map_err(failed("serve the control socket")),
+        lost = controller.keep_duties(&duties) => Err(lost),
+        result = answer(control, control::routes(Arc::clone(&controller))) => result.map_err(failed("serve the control socket")),
         result = feed => result.map_err(io::Error::other).flatten().map_err(failed("serve the names of apps")),
         result = ssh => result.map_err(io::Error::other).map_err(failed("serve git over SSH")).flatten(),
         result = worker => result.map_err(io::Error::other).map_err(failed("roll out")),
@@ -70,6 +73,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));
     tokio::spawn(webhooks::work(Arc::clone(&controller)));
+    tokio::spawn(upkeep::resume_rotation(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));
     rollout.run().await;
 }

@@ -34,6 +34,8 @@ pub struct Settings {
     pub boot_timeout: Duration,
     /// Time from SIGTERM to SIGKILL when an instance stops.
     pub stop_grace: Duration,
+    /// How long events are kept.
+    pub event_retention: Duration,
 }
 
 impl Settings {

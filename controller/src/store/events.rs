@@ -185,6 +185,11 @@ impl Write<'_> {
     /// Makes it all true at once.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         let mut newest = None;
+        if self.stamp.by.is_none() {
+            for duty in self.store.duties.get().into_iter().flatten() {
+                duty.check(&mut self.tx).await?;
+            }
+        }
         if !self.events.is_empty() {
             let count = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
             let sql = "UPDATE counters SET value = value + $1 WHERE name = 'events' RETURNING value";
@@ -268,6 +273,22 @@ impl Store {
     /// Begins to change something.
     pub(super) async fn begin<'a>(&'a self, stamp: &'a Stamp) -> Result<Write<'a>, StoreError> {
         Ok(Write { tx: self.pool.begin().await?, store: self, stamp, events: Vec::new() })
+    }
+
+    /// Forgets events from before a moment, a thousand at a time; how many.
+    pub async fn forget_events(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let sql = "SELECT sequence FROM events WHERE created_at >= $1 ORDER BY sequence LIMIT 1";
+        let kept: Option<i64> = sqlx::query_scalar(sql).bind(before.as_millis()).fetch_optional(&self.pool).await?;
+        let mut forgotten = 0;
+        loop {
+            let some = "DELETE FROM events WHERE sequence IN \
+                        (SELECT sequence FROM events WHERE sequence < $1 ORDER BY sequence LIMIT 1000)";
+            let gone = sqlx::query(some).bind(kept.unwrap_or(i64::MAX)).execute(&self.pool).await?.rows_affected();
+            forgotten += gone;
+            if gone == 0 {
+                return Ok(forgotten);
+            }
+        }
     }
 
     /// Remembers what was done outside the database: a restart, a command that was run.

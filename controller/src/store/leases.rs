@@ -1,6 +1,7 @@
 //! Who does what only one controller may do at a time.
 
 use model::Timestamp;
+use sqlx::AnyConnection;
 
 use super::{Store, StoreError};
 
@@ -51,9 +52,29 @@ impl Store {
         Ok(kept.rows_affected() == 1)
     }
 
+    /// From now on, what the platform does by itself is refused with [`StoreError::Fenced`] once one of these duties was taken by
+    /// another controller.
+    pub fn hold(&self, leases: Vec<Lease>) {
+        // A process takes its duties once.
+        let _ = self.duties.set(leases);
+    }
+
     /// Who has a duty, or had it last.
     pub async fn lease_holder(&self, duty: &str) -> Result<Option<String>, StoreError> {
         let sql = "SELECT holder FROM leases WHERE duty = $1";
         Ok(sqlx::query_scalar(sql).bind(duty).fetch_optional(&self.pool).await?)
+    }
+}
+
+impl Lease {
+    /// Refuses to go on with a transaction if the duty was taken by another; nobody takes it before the transaction ends.
+    pub(super) async fn check(&self, tx: &mut AnyConnection) -> Result<(), StoreError> {
+        let held = sqlx::query("UPDATE leases SET epoch = epoch WHERE duty = $1 AND holder = $2 AND epoch = $3")
+            .bind(&self.duty)
+            .bind(&self.holder)
+            .bind(self.epoch)
+            .execute(tx)
+            .await?;
+        if held.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Fenced(self.duty.clone())) }
     }
 }

@@ -8,6 +8,8 @@
 mod addons;
 mod apps;
 mod backup;
+#[cfg(test)]
+mod bench;
 mod builds;
 mod collaborators;
 mod contents;
@@ -48,7 +50,7 @@ mod words;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::{ConfigVarName, ProcessType, Random};
@@ -108,6 +110,9 @@ pub enum StoreError {
     /// The database cannot be brought up to date.
     #[error("cannot bring the database up to date")]
     Migration(#[from] MigrationError),
+    /// Another controller has taken over what this one wanted to write about.
+    #[error("another controller has taken over {0}")]
+    Fenced(String),
     /// The database refused or broke.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -153,6 +158,12 @@ impl StoreError {
         matches!(self, Self::Database(cause) if matches!(code(cause).as_deref(), Some("13" | "53100")))
     }
 
+    /// Whether what was to be added belongs to something that is gone by now.
+    pub fn is_orphan(&self) -> bool {
+        let is_orphan = |cause: &dyn sqlx::error::DatabaseError| cause.is_foreign_key_violation();
+        matches!(self, Self::Database(cause) if cause.as_database_error().is_some_and(is_orphan))
+    }
+
     /// Turns a unique violation into "`what` is taken".
     fn taken(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |error| match error.as_database_error() {
@@ -169,6 +180,8 @@ pub struct Store {
     secrets: Arc<Secrets>,
     random: Arc<dyn Random>,
     newest_event: Arc<tokio::sync::watch::Sender<u64>>,
+    /// What only this controller does, as it believes.
+    duties: Arc<OnceLock<Vec<Lease>>>,
 }
 
 impl Store {
@@ -199,7 +212,7 @@ impl Store {
             .await
             .map_err(|error| failed(error.into()))?;
         let newest_event = Arc::new(tokio::sync::watch::Sender::new(u64::try_from(newest).unwrap_or_default()));
-        Ok(Self { pool, secrets, random, newest_event })
+        Ok(Self { pool, secrets, random, newest_event, duties: Arc::default() })
     }
 
     /// An id of something that is never referred to by type.

@@ -105,3 +105,39 @@ impl Store {
         format!("{}:%", self.secrets.key_id())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// `<table>` and `<column>` of every `format!("<table>/{…}/<column>")`.
+    fn bound_to(source: &str) -> BTreeSet<(String, String)> {
+        let names = source.split("format!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let column = |name: &str| match name.split('/').collect::<Vec<_>>().as_slice() {
+            [table, id, column] if id.starts_with('{') => Some(((*table).to_owned(), (*column).to_owned())),
+            _ => None,
+        };
+        names.filter_map(column).collect()
+    }
+
+    #[test]
+    fn every_sealed_column_moves_to_a_new_key() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+        let mut found = BTreeSet::new();
+        for entry in folder.read_dir().expect("a folder") {
+            let path = entry.expect("readable").path();
+            let source = std::fs::read_to_string(&path).unwrap_or_default();
+            if !source.contains("self.secrets.seal(") || path.ends_with("rotation.rs") {
+                continue;
+            }
+            let columns = bound_to(&source);
+            assert!(!columns.is_empty(), "{}: what is sealed is bound to <table>/<id>/<column>", path.display());
+            found.extend(columns);
+        }
+        let known = SEALED.iter().map(|(table, column)| ((*table).to_owned(), (*column).to_owned()));
+        assert_eq!(found, known.collect(), "SEALED lists every sealed column");
+    }
+}

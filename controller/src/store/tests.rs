@@ -43,6 +43,7 @@ const CASES: &[(&str, Case)] = &[
     ("a code and a recovery code are taken once", |store| Box::pin(second_factor(store))),
     ("who is gone leaves nothing that lets in, and what was made stays", |store| Box::pin(gone(store))),
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
+    ("old events are forgotten, and the numbers of new ones go on", |store| Box::pin(forgetting(store))),
     ("every change has its event, in the order of commits and without gaps", |store| Box::pin(events(store))),
 ];
 
@@ -475,6 +476,15 @@ async fn leases(store: &Store) {
     let second = take("two", later(30)).await.expect("it expired");
     assert!(second.epoch > first.epoch);
     assert!(!store.renew_lease(&first, later(60)).await.expect("asked"), "it is not one's any more");
+    let late = Store { duties: Arc::default(), ..store.clone() };
+    late.hold(vec![first]);
+    let event =
+        |action| NewEvent { app: None, resource: Resource::Platform, id: "x".to_owned(), action, data: json!({}) };
+    let refused = late.record(&stamp(), event(Action::Update)).await;
+    assert!(matches!(refused, Err(StoreError::Fenced(duty)) if duty == "rollout"), "what one still does by itself");
+    let current = Store { duties: Arc::default(), ..store.clone() };
+    current.hold(vec![second.clone()]);
+    current.record(&stamp(), event(Action::Update)).await.expect("it is two's");
     let anew = take("two", later(31)).await.expect("the next life need not wait");
     assert!(!store.renew_lease(&second, later(60)).await.expect("asked"), "an earlier life has nothing");
     assert_eq!(store.lease_holder("rollout").await.expect("readable"), Some(anew.holder));
@@ -526,6 +536,20 @@ async fn rotation(store: &Store) {
     for release in life.releases(app.id).await.expect("readable") {
         life.release_config(release.id).await.expect("readable");
     }
+}
+
+async fn forgetting(store: &Store) {
+    let owner = user(store, "owner@example.com").await;
+    make_app(store, &owner, "old").await;
+    let later = now().after(Duration::from_secs(60));
+    let event =
+        |action| NewEvent { app: None, resource: Resource::Platform, id: "x".to_owned(), action, data: json!({}) };
+    store.record(&Stamp { by: None, now: later }, event(Action::Update)).await.expect("recorded");
+    assert_eq!(store.forget_events(now()).await.expect("asked"), 0, "none is older");
+    assert_eq!(store.forget_events(later).await.expect("asked"), 3, "the user, the app and its release");
+    store.record(&Stamp { by: None, now: later }, event(Action::Update)).await.expect("recorded");
+    let left = store.events(&EventFilter::default(), EventSlice::After(0, 10)).await.expect("readable");
+    assert_eq!(left.iter().map(|event| event.sequence).collect::<Vec<_>>(), [4, 5]);
 }
 
 async fn events(store: &Store) {

@@ -14,10 +14,11 @@ use crate::store::User;
 /// A controller that serves its API.
 pub(crate) struct Server {
     pub(crate) test: TestController,
-    address: String,
+    pub(crate) address: String,
 }
 
 /// Somebody who makes requests.
+#[derive(Clone)]
 pub(crate) struct Caller {
     address: String,
     token: Option<String>,
@@ -35,7 +36,11 @@ pub(crate) struct Answer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let test = TestController::new().await;
+        Self::over(TestController::new().await).await
+    }
+
+    /// Serves the API of a controller.
+    pub(crate) async fn over(test: TestController) -> Self {
         let routes = crate::api::routes(test.controller.clone());
         Self::serve(test, routes).await
     }

@@ -86,6 +86,14 @@ impl TestController {
         test
     }
 
+    /// With the database at this URL, and an engine in which everything is up, or gone, at once.
+    pub(crate) async fn over(database: String) -> Self {
+        let clock = Arc::new(TestClock::default());
+        let engine = FakeEngine::prompt(clock.clone());
+        let home = Arc::new(tempfile::tempdir().expect("a folder"));
+        Self { controller: controller((home.path(), &database), &clock, &engine).await, clock, engine, home, database }
+    }
+
     async fn start(engine: impl FnOnce(Arc<dyn Clock>) -> FakeEngine) -> Self {
         let clock = Arc::new(TestClock::default());
         let engine = engine(clock.clone());
@@ -178,6 +186,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             requests_per_hour: NonZeroU32::new(4500).expect("more than none"),
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
+            event_retention: Duration::from_secs(90 * 24 * 60 * 60),
         },
         changed: crate::Changed::default(),
         addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),
