@@ -12,7 +12,7 @@ down: ## Stop what the demo started; its state is kept
 test: ## Formatting, lints and every test
 	@scripts/test.sh
 
-bench: ## Measure: push to live, requests a second, memory
+bench: ## Measure: push to live, requests a second, memory, the API over a large database
 	@scripts/bench.sh
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started

@@ -167,5 +167,13 @@ page /console/apps/hello/activity "its activity"
 page /console/apps/hello/config "its config vars"
 page /console/apps/hello/logs "its log"
 
+# The API over a database of 10,000 apps and 1,000,000 releases, on both kinds; the program that measures is a test of the controller.
+cargo test --release -p controller --lib --no-run
+for kind in sqlite postgresql; do
+  cargo test --release -q -p controller --lib "store::bench::$kind" -- --ignored --nocapture --test-threads=1 >"$work/api.log" 2>&1 ||
+    { cat "$work/api.log" >&2; exit 1; }
+  while IFS='|' read -r what value; do row "$what" "$value"; done < <(grep '|' "$work/api.log")
+done
+
 printf '\n%s cores, %s memory, %s\n\n' "$(nproc)" "$(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)" "$(uname -sr)"
 printf '%s\n' "${rows[@]}" | awk -F'|' '{ printf "%-50s %s\n", $1, $2 }'

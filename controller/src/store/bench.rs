@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,6 +17,9 @@ use crate::accounts::TokenRequest;
 use crate::rollout::Rollout;
 use crate::testing::http::Server;
 use crate::testing::{TestController, image, postgres};
+
+/// The path and the range of the n-th request of a kind.
+type Request<'a> = &'a dyn Fn(usize) -> (String, String);
 
 const APPS: usize = 10_000;
 const RELEASES: usize = 1_000_000;
@@ -54,7 +56,7 @@ async fn figures(kind: &str, url: String) {
 
     let some = |number: usize| &apps[(number * 7919) % APPS];
     let middle = apps[APPS / 2].1.clone();
-    let kinds: &[(&str, &dyn Fn(usize) -> (String, String))] = &[
+    let kinds: &[(&str, Request<'_>)] = &[
         ("list 200 apps", &|_| ("/apps".to_owned(), String::new())),
         ("list 200 apps from the middle", &|_| ("/apps".to_owned(), format!("name ]{middle}..; max=200"))),
         ("get an app", &|n| (format!("/apps/{}", some(n).1), String::new())),
@@ -94,7 +96,7 @@ struct Api {
 
 impl Api {
     async fn send(&self, method: &str, path: &str, range: &str, body: String) -> u16 {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.address));
+        let request = http::Request::builder().method(method).uri(format!("{}{path}", self.address));
         let request = request.header("authorization", format!("Bearer {}", self.token)).header("range", range);
         let request = request.body(Full::new(Bytes::from(body))).expect("a request");
         let answer = self.client.request(request).await.expect("an answer");
@@ -104,7 +106,7 @@ impl Api {
     }
 
     /// The median and the 99th percentile of requests one after the other.
-    async fn measure(&self, request: &dyn Fn(usize) -> (String, String)) -> String {
+    async fn measure(&self, request: Request<'_>) -> String {
         let mut times = Vec::with_capacity(REQUESTS);
         for number in 0..REQUESTS + 20 {
             let (path, range) = request(number);
