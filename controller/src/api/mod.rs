@@ -14,6 +14,8 @@ mod catalog;
 mod collaborators;
 mod config_changes;
 mod config_vars;
+#[cfg(test)]
+mod conformance;
 mod data;
 mod describe;
 mod domains;
@@ -38,6 +40,8 @@ mod range;
 mod releases;
 mod rollbacks;
 mod routing;
+#[cfg(test)]
+mod schemathesis;
 mod sessions;
 mod slugs;
 mod sni_endpoints;
@@ -58,6 +62,8 @@ use crate::Controller;
 pub(crate) use auth::Credentials;
 use auth::Right;
 pub use auth::origin;
+#[cfg(test)]
+pub(crate) use conformance::check;
 pub use error::ApiError;
 pub use limits::RateLimits;
 pub use range::parse as parse_range;

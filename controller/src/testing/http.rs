@@ -15,6 +15,7 @@ use crate::store::User;
 pub(crate) struct Server {
     pub(crate) test: TestController,
     pub(crate) address: String,
+    is_api: bool,
 }
 
 /// Somebody who makes requests.
@@ -22,6 +23,8 @@ pub(crate) struct Server {
 pub(crate) struct Caller {
     address: String,
     token: Option<String>,
+    /// Whether answers must be as the API describes them.
+    is_api: bool,
 }
 
 /// What came back.
@@ -42,7 +45,7 @@ impl Server {
     /// Serves the API of a controller.
     pub(crate) async fn over(test: TestController) -> Self {
         let routes = crate::api::routes(test.controller.clone());
-        Self::serve(test, routes).await
+        Self { is_api: true, ..Self::serve(test, routes).await }
     }
 
     /// The API, and what is open to whoever has an address with a secret.
@@ -59,7 +62,7 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { test, address }
+        Self { test, address, is_api: false }
     }
 
     /// Where it listens.
@@ -69,12 +72,12 @@ impl Server {
 
     /// Somebody without a token.
     pub(crate) fn stranger(&self) -> Caller {
-        Caller { address: self.address.clone(), token: None }
+        Caller { address: self.address.clone(), token: None, is_api: self.is_api }
     }
 
     /// Whoever has this token.
     pub(crate) fn with_token(&self, token: &str) -> Caller {
-        Caller { address: self.address.clone(), token: Some(token.to_owned()) }
+        Caller { token: Some(token.to_owned()), ..self.stranger() }
     }
 
     /// A new user with a token.
@@ -105,6 +108,11 @@ impl Server {
 }
 
 impl Caller {
+    /// Its token.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], Value::Null).await
     }
@@ -126,6 +134,9 @@ impl Caller {
         let (parts, body) = self.request(method, path, headers, body).await.into_parts();
         let text = String::from_utf8(body.collect().await.expect("a body").to_bytes().to_vec()).expect("UTF-8");
         let body = serde_json::from_str(&text).unwrap_or_default();
+        if self.is_api {
+            crate::api::check(method, path, parts.status.as_u16(), &body);
+        }
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, body }
     }
 

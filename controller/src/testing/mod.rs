@@ -183,7 +183,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             program: path("platform"),
             control_socket: path("control.sock"),
             push_limit: 1 << 30,
-            requests_per_hour: NonZeroU32::new(4500).expect("more than none"),
+            requests_per_hour: NonZeroU32::new(100_000).expect("more than none"),
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
             event_retention: Duration::from_secs(90 * 24 * 60 * 60),
