@@ -45,6 +45,7 @@ if [ "$purpose" != run ]; then
   want chromium have "${CHROMIUM:-chromium}"
   want nodejs have node
   want npm have npm
+  want python3-venv python3 -c 'import ensurepip, venv'
 fi
 
 # The package starts a system-wide containerd. We start a private one: leave the machine as it was.

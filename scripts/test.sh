@@ -14,5 +14,7 @@ step "Installing Playwright, for tests/console" npm --prefix tests/console ci --
 step "Installing the program heroku, for tests/heroku" npm --prefix tests/heroku ci --no-audit --no-fund
 title "Tests"
 cargo test --workspace
+title "Requests that Schemathesis makes up"
+scripts/schemathesis.sh
 title "Tests of the controller on PostgreSQL"
 PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib

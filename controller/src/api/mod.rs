@@ -9,6 +9,9 @@ mod attachments;
 mod auth;
 mod authorizations;
 mod backups;
+#[cfg(test)]
+mod bad_input;
+mod buildpacks;
 mod builds;
 mod catalog;
 mod collaborators;
