@@ -11,7 +11,6 @@ mod authorizations;
 mod backups;
 #[cfg(test)]
 mod bad_input;
-mod buildpacks;
 mod builds;
 mod catalog;
 mod collaborators;

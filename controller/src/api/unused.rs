@@ -17,11 +17,6 @@ pub(super) async fn list(_: Actor) -> List<Unused> {
     List(Vec::new())
 }
 
-/// Nothing of this kind belongs to the app.
-pub(super) async fn list_of_app(_: Access) -> List<Unused> {
-    List(Vec::new())
-}
-
 /// `GET /apps/{app}/pipeline-couplings`: the app is in no pipeline.
 pub(super) async fn no_pipeline(_: Access) -> ApiError {
     ApiError::not_found("pipeline_coupling", "Couldn't find that pipeline coupling.")
