@@ -61,6 +61,48 @@ fn a_build_step_that_fails_refuses_the_push_with_its_output_and_exit_code() {
 }
 
 #[test]
+fn an_app_json_sets_the_app_up_with_its_first_push() {
+    let app = shared().app("probe-app");
+    app.write(
+        "app.json",
+        r#"{
+            "env": {"GREETING": "hello", "KEY": {"generator": "secret"}, "MAIL_FROM": {"description": "Sender of mail"}},
+            "addons": ["redis"],
+            "formation": {"web": {"quantity": 2}, "worker": {"quantity": 1}},
+            "scripts": {"postdeploy": "echo seeded with $GREETING and ${REDIS_URL%%:*}"},
+            "cron": [{"command": "true", "schedule": "@daily"}]
+        }"#,
+    );
+    app.commit("says what it needs");
+    app.push().expect_refused(&["MAIL_FROM", "Sender of mail", "platform config:set MAIL_FROM=", "[remote rejected]"]);
+    assert_eq!(app.json(&["config"]), serde_json::json!({}), "a refused push changes nothing");
+
+    app.cli(&["config:set", "MAIL_FROM=shop@example.com"]).expect_ok();
+    let first = app.push().expect_ok();
+    let parts = [
+        "Config vars: GREETING, KEY (made up)",
+        "(redis) as REDIS",
+        "seeded with hello and redis",
+        "does not run cron",
+    ];
+    first.expect_text(&parts);
+    let config = app.json(&["config"]);
+    assert_eq!((&config["GREETING"], config["KEY"].as_str().map(str::len)), (&"hello".into(), Some(64)));
+    let formation = app.json(&["ps:scale"]);
+    let quantity = |name: &str| {
+        let all = formation.as_array().into_iter().flatten();
+        all.filter(|part| part["type"] == name).find_map(|part| part["quantity"].as_u64())
+    };
+    assert_eq!((quantity("web"), quantity("worker")), (Some(2), Some(1)));
+
+    app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+    app.commit("second");
+    let second = app.push().expect_ok();
+    assert!(!second.text.contains("Setting up") && !second.text.contains("seeded"), "{}", second.text);
+    assert_eq!(app.json(&["config"]), config, "what is set stays");
+}
+
+#[test]
 fn other_branches_do_not_deploy() {
     let app = shared().app("probe-app");
     app.git(&["checkout", "-q", "-b", "topic"]).expect_ok();

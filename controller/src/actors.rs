@@ -35,6 +35,8 @@ pub enum Via {
     Session(Option<SessionId>),
     /// A link that lets somebody in for the first time.
     Invitation,
+    /// What they pushed says it.
+    Push,
     /// Whoever is root on the machine needs no more.
     Machine,
 }
@@ -73,6 +75,7 @@ impl Actor {
             Via::Key(id) => format!("key {id}"),
             Via::Session(_) => "session".to_owned(),
             Via::Invitation => "invitation".to_owned(),
+            Via::Push => "push".to_owned(),
             Via::Machine => "machine".to_owned(),
         };
         By { user: self.user.to_ref(), via, origin: self.origin.clone() }
@@ -83,6 +86,12 @@ impl Controller {
     /// An actor and the present moment, for the store.
     pub(crate) fn stamp(&self, actor: &Actor) -> Stamp {
         Stamp { by: Some(actor.by()), now: self.clock.now() }
+    }
+
+    /// Whoever pushed something, for what it asks for.
+    pub(crate) async fn pusher(&self, by: &By) -> Result<Actor, Error> {
+        let user = self.store.user(by.user.id).await?.ok_or(Error::NotFound("user"))?;
+        Ok(Actor { user, via: Via::Push, origin: by.origin.clone() })
     }
 
     /// The present moment, for what the platform does by itself.

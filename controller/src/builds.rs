@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use builder::{BuildError, BuildRequest, Builder, Built};
+use manifest::Manifest;
 use model::{AppId, BuildId, LogSource, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -93,7 +94,7 @@ pub(crate) struct Building {
 }
 
 /// Where the lines of a build go: to whoever pushed, to the build's own file, to the app's log.
-struct Output {
+pub(crate) struct Output {
     controller: Arc<Controller>,
     app: AppId,
     file: Option<File>,
@@ -103,13 +104,18 @@ struct Output {
 }
 
 impl Output {
-    async fn line(&mut self, text: &str) {
+    pub(crate) fn new(controller: Arc<Controller>, app: AppId, client: Option<mpsc::Sender<String>>) -> Self {
+        Self { controller, app, file: None, client, patience: CLIENT_LIMIT }
+    }
+
+    /// A line for everybody.
+    pub(crate) async fn line(&mut self, text: &str) {
         self.controller.logs.write(self.app, self.controller.clock.now(), &LogSource::app("build"), text);
         self.show(text).await;
     }
 
     /// A line that is in the app's log already.
-    async fn show(&mut self, text: &str) {
+    pub(crate) async fn show(&mut self, text: &str) {
         if let Some(file) = &mut self.file {
             // The file is a copy; a full disk must not end a build that got this far.
             let _ = writeln!(file, "{text}");
@@ -137,7 +143,7 @@ impl Drop for Turn {
 }
 
 /// Why a deploy did not end with a live release.
-enum Refused {
+pub(crate) enum Refused {
     /// For the person who pushed.
     Said(String),
     /// The same, of what is in the app's log already.
@@ -228,7 +234,7 @@ impl Controller {
     /// Where the lines of a build go.
     fn output(self: &Arc<Self>, app: AppId, id: BuildId, client: Option<mpsc::Sender<String>>) -> Output {
         let file = create_file(&self.build_output(app, id));
-        Output { controller: Arc::clone(self), app, file, client, patience: CLIENT_LIMIT }
+        Output { file, ..Output::new(Arc::clone(self), app, client) }
     }
 
     async fn deploy_alone(self: &Arc<Self>, app: &App, code: &Code, (turn, mut output): (&Turn, Output)) -> bool {
@@ -275,7 +281,7 @@ impl Controller {
             let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject, source };
             self.store.insert_build(new, &stamp()).await?;
         }
-        let (built, mut stages) = tokio::select! {
+        let (built, manifest, mut stages) = tokio::select! {
             made = self.make(app, code, id, output) => made?,
             () = turn.cancelled.cancelled() => {
                 // Its container runs on until somebody ends it.
@@ -287,8 +293,15 @@ impl Controller {
         };
 
         let released = Instant::now();
-        let deploy =
-            Deploy { build: id, image: &built.image, buildpacks: &built.buildpacks, size_bytes: built.size_bytes };
+        let (starts, kept) = (Self::starts(&manifest), Self::kept(&manifest)?);
+        let deploy = Deploy {
+            build: id,
+            image: &built.image,
+            buildpacks: &built.buildpacks,
+            size_bytes: built.size_bytes,
+            starts: &starts,
+            manifest: kept.as_deref(),
+        };
         let description = format!("Deploy {}", short(code.version())).trim_end().to_owned();
         let change = Change::Deploy(deploy);
         let new = NewRelease { app: app.id, user, description: &description, reason: None, change };
@@ -303,15 +316,23 @@ impl Controller {
         stages.push(("release", released.elapsed().saturating_sub(known)));
         stages.extend(rollout);
 
+        Self::say_what_is_left(&manifest, &built.image, output).await;
         let host = self.settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
         output.line(&format!("       Released v{}, {}", release.version, megabytes(built.size_bytes))).await;
         output.line(&format!("       {}/ deployed to platform", self.settings.public_url(&host))).await;
         output.line(&format!("       Timing: {}", timing(&stages, code.received() + began.elapsed()))).await;
-        Ok(())
+        let script = manifest.postdeploy.as_ref().map(|script| &script.value);
+        Ok(self.postdeploy((app, &release), script, output).await?)
     }
 
     /// Everything up to the image.
-    async fn make(&self, app: &App, code: &Code, id: BuildId, output: &mut Output) -> Result<(Built, Stages), Refused> {
+    async fn make(
+        self: &Arc<Self>,
+        app: &App,
+        code: &Code,
+        id: BuildId,
+        output: &mut Output,
+    ) -> Result<(Built, Manifest, Stages), Refused> {
         let began = Instant::now();
         let version = if code.version().is_empty() { "an archive" } else { short(code.version()) };
         output.line(&format!("-----> Building {} from {version}", app.name)).await;
@@ -320,10 +341,14 @@ impl Controller {
             Code::Archive(archive) => (self.unpack_archive(app, archive, id).await?, archive.buildpacks.clone()),
         };
         let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
+        let asked = Instant::now();
+        let manifest = self.read_manifest(app, &source, output).await?;
+        let app = &self.set_up((app, &self.pusher(code.by()).await?), &manifest, output).await?;
+        stages.push(("set up", asked.elapsed()));
         let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
         let built = self.build(app, id, (source, buildpacks), output).await?;
         stages.extend(&built.phases);
-        Ok((built, stages))
+        Ok((built, manifest, stages))
     }
 
     async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {

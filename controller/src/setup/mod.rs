@@ -1,5 +1,104 @@
-//! What an app says about itself (`app.json`, `heroku.yml`).
+//! What an app says about itself (`app.json`, `heroku.yml`), and what its first deploy makes of it.
+//!
+//! Everything here may be done again: a push that was refused half-way is followed by another that finds what is there already.
 
+mod addons;
 mod check;
+mod files;
+mod first;
+mod postdeploy;
+#[cfg(test)]
+mod tests;
 
 pub use check::check;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use manifest::{CronJob, HealthCheck, Manifest, Severity};
+use model::{Image, ProcessType};
+use serde::Serialize;
+
+use crate::builds::{Output, Refused};
+use crate::store::{App, Start};
+use crate::{Controller, Error};
+
+/// What of a manifest is kept with the image that it came with, for whoever watches over instances and starts jobs.
+#[derive(Debug, Serialize)]
+struct Kept<'a> {
+    healthchecks: &'a BTreeMap<ProcessType, Vec<HealthCheck>>,
+    cron: &'a [CronJob],
+}
+
+impl Controller {
+    /// Reads what the files of a commit say, and shows what is wrong with them. One that cannot be used ends the push.
+    pub(crate) async fn read_manifest(
+        &self,
+        app: &App,
+        source: &Path,
+        output: &mut Output,
+    ) -> Result<Manifest, Refused> {
+        let files = files::read(source).await?;
+        let (manifest, mut problems) = manifest::read(files.as_manifest());
+        let attachments = self.store.attachments_of_app(app.id).await?;
+        let attached: Vec<_> = attachments.into_iter().map(|attachment| attachment.name).collect();
+        let is_first = !self.store.was_live(app.id).await?;
+        let mut more = check(&manifest, &attached);
+        if !is_first {
+            // Nothing of it is used any more.
+            more.iter_mut().for_each(|problem| problem.severity = Severity::Warning);
+        }
+        problems.append(&mut more);
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            problems.into_iter().partition(|problem| problem.severity == Severity::Error);
+        for warning in warnings {
+            output.line(&format!(" !     {warning}")).await;
+        }
+        if errors.is_empty() {
+            files::write_procfile(source, app.uid, &manifest.processes, output).await?;
+            return Ok(manifest);
+        }
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Err(Refused::Said(format!(
+            "{}\n\nNothing was built. `platform validate` checks this before a push.",
+            lines.join("\n")
+        )))
+    }
+
+    /// What process types start with when they are new.
+    pub(crate) fn starts(manifest: &Manifest) -> BTreeMap<ProcessType, Start> {
+        let start = |(name, scale): (&ProcessType, &manifest::At<manifest::Scale>)| {
+            let size = scale.value.size.as_deref().and_then(crate::formation::dyno_size);
+            let start = Start { quantity: scale.value.quantity, size: size.map(|size| size.name.clone()) };
+            (name.clone(), start)
+        };
+        manifest.formation.iter().map(start).collect()
+    }
+
+    /// What is kept of a manifest with the image; none if it says nothing of the kind.
+    pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
+        if manifest.healthchecks.is_empty() && manifest.cron.is_empty() {
+            return Ok(None);
+        }
+        let kept = Kept { healthchecks: &manifest.healthchecks, cron: &manifest.cron };
+        let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
+        serde_json::to_string(&kept).map(Some).map_err(failed)
+    }
+
+    /// Says what of a manifest the platform cannot do yet, or does not do for this image.
+    pub(crate) async fn say_what_is_left(manifest: &Manifest, image: &Image, output: &mut Output) {
+        if !manifest.healthchecks.is_empty() {
+            let text = "healthchecks are kept, but not acted on yet: web dynos count as healthy once they listen";
+            output.line(&format!(" !     {text}")).await;
+        }
+        if !manifest.cron.is_empty() {
+            let (number, s) = (manifest.cron.len(), if manifest.cron.len() == 1 { "" } else { "s" });
+            let text = format!("{number} cron job{s} kept, but this platform does not run cron jobs yet");
+            output.line(&format!(" !     {text}")).await;
+        }
+        let is_there = |name: &&ProcessType| image.processes.iter().any(|process| process.process_type == **name);
+        for name in manifest.formation.keys().filter(|name| !is_there(name)) {
+            output.line(&format!(" !     formation.{name} changes nothing: the app has no such process type")).await;
+        }
+    }
+}

@@ -39,6 +39,15 @@ pub struct Scale {
     pub size: Option<String>,
 }
 
+/// What a new process type begins with; `None` is Heroku's default: one `web`, none of any other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// How many.
+    pub quantity: Option<u32>,
+    /// Canonical name of the dyno size.
+    pub size: Option<String>,
+}
+
 /// How many, absolutely or against now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
@@ -71,10 +80,10 @@ impl Store {
         Ok(sqlx::query_as(SELECT).bind(app.to_string()).fetch_all(&self.pool).await?)
     }
 
-    /// Gives a process type its place in the formation, unless it has one: one `web`, none of any other, as on Heroku.
+    /// Gives a process type its place in the formation, unless it has one.
     pub async fn add_process_type(&self, app: AppId, name: &ProcessType, now: Timestamp) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;
-        self.insert_process_type(&mut tx, app, name, now).await?;
+        self.insert_process_type(&mut tx, app, (name, &Start::default()), now).await?;
         Ok(tx.commit().await?)
     }
 
@@ -82,9 +91,10 @@ impl Store {
         &self,
         tx: &mut AnyConnection,
         app: AppId,
-        name: &ProcessType,
+        (name, start): (&ProcessType, &Start),
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let quantity = start.quantity.unwrap_or(u32::from(name.as_str() == "web"));
         sqlx::query(
             "INSERT INTO formation (id, app_id, process_type, quantity, size, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
@@ -92,8 +102,8 @@ impl Store {
         .bind(FormationId::random(&*self.random).to_string())
         .bind(app.to_string())
         .bind(name.as_str())
-        .bind(i64::from(name.as_str() == "web"))
-        .bind(DEFAULT_SIZE)
+        .bind(i64::from(quantity))
+        .bind(start.size.as_deref().unwrap_or(DEFAULT_SIZE))
         .bind(now.as_millis())
         .execute(&mut *tx)
         .await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{AddonId, AppId, AttachmentId, BuildId, ConfigVarName, Image, ReleaseId, Timestamp, UserId};
+use model::{AddonId, AppId, AttachmentId, BuildId, ConfigVarName, Image, ProcessType, ReleaseId, Timestamp, UserId};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
@@ -12,7 +12,7 @@ use super::contents::{AttachedAddon, Attachments, Contents, Scope};
 use super::events::Write;
 use super::formation::{formation_in, restore_formation};
 use super::releases::{Release, contents_of, make_current, release_in};
-use super::{Action, ConfigChange, ConfigChanges, Stamp, Status, Store, StoreError, builds, row};
+use super::{Action, ConfigChange, ConfigChanges, Stamp, Start, Status, Store, StoreError, builds, row};
 use crate::config_vars::MAX_TOTAL_BYTES;
 
 /// A release to make.
@@ -64,6 +64,10 @@ pub struct Deploy<'a> {
     pub buildpacks: &'a [String],
     /// Bytes of the layers that the app adds to the run image.
     pub size_bytes: u64,
+    /// What process types begin with that the app did not have before.
+    pub starts: &'a BTreeMap<ProcessType, Start>,
+    /// What is kept of the app's manifest, as JSON.
+    pub manifest: Option<&'a str>,
 }
 
 /// What the next release of an app starts from.
@@ -239,14 +243,19 @@ impl Store {
         if ended.rows_affected() == 0 {
             return Err(StoreError::Missing("Pending build"));
         }
-        sqlx::query("INSERT INTO images (digest, document, created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-            .bind(deploy.image.digest.as_str())
-            .bind(serde_json::to_string(deploy.image)?)
-            .bind(now)
-            .execute(&mut **tx)
-            .await?;
-        for process in &deploy.image.processes {
-            self.insert_process_type(tx, app, &process.process_type, Timestamp::from_millis(now)).await?;
+        sqlx::query(
+            "INSERT INTO images (digest, document, manifest, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        )
+        .bind(deploy.image.digest.as_str())
+        .bind(serde_json::to_string(deploy.image)?)
+        .bind(deploy.manifest)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
+        let default = Start::default();
+        for name in deploy.image.processes.iter().map(|process| &process.process_type) {
+            let start = deploy.starts.get(name).unwrap_or(&default);
+            self.insert_process_type(tx, app, (name, start), Timestamp::from_millis(now)).await?;
         }
         Ok(())
     }

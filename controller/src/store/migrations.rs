@@ -19,6 +19,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (9, "webhooks", include_str!("../../../migrations/0009_webhooks.sql")),
     (10, "store", include_str!("../../../migrations/0010_store.sql")),
     (12, "kept requests", include_str!("../../../migrations/0012_kept_requests.sql")),
+    (13, "manifests", include_str!("../../../migrations/0013_manifests.sql")),
 ];
 
 /// The migrations of this version.

@@ -316,7 +316,8 @@ async fn builds(store: &Store) {
     store.insert_build(new, &stamp()).await.expect("inserted");
     assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
     assert!(store.fail_build(app.id, id, &stamp()).await.expect("asked"));
-    let deploy = Deploy { build: id, image: &image(&["web"]), buildpacks: &[], size_bytes: 0 };
+    let (image, starts) = (image(&["web"]), BTreeMap::new());
+    let deploy = Deploy { build: id, image: &image, buildpacks: &[], size_bytes: 0, starts: &starts, manifest: None };
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", reason: None, change };
     assert!(store.create_release(new, &stamp()).await.is_err(), "a failed build deploys nothing");

@@ -118,6 +118,12 @@ impl Store {
         Ok(added.rows_affected() == 1)
     }
 
+    /// The user with this id.
+    pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM users WHERE id = $1");
+        Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(&self.pool).await?)
+    }
+
     /// The user with this address and the hash of the password, if there is one.
     pub async fn user_with_password(&self, email: &Email) -> Result<Option<(User, Option<String>)>, StoreError> {
         let found = sqlx::query(&format!("SELECT {USER}, u.password_hash FROM users u WHERE u.email = $1"))

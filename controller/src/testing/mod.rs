@@ -3,6 +3,7 @@
 pub(crate) mod http;
 pub(crate) mod postgres;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +17,14 @@ use engine::LayerStore;
 use engine::fake::FakeEngine;
 use model::clock::SystemRandom;
 use model::{
-    AppId, AppName, BuildId, Clock, Digest, Image, ImageConfig, Layer, LogSink, LogSource, Process, Timestamp,
+    AppId, AppName, BuildId, Clock, Digest, Image, ImageConfig, Layer, LogSink, LogSource, Process, ProcessType,
+    Timestamp,
 };
 
 use crate::logins::LoginLimiter;
-use crate::store::{App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Store, User, UserRef};
+use crate::store::{
+    App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Start, Store, User, UserRef,
+};
 use crate::{Actor, Controller, Origin, Outbound, Settings, Via};
 
 /// The password of every user that [`TestController::user`] makes.
@@ -232,6 +236,16 @@ pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {
 
 /// Notes a build and makes the pending release that deploys it.
 pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Release {
+    make_deploy_of(store, app, image, (&BTreeMap::new(), None)).await
+}
+
+/// The same, for an app with a manifest: what its process types start with, and what is kept.
+pub(crate) async fn make_deploy_of(
+    store: &Store,
+    app: &App,
+    image: &Image,
+    (starts, manifest): (&BTreeMap<ProcessType, Start>, Option<&str>),
+) -> Release {
     let id = BuildId::random(&SystemRandom);
     let commit = "1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b";
     store
@@ -241,7 +255,8 @@ pub(crate) async fn make_deploy(store: &Store, app: &App, image: &Image) -> Rele
         )
         .await
         .expect("a build");
-    let deploy = Deploy { build: id, image, buildpacks: &["platform/nodejs@0.1.0".to_owned()], size_bytes: 1 };
+    let buildpacks = &["platform/nodejs@0.1.0".to_owned()];
+    let deploy = Deploy { build: id, image, buildpacks, size_bytes: 1, starts, manifest };
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", reason: None, change };
     store.create_release(new, &stamp()).await.expect("a release").expect("a change")
