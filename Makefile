@@ -24,5 +24,6 @@ screenshots: ## Make the pictures in docs/screenshots anew
 build: ## Build the release binary
 	cargo build --release --bin platform
 
-install: build ## Put the program into PREFIX/bin (default /usr/local)
+install: build ## Put the program into PREFIX/bin, its manual pages into PREFIX/share/man (default /usr/local)
 	install -D -m 755 $${CARGO_TARGET_DIR:-target}/release/platform $${PREFIX:-/usr/local}/bin/platform
+	$${PREFIX:-/usr/local}/bin/platform man --dir $${PREFIX:-/usr/local}/share/man/man1

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::request::Builder as RequestBuilder;
-use ureq::http::{HeaderValue, Request, Response, StatusCode, header};
+use ureq::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 use url::Url;
@@ -113,8 +113,32 @@ impl Client {
 
     /// Reads the newest `max` of a list that is ordered by version.
     pub(crate) fn newest(&self, path: &[&str], max: u32) -> Result<Value> {
-        let range = HeaderValue::from_str(&format!("version ..; order=desc,max={max}"));
+        self.newest_by("version", path, max)
+    }
+
+    /// Reads the newest `max` of a list that is ordered by `key`.
+    pub(crate) fn newest_by(&self, key: &str, path: &[&str], max: u32) -> Result<Value> {
+        let range = HeaderValue::from_str(&format!("{key} ..; order=desc,max={max}"));
         body(self.send("GET", path, None, range.ok())?)
+    }
+
+    /// Opens a stream of server-sent events, from now on or after the one with the id `last`.
+    pub(crate) fn events(&self, path: &[&str], last: Option<&str>) -> Result<impl Read + use<>> {
+        let mut request = self.request("GET", path);
+        if let Some(headers) = request.headers_mut() {
+            headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.extend(last.and_then(|id| Some((HeaderName::from_static("last-event-id"), id.parse().ok()?))));
+        }
+        let response = self.run(request.body(()).map_err(|error| malformed(&error))?)?;
+        Ok(response.into_body().into_reader())
+    }
+
+    /// Sends a stream to an address that the API named. The address itself is the permission to write it.
+    pub(crate) fn send_to(&self, address: &str, stream: &mut dyn Read) -> Result<()> {
+        let request = Request::put(address).header(header::CONTENT_TYPE, "application/octet-stream");
+        let request = request.body(ureq::SendBody::from_reader(stream)).map_err(|error| malformed(&error))?;
+        self.run(request).map(drop)
     }
 
     /// Makes something.
@@ -263,10 +287,14 @@ fn refusal(mut response: Response<Body>) -> CliError {
         _ if refusal.id == "two_factor" => CliError::new(Kind::TwoFactor, message),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
-        _ => match refusal.resource.as_deref().and_then(where_it_is_listed) {
-            Some(command) => CliError::failed(message).hint(format!("`platform {command}` shows what there is.")),
-            None => CliError::failed(message),
-        },
+        _ => {
+            let listed = refusal.resource.as_deref().and_then(where_it_is_listed);
+            let error = CliError { missing: refusal.resource, ..CliError::failed(message) };
+            match listed {
+                Some(command) => error.hint(format!("`platform {command}` shows what there is.")),
+                None => error,
+            }
+        }
     }
 }
 

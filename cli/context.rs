@@ -1,5 +1,6 @@
 //! What commands share: which platform, which app, who is asking.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 
 use clap::Args;
@@ -7,7 +8,7 @@ use model::clock::{Clock, SystemClock, Timestamp};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Named};
 use crate::credentials::{self, Credentials};
 use crate::error::{CliError, Kind, Result};
 use crate::git;
@@ -48,12 +49,14 @@ pub(crate) struct Context {
     api: Option<String>,
     /// Print for programs.
     json: bool,
+    /// The app that the command is about, once it is known.
+    app: RefCell<Option<String>>,
 }
 
 impl Context {
     /// A context for commands to the platform at `api`, or to the usual one, that print JSON or words.
     pub(crate) fn new(api: Option<String>, json: bool) -> Self {
-        Self { out: Output::detect(), api, json }
+        Self { out: Output::detect(), api, json, app: RefCell::default() }
     }
 
     /// Which platform: the one named, else the one logged in to last, else the one on this machine.
@@ -85,6 +88,7 @@ impl Context {
     pub(crate) fn app(&self, arg: &AppArg) -> Result<(Client, String)> {
         let client = self.client()?;
         if let Some(name) = &arg.app {
+            self.app.replace(Some(name.clone()));
             return Ok((client, name.clone()));
         }
         let Some(address) = git::remote_url(&arg.remote) else {
@@ -104,6 +108,22 @@ impl Context {
             .hint(format!("Say which: --api {}, or -a {app} for the app of that name here.", credentials::key(&api)))),
             None => Err(CliError::usage(format!("The git remote `{}` does not name an app: {address}", arg.remote))
                 .hint("Name the app with -a APP, or mend the remote with `platform git:remote -a APP`.")),
+        }
+    }
+
+    /// Adds to an error what helps: the app that may have been meant by one that is not there.
+    pub(crate) fn explain(&self, error: CliError) -> CliError {
+        if error.missing.as_deref() != Some("app") {
+            return error;
+        }
+        let meant = || {
+            let name = self.app.borrow().clone()?;
+            let apps: Vec<Named> = client::typed(&self.client().ok()?.list(&["apps"]).ok()?).ok()?;
+            similar(&name, apps.into_iter().map(|app| app.name))
+        };
+        match meant() {
+            Some(name) => error.hint(format!("Did you mean {name}? `platform apps` shows what there is.")),
+            None => error,
         }
     }
 
@@ -143,6 +163,12 @@ fn is_same(remote: &Url, api: &Url) -> bool {
         "ssh" => remote.host_str() == api.host_str(),
         _ => credentials::key(remote) == credentials::key(api),
     }
+}
+
+/// The name that may be meant by `name`: at most every third letter is wrong.
+fn similar(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, &known), known)).min()?;
+    (nearest.0 * 3 <= name.chars().count()).then_some(nearest.1)
 }
 
 /// The present moment.
@@ -232,6 +258,14 @@ mod tests {
         ] {
             assert_eq!(is_same(&Url::parse(remote).unwrap(), &api), same, "{remote}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_right_is_meant() {
+        let apps = || ["my-shop", "blog"].map(str::to_owned).into_iter();
+        assert_eq!(similar("my-shpo", apps()).as_deref(), Some("my-shop"));
+        assert_eq!(similar("something-else", apps()), None);
+        assert_eq!(similar("x", std::iter::empty()), None);
     }
 
     #[test]

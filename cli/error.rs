@@ -41,6 +41,8 @@ impl Kind {
 pub(crate) struct CliError {
     /// Decides the exit status.
     pub(crate) kind: Kind,
+    /// What was not found, in the API's words: `app`, `release` …
+    pub(crate) missing: Option<String>,
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
@@ -52,7 +54,7 @@ pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
 impl CliError {
     /// `message` says what happened, as a sentence without a full stop.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+        Self { kind, missing: None, message: message.into(), causes: Vec::new(), hint: None }
     }
 
     /// A plain failure.

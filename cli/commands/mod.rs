@@ -14,11 +14,15 @@ mod auth;
 mod authorizations;
 mod backups;
 mod buildpacks;
+mod builds;
+mod certs;
 mod completion;
 mod config;
 mod data;
 mod database;
 mod domains;
+mod drains;
+mod events;
 mod git;
 mod instead;
 mod keys;
@@ -140,6 +144,9 @@ commands! {
     "ps:wait" [] PsWait(ps::Wait),
     "run" [] Run(run::Run),
     "logs" [] Logs(logs::Logs),
+    "drains" [] Drains(drains::List),
+    "drains:add" [] DrainsAdd(drains::Add),
+    "drains:remove" [] DrainsRemove(drains::Remove),
 
     /// What it runs with
     "config" [] Config(config::List),
@@ -200,6 +207,11 @@ commands! {
     "stack" ["apps:stacks"] Stack(stack::List),
     "stack:set" ["apps:stacks:set"] StackSet(stack::Set),
     "builds" [] Builds(releases::Builds),
+    "builds:create" [] BuildsCreate(builds::Create),
+    "builds:info" [] BuildsInfo(builds::Info),
+    "builds:output" [] BuildsOutput(builds::Output),
+    "builds:cancel" [] BuildsCancel(builds::Cancel),
+    "events" ["activity"] Events(events::List),
 
     /// Where it answers
     "domains" [] Domains(domains::List),
@@ -207,6 +219,11 @@ commands! {
     "domains:info" [] DomainsInfo(domains::Info),
     "domains:remove" [] DomainsRemove(domains::Remove),
     "domains:clear" [] DomainsClear(domains::Clear),
+    "certs" [] Certs(certs::List),
+    "certs:add" [] CertsAdd(certs::Add),
+    "certs:info" [] CertsInfo(certs::Info),
+    "certs:update" [] CertsUpdate(certs::Update),
+    "certs:remove" [] CertsRemove(certs::Remove),
     "maintenance" [] Maintenance(apps::Maintenance),
     "maintenance:on" [] MaintenanceOn(apps::MaintenanceOn),
     "maintenance:off" [] MaintenanceOff(apps::MaintenanceOff),
@@ -246,7 +263,7 @@ impl Cli {
     /// Does what was asked for; returns the exit status.
     pub(crate) fn run(self) -> Result<u8> {
         let cx = Context::new(self.api, self.json);
-        self.command.run(&cx)
+        self.command.run(&cx).map_err(|error| cx.explain(error))
     }
 
     /// The command line as clap knows it, with the commands grouped by topic on the front page.
