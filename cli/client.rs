@@ -146,6 +146,13 @@ impl Client {
         body(self.send("POST", path, Some(content), None)?)
     }
 
+    /// Makes something, and reads what a header of the answer says beside it.
+    pub(crate) fn post_for(&self, path: &[&str], content: &Value, name: &str) -> Result<(Value, Option<String>)> {
+        let response = self.send("POST", path, Some(content), None)?;
+        let said = response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((body(response)?, said))
+    }
+
     /// Changes something.
     pub(crate) fn patch(&self, path: &[&str], content: &Value) -> Result<Value> {
         body(self.send("PATCH", path, Some(content), None)?)

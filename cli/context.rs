@@ -119,7 +119,7 @@ impl Context {
         let meant = || {
             let name = self.app.borrow().clone()?;
             let apps: Vec<Named> = client::typed(&self.client().ok()?.list(&["apps"]).ok()?).ok()?;
-            similar(&name, apps.into_iter().map(|app| app.name))
+            similar(&name, apps.iter().map(|app| app.name.as_str())).map(str::to_owned)
         };
         match meant() {
             Some(name) => error.hint(format!("Did you mean {name}? `platform apps` shows what there is.")),
@@ -166,8 +166,8 @@ fn is_same(remote: &Url, api: &Url) -> bool {
 }
 
 /// The name that may be meant by `name`: at most every third letter is wrong.
-fn similar(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, &known), known)).min()?;
+pub(crate) fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min()?;
     (nearest.0 * 3 <= name.chars().count()).then_some(nearest.1)
 }
 
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_nearly_right_is_meant() {
-        let apps = || ["my-shop", "blog"].map(str::to_owned).into_iter();
-        assert_eq!(similar("my-shpo", apps()).as_deref(), Some("my-shop"));
+        let apps = || ["my-shop", "blog"].into_iter();
+        assert_eq!(similar("my-shpo", apps()), Some("my-shop"));
         assert_eq!(similar("something-else", apps()), None);
         assert_eq!(similar("x", std::iter::empty()), None);
     }

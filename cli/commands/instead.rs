@@ -1,7 +1,9 @@
 //! What Heroku's program has and this one has not: whoever types it is told what to do instead.
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::context::similar;
 use crate::error::CliError;
 
 /// Names of commands, or of whole topics, and what to do instead. The longest name that fits counts.
@@ -41,6 +43,10 @@ const INSTEAD: &[(&str, &str)] = &[
         "data",
         "`platform addons` lists databases, `platform addons:create postgres` makes one, `platform pg:psql` opens it.",
     ),
+    ("config:edit", "`platform config:set NAME=VALUE` sets one; several lines come from a file: NAME=\"$(cat FILE)\"."),
+    ("domains:update", "A certificate is chosen by the names in it: `platform certs:add CERT KEY`."),
+    ("domains:wait", "The platform answers for a domain at once; its DNS is yours to point here."),
+    ("features", "There are no features to switch on or off."),
     ("git:clone", "`git clone` the git address that `platform info` shows."),
     ("labs", "There are no features to switch on or off."),
     ("local", "Run the Procfile here with any of its runners, such as `foreman start`."),
@@ -78,8 +84,10 @@ const INSTEAD: &[(&str, &str)] = &[
     ("ps:socks", EXEC),
     ("redis", "`platform redis:cli` opens it; `platform addons:info REDIS` shows its plan and its state."),
     ("regions", "A platform is one region: where its machine is."),
+    ("releases:retry", "`platform rollback vN` with the release's own number runs it again."),
     ("repl", "Use your shell: `platform completion` lets it complete commands."),
     ("reviewapps", "There are no review apps yet: `platform create my-app-pr-1`, then push the branch to its main."),
+    ("run:detached", "`platform run --detached COMMAND` leaves it running; its output goes to the log."),
     ("run:inside", EXEC),
     (
         "spaces",
@@ -91,6 +99,10 @@ const INSTEAD: &[(&str, &str)] = &[
     ("telemetry", "There are no telemetry drains yet; `platform drains:add` sends the log elsewhere."),
     ("update", "Install the new version over this one: `make install` in its source."),
     ("usage", "Nothing here is billed."),
+    (
+        "webhooks:events",
+        "`platform webhooks:deliveries` lists what webhooks were told, `platform events` all that happened.",
+    ),
     ("version", "`platform --version` says which this is."),
 ];
 
@@ -108,14 +120,27 @@ pub(super) fn advice(command: &str) -> Option<&'static str> {
     fitting.max_by_key(|(name, _)| name.len()).map(|(_, advice)| *advice)
 }
 
-/// A complaint of the argument parser in our words, if it is about a command that only Heroku has.
-pub(super) fn explain(error: &clap::Error) -> Option<CliError> {
+/// A complaint of the argument parser in our words, if it is about a command that is not there.
+pub(super) fn explain(error: &clap::Error, cli: &Command) -> Option<CliError> {
     if error.kind() != ErrorKind::InvalidSubcommand {
         return None;
     }
     let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand) else { return None };
-    let advice = advice(command)?;
-    Some(CliError::usage(format!("There is no command `{command}` here")).hint(advice))
+    let error = CliError::usage(format!("There is no command `{command}` here"));
+    Some(match (advice(command), meant(command, cli)) {
+        (Some(advice), _) => error.hint(advice),
+        (None, Some(meant)) => {
+            error.hint(format!("Did you mean `platform {meant}`? `platform --help` lists every command."))
+        }
+        (None, None) => error.hint("`platform --help` lists every command."),
+    })
+}
+
+/// The command that may be meant, by any of its names.
+fn meant<'a>(command: &str, cli: &'a Command) -> Option<&'a str> {
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.flat_map(|command| std::iter::once(command.get_name()).chain(command.get_visible_aliases()));
+    similar(command, names)
 }
 
 #[cfg(test)]
@@ -137,25 +162,15 @@ mod tests {
         "apps:unlock",
         "auth:2fa",
         "authorizations",
-        "certs",
-        "config:edit",
-        "domains:update",
-        "domains:wait",
-        "drains",
-        "features",
         "join",
         "keys",
         "leave",
         "lock",
         "members",
-        "releases:output",
-        "releases:retry",
-        "run:detached",
         "sessions",
         "teams",
         "twofactor",
         "unlock",
-        "webhooks",
     ];
 
     #[test]
@@ -179,5 +194,8 @@ mod tests {
         assert!(advice("pg:bloat").unwrap().contains("pg:psql"));
         assert_eq!(advice("pgbouncer"), None);
         assert_eq!(advice("aps"), None);
+        let cli = Cli::described();
+        assert_eq!((meant("aps", &cli), meant("ps:scael", &cli)), (Some("apps"), Some("ps:scale")));
+        assert_eq!(meant("nothing-like-it", &cli), None);
     }
 }

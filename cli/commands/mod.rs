@@ -38,6 +38,7 @@ mod teams;
 mod two_factor;
 mod users;
 mod validate;
+mod webhooks;
 
 /// The Heroku that anyone can run: `git push platform main`, and the app is live
 #[derive(Debug, Parser)]
@@ -212,6 +213,14 @@ commands! {
     "builds:output" [] BuildsOutput(builds::Output),
     "builds:cancel" [] BuildsCancel(builds::Cancel),
     "events" ["activity"] Events(events::List),
+    "webhooks" [] Webhooks(webhooks::List),
+    "webhooks:add" [] WebhooksAdd(webhooks::Add),
+    "webhooks:info" [] WebhooksInfo(webhooks::Info),
+    "webhooks:update" [] WebhooksUpdate(webhooks::Update),
+    "webhooks:remove" [] WebhooksRemove(webhooks::Remove),
+    "webhooks:deliveries" [] WebhooksDeliveries(webhooks::Deliveries),
+    "webhooks:deliveries:info" [] WebhooksDeliveriesInfo(webhooks::DeliveryInfo),
+    "webhooks:deliveries:redeliver" [] WebhooksRedeliver(webhooks::Redeliver),
 
     /// Where it answers
     "domains" [] Domains(domains::List),
@@ -257,7 +266,7 @@ impl Cli {
     /// Reads the command line; prints help or a complaint and ends the program if that is all it asks for.
     pub(crate) fn from_command_line() -> Result<Self> {
         let parsed = Self::described().try_get_matches().and_then(|matches| Self::from_arg_matches(&matches));
-        parsed.map_err(|error| instead::explain(&error).unwrap_or_else(|| error.exit()))
+        parsed.map_err(|error| instead::explain(&error, &Self::described()).unwrap_or_else(|| error.exit()))
     }
 
     /// Does what was asked for; returns the exit status.
