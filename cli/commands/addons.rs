@@ -253,6 +253,33 @@ impl Detach {
     }
 }
 
+/// Give an add-on another plan
+///
+/// Its server is started again with the memory and the CPU of the plan; its data stays.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform addons:upgrade DATABASE postgres:standard -a my-app")]
+pub(crate) struct Upgrade {
+    /// Name of the add-on, or under which the app uses it
+    addon: String,
+    /// Service and plan, as `platform addons:plans` lists them
+    #[arg(value_name = "SERVICE:PLAN")]
+    plan: String,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Upgrade {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, value) = resolve(cx, &self.app, &self.addon)?;
+        let addon: Addon = client::typed(&value)?;
+        let path = ["apps", &addon.app.name, "addons", &addon.name];
+        let change = || client.patch(&path, &json!({ "plan": { "name": self.plan } }));
+        cx.done(&cx.out.step(&format!("Changing {} to {}", addon.name, self.plan), change)?)
+    }
+}
+
 /// Wait until an add-on can be used
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -80,7 +80,9 @@ impl Create {
             Some(url) => url.clone(),
             None => cx.out.step("Uploading the source", || upload(&client, self.source_tar.as_deref()))?,
         };
-        let version = self.version.or_else(head_commit);
+        // An archive need not be of the commit that is checked out here.
+        let is_here = self.source_tar.is_none() && self.source_url.is_none();
+        let version = self.version.or_else(|| is_here.then(head_commit).flatten());
         let content = json!({ "source_blob": { "url": url, "version": version } });
         let made = client.post(&["apps", &name, "builds"], &content)?;
         let build: Build = client::typed(&made)?;

@@ -13,7 +13,6 @@ const INSTEAD: &[(&str, &str)] = &[
         "addons:docs",
         "docs/addons.md of the platform is about its add-ons; `platform addons:plans SERVICE` lists their plans.",
     ),
-    ("addons:downgrade", UPGRADE),
     (
         "addons:open",
         "Add-ons have no pages of their own. `platform pg:psql` and `platform redis:cli` open their clients.",
@@ -22,7 +21,6 @@ const INSTEAD: &[(&str, &str)] = &[
         "addons:rename",
         "The name of an add-on stays. What an app calls it can change: addons:detach, then `addons:attach NAME --as OTHER`.",
     ),
-    ("addons:upgrade", UPGRADE),
     ("apps:diff", "`platform releases:info` shows what a release changed; `git diff` compares the code."),
     ("apps:errors", "`platform logs --source heroku | grep code=` shows the errors that the router answered with."),
     ("apps:favorites", "There are no favourites; `platform apps` lists your apps."),
@@ -46,9 +44,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("config:edit", "`platform config:set NAME=VALUE` sets one; several lines come from a file: NAME=\"$(cat FILE)\"."),
     ("domains:update", "A certificate is chosen by the names in it: `platform certs:add CERT KEY`."),
     ("domains:wait", "The platform answers for a domain at once; its DNS is yours to point here."),
-    ("features", "There are no features to switch on or off."),
     ("git:clone", "`git clone` the git address that `platform info` shows."),
-    ("labs", "There are no features to switch on or off."),
     ("local", "Run the Procfile here with any of its runners, such as `foreman start`."),
     ("mcp", "There is no MCP server; every command prints JSON with --json."),
     ("notifications", "`platform events` lists what happened."),
@@ -111,7 +107,6 @@ const COPY: &str =
 const EXEC: &str = "`platform run bash` gives a terminal in a new dyno with the same code and config vars.";
 const REGISTRY: &str = "There is no registry of buildpacks; `platform buildpacks` shows those of an app.";
 const SCHEDULE: &str = "Backups are not scheduled yet: let cron run `platform pg:backups:capture -a APP`.";
-const UPGRADE: &str = "The plan of an add-on stays: capture a backup, make a new add-on, restore the backup into it.";
 
 /// What to do instead of a command that only Heroku has.
 pub(super) fn advice(command: &str) -> Option<&'static str> {

@@ -23,6 +23,7 @@ mod database;
 mod domains;
 mod drains;
 mod events;
+mod features;
 mod git;
 mod instead;
 mod keys;
@@ -164,6 +165,7 @@ commands! {
     "addons:info" ["pg:info", "pg", "redis:info", "redis"] AddonsInfo(addons::Info),
     "addons:attach" [] AddonsAttach(addons::Attach),
     "addons:detach" [] AddonsDetach(addons::Detach),
+    "addons:upgrade" ["addons:downgrade"] AddonsUpgrade(addons::Upgrade),
     "addons:wait" ["pg:wait", "redis:wait"] AddonsWait(addons::Wait),
     "addons:restart" [] AddonsRestart(addons::Restart),
     "addons:destroy" ["addons:remove"] AddonsDestroy(addons::Destroy),
@@ -213,6 +215,10 @@ commands! {
     "builds:output" [] BuildsOutput(builds::Output),
     "builds:cancel" [] BuildsCancel(builds::Cancel),
     "events" ["activity"] Events(events::List),
+    "features" ["labs"] Features(features::List),
+    "features:info" ["labs:info"] FeaturesInfo(features::Info),
+    "features:enable" ["labs:enable"] FeaturesEnable(features::Enable),
+    "features:disable" ["labs:disable"] FeaturesDisable(features::Disable),
     "webhooks" [] Webhooks(webhooks::List),
     "webhooks:add" [] WebhooksAdd(webhooks::Add),
     "webhooks:info" [] WebhooksInfo(webhooks::Info),
