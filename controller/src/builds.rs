@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::By;
+use crate::buildpacks::id_of;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::live::Stages;
 use crate::store::{
@@ -385,7 +386,7 @@ impl Controller {
             source,
             previous: self.store.newest_image(app.id).await?,
             env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks,
+            buildpacks: buildpacks.iter().map(|name| id_of(name).to_owned()).collect(),
         };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {

@@ -1,20 +1,29 @@
 //! Dynos: what runs right now, and one-offs that people start.
 
+mod oneoffs;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{InstanceState, Lines, OneOff, OneOffId, RunningOneOff, TtySize};
 use model::{AppId, ConfigVarName, DynoName, Exit, LogSource, Timestamp};
+use sha2::{Digest, Sha256};
 
 use crate::attach::Protocol;
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
+pub(crate) use oneoffs::Listed;
 
 /// As on Heroku, a one-off ends after a day.
 const TIME_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The process type of one-offs that people start.
+const ONE_OFF: &str = "run";
 
 /// One dyno as people see it.
 #[derive(Debug, Clone)]
@@ -59,8 +68,26 @@ pub struct Started {
     pub attach_url: Option<String>,
 }
 
+impl Dyno {
+    /// The id that clients know: engines have ids of their own, the API wants UUIDs. The same one every time.
+    pub fn uuid(&self) -> String {
+        let hash = Sha256::digest(self.id.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
+    /// Whether `name` means it: its name, its process type, or its id.
+    fn is_named(&self, name: &str) -> bool {
+        name == self.name.to_string()
+            || name == self.name.process_type.as_str()
+            || name == self.id
+            || name == self.uuid()
+    }
+}
+
 impl Controller {
-    /// The dynos of an app, by process type and number.
+    /// The dynos of an app, one-offs among them, by process type and number.
     pub async fn dynos(&self, app: &App) -> Result<Vec<Dyno>, Error> {
         let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
         let formation = self.store.formation(app.id).await?;
@@ -89,18 +116,16 @@ impl Controller {
                 size: row.map_or(DEFAULT_SIZE, |row| &row.size).to_owned(),
             }));
         }
+        dynos.extend(self.running_oneoffs(app.id));
         dynos.sort_by(|a, b| (&a.name, a.release.version).cmp(&(&b.name, b.release.version)));
         Ok(dynos)
     }
 
-    /// Restarts the dynos that `which` names: all of them, those of a process type, or one.
+    /// Restarts the dynos that `which` names: all of the formation, those of a process type, or one. A one-off just ends.
     pub async fn restart_dynos(&self, app: &App, actor: &Actor, which: Option<&str>) -> Result<(), Error> {
-        let named = |dyno: &Dyno| {
-            which.is_none_or(|which| {
-                which == dyno.name.to_string() || which == dyno.name.process_type.as_str() || which == dyno.id
-            })
-        };
-        let dynos: Vec<Dyno> = self.dynos(app).await?.into_iter().filter(named).collect();
+        let is_meant =
+            |dyno: &Dyno| which.map_or(dyno.name.process_type.as_str() != ONE_OFF, |which| dyno.is_named(which));
+        let dynos: Vec<Dyno> = self.dynos(app).await?.into_iter().filter(is_meant).collect();
         if dynos.is_empty() && which.is_some() {
             return Err(Error::NotFound("dyno"));
         }
@@ -108,8 +133,30 @@ impl Controller {
         let restarted: Vec<_> = dynos.iter().map(|dyno| dyno.name.to_string()).collect();
         let id = which.unwrap_or("all").to_owned();
         self.record_dynos(app, actor, (Action::Destroy, id, serde_json::json!({ "restarted": restarted }))).await?;
+        self.end_dynos(&dynos).await
+    }
+
+    /// Stops the dynos that `which` names: those of a process type, or one. The formation starts its own ones again, as on
+    /// Heroku: what should not run is scaled down. A one-off is over.
+    pub async fn stop_dynos(&self, app: &App, actor: &Actor, which: &str) -> Result<(), Error> {
+        let dynos: Vec<Dyno> = self.dynos(app).await?.into_iter().filter(|dyno| dyno.is_named(which)).collect();
+        if dynos.is_empty() {
+            return Err(Error::NotFound("dyno"));
+        }
+        self.note(app, actor, &format!("Stop {which}"));
+        let stopped: Vec<_> = dynos.iter().map(|dyno| dyno.name.to_string()).collect();
+        let data = serde_json::json!({ "stopped": stopped });
+        self.record_dynos(app, actor, (Action::Destroy, which.to_owned(), data)).await?;
+        self.end_dynos(&dynos).await
+    }
+
+    async fn end_dynos(&self, dynos: &[Dyno]) -> Result<(), Error> {
         for dyno in dynos {
-            self.engine.restart(&dyno.id).await?;
+            if dyno.name.process_type.as_str() == ONE_OFF {
+                self.engine.kill(&OneOffId(dyno.id.clone())).await?;
+            } else {
+                self.engine.restart(&dyno.id).await?;
+            }
         }
         Ok(())
     }
@@ -122,7 +169,7 @@ impl Controller {
         let size = request.size.as_deref().unwrap_or(DEFAULT_SIZE);
         let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
         let number = self.run_number();
-        let name = DynoName { process_type: process_type("run")?, number };
+        let name = DynoName { process_type: process_type(ONE_OFF)?, number };
         let shell: &[&str] = if release.image.is_some() { &["/cnb/lifecycle/launcher"] } else { &["bash", "-c"] };
         let args = shell.iter().chain([&&*request.command]).map(|&arg| arg.to_owned()).collect();
         let mut container = self.container(app, &release, args, &size.name).await?;
@@ -135,10 +182,6 @@ impl Controller {
         let data = serde_json::json!({ "command": request.command, "size": size.name });
         self.record_dynos(app, actor, (Action::Create, name.to_string(), data)).await?;
         self.note(app, actor, &format!("Starting process with command `{}`", request.command));
-        let attach_url = match request.attach {
-            Some(protocol) => Some(self.open_attachment(oneoff, protocol)?),
-            None => self.run_detached(&name, oneoff).await?,
-        };
         let dyno = Dyno {
             id: id.0,
             name,
@@ -147,6 +190,10 @@ impl Controller {
             since: self.clock.now(),
             release,
             size: size.name.clone(),
+        };
+        let attach_url = match request.attach {
+            Some(protocol) => Some(self.open_attachment(oneoff, Some(dyno.clone()), protocol)?),
+            None => self.run_detached(oneoff, dyno.clone()).await?,
         };
         Ok(Started { dyno, attach_url })
     }
@@ -168,11 +215,15 @@ impl Controller {
         1000 + u32::from(u16::from_le_bytes(bytes)) % 9000
     }
 
-    async fn run_detached(self: &Arc<Self>, name: &DynoName, oneoff: OneOff) -> Result<Option<String>, Error> {
-        let (app, source) = (oneoff.app, LogSource::app(name));
+    async fn run_detached(self: &Arc<Self>, oneoff: OneOff, dyno: Dyno) -> Result<Option<String>, Error> {
+        let (app, source) = (oneoff.app, LogSource::app(&dyno.name));
         let running = self.engine.run(oneoff).await?;
+        let listed = Listed::new(self, app, dyno);
         let controller = Arc::clone(self);
-        tokio::spawn(async move { controller.log_run(app, source, running).await });
+        tokio::spawn(async move {
+            controller.log_run(app, source, running).await;
+            drop(listed);
+        });
         Ok(None)
     }
 

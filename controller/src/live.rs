@@ -15,6 +15,7 @@ use crate::Error;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::builds::Building;
+use crate::dynos::Dyno;
 use crate::sign_in::Ticket;
 
 /// How many settled releases are remembered for those who wait for one.
@@ -44,6 +45,8 @@ pub struct Live {
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// How much each token may still ask.
     pub(crate) limits: RateLimits,
+    /// One-off dynos of people that run, by the id of the one-off.
+    pub(crate) oneoffs: Locked<BTreeMap<String, (AppId, Dyno)>>,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Who gave the right password and still has to give a code.
@@ -69,6 +72,7 @@ impl Default for Live {
             phases: Locked::default(),
             attachments: Locked::default(),
             limits: RateLimits::default(),
+            oneoffs: Locked::default(),
             setup: Locked::default(),
             sign_ins: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),

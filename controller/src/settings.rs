@@ -62,13 +62,18 @@ impl Settings {
         format!("{}/{app}.git", self.api_url())
     }
 
-    /// The same over https, the only way that Heroku's clients know; as [`Settings::git_url`] where there is no such entrance.
+    /// Where the API answers over https, if it does.
+    pub fn https_url(&self) -> Option<String> {
+        self.tls_port.map(|port| match port {
+            443 => format!("https://{}", self.domain),
+            port => format!("https://{}:{port}", self.domain),
+        })
+    }
+
+    /// Where an app's repository is pushed to by Heroku's clients, which know no way but https; as [`Settings::git_url`] where
+    /// there is no such entrance.
     pub fn https_git_url(&self, app: &AppName) -> String {
-        match self.tls_port {
-            None => self.git_url(app),
-            Some(443) => format!("https://{}/{app}.git", self.domain),
-            Some(port) => format!("https://{}:{port}/{app}.git", self.domain),
-        }
+        self.https_url().map_or_else(|| self.git_url(app), |url| format!("{url}/{app}.git"))
     }
 
     /// Where an app's repository is pushed to over SSH, if it is.

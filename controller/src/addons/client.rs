@@ -36,6 +36,6 @@ impl Controller {
         let mut oneoff = self.addon_client(addon, &server, client).await?;
         oneoff.tty = (!request.no_tty).then(|| terminal(&request.env));
         tracing::info!(addon.name = %addon.name, user.email = %actor.user.email, "Somebody opened a client of an add-on");
-        self.open_attachment(oneoff, Protocol::WebSocket)
+        self.open_attachment(oneoff, None, Protocol::WebSocket)
     }
 }

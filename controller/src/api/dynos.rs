@@ -4,7 +4,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::auth::Access;
@@ -93,7 +92,7 @@ pub(super) async fn info(
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<Json<DynoAnswer>, ApiError> {
     let wanted = path.get("dyno").map(String::as_str).unwrap_or_default();
-    let is_wanted = |dyno: &Dyno| dyno.name.to_string() == wanted || id(dyno) == Id::of(wanted);
+    let is_wanted = |dyno: &Dyno| dyno.name.to_string() == wanted || dyno.uuid() == wanted;
     let dyno = controller.dynos(&access.app).await?.into_iter().find(is_wanted);
     Ok(Json(answer(&access.app, &dyno.ok_or(Error::NotFound("dyno"))?, None)))
 }
@@ -136,12 +135,15 @@ pub(super) async fn restart(
     Ok(Accepted {})
 }
 
-/// The API wants a UUID where engines have ids of their own; the same one every time.
-fn id(dyno: &Dyno) -> Id {
-    let hash = Sha256::digest(dyno.id.as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash[..16]);
-    Id::of(&uuid::Builder::from_random_bytes(bytes).into_uuid())
+/// `POST /apps/{app}/dynos/{dyno}/actions/stop` and `POST /apps/{app}/formations/{dyno}/actions/stop`
+pub(super) async fn stop(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<Accepted, ApiError> {
+    let which = path.get("dyno").map(String::as_str).unwrap_or_default();
+    controller.stop_dynos(&access.app, &access.actor, which).await?;
+    Ok(Accepted {})
 }
 
 fn answer(app: &App, dyno: &Dyno, attach_url: Option<String>) -> DynoAnswer {
@@ -150,7 +152,7 @@ fn answer(app: &App, dyno: &Dyno, attach_url: Option<String>) -> DynoAnswer {
         attach_url,
         command: dyno.command.clone(),
         created_at: dyno.since.into(),
-        id: id(dyno),
+        id: Id::of(&dyno.uuid()),
         name: dyno.name.to_string(),
         release: ReleaseReference { id: Id::of(&dyno.release.id), version: dyno.release.version },
         size: dyno.size.clone(),

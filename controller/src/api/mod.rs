@@ -11,6 +11,7 @@ mod authorizations;
 mod backups;
 #[cfg(test)]
 mod bad_input;
+mod buildpacks;
 mod builds;
 mod catalog;
 mod collaborators;
@@ -38,6 +39,7 @@ mod openapi;
 mod output;
 #[cfg(test)]
 mod people_tests;
+mod platform;
 mod range;
 mod releases;
 mod rollbacks;
@@ -247,7 +249,9 @@ fn things() -> Vec<Route> {
         delete("/apps/{app}/dynos", Operate, dynos::restart_all),
         get("/apps/{app}/dynos/{dyno}", View, dynos::info),
         delete("/apps/{app}/dynos/{dyno}", Operate, dynos::restart),
+        post("/apps/{app}/dynos/{dyno}/actions/stop", Operate, dynos::stop),
         delete("/apps/{app}/formations/{dyno}", Operate, dynos::restart),
+        post("/apps/{app}/formations/{dyno}/actions/stop", Operate, dynos::stop),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/events", View, events::list_of_app),
         get("/apps/{app}/buildpack-installations", View, apps::buildpacks),
@@ -300,7 +304,9 @@ fn things() -> Vec<Route> {
         get("/addon-services/{service}/plans/{plan}", SignedIn, addon_services::plan),
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
+        get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
         get("/pipelines", SignedIn, unused::list),
+        get("/platform", Anyone, platform::info),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
         get("/regions", SignedIn, catalog::regions),
         get("/stacks", SignedIn, catalog::stacks),

@@ -14,9 +14,10 @@ use axum::extract::{FromRequestParts, Path, Request, State, WebSocketUpgrade};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use engine::{OneOff, OneOffId};
+use engine::{EngineError, OneOff, RunningOneOff};
 use model::Timestamp;
 
+use crate::dynos::{Dyno, Listed};
 use crate::{Controller, Error};
 
 /// A terminal that nobody opened for this long is forgotten.
@@ -35,6 +36,8 @@ pub enum Protocol {
 #[derive(Debug, Clone)]
 pub(crate) struct Attachment {
     oneoff: OneOff,
+    /// As which dyno of its app it is listed while it runs.
+    dyno: Option<Dyno>,
     until: Timestamp,
 }
 
@@ -43,7 +46,12 @@ struct Gone;
 
 impl Controller {
     /// Keeps a one-off until its client comes to the address that this returns.
-    pub(crate) fn open_attachment(&self, oneoff: OneOff, protocol: Protocol) -> Result<String, Error> {
+    pub(crate) fn open_attachment(
+        &self,
+        oneoff: OneOff,
+        dyno: Option<Dyno>,
+        protocol: Protocol,
+    ) -> Result<String, Error> {
         let secret = self.new_secret();
         let url = match protocol {
             Protocol::WebSocket => format!("{}/attach/{secret}", self.settings.api_url().replacen("http", "ws", 1)),
@@ -55,20 +63,31 @@ impl Controller {
         let now = self.clock.now();
         let mut all = self.live.attachments.lock();
         all.retain(|_, attachment| attachment.until > now);
-        all.insert(secret, Attachment { oneoff, until: now.after(LIMIT) });
+        all.insert(secret, Attachment { oneoff, dyno, until: now.after(LIMIT) });
         Ok(url)
     }
 
     /// The one-off that the secret was told for, once.
-    fn take_attachment(&self, secret: &str) -> Option<OneOff> {
+    fn take_attachment(&self, secret: &str) -> Option<Attachment> {
         let attachment = self.live.attachments.lock().remove(secret)?;
-        (attachment.until > self.clock.now()).then_some(attachment.oneoff)
+        (attachment.until > self.clock.now()).then_some(attachment)
     }
 
-    /// A client that went away takes its one-off with it, as closing a terminal does.
-    async fn end_unattended(&self, id: &OneOffId, attended: Result<(), Gone>) {
-        if attended.is_err()
-            && let Err(error) = self.engine.kill(id).await
+    /// Starts a one-off and lets `join` bring it and its client together, or tell the client why it did not start. A client that
+    /// went away takes its one-off with it, as closing a terminal does.
+    async fn attend<F>(
+        self: Arc<Self>,
+        attachment: Attachment,
+        join: impl FnOnce(Result<RunningOneOff, EngineError>) -> F,
+    ) where
+        F: Future<Output = Result<(), Gone>>,
+    {
+        let Attachment { oneoff, dyno, .. } = attachment;
+        let (id, app) = (oneoff.id.clone(), oneoff.app);
+        let running = self.engine.run(oneoff).await;
+        let _listed = dyno.map(|dyno| Listed::new(&self, app, dyno));
+        if join(running).await.is_err()
+            && let Err(error) = self.engine.kill(&id).await
         {
             tracing::warn!(oneoff.id = %id, error = &error as &dyn std::error::Error, "A one-off could not be ended");
         }
@@ -87,9 +106,9 @@ async fn attach(
 ) -> Response {
     let is_rendezvous = request.headers().get(header::UPGRADE).is_some_and(|protocol| protocol == rendezvous::UPGRADE);
     if is_rendezvous {
-        let Some(oneoff) = controller.take_attachment(&secret) else { return expired() };
+        let Some(attachment) = controller.take_attachment(&secret) else { return expired() };
         let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(rendezvous::serve(controller, oneoff, upgrade));
+        tokio::spawn(rendezvous::serve(controller, attachment, upgrade));
         let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, rendezvous::UPGRADE)];
         return (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
     }
@@ -98,7 +117,7 @@ async fn attach(
         Err(rejection) => rejection.into_response(),
         Ok(upgrade) => match controller.take_attachment(&secret) {
             None => expired(),
-            Some(oneoff) => upgrade.on_upgrade(|socket| websocket::serve(controller, oneoff, socket)),
+            Some(attachment) => upgrade.on_upgrade(|socket| websocket::serve(controller, attachment, socket)),
         },
     }
 }

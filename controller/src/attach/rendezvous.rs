@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use engine::{Input, OneOff, RunningOneOff};
+use engine::{EngineError, Input, RunningOneOff};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Gone;
+use super::{Attachment, Gone};
 use crate::Controller;
 use crate::errors::chain;
 
@@ -28,14 +28,16 @@ const CHUNK: usize = 16 * 1024;
 type Client = TokioIo<Upgraded>;
 
 /// Starts the one-off and joins it to the client.
-pub(super) async fn serve(controller: Arc<Controller>, oneoff: OneOff, upgrade: OnUpgrade) {
-    let Ok(client) = upgrade.await else { return };
-    let (id, has_tty) = (oneoff.id.clone(), oneoff.tty.is_some());
-    let attended = match controller.engine.run(oneoff).await {
-        Ok(running) => relay(TokioIo::new(client), running, has_tty).await,
-        Err(error) => give_up(TokioIo::new(client), &chain(&error)).await,
+pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, upgrade: OnUpgrade) {
+    let Ok(client) = upgrade.await.map(TokioIo::new) else { return };
+    let has_tty = attachment.oneoff.tty.is_some();
+    let join = |running: Result<RunningOneOff, EngineError>| async move {
+        match running {
+            Ok(running) => relay(client, running, has_tty).await,
+            Err(error) => give_up(client, &chain(&error)).await,
+        }
     };
-    controller.end_unattended(&id, attended).await;
+    controller.attend(attachment, join).await;
 }
 
 async fn relay(client: Client, running: RunningOneOff, has_tty: bool) -> Result<(), Gone> {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use engine::{Input, OneOff, RunningOneOff, TtySize};
+use engine::{EngineError, Input, RunningOneOff, TtySize};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use model::Exit;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Gone;
+use super::{Attachment, Gone};
 use crate::Controller;
+use crate::errors::chain;
 
 /// How often a silent client is told that its process still runs; one that is gone is noticed by that.
 const PING: Duration = Duration::from_secs(30);
@@ -40,13 +41,14 @@ impl From<axum::Error> for Gone {
 }
 
 /// Starts the one-off and joins it to the client.
-pub(super) async fn serve(controller: Arc<Controller>, oneoff: OneOff, socket: WebSocket) {
-    let id = oneoff.id.clone();
-    let attended = match controller.engine.run(oneoff).await {
-        Ok(running) => relay(socket, running).await,
-        Err(error) => give_up(socket, &error.to_string()).await,
+pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, socket: WebSocket) {
+    let join = |running: Result<RunningOneOff, EngineError>| async move {
+        match running {
+            Ok(running) => relay(socket, running).await,
+            Err(error) => give_up(socket, &chain(&error)).await,
+        }
     };
-    controller.end_unattended(&id, attended).await;
+    controller.attend(attachment, join).await;
 }
 
 async fn relay(socket: WebSocket, running: RunningOneOff) -> Result<(), Gone> {
