@@ -296,7 +296,8 @@ fn refusal(mut response: Response<Body>) -> CliError {
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
         _ => {
             let listed = refusal.resource.as_deref().and_then(where_it_is_listed);
-            let error = CliError { missing: refusal.resource, ..CliError::failed(message) };
+            let mut error = CliError::failed(message);
+            error.missing = refusal.resource;
             match listed {
                 Some(command) => error.hint(format!("`platform {command}` shows what there is.")),
                 None => error,

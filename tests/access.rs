@@ -12,7 +12,11 @@ impl Key {
     fn new(platform: &Platform, name: &str, kind: &[&str]) -> Self {
         let file = platform.home().join("user").join(name);
         let arguments = [&["-q", "-N", "", "-C", name, "-f"], &[file.to_str().expect("UTF-8")][..], kind].concat();
-        platform.run("ssh-keygen", |command| drop(command.args(arguments))).expect_ok();
+        platform
+            .run("ssh-keygen", |command| {
+                command.args(arguments);
+            })
+            .expect_ok();
         Self(file)
     }
 
@@ -77,7 +81,9 @@ fn whoever_has_no_right_gets_nothing_over_ssh() {
     let address = format!("ssh://git@localhost:{}", platform.ssh_port());
     let shell = |key: &Key, command: &str| {
         let line = format!("{} -p {} git@localhost {command}", key.ssh(), platform.ssh_port());
-        platform.run("sh", |command| drop(command.args(["-c", &line])))
+        platform.run("sh", |command| {
+            command.args(["-c", &line]);
+        })
     };
     shell(&key, "").expect_refused(&["Hi ", "has no shell"]);
     shell(&key, "ls /").expect_refused(&["only git works here"]);
@@ -97,5 +103,10 @@ fn the_host_key_is_the_one_that_status_shows() {
     let platform = shared();
     let fingerprint = platform.json(&["status"])["ssh"]["fingerprint"].as_str().expect("a fingerprint").to_owned();
     let scan = format!("ssh-keyscan -p {} localhost 2>/dev/null | ssh-keygen -lf -", platform.ssh_port());
-    platform.run("sh", |command| drop(command.args(["-c", &scan]))).expect_ok().expect_text(&[&fingerprint]);
+    platform
+        .run("sh", |command| {
+            command.args(["-c", &scan]);
+        })
+        .expect_ok()
+        .expect_text(&[&fingerprint]);
 }

@@ -25,8 +25,8 @@ pub(crate) struct Remote {
     #[arg(short, long, env = "PLATFORM_APP", hide_env = true)]
     app: String,
     /// Name of the remote
-    #[arg(short, long, default_value = git::REMOTE)]
-    remote: String,
+    #[arg(short = 'r', long = "remote", default_value = git::REMOTE)]
+    name: String,
     /// Push over SSH, with a key that `platform keys:add` made known, and not with a token
     #[arg(long)]
     ssh: bool,
@@ -50,9 +50,9 @@ impl Remote {
                 ));
             }
         };
-        git::set_remote(&self.remote, &address)?;
-        let value = json!({ "remote": self.remote, "url": address });
-        cx.show(&value, |out| out.line(format!("The git remote {} is {address}", self.remote)))
+        git::set_remote(&self.name, &address)?;
+        let value = json!({ "remote": self.name, "url": address });
+        cx.show(&value, |out| out.line(format!("The git remote {} is {address}", self.name)))
     }
 }
 

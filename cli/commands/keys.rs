@@ -39,7 +39,7 @@ impl List {
 
 /// Add an SSH key, to push without a token
 ///
-/// Without a file it takes ~/.ssh/id_ed25519.pub, id_ecdsa.pub or id_rsa.pub, the first that is there. Then
+/// Without a file it takes `~/.ssh/id_ed25519.pub`, `id_ecdsa.pub` or `id_rsa.pub`, the first that is there. Then
 /// `platform git:remote --ssh` makes git use it.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -47,14 +47,13 @@ pub(crate) struct Enable {
 impl Enable {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
-        let code = match self.code {
-            Some(code) => code,
-            None => {
-                let begun = client.post(&["account", "two-factor"], &json!({}))?;
-                let secret: TwoFactorSecret = client::typed(&begun)?;
-                cx.out.note(&format!("Secret: {}\nOr as a link:  {}", secret.secret, secret.url));
-                auth::ask_secret("The code that the app shows")?
-            }
+        let code = if let Some(code) = self.code {
+            code
+        } else {
+            let begun = client.post(&["account", "two-factor"], &json!({}))?;
+            let secret: TwoFactorSecret = client::typed(&begun)?;
+            cx.out.note(&format!("Secret: {}\nOr as a link:  {}", secret.secret, secret.url));
+            auth::ask_secret("The code that the app shows")?
         };
         show_codes(cx, &client.patch(&["account", "two-factor"], &json!({ "code": code }))?)
     }

@@ -91,7 +91,7 @@ impl Controller {
     /// Whoever pushed something, for what it asks for.
     pub(crate) async fn pusher(&self, by: &By) -> Result<Actor, Error> {
         let user = self.store.user(by.user.id).await?.ok_or(Error::NotFound("user"))?;
-        Ok(Actor { user, via: Via::Push, origin: by.origin.clone() })
+        Ok(Actor::new(user, Via::Push, by.origin.clone()))
     }
 
     /// The present moment, for what the platform does by itself.

@@ -45,7 +45,7 @@ pub(super) async fn write_procfile(
     if processes.is_empty() || path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let lines: String = processes.iter().map(|(name, command)| format!("{name}: {command}\n")).collect();
+    let lines = processes.iter().map(|(name, command)| format!("{name}: {command}\n")).collect::<Vec<_>>().concat();
     on_disk("write a Procfile", move || {
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
         file.write_all(lines.as_bytes())?;

@@ -70,7 +70,7 @@ impl Controller {
         output: &mut Output,
     ) -> Result<(), Refused> {
         let coming =
-            manifest.addons.iter().flat_map(|addon| super::addons::vars(&addon.value)).collect::<BTreeSet<_>>();
+            manifest.addons.iter().filter_map(|addon| super::addons::vars(&addon.value)).collect::<BTreeSet<_>>();
         let (mut patch, mut said) = (BTreeMap::new(), Vec::new());
         for (name, var) in &manifest.env {
             if config.get(name).is_some() || coming.contains(name) {
@@ -99,7 +99,7 @@ impl Controller {
 
 /// What the app requires and neither has nor gets.
 fn missing<'a>(manifest: &'a Manifest, config: &ConfigVars) -> Vec<(&'a ConfigVarName, Option<&'a str>)> {
-    let coming: BTreeSet<_> = manifest.addons.iter().flat_map(|addon| super::addons::vars(&addon.value)).collect();
+    let coming: BTreeSet<_> = manifest.addons.iter().filter_map(|addon| super::addons::vars(&addon.value)).collect();
     let lacks = |(name, var): &(&ConfigVarName, &manifest::At<EnvVar>)| {
         let EnvVar { value, required, generated, .. } = &var.value;
         *required && value.is_none() && !generated && config.get(name).is_none() && !coming.contains(*name)

@@ -46,7 +46,9 @@ impl Controller {
         let mut more = check(&manifest, &attached);
         if !is_first {
             // Nothing of it is used any more.
-            more.iter_mut().for_each(|problem| problem.severity = Severity::Warning);
+            for problem in &mut more {
+                problem.severity = Severity::Warning;
+            }
         }
         problems.append(&mut more);
         let (errors, warnings): (Vec<_>, Vec<_>) =

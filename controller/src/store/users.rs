@@ -120,7 +120,7 @@ impl Store {
 
     /// The user with this id.
     pub async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM users WHERE id = $1");
+        let sql = format!("SELECT {USER} FROM users u WHERE u.id = $1");
         Ok(sqlx::query_as(&sql).bind(id.to_string()).fetch_optional(&self.pool).await?)
     }
 
