@@ -26,7 +26,8 @@ use axum::{Extension, Router};
 use controller::Controller;
 use model::Role;
 use pages::{
-    activity, addon, addons, apps, builds, config, domains, front, logs, overview, releases, settings, setup, sign_in,
+    activity, addon, addons, apps, builds, config, domains, front, invitations, logs, overview, releases, settings,
+    setup, sign_in,
 };
 use session::Need;
 
@@ -39,6 +40,8 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/sign-in", get(sign_in::show).post(sign_in::enter))
         .route("/console/sign-out", post(sign_in::leave))
         .route("/console/setup", get(setup::show).post(setup::create))
+        .route("/console/invitations/{token}", get(invitations::show).post(invitations::accept))
+        .route("/console/invitations/{token}/join", get(invitations::ask).post(invitations::join))
         .route("/console/apps", get(apps::list).post(apps::create))
         .route("/console/new", get(apps::new))
         .route("/console/{*path}", get(front::unknown))

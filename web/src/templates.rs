@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = templates![
     "door.html",
     "domains.html",
     "error.html",
+    "invitation.html",
     "logs.html",
     "new_app.html",
     "overview.html",

@@ -9,6 +9,7 @@ use super::apps::{Apps, NewApp};
 use super::builds::BuildPage;
 use super::config::{Config, Paste};
 use super::domains::Domains;
+use super::invitations::Welcome;
 use super::logs::Logs;
 use super::overview::Overview;
 use super::releases::{ReleasePage, Rollback};
@@ -57,6 +58,7 @@ fn every_page_is_valid_and_escapes_what_it_is_given() {
     check("release.html", &ReleasePage::samples());
     check("rollback.html", &Rollback::samples());
     check("settings.html", &Settings::samples());
+    check("invitation.html", &Welcome::samples());
     check("setup.html", &[Setup::sample()]);
     check("sign_in.html", &[SignIn::sample(), SignIn::second_step()]);
 }
