@@ -449,7 +449,7 @@ mod tests {
     fn a_wrong_line_is_named_with_what_is_allowed() {
         let message = |text: &str| file(text).expect_err("refused").to_string();
         let unknown = message("domain = \"example.com\"\nlsten = 1\n");
-        assert!(unknown.contains("line 2: unknown field `lsten`, expected one of `home`, `listen`"), "{unknown}");
+        assert!(unknown.contains("line 2: unknown field `lsten`, expected one of `home`, `database`"), "{unknown}");
         let value = message("\n\nsubnet = \"10.0.0.1/16\"\n");
         assert!(value.contains("line 3: a subnet is written like 10.210.0.0/16"), "{value}");
         let database = message("database = \"mysql://root:secret@host/name\"\n");

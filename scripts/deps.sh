@@ -23,6 +23,7 @@ want mmdebstrap have mmdebstrap
 want debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 want gpg have gpg
 want git have git
+want openssh-client have ssh
 want nftables have nft
 want iproute2 have ip
 want curl have curl

@@ -39,11 +39,12 @@ async fn rollbacks_at_once_make_one_release_after_the_other_or_are_refused() {
     }
     let back = |version: u64| ("POST", "/apps/shop/releases".to_owned(), json!({ "release": version.to_string() }));
     let statuses = at_once(&ada, (0..10).map(|number| back(2 + number % 2)).collect()).await;
+    // 200 is a way back to where the app is already.
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 201 | 409)), "{statuses:?}");
     let made = statuses.iter().filter(|status| **status == 201).count();
     assert!(made >= 1, "{statuses:?}");
-    assert!(statuses.iter().all(|status| matches!(status, 201 | 409 | 422)), "{statuses:?}");
     let versions = versions(&ada, "shop").await;
-    assert!(versions.iter().copied().eq(1..=versions.len() as u64), "no gap, none twice: {versions:?}");
+    assert!(versions.iter().copied().eq(1..=3 + made as u64), "no gap, none twice: {versions:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

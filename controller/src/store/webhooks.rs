@@ -144,7 +144,8 @@ impl Store {
         if locked.rows_affected() == 0 {
             return Err(StoreError::Missing("App"));
         }
-        let seal = |column: &str, text: &str| self.secrets.seal(&sealed_row(webhook.id, column), text.as_bytes());
+        let seal = |text: &String| self.secrets.seal(&authorization_row(webhook.id), text.as_bytes());
+        let authorization = secrets.authorization.as_ref().map(seal).transpose()?;
         sqlx::query(
             "INSERT INTO webhooks (id, app_id, url, include, level, secret, authorization_header, sequence, \
              created_at, updated_at) \
@@ -158,8 +159,8 @@ impl Store {
         .bind(&webhook.url)
         .bind(serde_json::to_string(&webhook.words())?)
         .bind(webhook.level())
-        .bind(seal("secret", &secrets.secret)?)
-        .bind(secrets.authorization.as_deref().map(|text| seal("authorization_header", text)).transpose()?)
+        .bind(self.secrets.seal(&secret_row(webhook.id), secrets.secret.as_bytes())?)
+        .bind(authorization)
         .bind(webhook.created_at.as_millis())
         .bind(webhook.updated_at.as_millis())
         .execute(&mut *tx)
@@ -184,14 +185,14 @@ impl Store {
         let sql = "SELECT secret, authorization_header FROM webhooks WHERE id = $1";
         let found = sqlx::query(sql).bind(id.to_string()).fetch_optional(&self.pool).await?;
         let found = found.ok_or(StoreError::Missing("Webhook"))?;
-        let open = |column: &str, sealed: &str| {
-            let bytes = self.secrets.unseal(&sealed_row(id, column), sealed)?;
+        let open = |row: String, sealed: &str| {
+            let bytes = self.secrets.unseal(&row, sealed)?;
             Ok::<_, StoreError>(String::from_utf8_lossy(&bytes).into_owned())
         };
         let authorization: Option<String> = found.try_get("authorization_header")?;
         Ok(WebhookSecrets {
-            secret: open("secret", &found.try_get::<String, _>("secret")?)?,
-            authorization: authorization.map(|sealed| open("authorization_header", &sealed)).transpose()?,
+            secret: open(secret_row(id), &found.try_get::<String, _>("secret")?)?,
+            authorization: authorization.map(|sealed| open(authorization_row(id), &sealed)).transpose()?,
         })
     }
 
@@ -329,7 +330,12 @@ impl Webhook {
     }
 }
 
-/// What a sealed value of a webhook is bound to.
-fn sealed_row(webhook: WebhookId, column: &str) -> String {
-    format!("webhooks/{webhook}/{column}")
+/// What the sealed secret of a webhook is bound to.
+fn secret_row(webhook: WebhookId) -> String {
+    format!("webhooks/{webhook}/secret")
+}
+
+/// What its sealed header is bound to.
+fn authorization_row(webhook: WebhookId) -> String {
+    format!("webhooks/{webhook}/authorization_header")
 }
