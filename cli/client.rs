@@ -90,6 +90,11 @@ impl Client {
         &self.base
     }
 
+    /// What it speaks with.
+    pub(crate) fn into_agent(self) -> Agent {
+        self.agent
+    }
+
     /// Reads one resource.
     pub(crate) fn get(&self, path: &[&str]) -> Result<Value> {
         body(self.send("GET", path, None, None)?)

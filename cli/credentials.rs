@@ -28,6 +28,9 @@ pub(crate) struct Login {
     pub(crate) email: String,
     /// The secret.
     pub(crate) token: String,
+    /// The platform's https entrance, once git was told to use this login there as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) https: Option<String>,
 }
 
 impl Credentials {
@@ -73,10 +76,15 @@ pub(crate) fn key(api: &Url) -> &str {
     api.as_str().trim_end_matches('/')
 }
 
-fn path() -> Option<PathBuf> {
+/// Where this program keeps what it knows of this user's platforms.
+pub(crate) fn folder() -> Option<PathBuf> {
     let folder = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
-    Some(config.join("platform/credentials.toml"))
+    Some(config.join("platform"))
+}
+
+fn path() -> Option<PathBuf> {
+    Some(folder()?.join("credentials.toml"))
 }
 
 fn load(path: &Path) -> Result<Credentials> {
@@ -116,7 +124,7 @@ mod tests {
         let path = folder.path().join("platform/credentials.toml");
         let api: Url = "http://localhost:8080/".parse().unwrap();
         let mut credentials = load(&path).unwrap();
-        credentials.add(&api, Login { email: "ada@localhost".into(), token: "secret".into() });
+        credentials.add(&api, Login { email: "ada@localhost".into(), token: "secret".into(), https: None });
         save(&credentials, &path).unwrap();
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

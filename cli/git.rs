@@ -1,6 +1,7 @@
 //! The little that the commands do with the `git` program.
 
 use std::io;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use url::Url;
@@ -65,9 +66,16 @@ pub(crate) fn use_our_credentials(api: &Url) -> Result<()> {
     run(&["config", "--global", "--add", &key, &helper])
 }
 
-/// Undoes [`use_our_credentials`].
+/// Lets git trust the authority in a PEM file for the platform at `url`, beside none other.
+pub(crate) fn trust(url: &Url, authority: &Path) -> Result<()> {
+    let key = format!("http.{}.sslCAInfo", credentials::key(url));
+    run(&["config", "--global", "--replace-all", &key, &authority.to_string_lossy()])
+}
+
+/// Undoes [`use_our_credentials`] and [`trust`].
 pub(crate) fn forget_our_credentials(api: &Url) {
     // Not there is as good as removed.
+    let _ = git(&["config", "--global", "--remove-section", &format!("http.{}", credentials::key(api))]);
     let _ = git(&["config", "--global", "--remove-section", helper_key(api).trim_end_matches(".helper")]);
 }
 

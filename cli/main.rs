@@ -11,11 +11,13 @@ mod commands;
 mod context;
 mod credentials;
 mod error;
+mod forward;
 mod git;
 mod output;
 mod server;
 mod settings;
 mod supervisor;
+mod trust;
 
 use error::Kind;
 use output::Paint;

@@ -34,6 +34,13 @@ pub(crate) struct NewUser {
     pub(crate) token: String,
 }
 
+/// `GET /platform`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Platform {
+    /// Its https entrance.
+    pub(crate) https_url: Option<String>,
+}
+
 /// `GET /apps/:app`
 #[derive(Debug, Deserialize)]
 pub(crate) struct App {

@@ -58,7 +58,7 @@ impl Login {
             Kind::Login => error.hint("This platform does not know the token. Nobody was logged in or out."),
             _ => error,
         })?)?;
-        keep(cx, &api, credentials::Login { email: account.email.clone(), token })?;
+        keep(cx, &api, credentials::Login { email: account.email.clone(), token, https: None })?;
         let api = credentials::key(&api);
         let value = json!({ "api": api, "email": account.email });
         cx.show(&value, |out| out.line(format!("Logged in to {api} as {}", account.email)))
@@ -101,6 +101,9 @@ impl Logout {
         };
         credentials.save()?;
         git::forget_our_credentials(&api);
+        if let Some(https) = login.https.as_deref().and_then(|url| url.parse().ok()) {
+            git::forget_our_credentials(&https);
+        }
         // The platform may be down, or have forgotten the token already: logged out here all the same.
         if !self.local
             && let Err(error) = Client::new(api.clone(), Some(login.token)).delete(&["oauth", "authorizations", "~"])

@@ -102,7 +102,7 @@ fn token_for(cx: &Context, asked: &Url) -> Result<Option<String>> {
     Ok(credentials
         .logins
         .iter()
-        .find(|(api, _)| is_asked(api))
+        .find(|(api, login)| is_asked(api) || login.https.as_deref().is_some_and(is_asked))
         .map(|(_, login): (_, &credentials::Login)| login.token.clone()))
 }
 

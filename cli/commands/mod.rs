@@ -25,6 +25,7 @@ mod drains;
 mod events;
 mod features;
 mod git;
+mod heroku;
 mod instead;
 mod keys;
 mod logs;
@@ -126,6 +127,7 @@ commands! {
     "2fa:enable" [] TwoFactorEnable(two_factor::Enable),
     "2fa:disable" ["twofactor:disable"] TwoFactorDisable(two_factor::Disable),
     "2fa:recovery-codes" ["2fa:gen-recovery-codes"] TwoFactorCodes(two_factor::Codes),
+    "heroku" [] Heroku(heroku::Heroku),
     "completion" ["autocomplete"] Completion(completion::Completion),
 
     /// Apps

@@ -45,7 +45,7 @@ impl Create {
         if self.login {
             let api = cx.local_api()?;
             cx.out.note(&format!("Logged in to {} as {}", credentials::key(&api), user.email));
-            auth::keep(cx, &api, Login { email: user.email, token: user.token })?;
+            auth::keep(cx, &api, Login { email: user.email, token: user.token, https: None })?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ async fn every_route_of_heroku_is_answered_in_json() {
         let (method, template) = line.split_once(' ').expect("a method and a path");
         let path = template.replace("{app}", "nobody").replace(['{', '}'], "");
         // Those would end what the others need.
-        if ["DELETE /account", "DELETE /users/account"].contains(&format!("{method} {path}").as_str()) {
+        if method == "DELETE" && ["/account", "/users/account"].contains(&path.as_str()) {
             continue;
         }
         let answer = ada.send(method, &path, &[], json!({})).await;

@@ -165,11 +165,8 @@ async fn seed(store: &Store, user: &User) -> Vec<(AppId, String)> {
     let mut batch = Batch::new(store);
     batch.row("images (digest, document, created_at)", &format!("'{digest}', '{document}', {now}")).await;
     batch.flush().await;
-    let vars: crate::config_vars::ConfigVars = {
-        let mut vars = crate::config_vars::ConfigVars::default();
-        vars.apply(&(0..10).map(|n| (format!("VAR_{n}").parse().expect("a name"), Some("x".repeat(40)))).collect());
-        vars
-    };
+    let mut vars = crate::config_vars::ConfigVars::default();
+    vars.apply(&(0..10).map(|n| (format!("VAR_{n}").parse().expect("a name"), Some("x".repeat(40)))).collect());
     let mut currents = Vec::new();
     for (number, (app, name)) in apps.iter().enumerate() {
         let current = ReleaseId::random(&SystemRandom);
