@@ -27,7 +27,9 @@ impl IntoResponse for Document {
 
 impl Output for Document {
     fn describe(description: &mut Description<'_>) {
-        description.answer(200, "The document.", &json!({ "type": "object" }));
+        let schema = json!({ "type": "object" });
+        let answer = description.answer(200, "The document.", &schema);
+        answer["content"]["application/schema+json"] = json!({ "schema": schema });
     }
 }
 
