@@ -35,7 +35,11 @@ async fn no_answer_is_a_failure_or_outside_the_schema() {
     let file = folder.path().join("schemathesis.toml");
     std::fs::write(&file, settings).expect("written");
     let document = format!("http://{}/openapi.json", server.address());
-    let run = move || Command::new(program).arg("--config-file").arg(file).args(["run", &document]).status();
+    // It writes down what it found, where it is started.
+    let place = folder.path().to_owned();
+    let run = move || {
+        Command::new(program).current_dir(place).arg("--config-file").arg(file).args(["run", &document]).status()
+    };
     let status = tokio::task::spawn_blocking(run).await.expect("waited").expect("it runs");
     assert!(status.success(), "Schemathesis found something; see above");
 }
