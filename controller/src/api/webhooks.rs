@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::input::{Body, Text};
 use super::output::{Accepted, Id, Named, Time, UserAnswer};
 use super::range::{Page, Range};
-use crate::store::{App, Delivery, Edge, Event, EventFilter, Slice, UserRef, Webhook};
+use crate::store::{App, Delivery, Event, EventFilter, UserRef, Webhook};
 use crate::webhooks::WebhookRequest;
 use crate::{Controller, Error};
 
@@ -201,9 +201,10 @@ pub(super) async fn deliveries(
     access: Access,
     range: Range,
 ) -> Result<Page<DeliveryAnswer>, ApiError> {
+    let webhooks = controller.store.webhooks(access.app.id).await?;
     let mut answers = Vec::new();
     for delivery in controller.deliveries(&access.app).await? {
-        answers.push(delivery_answer(&controller, &access.app, &delivery).await?);
+        answers.push(delivery_answer(&controller, &webhooks, &delivery).await?);
     }
     Ok(range.page(answers, "created_at"))
 }
@@ -215,7 +216,8 @@ pub(super) async fn delivery(
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Json<DeliveryAnswer>, ApiError> {
     let delivery = controller.find_delivery(&access.app, &id).await?;
-    Ok(Json(delivery_answer(&controller, &access.app, &delivery).await?))
+    let webhooks = controller.store.webhooks(access.app.id).await?;
+    Ok(Json(delivery_answer(&controller, &webhooks, &delivery).await?))
 }
 
 /// `POST /apps/{app}/webhook-deliveries/{delivery}/actions/redeliver`; Heroku has no word for it.
@@ -275,11 +277,13 @@ fn answer(app: &App, webhook: &Webhook) -> WebhookAnswer {
     }
 }
 
-async fn delivery_answer(controller: &Controller, app: &App, delivery: &Delivery) -> Result<DeliveryAnswer, ApiError> {
-    let webhook = controller.find_webhook(app, &delivery.webhook.to_string()).await?;
-    let edge = Some(Edge { value: delivery.sequence.to_string(), exclusive: false });
-    let slice = Slice { first: edge.clone(), last: edge, max: 1, ..Slice::default() };
-    let event = controller.store.events(&EventFilter::default(), &slice).await?.items.pop();
+async fn delivery_answer(
+    controller: &Controller,
+    webhooks: &[Webhook],
+    delivery: &Delivery,
+) -> Result<DeliveryAnswer, ApiError> {
+    let webhook = webhooks.iter().find(|webhook| webhook.id == delivery.webhook).ok_or(Error::NotFound("webhook"))?;
+    let event = controller.store.event_at(delivery.sequence).await?;
     let event = event.ok_or(Error::NotFound("webhook event"))?;
     let attempt = delivery.attempted_at.map(|at| AttemptAnswer {
         code: delivery.code,

@@ -309,6 +309,13 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(id).fetch_optional(&self.pool).await?)
     }
 
+    /// The event with this sequence number.
+    pub async fn event_at(&self, sequence: u64) -> Result<Option<Event>, StoreError> {
+        let sql = format!("{SELECT} WHERE sequence = $1");
+        let sequence = i64::try_from(sequence).unwrap_or(i64::MAX);
+        Ok(sqlx::query_as(&sql).bind(sequence).fetch_optional(&self.pool).await?)
+    }
+
     /// Part of the events that pass a filter, by sequence number.
     pub async fn events(&self, filter: &EventFilter, slice: &Slice) -> Result<Part<Event>, StoreError> {
         // A condition that is not asked for is not in the query: what is left has an index.

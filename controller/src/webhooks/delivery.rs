@@ -122,10 +122,7 @@ impl Controller {
     /// The status of the receiver's answer, or what was wrong.
     async fn send(&self, delivery: &Delivery, webhook: &Webhook) -> Result<u16, String> {
         let told = async {
-            let first = Some(Edge { value: delivery.sequence.to_string(), exclusive: false });
-            let last = first.clone();
-            let slice = Slice { first, last, max: 1, ..Slice::default() };
-            let event = self.store.events(&EventFilter::default(), &slice).await?.items.pop();
+            let event = self.store.event_at(delivery.sequence).await?;
             Ok::<_, StoreError>((event, self.store.webhook_secrets(webhook.id).await?))
         };
         let (event, secrets) = told.await.map_err(|error| chain(&error))?;
