@@ -1,33 +1,49 @@
 //! The console, in a real browser: `console/console.mjs` has the steps.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::platform::{Platform, shared};
 
 const PASSWORD: &str = "correct horse battery";
 
-#[test]
-fn people_do_their_work_in_a_browser() {
+/// Runs one of the scripts with a new user, who has a password.
+fn browse(script: &str, email: &str, prepare: impl FnOnce(&mut Command)) {
     let platform = shared();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console");
     assert!(scripts.join("node_modules").exists(), "Playwright is missing: run `npm --prefix tests/console ci` once");
     let input = format!("{PASSWORD}\n");
-    platform.cli_with_input(&["users:create", "dev@localhost", "--password"], input.as_bytes()).expect_ok();
-    let copy = platform.working_copy("seen", "probe-app");
-    copy.edit("probe.py", "print(query", "print(__import__('urllib.parse').parse.unquote(query)");
-    copy.commit("Log what is asked for");
-    let picture = std::env::temp_dir().join("console-failure.png");
+    platform.cli_with_input(&["users:create", email, "--password"], input.as_bytes()).expect_ok();
+    let picture = std::env::temp_dir().join(format!("{script}-failure.png"));
     let ran = platform.run("node", |command| {
         command
-            .arg(scripts.join("console.mjs"))
+            .arg(scripts.join(script))
             .env("CONSOLE_URL", platform.url())
-            .env("CONSOLE_EMAIL", "dev@localhost")
+            .env("CONSOLE_EMAIL", email)
             .env("CONSOLE_PASSWORD", PASSWORD)
-            .env("CONSOLE_APP", &copy.name)
-            .env("CONSOLE_REPOSITORY", &copy.folder)
             .env("CONSOLE_PICTURE", &picture);
+        prepare(command);
     });
     assert!(ran.ok, "what it looked like is in {}:\n{}", picture.display(), ran.text);
+}
+
+#[test]
+fn people_do_their_work_in_a_browser() {
+    let copy = shared().working_copy("seen", "probe-app");
+    copy.edit("probe.py", "print(query", "print(__import__('urllib.parse').parse.unquote(query)");
+    copy.commit("Log what is asked for");
+    browse("console.mjs", "dev@localhost", |command| {
+        command.env("CONSOLE_APP", &copy.name).env("CONSOLE_REPOSITORY", &copy.folder);
+    });
+}
+
+#[test]
+fn people_let_each_other_and_programs_in() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/heroku/node_modules/.bin");
+    assert!(programs.join("heroku").exists(), "heroku is missing: run `npm --prefix tests/heroku ci` once");
+    browse("people.mjs", "grace@localhost", |command| {
+        command.env("CONSOLE_PLATFORM", env!("CARGO_BIN_EXE_platform")).env("CONSOLE_HEROKU", programs.join("heroku"));
+    });
 }
 
 /// The part of a text between two others; empty if it is not there.

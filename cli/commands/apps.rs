@@ -188,11 +188,8 @@ impl Open {
         let path = self.path.unwrap_or_default();
         let address = format!("{}/{}", web_url.trim_end_matches('/'), path.trim_start_matches('/'));
         cx.show_one("url", &address)?;
-        if has_browser() {
-            let opened = Command::new("xdg-open").arg(&address).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if !opened.is_ok_and(|status| status.success()) {
-                cx.out.note("No browser could be opened here; the address above is the one to visit.");
-            }
+        if open_browser(&address) == Some(false) {
+            cx.out.note("No browser could be opened here; the address above is the one to visit.");
         }
         Ok(())
     }
@@ -295,6 +292,10 @@ fn set_maintenance(cx: &Context, app: &AppArg, on: bool) -> Result<()> {
     cx.done(&cx.out.step(&what, || client.patch(&["apps", &name], &json!({ "maintenance": on })))?)
 }
 
-fn has_browser() -> bool {
-    ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// Opens a page, where there is a desktop; says whether that succeeded.
+pub(crate) fn open_browser(address: &str) -> Option<bool> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["DISPLAY", "WAYLAND_DISPLAY"].iter().find(|name| is_set(name))?;
+    let opened = Command::new("xdg-open").arg(address).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    Some(opened.is_ok_and(|status| status.success()))
 }

@@ -6,8 +6,10 @@ use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::terminal;
 use serde_json::json;
+use url::Url;
 
-use crate::client::{self, Account, Authorization, Client};
+use crate::client::{self, Account, Authorization, BrowserLogin, Client, LoginDecision};
+use crate::commands::apps::open_browser;
 use crate::context::{self, Context};
 use crate::credentials::{self, Credentials};
 use crate::error::{CliError, Kind, Result};
@@ -15,43 +17,40 @@ use crate::git;
 
 /// Log in to a platform
 ///
-/// Asks for e-mail and password, and keeps a token in ~/.config/platform/credentials.toml, which only you can read. git
-/// learns to use the same token for this platform. Later commands go to the platform that you logged in to last.
+/// In your browser, where you may have signed in already, or with e-mail and password here. Keeps a token in
+/// ~/.config/platform/credentials.toml, which only you can read. git learns to use the same token for this platform. Later
+/// commands go to the platform that you logged in to last.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform login
+  $ platform login --interactive
   $ platform login --api https://platform.example.com
   $ platform login --token - < token.txt")]
 pub(crate) struct Login {
-    /// Your e-mail address; asked for if missing
+    /// Use a browser, also if there is no terminal here
     #[arg(long)]
+    browser: bool,
+    /// Ask for e-mail and password here instead of using a browser
+    #[arg(short, long, conflicts_with = "browser")]
+    interactive: bool,
+    /// Your e-mail address; only the password is asked for then
+    #[arg(long, conflicts_with = "browser")]
     email: Option<String>,
-    /// A token to use instead of e-mail and password; `-` reads it from standard input
-    #[arg(long, conflicts_with = "email")]
+    /// A token to use instead; `-` reads it from standard input
+    #[arg(long, conflicts_with_all = ["email", "browser", "interactive"])]
     token: Option<String>,
 }
 
 impl Login {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let api = cx.api()?;
+        let here = self.interactive || self.email.is_some() || !context::can_ask();
         let token = match self.token {
             Some(token) if token == "-" => read_line_from_stdin()?,
             Some(token) => token,
-            None => {
-                let email = match self.email {
-                    Some(email) => email,
-                    None => ask("E-mail")?,
-                };
-                let password = ask_secret("Password")?;
-                let client = || Client::with_password(api.clone(), &email, &password);
-                match new_token(&client()) {
-                    Err(error) if error.kind == Kind::TwoFactor => {
-                        new_token(&client().with_code(ask_secret("Two-factor code")?))?
-                    }
-                    result => result?,
-                }
-            }
+            None if self.browser || !here => token_by_browser(cx, &api)?,
+            None => token_by_password(&api, self.email)?,
         };
         let client = Client::new(api.clone(), Some(token.clone()));
         let account: Account = client::typed(&client.get(&["account"]).map_err(|error| match error.kind {
@@ -65,8 +64,39 @@ impl Login {
     }
 }
 
+/// Waits until somebody who is signed in to the console lets this program in.
+fn token_by_browser(cx: &Context, api: &Url) -> Result<String> {
+    // Linux's own name of the machine; a platform is told at most what it can see anyway.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let content = json!({ "description": format!("platform on {}", host.trim()) });
+    let asked: BrowserLogin = client::typed(&Client::new(api.clone(), None).post(&["auth"], &content)?)?;
+    let address = format!("{}{}", credentials::key(api), asked.browser_url);
+    cx.out.note(&format!("Let this program in at\n  {address}\nThe page shows the code {}.", asked.code));
+    open_browser(&address);
+    let path: Vec<&str> = asked.cli_url.split('/').filter(|part| !part.is_empty()).collect();
+    let waiting = Client::new(api.clone(), Some(asked.token));
+    let decision: LoginDecision = cx.out.step("Waiting for the browser", || client::typed(&waiting.get(&path)?))?;
+    decision.access_token.ok_or_else(|| {
+        CliError::new(Kind::Login, decision.error.unwrap_or_default().trim_end_matches('.'))
+            .hint("`platform login --interactive` asks for e-mail and password here.")
+    })
+}
+
+fn token_by_password(api: &Url, email: Option<String>) -> Result<String> {
+    let email = match email {
+        Some(email) => email,
+        None => ask("E-mail")?,
+    };
+    let password = ask_secret("Password")?;
+    let client = || Client::with_password(api.clone(), &email, &password);
+    match new_token(&client()) {
+        Err(error) if error.kind == Kind::TwoFactor => new_token(&client().with_code(ask_secret("Two-factor code")?)),
+        result => result,
+    }
+}
+
 /// Keeps a login that is known to be good, and tells git about it.
-pub(crate) fn keep(cx: &Context, api: &url::Url, login: credentials::Login) -> Result<()> {
+pub(crate) fn keep(cx: &Context, api: &Url, login: credentials::Login) -> Result<()> {
     let mut credentials = Credentials::load()?;
     credentials.add(api, login);
     credentials.save()?;
@@ -163,7 +193,7 @@ fn new_token(client: &Client) -> Result<String> {
 fn ask(what: &str) -> Result<String> {
     if !context::can_ask() {
         return Err(CliError::usage(format!("{what} is missing and nobody can be asked for it"))
-            .hint("Use --token, with `-` to read the token from standard input."));
+            .hint("Use --browser, or --token with `-` to read the token from standard input."));
     }
     write!(io::stderr(), "{what}: ")?;
     let mut line = String::new();

@@ -10,6 +10,7 @@ pub mod addons;
 pub mod api;
 pub mod apps;
 pub mod attach;
+pub mod browser_logins;
 mod buildpacks;
 pub mod builds;
 mod certificate;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::Error;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
+use crate::browser_logins::BrowserLogins;
 use crate::builds::Building;
 use crate::dynos::Dyno;
 use crate::sign_in::Ticket;
@@ -51,6 +52,8 @@ pub struct Live {
     pub(crate) setup: Locked<Option<String>>,
     /// Who gave the right password and still has to give a code.
     pub(crate) sign_ins: Locked<VecDeque<Ticket>>,
+    /// Programs that wait for somebody to let them in.
+    pub(crate) browser_logins: Locked<BrowserLogins>,
     /// Releases that left pending and, if they succeeded, are routed to; with the time that each stage of their rollout took.
     settled: watch::Sender<VecDeque<(ReleaseId, Stages)>>,
     /// Whether what an earlier controller left has been ended.
@@ -75,6 +78,7 @@ impl Default for Live {
             oneoffs: Locked::default(),
             setup: Locked::default(),
             sign_ins: Locked::default(),
+            browser_logins: Locked::default(),
             settled: watch::Sender::new(VecDeque::new()),
             ready: watch::Sender::new(false),
         }

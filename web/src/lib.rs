@@ -26,8 +26,8 @@ use axum::{Extension, Router};
 use controller::Controller;
 use model::Role;
 use pages::{
-    activity, addon, addons, apps, builds, config, domains, front, invitations, logs, overview, releases, settings,
-    setup, sign_in,
+    activity, addon, addons, apps, builds, config, domains, front, invitations, login, logs, overview, releases,
+    settings, setup, sign_in,
 };
 use session::Need;
 
@@ -42,6 +42,7 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/setup", get(setup::show).post(setup::create))
         .route("/console/invitations/{token}", get(invitations::show).post(invitations::accept))
         .route("/console/invitations/{token}/join", get(invitations::ask).post(invitations::join))
+        .route("/console/login/{login}", get(login::show).post(login::decide))
         .route("/console/apps", get(apps::list).post(apps::create))
         .route("/console/new", get(apps::new))
         .route("/console/{*path}", get(front::unknown))

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = templates![
     "domains.html",
     "error.html",
     "invitation.html",
+    "login.html",
     "logs.html",
     "new_app.html",
     "overview.html",

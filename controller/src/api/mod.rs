@@ -35,6 +35,7 @@ mod keys;
 mod limits;
 mod log_drains;
 mod log_sessions;
+mod logins;
 mod openapi;
 mod output;
 #[cfg(test)]
@@ -183,6 +184,8 @@ fn people() -> Vec<Route> {
         patch("/oauth/authorizations/{authorization}", SignedIn, authorizations::update),
         delete("/oauth/authorizations/{authorization}", SignedIn, authorizations::delete),
         post("/oauth/authorizations/{authorization}/actions/regenerate-tokens", SignedIn, authorizations::regenerate),
+        post("/auth", Anyone, logins::create),
+        get("/cli/{login}", Anyone, logins::decision),
         get("/oauth/sessions", SignedIn, sessions::list),
         delete("/oauth/sessions/{session}", SignedIn, sessions::delete),
         get("/invitations", Operator, invitations::list),

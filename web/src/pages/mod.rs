@@ -9,6 +9,7 @@ pub(crate) mod config;
 pub(crate) mod domains;
 pub(crate) mod front;
 pub(crate) mod invitations;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod overview;
 pub(crate) mod releases;

@@ -10,6 +10,7 @@ use super::builds::BuildPage;
 use super::config::{Config, Paste};
 use super::domains::Domains;
 use super::invitations::Welcome;
+use super::login::Login;
 use super::logs::Logs;
 use super::overview::Overview;
 use super::releases::{ReleasePage, Rollback};
@@ -51,6 +52,7 @@ fn every_page_is_valid_and_escapes_what_it_is_given() {
     check("build.html", &BuildPage::samples());
     check("config.html", &Config::samples());
     check("domains.html", &[Domains::sample()]);
+    check("login.html", &Login::samples());
     check("logs.html", &Logs::samples());
     check("new_app.html", &[NewApp::sample()]);
     check("overview.html", &Overview::samples());
