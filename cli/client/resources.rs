@@ -437,6 +437,10 @@ pub(crate) struct Collaborator {
     pub(crate) user: Owner,
     /// `owner`, `admin` or `collaborator`.
     pub(crate) role: String,
+    /// Whether they have yet to accept.
+    pub(crate) invited: bool,
+    /// The link for who is no user yet, once.
+    pub(crate) invitation_url: Option<String>,
     permissions: Vec<Permission>,
 }
 

@@ -29,7 +29,11 @@ impl List {
         let collaborators = client.list(&["apps", &name, "collaborators"])?;
         cx.show_list(&collaborators, |out, collaborators: Vec<Collaborator>| {
             let row = |one: Collaborator| {
-                let role = if one.role == "owner" { "owner".to_owned() } else { one.highest() };
+                let role = match one.role.as_str() {
+                    "owner" => "owner".to_owned(),
+                    _ if one.invited => format!("{} (invited)", one.highest()),
+                    _ => one.highest(),
+                };
                 vec![one.user.email.into(), role.into()]
             };
             out.table(&["User", "Role"], collaborators.into_iter().map(row).collect(), "No collaborators.")
@@ -37,14 +41,17 @@ impl List {
     }
 }
 
-/// Let users work on an app
+/// Let people work on an app
+///
+/// Who is no user of the platform yet is invited: the command prints a link to pass on, which is good for seven days and
+/// once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform access:add ada@example.com -a my-app
   $ platform access:add ci@example.com --role deploy")]
 pub(crate) struct Add {
-    /// Addresses of users of this platform
+    /// Addresses of people
     #[arg(required = true, value_name = "EMAIL")]
     emails: Vec<String>,
     /// view, deploy, operate, manage or admin
@@ -61,7 +68,11 @@ impl Add {
         for email in &self.emails {
             let content = json!({ "user": email, "permissions": words(&self.role) });
             let add = || client.post(&["apps", &name, "collaborators"], &content);
-            all.push(cx.out.step(&format!("Adding {email} to {name} as {}", self.role), add)?);
+            let made = cx.out.step(&format!("Adding {email} to {name} as {}", self.role), add)?;
+            if let Some(url) = client::typed::<Collaborator>(&made)?.invitation_url {
+                cx.out.note(&format!("{email} is no user of this platform yet. Pass this link on: {url}"));
+            }
+            all.push(made);
         }
         cx.done(&all.into())
     }

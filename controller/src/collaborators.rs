@@ -1,28 +1,33 @@
 //! Who may work on an app beside its owner, and how an app goes to another one.
 
-use model::{AppId, Email, Role};
+use model::{Email, Role};
 
-use crate::store::{App, Collaborator, NewOwner, Offer, OfferState, UserRef};
+use crate::store::{App, Collaborator, NewOwner, Offer, OfferState, Place, UserRef};
 use crate::{Actor, Controller, Error};
 
 /// Most collaborators of an app.
 const MAX_COLLABORATORS: usize = 1000;
 
 impl Controller {
-    /// Lets a user work on an app, or gives them another role there. Nobody gives more than they have, nor changes who has
-    /// more.
+    /// Who may work on an app by their own name, or is invited to.
+    pub async fn collaborators(&self, app: &App) -> Result<Vec<Collaborator>, Error> {
+        Ok(self.store.collaborators(app.id, self.clock.now()).await?)
+    }
+
+    /// Lets somebody work on an app, or gives them another role there. Nobody gives more than they have, nor changes who has
+    /// more. Who is no user of the platform yet is invited: the second part of the answer is the link for them.
     pub async fn set_collaborator(
         &self,
         actor: &Actor,
         app: &App,
         (email, role): (&str, Role),
-    ) -> Result<Collaborator, Error> {
+    ) -> Result<(Collaborator, Option<String>), Error> {
         let own = self.check_role(actor, app, Role::Manage).await?;
-        let user = self.find_user(email).await?;
-        let known = self.store.collaborators(app.id).await?;
-        match known.iter().find(|known| known.user.id == user.id) {
+        let email: Email = email.to_lowercase().parse()?;
+        let known = self.collaborators(app).await?;
+        match known.iter().find(|known| known.user.email == email) {
             Some(known) if known.is_owner => {
-                return Err(Error::Invalid(format!("{} owns {} and needs no other role", user.email, app.name)));
+                return Err(Error::Invalid(format!("{email} owns {} and needs no other role", app.name)));
             }
             Some(known) => may_change(own, known)?,
             None if known.len() >= MAX_COLLABORATORS => {
@@ -30,22 +35,29 @@ impl Controller {
             }
             None => {}
         }
-        if app.team.is_some() && app.owner.id == user.id {
+        if app.team.is_some() && app.owner.email == email {
             let team = "brought the app to its team: make them a member of it";
-            return Err(Error::Invalid(format!("{} {team}", user.email)));
+            return Err(Error::Invalid(format!("{email} {team}")));
         }
         if role > own {
             return Err(Error::Forbidden(format!("You have the role {own} on {}; you cannot give {role}.", app.name)));
         }
-        self.store.set_collaborator(app.id, &user, role, &self.stamp(actor)).await?;
-        self.note(app, actor, &format!("Made {} a collaborator with the role {role}", user.email));
-        self.find_collaborator(app.id, user.email.as_str()).await
+        let mut link = None;
+        if let Some((user, _)) = self.store.user_with_password(&email).await? {
+            self.store.set_collaborator(app.id, &user.to_ref(), role, &self.stamp(actor)).await?;
+            self.note(app, actor, &format!("Made {email} a collaborator with the role {role}"));
+        } else {
+            let place = Place::App(app.id, app.name.clone());
+            link = Some(self.invite_to(actor, email.clone(), (place, Some(role))).await?.url);
+            self.note(app, actor, &format!("Invited {email} as a collaborator with the role {role}"));
+        }
+        Ok((self.find_collaborator(app, email.as_str()).await?, link))
     }
 
     /// Ends somebody's work on an app. Everybody may end their own.
     pub async fn remove_collaborator(&self, actor: &Actor, app: &App, reference: &str) -> Result<Collaborator, Error> {
         let own = self.check_role(actor, app, Role::View).await?;
-        let gone = self.find_collaborator(app.id, reference).await?;
+        let gone = self.find_collaborator(app, reference).await?;
         if gone.is_owner {
             return Err(Error::Invalid(format!(
                 "{} owns {}; give it to somebody else first: `platform apps:transfer`",
@@ -56,18 +68,22 @@ impl Controller {
             self.check_role(actor, app, Role::Manage).await?;
             may_change(own, &gone)?;
         }
-        self.store.remove_collaborator(app.id, &gone.user, &self.stamp(actor)).await?;
+        if gone.is_invited {
+            self.uninvite(actor, &Place::App(app.id, app.name.clone()), &gone.id).await?;
+        } else {
+            self.store.remove_collaborator(app.id, &gone.user, &self.stamp(actor)).await?;
+        }
         self.note(app, actor, &format!("Removed the collaborator {}", gone.user.email));
         Ok(gone)
     }
 
     /// The collaborator that `reference` means: an address, or the id of the user or of the access.
-    pub async fn find_collaborator(&self, app: AppId, reference: &str) -> Result<Collaborator, Error> {
+    pub async fn find_collaborator(&self, app: &App, reference: &str) -> Result<Collaborator, Error> {
         let email = reference.to_lowercase();
         let is_meant = |known: &Collaborator| {
             known.user.email.as_str() == email || known.id == reference || known.user.id.to_string() == reference
         };
-        let known = self.store.collaborators(app).await?;
+        let known = self.collaborators(app).await?;
         known.into_iter().find(is_meant).ok_or(Error::NotFound("collaborator"))
     }
 

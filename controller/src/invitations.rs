@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::{Email, InvitationId, Role};
 
-use crate::store::{Invitation, Team, User};
+use crate::store::{Invitation, Place, Team, User};
 use crate::{Actor, Controller, Error, Origin, Via, accounts};
 
 /// How long a link is good.
@@ -21,25 +21,45 @@ pub struct Invited {
 }
 
 impl Controller {
-    /// Invites an address to the platform, or to a team of it.
-    pub async fn invite(&self, actor: &Actor, email: &str, team: Option<(&Team, Role)>) -> Result<Invited, Error> {
+    /// Invites an address to the platform alone.
+    pub async fn invite(&self, actor: &Actor, email: &str) -> Result<Invited, Error> {
         let email: Email = email.to_lowercase().parse()?;
-        let known = self.store.user_with_password(&email).await?;
-        match (&team, &known) {
-            (None, Some(_)) => return Err(Error::Invalid(format!("{email} is a user of this platform already"))),
-            (Some((team, _)), Some((user, _)))
-                if self.store.find_team(user.id, team.name.as_str()).await?.is_some() =>
-            {
-                return Err(Error::Invalid(format!("{email} is in the team {} already", team.name)));
-            }
-            _ => {}
+        if self.store.user_with_password(&email).await?.is_some() {
+            return Err(Error::Invalid(format!("{email} is a user of this platform already")));
         }
+        self.invite_to(actor, email, (Place::Platform, None)).await
+    }
+
+    /// Invites an address to a team; a user of the platform may be who that is.
+    pub async fn invite_to_team(
+        &self,
+        actor: &Actor,
+        email: &str,
+        (team, role): (&Team, Role),
+    ) -> Result<Invited, Error> {
+        let email: Email = email.to_lowercase().parse()?;
+        if let Some((user, _)) = self.store.user_with_password(&email).await?
+            && self.store.find_team(user.id, team.name.as_str()).await?.is_some()
+        {
+            return Err(Error::Invalid(format!("{email} is in the team {} already", team.name)));
+        }
+        self.invite_to(actor, email, (Place::Team(team.to_ref()), Some(role))).await
+    }
+
+    /// Invites an address to where the actor may let people in.
+    pub(crate) async fn invite_to(
+        &self,
+        actor: &Actor,
+        email: Email,
+        (place, role): (Place, Option<Role>),
+    ) -> Result<Invited, Error> {
         let secret = self.new_secret();
         let stamp = self.stamp(actor);
         let invitation = Invitation {
             id: InvitationId::random(&*self.random),
             email,
-            team: team.map(|(team, role)| (team.to_ref(), role)),
+            place,
+            role,
             invited_by: actor.user.to_ref(),
             expires_at: stamp.now.after(LIFETIME),
             created_at: stamp.now,
@@ -50,9 +70,9 @@ impl Controller {
         Ok(Invited { invitation, url })
     }
 
-    /// The invitations to the platform, or to a team, that are good.
-    pub async fn invitations(&self, team: Option<&Team>) -> Result<Vec<Invitation>, Error> {
-        Ok(self.store.invitations(team.map(|team| team.id), self.clock.now()).await?)
+    /// The invitations to a place that are good.
+    pub async fn invitations(&self, place: &Place) -> Result<Vec<Invitation>, Error> {
+        Ok(self.store.invitations(place, self.clock.now()).await?)
     }
 
     /// The invitation of a link.
@@ -80,7 +100,7 @@ impl Controller {
         Ok(user)
     }
 
-    /// Lets a user into the team that they were invited to.
+    /// Lets a user into the team or the app that they were invited to.
     pub async fn join(&self, actor: &Actor, secret: &str) -> Result<Invitation, Error> {
         let invitation = self.find_invitation(secret).await?;
         if invitation.email != actor.user.email {
@@ -92,9 +112,9 @@ impl Controller {
         Ok(invitation)
     }
 
-    /// Takes back an invitation to a team or to the platform, named by its id or address.
-    pub async fn uninvite(&self, actor: &Actor, team: Option<&Team>, reference: &str) -> Result<Invitation, Error> {
-        let known = self.store.invitations(team.map(|team| team.id), self.clock.now()).await?;
+    /// Takes back an invitation to a place, named by its id or address.
+    pub async fn uninvite(&self, actor: &Actor, place: &Place, reference: &str) -> Result<Invitation, Error> {
+        let known = self.invitations(place).await?;
         let is_meant =
             |one: &Invitation| one.id.to_string() == reference || one.email.as_str() == reference.to_lowercase();
         let invitation = known.into_iter().find(is_meant).ok_or(Error::NotFound("invitation"))?;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::auth::Access;
 use super::error::ApiError;
 use super::input::{Body, Reference, Text};
-use super::output::{Created, Id, List, Named, Time};
+use super::output::{Created, Id, List, Named, Time, Warned};
 use super::range::{Page, Range};
 use crate::store::{App, Collaborator};
 use crate::{Controller, Error};
@@ -47,6 +47,10 @@ pub(super) struct CollaboratorAnswer {
     app: Named,
     created_at: Time,
     id: Id,
+    /// Where to accept, for who is no user of the platform yet. Null but in the answer that invites.
+    invitation_url: Option<String>,
+    /// Whether they have yet to accept an invitation; until then their ids are those of the invitation.
+    invited: bool,
     /// What they may do: a role, and all below it.
     permissions: Vec<Permission>,
     /// owner, admin or collaborator, as Heroku has it.
@@ -76,20 +80,23 @@ pub(super) async fn list(
     access: Access,
     range: Range,
 ) -> Result<Page<CollaboratorAnswer>, ApiError> {
-    let collaborators = controller.store.collaborators(access.app.id).await?;
-    let items = collaborators.iter().map(|collaborator| answer(&access.app, collaborator));
+    let collaborators = controller.collaborators(&access.app).await?;
+    let items = collaborators.iter().map(|collaborator| answer(&access.app, collaborator, None));
     Ok(range.page(items, "created_at"))
 }
 
-/// `POST /apps/{app}/collaborators`, `POST /teams/apps/{app}/collaborators`
+/// `POST /apps/{app}/collaborators`, `POST /teams/apps/{app}/collaborators`: who is no user yet is invited.
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
     Body(wish): Body<CreateCollaborator>,
-) -> Result<Created<CollaboratorAnswer>, ApiError> {
+) -> Result<Warned<Created<CollaboratorAnswer>>, ApiError> {
     let role = role(wish.role, wish.permissions)?.unwrap_or(USUAL);
-    let made = controller.set_collaborator(&access.actor, &access.app, (&wish.user.0, role)).await?;
-    Ok(Created(answer(&access.app, &made)))
+    let (made, link) = controller.set_collaborator(&access.actor, &access.app, (&wish.user.0, role)).await?;
+    let warning = link
+        .as_ref()
+        .map(|link| format!("{} is no user of this platform yet. Pass this link on: {link}", made.user.email));
+    Ok(Warned(warning, Created(answer(&access.app, &made, link))))
 }
 
 /// `GET /apps/{app}/collaborators/{collaborator}` and its like for teams.
@@ -98,8 +105,8 @@ pub(super) async fn info(
     access: Access,
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<CollaboratorAnswer>, ApiError> {
-    let known = controller.find_collaborator(access.app.id, &reference).await?;
-    Ok(Json(answer(&access.app, &known)))
+    let known = controller.find_collaborator(&access.app, &reference).await?;
+    Ok(Json(answer(&access.app, &known, None)))
 }
 
 /// `PATCH /apps/{app}/collaborators/{collaborator}` and its like for teams.
@@ -110,10 +117,10 @@ pub(super) async fn update(
     Body(wish): Body<UpdateCollaborator>,
 ) -> Result<Json<CollaboratorAnswer>, ApiError> {
     let role = role(wish.role, wish.permissions)?.ok_or_else(|| ApiError::invalid("permissions is missing"))?;
-    let known = controller.find_collaborator(access.app.id, &reference).await?;
+    let known = controller.find_collaborator(&access.app, &reference).await?;
     let email = known.user.email.as_str();
-    let changed = controller.set_collaborator(&access.actor, &access.app, (email, role)).await?;
-    Ok(Json(answer(&access.app, &changed)))
+    let (changed, link) = controller.set_collaborator(&access.actor, &access.app, (email, role)).await?;
+    Ok(Json(answer(&access.app, &changed, link)))
 }
 
 /// `DELETE /apps/{app}/collaborators/{collaborator}` and its like for teams. Everybody may go, so the table asks for little;
@@ -124,7 +131,7 @@ pub(super) async fn delete(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<CollaboratorAnswer>, ApiError> {
     let gone = controller.remove_collaborator(&access.actor, &access.app, &reference).await?;
-    Ok(Json(answer(&access.app, &gone)))
+    Ok(Json(answer(&access.app, &gone, None)))
 }
 
 /// `GET /teams/permissions`: every role that there is.
@@ -155,11 +162,13 @@ const fn describe(role: Role) -> &'static str {
     }
 }
 
-fn answer(app: &App, collaborator: &Collaborator) -> CollaboratorAnswer {
+fn answer(app: &App, collaborator: &Collaborator, invitation_url: Option<String>) -> CollaboratorAnswer {
     CollaboratorAnswer {
         app: Named::from(app),
         created_at: collaborator.created_at.into(),
         id: Id::of(&collaborator.id),
+        invitation_url,
+        invited: collaborator.is_invited,
         permissions: permissions(collaborator.role),
         role: match collaborator.role {
             _ if collaborator.is_owner => "owner",

@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 use super::auth::Access;
 use super::error::ApiError;
 use super::input::Body;
-use super::output::{Accepted, Created, Done, List};
+use super::output::{Accepted, Created, Done, List, WARNING, Warned};
 use crate::{Actor, Controller};
 
 /// Where the description says what every error is.
@@ -188,6 +188,16 @@ impl<T: ToSchema> Output for Created<T> {
         let schema = description.written::<T>();
         description.answer(201, "It was made.", &schema);
         description.errors(&[409, 422]);
+    }
+}
+
+impl<T: Output> Output for Warned<T> {
+    fn describe(description: &mut Description<'_>) {
+        T::describe(description);
+        let header = json!({ "description": "What whoever asks should know.", "schema": { "type": "string" } });
+        for answer in description.responses.values_mut().filter(|answer| answer["content"].is_object()) {
+            answer["headers"] = json!({ WARNING.as_str(): header });
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::input::{Body, Text};
 use super::output::{Created, Id, Named, Time, UserAnswer};
 use super::range::{Page, Range};
 use super::teams::{heroku_role, member_role};
-use crate::store::Invitation;
+use crate::store::{Invitation, Place};
 use crate::{Actor, Controller};
 
 /// Somebody to invite to the platform.
@@ -36,6 +36,8 @@ pub(super) struct CreateTeamInvitation {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Invitation)]
 pub(super) struct InvitationAnswer {
+    /// The app that they are to work on.
+    app: Option<Named>,
     created_at: Time,
     expires_at: Time,
     id: Id,
@@ -62,7 +64,7 @@ pub(super) async fn list(
     State(controller): State<Arc<Controller>>,
     range: Range,
 ) -> Result<Page<InvitationAnswer>, ApiError> {
-    let invitations = controller.invitations(None).await?;
+    let invitations = controller.invitations(&Place::Platform).await?;
     Ok(range.page(invitations.iter().map(|one| answer(one, None)), "created_at"))
 }
 
@@ -72,7 +74,7 @@ pub(super) async fn create(
     actor: Actor,
     Body(wish): Body<CreateInvitation>,
 ) -> Result<Created<InvitationAnswer>, ApiError> {
-    let made = controller.invite(&actor, &wish.email.0, None).await?;
+    let made = controller.invite(&actor, &wish.email.0).await?;
     Ok(Created(answer(&made.invitation, Some(made.url))))
 }
 
@@ -82,7 +84,7 @@ pub(super) async fn delete(
     actor: Actor,
     Path(reference): Path<String>,
 ) -> Result<Json<InvitationAnswer>, ApiError> {
-    Ok(Json(answer(&controller.uninvite(&actor, None, &reference).await?, None)))
+    Ok(Json(answer(&controller.uninvite(&actor, &Place::Platform, &reference).await?, None)))
 }
 
 /// `GET /teams/{team}/invitations`
@@ -93,7 +95,7 @@ pub(super) async fn list_of_team(
     range: Range,
 ) -> Result<Page<InvitationAnswer>, ApiError> {
     let team = controller.find_team(&actor, &team, Role::View).await?;
-    let invitations = controller.invitations(Some(&team)).await?;
+    let invitations = controller.invitations(&Place::Team(team.to_ref())).await?;
     Ok(range.page(invitations.iter().map(|one| answer(one, None)), "created_at"))
 }
 
@@ -106,7 +108,7 @@ pub(super) async fn create_of_team(
 ) -> Result<Created<InvitationAnswer>, ApiError> {
     let team = controller.find_team(&actor, &team, Role::Admin).await?;
     let role = member_role(&wish.role.0)?;
-    let made = controller.invite(&actor, &wish.email.0, Some((&team, role))).await?;
+    let made = controller.invite_to_team(&actor, &wish.email.0, (&team, role)).await?;
     Ok(Created(answer(&made.invitation, Some(made.url))))
 }
 
@@ -117,7 +119,7 @@ pub(super) async fn delete_of_team(
     Path((team, reference)): Path<(String, String)>,
 ) -> Result<Json<InvitationAnswer>, ApiError> {
     let team = controller.find_team(&actor, &team, Role::Admin).await?;
-    Ok(Json(answer(&controller.uninvite(&actor, Some(&team), &reference).await?, None)))
+    Ok(Json(answer(&controller.uninvite(&actor, &Place::Team(team.to_ref()), &reference).await?, None)))
 }
 
 /// `GET /teams/invitations/{token}`: what a link is good for. Whoever has the link may know.
@@ -138,14 +140,19 @@ pub(super) async fn accept(
 }
 
 fn answer(invitation: &Invitation, url: Option<String>) -> InvitationAnswer {
-    let team = invitation.team.as_ref();
+    let (app, team) = match &invitation.place {
+        Place::Platform => (None, None),
+        Place::Team(team) => (None, Some(Named::new(&team.id, &team.name))),
+        Place::App(id, name) => (Some(Named::new(id, name)), None),
+    };
     InvitationAnswer {
+        app,
         created_at: invitation.created_at.into(),
         expires_at: invitation.expires_at.into(),
         id: Id::of(&invitation.id),
         invited_by: UserAnswer::from(&invitation.invited_by),
-        role: team.map(|(_, role)| heroku_role(*role)),
-        team: team.map(|(team, _)| Named::new(&team.id, &team.name)),
+        role: invitation.role.map(heroku_role),
+        team,
         updated_at: invitation.updated_at.into(),
         url,
         user: Invitee { id: None, email: invitation.email.to_string(), name: None },

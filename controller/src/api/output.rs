@@ -2,7 +2,7 @@
 //! `Page`, see `range.rs`), which give it its status. What nobody knows is null, never absent: clients crash on absent fields.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use model::Timestamp;
 use serde::{Serialize, Serializer};
@@ -12,6 +12,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::store::{App, User, UserRef};
 
+/// The header that Heroku's client shows as a warning.
+pub(super) const WARNING: HeaderName = HeaderName::from_static("x-heroku-warning");
+
 /// 201: it was made.
 pub(super) struct Created<T>(pub(super) T);
 
@@ -20,6 +23,9 @@ pub(super) enum Done<T> {
     Made(T),
     Already(T),
 }
+
+/// An answer with a word of warning, which Heroku's program shows to whoever runs it.
+pub(super) struct Warned<T>(pub(super) Option<String>, pub(super) T);
 
 /// 202: it was begun, and there is nothing more to say of it.
 #[derive(Serialize, ToSchema)]
@@ -74,6 +80,17 @@ impl<T: Serialize> IntoResponse for Done<T> {
             Self::Made(made) => Created(made).into_response(),
             Self::Already(there) => Json(there).into_response(),
         }
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for Warned<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.1.into_response();
+        // What a header cannot carry is in the body too: the warning is for clients that show no more of it.
+        if let Some(warning) = self.0.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            response.headers_mut().insert(WARNING, warning);
+        }
+        response
     }
 }
 

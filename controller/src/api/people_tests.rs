@@ -1,5 +1,7 @@
 //! People, teams and tokens as clients see them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::testing::PASSWORD;
@@ -33,9 +35,9 @@ async fn a_collaborator_has_the_role_that_was_given_and_gives_no_more() {
     assert_eq!((too_much.status, too_much.id()), (403, "forbidden"));
     let fine = post(&bob, "/apps/shop/collaborators", json!({"user": "eve@example.com", "role": "view"})).await;
     assert_eq!(fine.status, 201);
-    let refused = post(&bob, "/apps/shop/collaborators", json!({"user": "nobody@example.com"})).await;
+    let refused = post(&bob, "/apps/shop/collaborators", json!({"user": "nobody"})).await;
     assert_eq!(refused.status, 422);
-    assert!(refused.text.contains("users:invite"), "{}", refused.text);
+    assert!(refused.text.contains("E-mail"), "{}", refused.text);
     assert_eq!(bob.send("DELETE", "/apps/shop/collaborators/ada@example.com", &[], Value::Null).await.status, 422);
     assert_eq!(eve.send("DELETE", "/apps/shop/collaborators/bob@example.com", &[], Value::Null).await.status, 403);
     let left = eve.send("DELETE", "/apps/shop/collaborators/eve@example.com", &[], Value::Null).await;
@@ -224,6 +226,39 @@ async fn who_keeps_the_platform_invites_suspends_and_removes_and_nobody_else_doe
 }
 
 #[tokio::test]
+async fn who_is_no_user_yet_is_invited_to_an_app() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let invite = async |role| {
+        let made = post(&ada, "/apps/shop/collaborators", json!({"user": "Bob@example.com", "role": role})).await;
+        assert_eq!((made.status, &made.body["invited"]), (201, &json!(true)));
+        let url = made.body["invitation_url"].as_str().expect("a link").to_owned();
+        assert!(made.header("x-heroku-warning").ends_with(&url), "for whom uses Heroku's program");
+        url.rsplit('/').next().expect("a secret").to_owned()
+    };
+    let first = invite("view").await;
+    let second = invite("deploy").await;
+    let both = BTreeSet::from(["ada@example.com", "bob@example.com"].map(str::to_owned));
+    let emails = async || {
+        let known = ada.get("/apps/shop/collaborators").await.body;
+        let email = |one: &Value| one["user"]["email"].as_str().expect("an address").to_owned();
+        known.as_array().expect("a list").iter().map(email).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(emails().await, both, "the second invitation took the place of the first");
+    let removed = ada.send("DELETE", "/apps/shop/collaborators/bob@example.com", &[], Value::Null).await;
+    assert_eq!((removed.status, emails().await.len()), (200, 1), "taken back");
+
+    let third = invite("deploy").await;
+    let controller = &server.test.controller;
+    let accept = async |secret: &str| controller.accept_invitation(secret, PASSWORD, &crate::Origin::default()).await;
+    assert!(accept(&first).await.is_err() && accept(&second).await.is_err());
+    accept(&third).await.expect("let in");
+    assert_eq!(emails().await, both);
+    let known = ada.get("/apps/shop/collaborators/bob@example.com").await.body;
+    assert_eq!((&known["invited"], known["permissions"].as_array().map(Vec::len)), (&json!(false), Some(2)));
+}
+
+#[tokio::test]
 async fn keys_are_added_listed_and_removed() {
     let server = Server::start().await;
     let ada = server.user("ada@example.com").await;
@@ -231,7 +266,8 @@ async fn keys_are_added_listed_and_removed() {
     let made = post(&ada, "/account/keys", json!({"public_key": key})).await;
     assert_eq!((made.status, &made.body["comment"]), (201, &json!("ada@laptop")));
     assert_eq!(post(&ada, "/account/keys", json!({"public_key": key})).await.status, 422);
-    assert_eq!(ada.get("/account/keys").await.each("email"), ["ada@example.com"]);
+    let known = ada.get("/account/keys").await;
+    assert_eq!((known.each("email"), known.each("public_key")), (vec!["ada@example.com"], vec![key]));
     assert_eq!(ada.send("DELETE", "/account/keys/ada@laptop", &[], Value::Null).await.status, 200);
     assert_eq!(ada.get("/account/keys").await.body, json!([]));
 }

@@ -12,6 +12,8 @@ pub struct Collaborator {
     pub id: String,
     /// Who.
     pub user: UserRef,
+    /// Whether they have yet to accept an invitation: then they are no user, and the ids are those of the invitation.
+    pub is_invited: bool,
     /// Whether the app is theirs.
     pub is_owner: bool,
     /// What they may do.
@@ -39,6 +41,7 @@ impl<'r> FromRow<'r, AnyRow> for Collaborator {
         Ok(Self {
             id: row.try_get("id")?,
             user: UserRef { id: row::text(row, "user_id")?, email: row::text::<Email>(row, "email")? },
+            is_invited: row::flag(row, "is_invited")?,
             is_owner,
             role: if is_owner { Role::Admin } else { row::text(row, "role")? },
             created_at,
@@ -83,14 +86,18 @@ impl Store {
         Ok(roles.iter().map(|role| role.parse().unwrap_or(Role::Admin)).max())
     }
 
-    /// Who may work on an app by their own name, the first one first. Of a team's app nobody is the owner.
-    pub async fn collaborators(&self, app: AppId) -> Result<Vec<Collaborator>, StoreError> {
+    /// Who may work on an app by their own name, or may come to by an invitation that is good at `now`; the first one
+    /// first. Of a team's app nobody is the owner.
+    pub async fn collaborators(&self, app: AppId, now: Timestamp) -> Result<Vec<Collaborator>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT c.id, c.user_id, u.email, c.role, c.created_at, c.updated_at FROM collaborators c \
-             JOIN users u ON u.id = c.user_id JOIN apps a ON a.id = c.app_id \
-             WHERE c.app_id = $1 AND (c.role <> 'owner' OR a.team_id IS NULL) ORDER BY c.created_at, c.id",
+            "SELECT c.id, c.user_id, u.email, c.role, c.created_at, c.updated_at, CAST(0 AS BIGINT) AS is_invited \
+             FROM collaborators c JOIN users u ON u.id = c.user_id JOIN apps a ON a.id = c.app_id \
+             WHERE c.app_id = $1 AND (c.role <> 'owner' OR a.team_id IS NULL) \
+             UNION ALL SELECT i.id, i.id, i.email, i.role, i.created_at, i.updated_at, CAST(1 AS BIGINT) \
+             FROM invitations i WHERE i.app_id = $1 AND i.expires_at > $2 ORDER BY 5, 1",
         )
         .bind(app.to_string())
+        .bind(now.as_millis())
         .fetch_all(&self.pool)
         .await?)
     }
@@ -104,33 +111,7 @@ impl Store {
         stamp: &Stamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin(stamp).await?;
-        let now = tx.now();
-        // The owner's row of a team's app makes room: the team is the owner now, and keeps the row for who reads only users.
-        let sql = "UPDATE collaborators SET role = $1, updated_at = $2 \
-             WHERE app_id = $3 AND user_id = $4 AND role <> 'owner'";
-        let updated = sqlx::query(sql)
-            .bind(role.to_string())
-            .bind(now)
-            .bind(app.to_string())
-            .bind(user.id.to_string())
-            .execute(&mut *tx)
-            .await?;
-        let is_new = updated.rows_affected() == 0;
-        if is_new {
-            sqlx::query(
-                "INSERT INTO collaborators (id, app_id, user_id, role, created_at, updated_at) \
-                 VALUES ($1, $2, $3, $4, $5, $5)",
-            )
-            .bind(self.new_uuid())
-            .bind(app.to_string())
-            .bind(user.id.to_string())
-            .bind(role.to_string())
-            .bind(now)
-            .execute(&mut *tx)
-            .await
-            .map_err(StoreError::taken("User"))?;
-        }
-        tx.record(changed(app, user, Some(role), if is_new { Action::Create } else { Action::Update }));
+        put_collaborator(&mut tx, self.new_uuid(), app, (user, role)).await?;
         tx.commit().await
     }
 
@@ -154,6 +135,48 @@ impl Store {
         put_owner(&mut tx, self.new_uuid(), app, owner).await?;
         tx.commit().await
     }
+}
+
+/// Lets a user work on an app, or gives them another role there; the invitations that they had to it are over.
+pub(super) async fn put_collaborator(
+    tx: &mut Write<'_>,
+    id: String,
+    app: AppId,
+    (user, role): (&UserRef, Role),
+) -> Result<(), StoreError> {
+    let now = tx.now();
+    // The owner's row of a team's app makes room: the team is the owner now, and keeps the row for who reads only users.
+    let sql = "UPDATE collaborators SET role = $1, updated_at = $2 \
+         WHERE app_id = $3 AND user_id = $4 AND role <> 'owner'";
+    let updated = sqlx::query(sql)
+        .bind(role.to_string())
+        .bind(now)
+        .bind(app.to_string())
+        .bind(user.id.to_string())
+        .execute(&mut **tx)
+        .await?;
+    let is_new = updated.rows_affected() == 0;
+    if is_new {
+        sqlx::query(
+            "INSERT INTO collaborators (id, app_id, user_id, role, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $5)",
+        )
+        .bind(id)
+        .bind(app.to_string())
+        .bind(user.id.to_string())
+        .bind(role.to_string())
+        .bind(now)
+        .execute(&mut **tx)
+        .await
+        .map_err(StoreError::taken("User"))?;
+    }
+    sqlx::query("DELETE FROM invitations WHERE app_id = $1 AND email = $2")
+        .bind(app.to_string())
+        .bind(user.email.as_str())
+        .execute(&mut **tx)
+        .await?;
+    tx.record(changed(app, user, Some(role), if is_new { Action::Create } else { Action::Update }));
+    Ok(())
 }
 
 /// Makes somebody the owner of an app; what was offered of it is off.

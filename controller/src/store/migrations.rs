@@ -20,6 +20,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (10, "store", include_str!("../../../migrations/0010_store.sql")),
     (12, "kept requests", include_str!("../../../migrations/0012_kept_requests.sql")),
     (13, "manifests", include_str!("../../../migrations/0013_manifests.sql")),
+    (14, "invited collaborators", include_str!("../../../migrations/0014_invited_collaborators.sql")),
 ];
 
 /// The migrations of this version.

@@ -73,7 +73,7 @@ use events::Write;
 pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use features::FeatureRow;
 pub use formation::{FormationRow, Quantity, Scale, Start};
-pub use invitations::Invitation;
+pub use invitations::{Invitation, Place};
 pub use keys::SshKey;
 pub use leases::Lease;
 pub use making::{Change, Deploy, NewRelease};

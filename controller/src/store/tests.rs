@@ -208,7 +208,7 @@ async fn access(store: &Store) {
     }
     assert_eq!(store.apps_of(owner.id).await.expect("readable").len(), 1);
     assert_eq!(store.apps_of(stranger.id).await.expect("readable").len(), 0);
-    assert!(store.collaborators(app.id).await.expect("readable")[0].is_owner);
+    assert!(store.collaborators(app.id, now()).await.expect("readable")[0].is_owner);
 }
 
 async fn deletion(store: &Store) {
@@ -687,7 +687,11 @@ async fn teams(store: &Store) {
     assert_eq!(role(&ada).await, Some(Role::View), "who brought the app has no more right than the team gives");
     assert!(store.remove_member(&team, &ada.to_ref(), &stamp()).await.expect("tried"));
     assert_eq!((role(&ada).await, store.apps_of(ada.id).await.expect("readable").len()), (None, 0));
-    assert_eq!(store.collaborators(app.id).await.expect("readable").len(), 1, "of a team's app nobody is the owner");
+    assert_eq!(
+        store.collaborators(app.id, now()).await.expect("readable").len(),
+        1,
+        "of a team's app nobody is the owner"
+    );
     let app = store.app(app.id).await.expect("readable").expect("there");
     store.set_owner(&app, &NewOwner::User(bob.to_ref()), &stamp()).await.expect("taken back");
     assert!(store.delete_team(&team, &stamp()).await.expect("tried"));
@@ -716,7 +720,8 @@ async fn invitations(store: &Store) {
     let invite = |end| Invitation {
         id: model::InvitationId::random(&SystemRandom),
         email: "bob@example.com".parse().expect("an address"),
-        team: Some((team.clone(), Role::Operate)),
+        place: Place::Team(team.clone()),
+        role: Some(Role::Operate),
         invited_by: ada.to_ref(),
         expires_at: end,
         created_at: now(),
@@ -729,7 +734,7 @@ async fn invitations(store: &Store) {
     assert!(store.invitation("d1", now()).await.expect("readable").is_none(), "the second took its place");
     assert!(store.invitation("d2", later).await.expect("readable").is_none(), "over");
     let found = store.invitation("d2", now()).await.expect("readable").expect("good");
-    assert_eq!(found.team, Some((team.clone(), Role::Operate)));
+    assert_eq!((&found.place, found.role), (&Place::Team(team.clone()), Some(Role::Operate)));
     let bob = User::new(UserId::random(&SystemRandom), "bob@example.com".parse().expect("an address"), now());
     let accept = async || store.accept_invitation(&found, (&bob, Some("hash")), &stamp()).await.expect("tried");
     assert!(accept().await);

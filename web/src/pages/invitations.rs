@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use controller::Controller;
 use controller::accounts::MIN_PASSWORD;
-use controller::store::Invitation;
+use controller::store::{Invitation, Place};
 use serde::Serialize;
 
 use crate::error::{PageError, refusal};
@@ -25,8 +25,8 @@ pub(super) struct Welcome {
     action: String,
     email: String,
     invited_by: String,
-    /// The team that they will be in.
-    team: Option<String>,
+    /// Where to: the team or the app, in words.
+    place: Option<String>,
     /// Whether they are a user already, who chooses no password.
     known: bool,
     min_password: usize,
@@ -99,7 +99,11 @@ impl Welcome {
             action,
             email: invitation.email.to_string(),
             invited_by: invitation.invited_by.email.to_string(),
-            team: invitation.team.as_ref().map(|(team, _)| team.name.to_string()),
+            place: match &invitation.place {
+                Place::Platform => None,
+                Place::Team(team) => Some(format!("the team {}", team.name)),
+                Place::App(_, name) => Some(format!("the app {name}")),
+            },
             known: false,
             min_password: MIN_PASSWORD,
             refused: None,
@@ -115,7 +119,7 @@ impl Welcome {
             action: HOSTILE.to_owned(),
             email: HOSTILE.to_owned(),
             invited_by: HOSTILE.to_owned(),
-            team: Some(HOSTILE.to_owned()),
+            place: Some(HOSTILE.to_owned()),
             known,
             min_password: MIN_PASSWORD,
             refused: Some(HOSTILE.to_owned()),
