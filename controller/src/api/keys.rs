@@ -35,6 +35,7 @@ pub(super) struct KeyAnswer {
     id: Id,
     /// When somebody last came in with it.
     last_used_at: Option<Time>,
+    /// As in `id_ed25519.pub`, with its comment.
     public_key: String,
     updated_at: Time,
 }
@@ -89,7 +90,7 @@ fn answer(key: &SshKey, user: &User) -> KeyAnswer {
         fingerprint: key.fingerprint.clone(),
         id: Id::of(&key.id),
         last_used_at: key.last_used_at.map(Time::from),
-        public_key: key.public_key.clone(),
+        public_key: format!("{} {}", key.public_key, key.comment).trim_end().to_owned(),
         updated_at: key.created_at.into(),
     }
 }
