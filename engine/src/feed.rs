@@ -22,17 +22,14 @@ pub struct Feed<K, V> {
 #[derive(Debug)]
 struct State<K, V> {
     version: u64,
-    rows: BTreeMap<K, Row<V>>,
-    /// Keys that are gone, with the version that took them, until every follower was told.
-    gone: BTreeMap<K, u64>,
+    rows: BTreeMap<K, V>,
+    /// Which keys changed or went, by the version that did it last, until every follower was told. What a follower has to be
+    /// told is at its end, however large the table is.
+    changes: BTreeSet<(u64, K)>,
+    /// That version of each of them.
+    changed_in: BTreeMap<K, u64>,
     next_follower: u64,
     followers: BTreeMap<u64, Follower>,
-}
-
-#[derive(Debug)]
-struct Row<V> {
-    version: u64,
-    value: V,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +54,8 @@ where
 {
     /// A feed that begins with `rows`.
     pub fn new(rows: BTreeMap<K, V>) -> Self {
-        let rows = rows.into_iter().map(|(key, value)| (key, Row { version: 1, value })).collect();
-        let state = State { version: 1, rows, gone: BTreeMap::new(), next_follower: 0, followers: BTreeMap::new() };
+        let (changes, changed_in) = (BTreeSet::new(), BTreeMap::new());
+        let state = State { version: 1, rows, changes, changed_in, next_follower: 0, followers: BTreeMap::new() };
         Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1) }
     }
 
@@ -70,23 +67,9 @@ where
     /// Makes `rows` the whole table and returns its version, which stays the same if nothing changed.
     pub fn publish(&self, rows: &BTreeMap<K, V>) -> u64 {
         self.update(|state| {
-            let mut changed = false;
-            let next = state.version + 1;
             let gone: Vec<K> = state.rows.keys().filter(|key| !rows.contains_key(key)).cloned().collect();
-            for key in gone {
-                changed = true;
-                state.rows.remove(&key);
-                state.gone.insert(key, next);
-            }
-            for (key, value) in rows {
-                if state.rows.get(key).is_some_and(|row| row.value == *value) {
-                    continue;
-                }
-                changed = true;
-                state.gone.remove(key);
-                state.rows.insert(key.clone(), Row { version: next, value: value.clone() });
-            }
-            changed
+            let there = rows.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+            state.set_all(gone.into_iter().map(|key| (key, None)).chain(there));
         })
     }
 
@@ -97,43 +80,22 @@ where
 
     /// Sets some rows and takes others away, as one new version of the table, which it returns.
     pub fn set_all(&self, rows: impl IntoIterator<Item = (K, Option<V>)>) -> u64 {
-        self.update(|state| {
-            let next = state.version + 1;
-            let mut changed = false;
-            for (key, value) in rows {
-                changed |= match value {
-                    Some(value) if state.rows.get(&key).is_some_and(|row| row.value == value) => false,
-                    Some(value) => {
-                        state.gone.remove(&key);
-                        state.rows.insert(key, Row { version: next, value });
-                        true
-                    }
-                    None if state.rows.remove(&key).is_some() => {
-                        state.gone.insert(key, next);
-                        true
-                    }
-                    None => false,
-                };
-            }
-            changed
-        })
+        self.update(|state| state.set_all(rows))
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State<K, V>)) -> u64 {
+        let version = {
+            let mut state = self.lock();
+            change(&mut state);
+            state.version
+        };
+        self.changed.send_replace(version);
+        version
     }
 
     /// The keys of all rows that there are now.
     pub fn keys(&self) -> Vec<K> {
         self.lock().rows.keys().cloned().collect()
-    }
-
-    fn update(&self, change: impl FnOnce(&mut State<K, V>) -> bool) -> u64 {
-        let version = {
-            let mut state = self.lock();
-            if change(&mut state) {
-                state.version += 1;
-            }
-            state.version
-        };
-        self.changed.send_replace(version);
-        version
     }
 
     /// Waits until every router that follows now serves at least `version`; false when `limit` passed first. Without
@@ -212,16 +174,20 @@ where
         if sent == 0 {
             follower.first = version;
         }
-        let update = Update {
-            version,
-            reset: sent == 0,
-            set: state.rows.iter().filter(|(_, row)| row.version > sent).map(|(key, row)| (key, &row.value)).collect(),
-            unset: state.gone.iter().filter(|(_, version)| sent > 0 && **version > sent).map(|(key, _)| key).collect(),
+        let changed: BTreeSet<&K> = match sent {
+            0 => state.rows.keys().collect(),
+            sent => state.changes.iter().rev().take_while(|(version, _)| *version > sent).map(|(_, key)| key).collect(),
         };
-        let mut line = serde_json::to_vec(&update)?;
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for key in changed {
+            match state.rows.get(key) {
+                Some(value) => rows.push((key, value)),
+                None => gone.push(key),
+            }
+        }
+        let mut line = serde_json::to_vec(&Update { version, reset: sent == 0, set: rows, unset: gone })?;
         line.push(b'\n');
-        let told = state.followers.values().map(|follower| follower.sent).min().unwrap_or(version);
-        state.gone.retain(|_, version| *version > told);
+        state.forget_told();
         Ok(Some(line))
     }
 
@@ -248,13 +214,48 @@ where
     }
 
     fn leave(&self, id: u64) {
-        self.lock().followers.remove(&id);
+        let mut state = self.lock();
+        state.followers.remove(&id);
+        state.forget_told();
+        drop(state);
         self.changed.send_modify(|_| {});
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State<K, V>> {
         // Nothing panics while it holds the lock, and the table is whole after every statement anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Ord + Clone, V: PartialEq> State<K, V> {
+    fn set_all(&mut self, rows: impl IntoIterator<Item = (K, Option<V>)>) {
+        let next = self.version + 1;
+        for (key, value) in rows {
+            if self.rows.get(&key) == value.as_ref() {
+                continue;
+            }
+            self.version = next;
+            // A follower that comes gets everything: without one there is nobody to tell of changes.
+            if !self.followers.is_empty() {
+                if let Some(earlier) = self.changed_in.insert(key.clone(), next) {
+                    self.changes.remove(&(earlier, key.clone()));
+                }
+                self.changes.insert((next, key.clone()));
+            }
+            match value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+    }
+
+    fn forget_told(&mut self) {
+        let told = self.followers.values().map(|follower| follower.sent).min().unwrap_or(self.version);
+        while self.changes.first().is_some_and(|(version, _)| *version <= told) {
+            if let Some((_, key)) = self.changes.pop_first() {
+                self.changed_in.remove(&key);
+            }
+        }
     }
 }
 
@@ -327,6 +328,7 @@ mod tests {
         let second = router.next().await;
         assert_eq!((second.version, second.reset), (version, false));
         assert_eq!((second.set, second.unset), (vec![("a".to_owned(), 3)], vec!["b".to_owned()]));
+        assert!(feed.lock().changes.is_empty() && feed.lock().changed_in.is_empty(), "everybody was told");
 
         assert!(!feed.served(version, Duration::ZERO).await, "nothing acknowledged yet");
         router.say(&Ack::Serving(version)).await;
@@ -334,6 +336,15 @@ mod tests {
         router.say(&Ack::Drained("i1".to_owned())).await;
         assert!(feed.drained("i1", version, Duration::from_secs(60)).await);
         assert!(feed.drained("i2", first.version, Duration::from_secs(60)).await, "gone before this router came");
+
+        // Several versions before the router is told.
+        feed.update(|state| {
+            state.set_all([("c".to_owned(), Some(1))]);
+            state.set_all([("d".to_owned(), Some(1))]);
+            state.set_all([("c".to_owned(), None), ("d".to_owned(), Some(2))]);
+        });
+        let third = router.next().await;
+        assert_eq!((third.set, third.unset), (vec![("d".to_owned(), 2)], vec!["c".to_owned()]), "each key once");
 
         drop(router);
         assert!(feed.served(u64::MAX, Duration::from_secs(60)).await, "nobody is left to wait for");

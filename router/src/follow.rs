@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::merge::Merger;
 use crate::snapshot;
@@ -19,6 +20,8 @@ use crate::snapshot;
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// Changes come in bursts; one write to disk is enough for a burst.
 const SAVE_DELAY: Duration = Duration::from_millis(100);
+/// A large table takes long to write: at most one part in so many of the time goes to that.
+const SAVE_SHARE: u32 = 20;
 
 /// Applies what the publisher at `socket` says, whenever it is there, and sends it what comes on `drained`.
 pub(crate) async fn follow<K, V>(
@@ -77,13 +80,16 @@ where
 
 /// Writes the table to `path` after every burst of changes that `changed` tells of.
 pub(crate) async fn keep(path: &Path, merger: Rc<RefCell<Merger>>, changed: Rc<Notify>) {
+    let mut pause = SAVE_DELAY;
     loop {
         changed.notified().await;
-        tokio::time::sleep(SAVE_DELAY).await;
+        tokio::time::sleep(pause).await;
+        let started = Instant::now();
         let (json, path) = (merger.borrow().rows().to_json(), path.to_owned());
         let saved = tokio::task::spawn_blocking(move || snapshot::save(&path, &json)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(error = %error, "cannot keep the route table on disk");
         }
+        pause = SAVE_DELAY.max(started.elapsed() * SAVE_SHARE);
     }
 }

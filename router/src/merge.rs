@@ -1,6 +1,6 @@
 //! Merges the two halves of the route table. One control thread owns this; workers see its results in the [`Table`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::AppId;
@@ -8,12 +8,14 @@ use model::routes::{AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode,
 use tokio::sync::mpsc;
 
 use crate::snapshot::Snapshot;
-use crate::table::{App, Instance, Instances, Mode, Names, Table, Workload};
+use crate::table::{App, Instance, Instances, Mode, Table, Workload};
 
 pub(crate) struct Merger {
     table: Arc<Table>,
     rows: Snapshot,
     workloads: HashMap<WorkloadId, Arc<Workload>>,
+    /// Those that take the requests of an app.
+    served: HashSet<WorkloadId>,
     drained: mpsc::UnboundedSender<String>,
     next_serial: u64,
 }
@@ -21,7 +23,8 @@ pub(crate) struct Merger {
 impl Merger {
     /// Begins with `rows` in the table, and says on `drained` which instance has no request left after it was taken away.
     pub(crate) fn new(table: Arc<Table>, rows: Snapshot, drained: mpsc::UnboundedSender<String>) -> Self {
-        let mut merger = Self { table, rows: Snapshot::default(), workloads: HashMap::new(), drained, next_serial: 0 };
+        let (workloads, served) = (HashMap::new(), HashSet::new());
+        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, drained, next_serial: 0 };
         let Snapshot { names, addresses } = rows;
         merger.apply_addresses(AddressesUpdate {
             version: 0,
@@ -40,10 +43,24 @@ impl Merger {
 
     /// Once this returns, every request from now on is routed by the new names.
     pub(crate) fn apply_names(&mut self, update: NamesUpdate) {
+        let mut touched: BTreeSet<AppId> =
+            update.set.iter().map(|(id, _)| *id).chain(update.unset.iter().copied()).collect();
+        if update.reset {
+            touched.extend(self.rows.names.keys());
+        }
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for (id, row) in touched.iter().filter_map(|id| Some((*id, self.rows.names.get(id)?))) {
+            taken.extend(row.hosts.iter().map(|host| (host.clone(), id)));
+            left.extend(serves(row).cloned());
+        }
         merge(&mut self.rows.names, update.reset, update.set, &update.unset);
-        let mut names = Names::default();
-        let rows: Vec<(AppId, AppRoute)> = self.rows.names.iter().map(|(id, row)| (*id, row.clone())).collect();
-        for (id, route) in rows {
+        let mut given = Vec::new();
+        for workload in &left {
+            self.served.remove(workload);
+        }
+        for id in touched {
+            let Some(route) = self.rows.names.get(&id).cloned() else { continue };
+            self.served.extend(serves(&route).cloned());
             let mode = match route.mode {
                 RouteMode::Blank => Mode::Blank,
                 RouteMode::Maintenance => Mode::Maintenance,
@@ -51,15 +68,10 @@ impl Merger {
                 RouteMode::Serve(workload) => Mode::Serve(self.workload(&workload)),
             };
             let app = Arc::new(App { id, name: route.name, mode });
-            for host in &route.hosts {
-                match host.as_str().strip_prefix("*.") {
-                    Some(parent) => names.wildcard.insert(parent.into(), Arc::clone(&app)),
-                    None => names.exact.insert(host.as_str().into(), Arc::clone(&app)),
-                };
-            }
+            given.extend(route.hosts.into_iter().map(|host| (host, Arc::clone(&app))));
         }
-        self.table.names.store(Arc::new(names));
-        self.forget_unused();
+        self.table.change(taken, given);
+        self.forget_unused(left);
         self.table.changed.send_replace(());
     }
 
@@ -71,11 +83,11 @@ impl Merger {
             touched.extend(self.rows.addresses.keys().cloned());
         }
         merge(&mut self.rows.addresses, update.reset, update.set, &update.unset);
-        for id in touched {
-            let row = self.rows.addresses.get(&id).cloned().unwrap_or_default();
-            self.set_instances(&id, row);
+        for id in &touched {
+            let row = self.rows.addresses.get(id).cloned().unwrap_or_default();
+            self.set_instances(id, row);
         }
-        self.forget_unused();
+        self.forget_unused(touched);
         self.table.changed.send_replace(());
     }
 
@@ -106,14 +118,20 @@ impl Merger {
         Arc::new(Instance::new(endpoint, self.next_serial, self.drained.clone()))
     }
 
-    fn forget_unused(&mut self) {
-        let (names, addresses) = (&self.rows.names, &self.rows.addresses);
-        let mut used: HashSet<&WorkloadId> = addresses.keys().collect();
-        used.extend(names.values().filter_map(|row| match &row.mode {
-            RouteMode::Serve(workload) => Some(workload),
-            _ => None,
-        }));
-        self.workloads.retain(|id, _| used.contains(id));
+    /// Forgets those of these workloads that neither half has.
+    fn forget_unused(&mut self, workloads: impl IntoIterator<Item = WorkloadId>) {
+        for id in workloads {
+            if !self.rows.addresses.contains_key(&id) && !self.served.contains(&id) {
+                self.workloads.remove(&id);
+            }
+        }
+    }
+}
+
+fn serves(row: &AppRoute) -> Option<&WorkloadId> {
+    match &row.mode {
+        RouteMode::Serve(workload) => Some(workload),
+        _ => None,
     }
 }
 
@@ -155,6 +173,33 @@ mod tests {
         let app = table.find(host).expect("an app");
         let Mode::Serve(workload) = &app.mode else { panic!("not serving") };
         workload.instances.load().healthy.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+    }
+
+    #[test]
+    fn a_host_moves_between_apps_in_either_order_and_what_nobody_serves_is_forgotten() {
+        let table = Arc::new(Table::new());
+        let mut merger = Merger::new(Arc::clone(&table), Snapshot::default(), mpsc::unbounded_channel().0);
+        let id = |number: u32| -> AppId { format!("00000000-0000-4000-8000-{number:012}").parse().expect("an id") };
+        let row = |number, hosts: &[&str], workload: &str| {
+            let NamesUpdate { set, .. } = names(hosts, RouteMode::Serve(WorkloadId(workload.to_owned())));
+            (id(number), set.into_iter().next().expect("a row").1)
+        };
+        let mut say = |reset, set, unset| merger.apply_names(NamesUpdate { version: 1, reset, set, unset });
+        let who = |host: &str| table.find(host).map(|app| app.id);
+        say(false, vec![row(1, &["old.localhost", "*.shop.example"], "w1")], vec![]);
+        // Another takes the name before it is known to be free.
+        say(false, vec![row(2, &["old.localhost"], "w2")], vec![]);
+        say(false, vec![row(1, &["new.localhost"], "w1")], vec![]);
+        assert_eq!([who("old.localhost"), who("new.localhost")], [Some(id(2)), Some(id(1))]);
+        assert_eq!(who("www.shop.example"), None);
+        // At once, and as a part of the whole.
+        say(false, vec![row(1, &["old.localhost"], "w3"), row(2, &["new.localhost"], "w2")], vec![]);
+        assert_eq!([who("old.localhost"), who("new.localhost")], [Some(id(1)), Some(id(2))]);
+        say(true, vec![row(3, &["new.localhost"], "w4")], vec![]);
+        assert_eq!([who("old.localhost"), who("new.localhost")], [None, Some(id(3))]);
+        say(false, vec![], vec![id(3)]);
+        assert_eq!(who("new.localhost"), None);
+        assert!(merger.workloads.is_empty() && merger.served.is_empty());
     }
 
     #[test]

@@ -1,55 +1,94 @@
 //! The route table: host → app → workload → healthy instances, read by every worker without a lock.
 //!
-//! Names are one immutable value behind an atomic pointer; each workload's instances are another one inside it, so a crash
-//! or a scale event touches one app only. A request that began with an older value is still safe: an instance that left
-//! the table refuses new requests ([`Instance::enter`]), and the request then looks the table up again.
+//! Names are many small immutable values behind atomic pointers, chosen by a hash of the host, so that what a change costs
+//! does not grow with the number of apps; each workload's instances are another one inside, so a crash or a scale event
+//! touches one app only. A request that began with an older value is still safe: an instance that left the table refuses new
+//! requests ([`Instance::enter`]), and the request then looks the table up again.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::routes::Endpoint;
-use model::{AppId, AppName};
+use model::{AppId, AppName, Hostname};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+/// Parts of the names: of 10,000 apps, 20 in each.
+const PARTS: u64 = 512;
+
+/// Host → app.
+type Hosts = HashMap<Box<str>, Arc<App>>;
+
 /// What all workers read and one control thread writes.
 pub(crate) struct Table {
-    pub(crate) names: ArcSwap<Names>,
+    exact: Vec<ArcSwap<Hosts>>,
+    /// By what follows `*.`.
+    wildcard: ArcSwap<Hosts>,
     /// Says "something changed" to requests that wait for an instance and to the pools.
     pub(crate) changed: watch::Sender<()>,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { names: ArcSwap::default(), changed: watch::Sender::new(()) }
+        let exact = (0..PARTS).map(|_| ArcSwap::default()).collect();
+        Self { exact, wildcard: ArcSwap::default(), changed: watch::Sender::new(()) }
     }
 
     /// The app that `host` (lower case, no port) means: by its exact name, else by the closest wildcard above it.
     pub(crate) fn find(&self, host: &str) -> Option<Arc<App>> {
-        let names = self.names.load();
-        if let Some(app) = names.exact.get(host) {
+        if let Some(app) = self.exact[part(host)].load().get(host) {
             return Some(Arc::clone(app));
         }
+        let wildcard = self.wildcard.load();
         let mut rest = host;
         while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(app) = names.wildcard.get(parent) {
+            if let Some(app) = wildcard.get(parent) {
                 return Some(Arc::clone(app));
             }
             rest = parent;
         }
         None
     }
+
+    /// Takes hosts from the apps that had them, then gives hosts to apps. A host that another app has by now stays there.
+    pub(crate) fn change(&self, taken: Vec<(Hostname, AppId)>, given: Vec<(Hostname, Arc<App>)>) {
+        let mut touched: HashMap<Option<usize>, Hosts> = HashMap::new();
+        let mut hosts_with = |host: &Hostname, act: &mut dyn FnMut(&mut Hosts, &str)| {
+            let (place, name) = match host.as_str().strip_prefix("*.") {
+                Some(parent) => (None, parent),
+                None => (Some(part(host.as_str())), host.as_str()),
+            };
+            let copy = || Hosts::clone(&self.at(place).load());
+            act(touched.entry(place).or_insert_with(copy), name);
+        };
+        for (host, app) in taken {
+            hosts_with(&host, &mut |hosts, name| {
+                if hosts.get(name).is_some_and(|known| known.id == app) {
+                    hosts.remove(name);
+                }
+            });
+        }
+        for (host, app) in given {
+            hosts_with(&host, &mut |hosts, name| drop(hosts.insert(name.into(), Arc::clone(&app))));
+        }
+        for (place, hosts) in touched {
+            self.at(place).store(Arc::new(hosts));
+        }
+    }
+
+    fn at(&self, place: Option<usize>) -> &ArcSwap<Hosts> {
+        place.map_or(&self.wildcard, |part| &self.exact[part])
+    }
 }
 
-/// The names half.
-#[derive(Default)]
-pub(crate) struct Names {
-    pub(crate) exact: HashMap<Box<str>, Arc<App>>,
-    /// By what follows `*.`.
-    pub(crate) wildcard: HashMap<Box<str>, Arc<App>>,
+fn part(host: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    host.hash(&mut hasher);
+    usize::try_from(hasher.finish() % PARTS).unwrap_or_default()
 }
 
 pub(crate) struct App {
