@@ -34,6 +34,12 @@ pub enum Error {
         /// When it can be tried again.
         retry_after: Duration,
     },
+    /// The database is away for a moment, or too busy.
+    #[error("The platform's database does not answer just now. What is live goes on serving. Try again in a moment.")]
+    StoreAway(#[source] StoreError),
+    /// The database has no room to write.
+    #[error("The platform's disk is full: nothing was changed, what runs goes on. Its operator must make room.")]
+    DiskFull(#[source] StoreError),
     /// The database.
     #[error("the store failed")]
     Store(#[source] StoreError),
@@ -84,6 +90,8 @@ impl From<StoreError> for Error {
             StoreError::Missing("Attachment") => Self::NotFound("add-on attachment"),
             StoreError::Missing("User") => Self::NotFound("user"),
             error if error.is_orphan() => Self::NotFound("app"),
+            error if error.is_away() => Self::StoreAway(error),
+            error if error.is_disk_full() => Self::DiskFull(error),
             other => Self::Store(other),
         }
     }

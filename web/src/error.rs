@@ -80,6 +80,9 @@ impl PageError {
                 let text = "What runs the apps does not answer just now; the apps themselves are not affected. Reload in a moment.";
                 (StatusCode::SERVICE_UNAVAILABLE, "One moment", text.to_owned())
             }
+            Self::Verb(error @ (Error::StoreAway(_) | Error::DiskFull(_))) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "One moment", error.to_string())
+            }
             Self::Verb(Error::TooMany { message, .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, "Too many attempts", (*message).to_owned())
             }

@@ -14,6 +14,9 @@ use utoipa::ToSchema;
 use crate::Error;
 use crate::store::StoreError;
 
+/// When it is worth asking again what could not be done for a moment.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// An answer that is an error.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
@@ -108,10 +111,14 @@ impl From<Error> for ApiError {
                 let what = what.to_lowercase();
                 Self::not_found(&what, &format!("Couldn't find that {what}."))
             }
-            Error::Store(cause) if cause.is_disk_full() => {
-                let message =
-                    "The platform's disk is full: nothing was changed, what runs goes on. Its operator must make room.";
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", message)
+            Error::DiskFull(_) => {
+                log(&error);
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", error.to_string())
+            }
+            Error::StoreAway(_) => {
+                log(&error);
+                let away = Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", error.to_string());
+                Self { retry_after: Some(RETRY), ..away }
             }
             Error::Engine(engine::EngineError::Unreachable { .. }) => {
                 log(&error);
@@ -155,4 +162,25 @@ fn log(error: &Error) {
         source = cause.source();
     }
     tracing::error!("A request failed: {error}{causes}");
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestController;
+    use crate::testing::http::Server;
+
+    #[tokio::test]
+    async fn while_the_database_is_away_everybody_is_told_so() {
+        let test = TestController::new().await;
+        let routes = crate::git::routes(test.controller.clone()).merge(crate::api::routes(test.controller.clone()));
+        let server = Server::serve(test, routes).await;
+        let user = server.user_with_app("ada@example.com", "mine").await;
+        server.test.controller.store.close().await;
+        let answer = user.get("/apps").await;
+        assert_eq!((answer.status, answer.id(), answer.header("retry-after")), (503, "service_unavailable", "5"));
+        assert!(answer.body["message"].as_str().is_some_and(|text| text.contains("database does not answer")));
+        let push = user.get("/mine.git/info/refs?service=git-receive-pack").await;
+        assert_eq!(push.status, 503, "whose password is good is not told that it is not");
+        assert!(push.text.contains("database does not answer"), "{}", push.text);
+    }
 }

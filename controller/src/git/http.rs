@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::repository;
 use super::service::{Service, deed, drain, git, lossy, prepare, serving, start};
 use crate::api::{Credentials, origin};
+use crate::errors::chain;
 use crate::store::App;
 use crate::{Actor, Controller, Error};
 
@@ -130,13 +131,17 @@ async fn authorise(
     (name, service): (&str, Service),
 ) -> Result<(Actor, App), Response> {
     let Some(credentials) = Credentials::of(parts) else { return Err(challenge()) };
-    let actor = controller.authenticate(credentials.token(), origin(parts)).await.map_err(|_| challenge())?;
+    let actor = controller.authenticate(credentials.token(), origin(parts)).await.map_err(|error| match error {
+        Error::Unauthorized(_) => challenge(),
+        error => failed(&error),
+    })?;
     let Some(name) = name.strip_suffix(".git") else {
         return Err(refusal(StatusCode::NOT_FOUND, "Not found. An app's repository is <app>.git."));
     };
     let refuse = |error: Error| match error {
         Error::Forbidden(reason) => refusal(StatusCode::FORBIDDEN, &reason),
-        error => refusal(StatusCode::NOT_FOUND, &format!("{error} Its name is part of the remote's URL.")),
+        Error::NotFound(_) => refusal(StatusCode::NOT_FOUND, &format!("{error} Its name is part of the remote's URL.")),
+        error => failed(&error),
     };
     actor.grant.check(deed(service)).map_err(refuse)?;
     let app = controller.find_app(&actor, name, service.need()).await.map_err(refuse)?;
@@ -150,6 +155,17 @@ fn challenge() -> Response {
 
 fn refusal(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{text}\n")).into_response()
+}
+
+/// What cannot be done for now, in words for who pushes; other causes are for the log alone.
+fn failed(error: &Error) -> Response {
+    tracing::error!(error = chain(error), "A request of git failed");
+    match error {
+        Error::StoreAway(_) | Error::DiskFull(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        _ => {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "The platform failed. Its operator finds the reason in the log.")
+        }
+    }
 }
 
 fn broken(app: &App, error: &io::Error) -> Response {

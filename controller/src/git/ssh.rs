@@ -283,7 +283,9 @@ impl Task {
                     format!("{} has no app {name}. Its name is part of the remote's URL.", self.actor.user.email);
                 self.refuse(text).await;
             }
-            Err(error @ Error::Forbidden(_)) => self.refuse(error.to_string()).await,
+            Err(error @ (Error::Forbidden(_) | Error::StoreAway(_) | Error::DiskFull(_))) => {
+                self.refuse(error.to_string()).await;
+            }
             Err(error) => {
                 tracing::error!(error = chain(&error), "A request over SSH failed");
                 self.refuse("The platform failed. Its operator finds the reason in the log.".to_owned()).await;

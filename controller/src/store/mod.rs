@@ -155,8 +155,29 @@ impl StoreError {
     /// Whether there was no room to write.
     pub fn is_disk_full(&self) -> bool {
         // SQLITE_FULL, and PostgreSQL's disk_full.
-        let code = |cause: &sqlx::Error| cause.as_database_error().and_then(|cause| cause.code().map(Cow::into_owned));
-        matches!(self, Self::Database(cause) if matches!(code(cause).as_deref(), Some("13" | "53100")))
+        matches!(self.code().as_deref(), Some("13" | "53100"))
+    }
+
+    /// Whether the database may answer again if it is asked again: it starts anew, it cannot be reached, or too much is asked
+    /// of it.
+    pub fn is_away(&self) -> bool {
+        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+        match self {
+            Self::Database(Io(_) | PoolClosed | PoolTimedOut | Tls(_) | WorkerCrashed) => true,
+            // SQLITE_BUSY; too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now, and class 08 about
+            // connections.
+            _ => self.code().is_some_and(|code| {
+                matches!(&*code, "5" | "53300" | "57P01" | "57P02" | "57P03") || code.starts_with("08")
+            }),
+        }
+    }
+
+    /// What the database calls it.
+    fn code(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Database(cause) => cause.as_database_error()?.code(),
+            _ => None,
+        }
     }
 
     /// Whether what was to be added belongs to something that is gone by now.
@@ -196,7 +217,7 @@ impl Store {
         let sqlite = url.starts_with("sqlite:");
         let pool = AnyPoolOptions::new()
             .max_connections(8)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(PATIENCE)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if sqlite {
@@ -216,6 +237,12 @@ impl Store {
         Ok(Self { pool, secrets, random, newest_event, duties: Arc::default() })
     }
 
+    /// From now on it is away.
+    #[cfg(test)]
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// An id of something that is never referred to by type.
     fn new_uuid(&self) -> String {
         let mut bytes = [0; 16];
@@ -230,6 +257,9 @@ impl Store {
         hex::encode(bytes)
     }
 }
+
+/// So long whoever wants something of the database waits for a connection, before they are told that it is away.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Readers never wait for the writer (WAL), and what was committed survives a power cut (FULL): a push that was told "v7
 /// is live" stays so.
