@@ -39,9 +39,10 @@ pub enum AppState {
 }
 
 impl Controller {
-    /// The apps of a user by name, each with what of it runs. Works while the engine is away.
-    pub async fn overview(&self, user: &User) -> Result<Vec<AppOverview>, Error> {
-        let summaries = self.store.summaries(user.id).await?;
+    /// Apps of a user with `part` in their names, by name, each with what of it runs: so many behind the first `skip`. Works
+    /// while the engine is away.
+    pub async fn overview(&self, user: &User, part: &str, span: (usize, usize)) -> Result<Vec<AppOverview>, Error> {
+        let summaries = self.store.summaries(user.id, part, span).await?;
         Ok(self.look_at(summaries).await)
     }
 
@@ -113,10 +114,25 @@ mod tests {
         let controller = &test.controller;
         let user = test.user("ada@example.com").await;
         let app = test.app(&user, "shown").await;
-        assert_eq!(controller.overview(&user).await.expect("readable")[0].state, AppState::Empty);
+        let seen = async |user, part: &str, span| controller.overview(user, part, span).await.expect("readable");
+        let all = (0, 50);
+        assert_eq!(seen(&user, "", all).await[0].state, AppState::Empty);
         let new = test.deploy(&app, &["web"]).await;
-        let shown = &controller.overview(&user).await.expect("readable")[0];
+        let shown = &seen(&user, "", all).await[0];
         assert_eq!((shown.state, shown.summary.version), (AppState::Off, new.version), "nothing was rolled out here");
-        assert!(controller.overview(&test.user("eve@example.com").await).await.expect("readable").is_empty());
+        let other = test.user("eve@example.com").await;
+        assert!(seen(&other, "", all).await.is_empty());
+        test.app(&user, "other").await;
+        let named = async |part: &str, span| -> Vec<String> {
+            seen(&user, part, span).await.iter().map(|seen| seen.summary.app.name.to_string()).collect()
+        };
+        assert_eq!(named("", all).await, ["other", "shown"]);
+        assert_eq!(named("", (1, 1)).await, ["shown"]);
+        assert_eq!(named("how", all).await, ["shown"]);
+        for nowhere in ["%", "_hown", "zzz"] {
+            assert!(named(nowhere, all).await.is_empty(), "{nowhere}");
+            assert_eq!(controller.store.count_apps(user.id, nowhere).await.expect("counted"), 0);
+        }
+        assert_eq!(controller.store.count_apps(user.id, "o").await.expect("counted"), 2);
     }
 }

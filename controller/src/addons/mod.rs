@@ -211,10 +211,8 @@ impl Controller {
     /// The add-ons that `reference` means to this user: a name, an id, or, of an app, the name of an attachment with or without
     /// `_URL`.
     pub async fn find_addons(&self, actor: &Actor, reference: &str, app: Option<&App>) -> Result<Vec<Addon>, Error> {
-        let all = self.store.addons_of(actor.user.id).await?;
-        let is_named = |addon: &&Addon| addon.name.as_str() == reference || addon.id.to_string() == reference;
-        if let Some(addon) = all.iter().find(is_named) {
-            return Ok(vec![addon.clone()]);
+        if let Some(addon) = self.store.find_addon(actor.user.id, reference).await? {
+            return Ok(vec![addon]);
         }
         let Some(app) = app else { return Ok(Vec::new()) };
         let attachments = self.store.attachments_of_app(app.id).await?;
@@ -224,8 +222,8 @@ impl Controller {
         if found.is_empty()
             && let Ok((kind, _)) = find_kind(reference)
         {
-            let of_kind = |addon: &&Addon| addon.app == app.id && addon.kind == kind.slug();
-            found = all.iter().filter(of_kind).map(|addon| addon.id).collect();
+            let own = self.store.addons_of_app(app.id).await?;
+            found = own.iter().filter(|addon| addon.kind == kind.slug()).map(|addon| addon.id).collect();
         }
         let mut addons = Vec::new();
         for id in found {

@@ -213,8 +213,7 @@ pub(super) async fn list_of_app(
     range: Range,
 ) -> Result<Page<AddonAnswer>, ApiError> {
     let attachments = controller.store.attachments_of_app(access.app.id).await?;
-    let mut addons = controller.store.addons_of(access.actor.user.id).await?;
-    addons.retain(|addon| addon.app == access.app.id);
+    let mut addons = controller.store.addons_of_app(access.app.id).await?;
     for attachment in attachments.iter().filter(|attachment| attachment.addon_app != access.app.id) {
         if !addons.iter().any(|addon| addon.id == attachment.addon) {
             addons.extend(controller.store.addon(attachment.addon).await?);

@@ -226,8 +226,10 @@ async fn find(
     actor: &Actor,
     (reference, app): (&str, Option<&App>),
 ) -> Result<Attachment, ApiError> {
-    let mut all = controller.store.attachments_of(actor.user.id).await?;
-    all.retain(|attachment| app.is_none_or(|app| attachment.app == app.id));
+    let all = match app {
+        Some(app) => controller.store.attachments_of_app(app.id).await?,
+        None => controller.store.attachments_of(actor.user.id).await?,
+    };
     let is_wanted = |attachment: &&Attachment| {
         let is_named = attachment.name.as_str() == reference || config_var(attachment) == reference;
         let is_of = attachment.addon_name.as_str() == reference || attachment.addon.to_string() == reference;

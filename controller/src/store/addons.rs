@@ -219,6 +219,21 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
 
+    /// The add-ons that were made for an app, by name, without those on their way out.
+    pub async fn addons_of_app(&self, app: AppId) -> Result<Vec<Addon>, StoreError> {
+        let sql = format!("{SELECT} WHERE d.app_id = $1 AND d.state <> 'deprovisioning' ORDER BY d.name");
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// The add-on with this name or id, if it is one of an app that a user may work on, and not on its way out.
+    pub async fn find_addon(&self, user: UserId, reference: &str) -> Result<Option<Addon>, StoreError> {
+        let sql = format!(
+            "{SELECT} WHERE (d.name = $2 OR d.id = $2) AND d.state <> 'deprovisioning' AND d.app_id IN ({APPS_OF}) \
+             ORDER BY d.name LIMIT 1"
+        );
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(reference).fetch_optional(&self.pool).await?)
+    }
+
     /// What a client of an add-on needs beside the address.
     pub async fn addon_credentials(&self, id: AddonId) -> Result<BTreeMap<String, String>, StoreError> {
         let sealed: Option<String> = sqlx::query_scalar("SELECT credentials FROM addons WHERE id = $1")

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
 
-use super::collaborators::APPS_OF;
+use super::collaborators::{APPS_OF, SEEN};
 use super::words::words;
 use super::{Part, Slice, Store, StoreError, row};
 use crate::actors::By;
@@ -318,43 +318,81 @@ impl Store {
 
     /// Part of the events that pass a filter, by sequence number.
     pub async fn events(&self, filter: &EventFilter, slice: &Slice) -> Result<Part<Event>, StoreError> {
-        // A condition that is not asked for is not in the query: what is left has an index.
-        let mut conditions = vec!["1 = 1".to_owned()];
-        let mut texts = Vec::new();
-        let mut add = |condition: &str, value: String| {
-            texts.push(value);
-            conditions.push(condition.replace("$n", &format!("${}", texts.len())));
+        let many = match filter.visible_to {
+            Some(user) => self.sees_many(user).await?,
+            None => false,
         };
-        if let Some(app) = filter.app {
-            add("app_id = $n", app.to_string());
-        }
-        if let Some(user) = filter.visible_to {
-            let own = format!("(actor_id = $n OR app_id IN ({}))", APPS_OF.replace("$1", "$n"));
-            add(&own, user.to_string());
-        }
-        if let Some(resource) = filter.resource {
-            add("resource = $n", resource.to_string());
-        }
-        if let Some(email) = &filter.actor {
-            add("actor_email = $n", email.clone());
-        }
-        let mut edges = Vec::new();
-        let (beyond, before, order) = if slice.descending { ("<", ">", "DESC") } else { (">", "<", "ASC") };
-        for (edge, direction) in [(&slice.first, beyond), (&slice.last, before)] {
-            if let Some((edge, number)) = edge.as_ref().and_then(|edge| Some((edge, edge.value.parse::<i64>().ok()?))) {
-                edges.push(number);
-                let equal = if edge.exclusive { "" } else { "=" };
-                conditions.push(format!("sequence {direction}{equal} ${}", texts.len() + edges.len()));
-            }
-        }
-        let (conditions, limit) = (conditions.join(" AND "), slice.max + 1);
-        let sql = format!("{SELECT} WHERE {conditions} ORDER BY sequence {order} LIMIT {limit}");
+        self.events_seen(filter, many, slice).await
+    }
+
+    /// The same, where it is known whether there are many apps of who asks.
+    pub(super) async fn events_seen(
+        &self,
+        filter: &EventFilter,
+        many: bool,
+        slice: &Slice,
+    ) -> Result<Part<Event>, StoreError> {
+        let (sql, Binds { texts, numbers }) = statement(filter, many, slice);
         let query = texts.into_iter().fold(sqlx::query_as(&sql), sqlx::query::QueryAs::bind);
-        let query = edges.into_iter().fold(query, sqlx::query::QueryAs::bind);
+        let query = numbers.into_iter().fold(query, sqlx::query::QueryAs::bind);
         let mut items: Vec<Event> = query.fetch_all(&self.pool).await?;
         let more = items.len() > slice.max;
         items.truncate(slice.max);
         let next = items.last().filter(|_| more).map(|last| last.sequence.to_string());
         Ok(Part { items, field: "sequence", next })
     }
+}
+
+/// What stands for `$1` …: first the texts, then the numbers.
+#[derive(Default)]
+struct Binds {
+    texts: Vec<String>,
+    numbers: Vec<i64>,
+}
+
+/// What asks for part of the events that pass a filter. `many`: there are many apps of whoever asks.
+fn statement(filter: &EventFilter, many: bool, slice: &Slice) -> (String, Binds) {
+    let mut binds = Binds::default();
+    binds.texts.extend(filter.visible_to.map(|user| user.to_string()));
+    // A condition that is not asked for is not in the query: what is left has an index.
+    let mut conditions = vec!["1 = 1".to_owned()];
+    let wanted = [
+        ("app_id", filter.app.map(|app| app.to_string())),
+        ("resource", filter.resource.map(|resource| resource.to_string())),
+        ("actor_email", filter.actor.clone()),
+    ];
+    for (column, text) in wanted.into_iter().filter_map(|(column, text)| Some((column, text?))) {
+        binds.texts.push(text);
+        conditions.push(format!("e.{column} = ${}", binds.texts.len()));
+    }
+    let (beyond, before, order, last) =
+        if slice.descending { ("<", ">", "DESC", "min") } else { (">", "<", "ASC", "max") };
+    for (edge, direction) in [(&slice.first, beyond), (&slice.last, before)] {
+        if let Some((edge, number)) = edge.as_ref().and_then(|edge| Some((edge, edge.value.parse::<i64>().ok()?))) {
+            binds.numbers.push(number);
+            let equal = if edge.exclusive { "" } else { "=" };
+            conditions.push(format!("e.sequence {direction}{equal} ${}", binds.texts.len() + binds.numbers.len()));
+        }
+    }
+    let (conditions, limit) =
+        (conditions.join(" AND "), format!("ORDER BY e.sequence {order} LIMIT {}", slice.max + 1));
+    let of = match filter.visible_to {
+        None => "1 = 1".to_owned(),
+        // Many of all events are theirs: the part is full after few steps along all of them.
+        Some(_) if many => {
+            format!("(e.actor_id = $1 OR EXISTS (SELECT a.id FROM apps a WHERE a.id = e.app_id AND {SEEN}))")
+        }
+        // Few are: no more of each app, and of what they did themselves, than the part can hold.
+        Some(_) => {
+            let some = format!("SELECT e.sequence FROM events e WHERE e.app_id = m.app_id AND {conditions} {limit}");
+            let to = if slice.descending { ">=" } else { "<=" };
+            format!(
+                "e.sequence IN (SELECT e.sequence FROM ({APPS_OF}) AS m JOIN events e ON e.app_id = m.app_id \
+                 AND {conditions} AND e.sequence {to} (SELECT {last}(p.sequence) FROM ({some}) AS p) \
+                 UNION SELECT o.sequence FROM (SELECT e.sequence FROM events e WHERE e.actor_id = $1 AND {conditions} \
+                 {limit}) AS o)"
+            )
+        }
+    };
+    (format!("{SELECT} e WHERE {of} AND {conditions} {limit}"), binds)
 }

@@ -21,6 +21,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (12, "kept requests", include_str!("../../../migrations/0012_kept_requests.sql")),
     (13, "manifests", include_str!("../../../migrations/0013_manifests.sql")),
     (14, "invited collaborators", include_str!("../../../migrations/0014_invited_collaborators.sql")),
+    (15, "many", include_str!("../../../migrations/0015_many.sql")),
 ];
 
 /// The migrations of this version.

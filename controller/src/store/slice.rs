@@ -121,7 +121,8 @@ impl Store {
         self.slice(&List { select, from, of, owner: app.to_string(), id: "b.id", fields: BUILDS }, slice).await
     }
 
-    async fn sees_many(&self, user: UserId) -> Result<bool, StoreError> {
+    /// Whether there are so many apps of a user that walking along all apps finds some of them soon.
+    pub(super) async fn sees_many(&self, user: UserId) -> Result<bool, StoreError> {
         let sql = format!("SELECT count(*) FROM ({} LIMIT $2) AS some_of_them", collaborators::APPS_OF);
         let count: i64 = sqlx::query_scalar(&sql).bind(user.to_string()).bind(MANY).fetch_one(&self.pool).await?;
         Ok(count == MANY)

@@ -2,7 +2,7 @@ use model::{AppId, Digest, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::collaborators::visible;
+use super::collaborators::{SEEN, visible};
 use super::{App, Status, Store, StoreError, row};
 
 /// An app at a glance.
@@ -57,11 +57,37 @@ const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS o
      JOIN releases c ON c.id = a.current_release_id \
      JOIN releases n ON n.app_id = a.id AND n.version = a.last_version";
 
+/// The condition that the app `a` has a name like `$2`.
+const NAMED: &str = "a.name LIKE $2";
+
+/// What is like every name with `part` in it; none if no name can have that.
+fn pattern(part: &str) -> Option<String> {
+    let is_of_names = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    part.bytes().all(is_of_names).then(|| format!("%{part}%"))
+}
+
 impl Store {
-    /// The apps that a user may see, by name.
-    pub async fn summaries(&self, user: UserId) -> Result<Vec<AppSummary>, StoreError> {
-        let sql = format!("{SELECT} WHERE {} ORDER BY a.name", visible());
-        Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
+    /// How many apps a user may see with `part` in their names.
+    pub async fn count_apps(&self, user: UserId, part: &str) -> Result<usize, StoreError> {
+        let sql = format!("SELECT count(*) FROM apps a WHERE {} AND {NAMED}", visible());
+        let Some(pattern) = pattern(part) else { return Ok(0) };
+        let count: i64 = sqlx::query_scalar(&sql).bind(user.to_string()).bind(pattern).fetch_one(&self.pool).await?;
+        Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// Some of the apps that a user may see with `part` in their names, by name: so many behind the first `skip`.
+    pub async fn summaries(
+        &self,
+        user: UserId,
+        part: &str,
+        (skip, max): (usize, usize),
+    ) -> Result<Vec<AppSummary>, StoreError> {
+        let Some(pattern) = pattern(part) else { return Ok(Vec::new()) };
+        // Found before anything is joined to them: all others need not be read.
+        let of = if self.sees_many(user).await? { SEEN } else { &visible() };
+        let some = format!("SELECT a.id FROM apps a WHERE {of} AND {NAMED} ORDER BY a.name LIMIT {max} OFFSET {skip}");
+        let sql = format!("{SELECT} WHERE a.id IN ({some}) ORDER BY a.name");
+        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(pattern).fetch_all(&self.pool).await?)
     }
 
     /// One app.

@@ -14,7 +14,7 @@ use model::{Clock, ConfigVarName, Role, Timestamp, UserId};
 use serde_json::json;
 
 use super::*;
-use crate::actors::By;
+use crate::actors::{By, Origin};
 use crate::testing::{TestClock, image, make_app, make_deploy, postgres};
 
 type Case = for<'a> fn(&'a Store) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -45,6 +45,7 @@ const CASES: &[(&str, Case)] = &[
     ("transfers are numbered and run one at a time", |store| Box::pin(transfers(store))),
     ("old events are forgotten, and the numbers of new ones go on", |store| Box::pin(forgetting(store))),
     ("every change has its event, in the order of commits and without gaps", |store| Box::pin(events(store))),
+    ("who sees few apps and who sees many find their events", |store| Box::pin(events_seen(store))),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -554,6 +555,51 @@ async fn forgetting(store: &Store) {
     assert_eq!(left.iter().map(|event| event.sequence).collect::<Vec<_>>(), [4, 5]);
 }
 
+async fn events_seen(store: &Store) {
+    let (ada, bob) = (user(store, "ada@example.com").await, user(store, "bob@example.com").await);
+    let mut seen = Vec::new();
+    for name in ["one", "two", "none"] {
+        let app = make_app(store, &ada, name).await;
+        for number in ["1", "2", "3"] {
+            set(store, &app, &[("NUMBER", Some(number))]).await;
+        }
+        if name != "none" {
+            store.set_collaborator(app.id, &bob.to_ref(), Role::View, &stamp()).await.expect("given");
+            seen.push(app.id);
+        }
+    }
+    let own =
+        Stamp { by: Some(By { user: bob.to_ref(), via: "session".to_owned(), origin: Origin::default() }), now: now() };
+    make_app(store, &bob, "gone").await;
+    let gone = store.apps_of(bob.id).await.expect("readable").into_iter().find(|app| app.name.as_str() == "gone");
+    store.delete_app(&gone.expect("there"), &own).await.expect("deleted");
+    let all = store.events(&EventFilter::default(), &Slice { max: 100, ..Slice::default() }).await.expect("readable");
+    let is_seen = |event: &&Event| event.actor == Some(bob.id) || event.app.is_some_and(|app| seen.contains(&app));
+    let expected: Vec<u64> = all.items.iter().filter(is_seen).map(|event| event.sequence).collect();
+    assert_eq!(expected.len(), 13, "of each app its making, its four releases and the role; and what bob did");
+    let filter = EventFilter { visible_to: Some(bob.id), ..EventFilter::default() };
+    for (many, descending, max) in [(true, true, 4), (false, true, 4), (true, false, 5), (false, false, 1)] {
+        let (mut found, mut first) = (Vec::new(), None);
+        loop {
+            let slice = Slice { first, max, descending, ..Slice::default() };
+            let part = store.events_seen(&filter, many, &slice).await.expect("readable");
+            found.extend(part.items.iter().map(|event| event.sequence));
+            let Some(next) = part.next else { break };
+            first = Some(Edge { value: next, exclusive: true });
+        }
+        if descending {
+            found.reverse();
+        }
+        assert_eq!(found, expected, "many: {many}, descending: {descending}");
+    }
+    let releases = EventFilter { resource: Some(Resource::Release), ..filter };
+    for many in [true, false] {
+        let slice = Slice { max: 3, descending: true, ..Slice::default() };
+        let found = store.events_seen(&releases, many, &slice).await.expect("readable").items;
+        assert!(found.len() == 3 && found.iter().all(|event| event.resource == Resource::Release));
+    }
+}
+
 async fn events(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let by = By { user: owner.to_ref(), via: "session".to_owned(), origin: crate::Origin::default() };
@@ -677,7 +723,7 @@ async fn teams(store: &Store) {
     assert!(set(&bob, Role::Deploy).await);
     assert_eq!(role(&bob).await, Some(Role::Deploy));
     assert_eq!(store.apps_of(bob.id).await.expect("readable").len(), 1);
-    assert_eq!(store.summaries(bob.id).await.expect("readable")[0].app.team.as_ref(), Some(&team));
+    assert_eq!(store.summaries(bob.id, "", (0, 1)).await.expect("readable")[0].app.team.as_ref(), Some(&team));
     store.set_collaborator(app.id, &bob.to_ref(), Role::Manage, &stamp()).await.expect("given");
     assert_eq!(role(&bob).await, Some(Role::Manage), "the higher of the two");
     assert!(!set(&ada, Role::View).await, "nobody would be admin");

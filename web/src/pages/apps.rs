@@ -68,18 +68,21 @@ pub(crate) async fn list(
     visit: Visit,
     Query(search): Query<Search>,
 ) -> Result<Response, PageError> {
-    let all = controller.overview(&visit.actor.user).await?;
-    let (total, now) = (all.len(), controller.clock.now());
+    let user = &visit.actor.user;
     let wanted = search.q.trim().to_lowercase();
-    let found: Vec<AppOverview> =
-        all.into_iter().filter(|seen| seen.summary.app.name.as_str().contains(&wanted)).collect();
-    let pages = found.len().div_ceil(PAGE).max(1);
+    let total = controller.store.count_apps(user.id, "").await?;
+    let found = match wanted.as_str() {
+        "" => total,
+        part => controller.store.count_apps(user.id, part).await?,
+    };
+    let pages = found.div_ceil(PAGE).max(1);
     let number = search.page.unwrap_or(1).clamp(1, pages);
+    let (apps, now) = (controller.overview(user, &wanted, ((number - 1) * PAGE, PAGE)).await?, controller.clock.now());
     let page = Apps {
         page: Inside::new("Apps", &visit),
-        rows: found.iter().skip((number - 1) * PAGE).take(PAGE).map(|seen| Row::new(&controller, seen, now)).collect(),
+        rows: apps.iter().map(|seen| Row::new(&controller, seen, now)).collect(),
         total,
-        found: found.len(),
+        found,
         previous: (number > 1).then(|| number - 1),
         next: (number < pages).then_some(number + 1),
         q: search.q,
