@@ -167,12 +167,25 @@ page /console/apps/hello/activity "its activity"
 page /console/apps/hello/config "its config vars"
 page /console/apps/hello/logs "its log"
 
-# The API over a database of 10,000 apps and 1,000,000 releases, on both kinds; the program that measures is a test of the controller.
-cargo test --release -p controller --lib --no-run
+# each COMMAND...: the median time of 21 runs
+each() {
+  local begun
+  for _ in $(seq 21); do
+    begun=$(now)
+    "$@" >/dev/null
+    awk -v a="$begun" -v b="$(now)" 'BEGIN { printf "%.1f\n", (b - a) * 1000 }'
+  done | sort -n | sed -n '11s/$/ ms/p'
+}
+row "platform --version" "$(each "$platform" --version)"
+row "platform whoami, one request" "$(each "$platform" whoami)"
+row "platform apps, 1,000 of them" "$(each "$platform" apps)"
+row "git --version, for comparison" "$(each git --version)"
+
+"$platform" down >/dev/null 2>&1
+# The API over a database of 10,000 apps and 1,000,000 releases, on both kinds.
 for kind in sqlite postgresql; do
-  cargo test --release -q -p controller --lib "store::bench::$kind" -- --ignored --nocapture --test-threads=1 >"$work/api.log" 2>&1 ||
-    { cat "$work/api.log" >&2; exit 1; }
-  while IFS='|' read -r what value; do row "$what" "$value"; done < <(grep '|' "$work/api.log")
+  scripts/bench-api.sh "$platform" "$kind" >"$work/api.log"
+  while IFS='|' read -r what value; do row "$what" "$value"; done <"$work/api.log"
 done
 
 printf '\n%s cores, %s memory, %s\n\n' "$(nproc)" "$(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)" "$(uname -sr)"

@@ -8,8 +8,6 @@
 mod addons;
 mod apps;
 mod backup;
-#[cfg(test)]
-mod bench;
 mod builds;
 mod collaborators;
 mod contents;

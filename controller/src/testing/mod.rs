@@ -90,14 +90,6 @@ impl TestController {
         test
     }
 
-    /// With the database at this URL, and an engine in which everything is up, or gone, at once.
-    pub(crate) async fn over(database: String) -> Self {
-        let clock = Arc::new(TestClock::default());
-        let engine = FakeEngine::prompt(clock.clone());
-        let home = Arc::new(tempfile::tempdir().expect("a folder"));
-        Self { controller: controller((home.path(), &database), &clock, &engine).await, clock, engine, home, database }
-    }
-
     async fn start(engine: impl FnOnce(Arc<dyn Clock>) -> FakeEngine) -> Self {
         let clock = Arc::new(TestClock::default());
         let engine = engine(clock.clone());
