@@ -355,6 +355,7 @@ impl Places {
             boot_timeout: settings.boot_timeout.0,
             stop_grace: settings.stop_grace.0,
             event_retention: settings.event_retention.0,
+            kept_images: settings.kept_images,
         }
     }
 }

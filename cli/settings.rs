@@ -106,6 +106,8 @@ settings! {
     outbound_networks: List<IpNet> = "",
     /// How long the events of the audit log are kept.
     event_retention: Seconds = "90d",
+    /// How many images of an app are kept, the newest ones; that of what runs always is. One can go back only to a release whose image is there.
+    kept_images: NonZeroU32 = "50",
     /// Disk space for the logs of one app; the oldest lines go first.
     log_limit: Bytes = "16MiB",
     /// Threads of the router; 0 means one a core.

@@ -183,6 +183,9 @@ pub(crate) struct Release {
     /// There is an image to go back to.
     #[serde(default)]
     pub(crate) eligible_for_rollback: bool,
+    /// There was one, and it was removed.
+    #[serde(default)]
+    pub(crate) image_removed: bool,
 }
 
 /// What an image was built from.

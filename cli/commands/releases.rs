@@ -97,6 +97,7 @@ impl Info {
                 ("Add-ons", some_list(&release.addon_plan_names)),
                 ("Formation", some_list(&formation(release.formation.as_deref().unwrap_or_default()))),
                 ("Changed", some_list(&changed(&release.config_changes))),
+                ("Image", release.image_removed.then(|| "removed, since the app has newer ones".into())),
                 ("Failure", release.failure.map(Field::from)),
             ];
             out.pairs(known.into_iter().filter_map(|(name, value)| Some((name, value?))))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::WorkloadId;
 use engine::feed::Feed;
 use model::routes::AppRoute;
-use model::{AppId, ReleaseId};
+use model::{AppId, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -48,6 +48,8 @@ pub struct Live {
     pub(crate) limits: RateLimits,
     /// One-off dynos of people that run, by the id of the one-off.
     pub(crate) oneoffs: Locked<BTreeMap<String, (AppId, Dyno)>>,
+    /// When images were last given up; none before the first time, which looks at all apps.
+    pub(crate) images_given_up: Locked<Option<Timestamp>>,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Who gave the right password and still has to give a code.
@@ -76,6 +78,7 @@ impl Default for Live {
             attachments: Locked::default(),
             limits: RateLimits::default(),
             oneoffs: Locked::default(),
+            images_given_up: Locked::default(),
             setup: Locked::default(),
             sign_ins: Locked::default(),
             browser_logins: Locked::default(),

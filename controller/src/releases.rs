@@ -138,6 +138,12 @@ impl Controller {
         if !is_eligible(target, self.store.was_deployed(app.id).await?) {
             let version = target.version;
             let message = match target.status {
+                Status::Succeeded if target.image_removed_at.is_some() => format!(
+                    "Cannot roll back to v{version}: its image was removed. An app keeps its newest {}; to have an older one \
+                     again, push its commit{}",
+                    self.settings.kept_images,
+                    target.slug.as_ref().map(|slug| format!(" {}", slug.commit)).unwrap_or_default()
+                ),
                 Status::Failed => format!("Cannot roll back to v{version}: it failed"),
                 Status::Pending => format!("Cannot roll back to v{version}: it is not over yet"),
                 Status::Succeeded => format!("Cannot roll back to v{version}: it has nothing to run"),
@@ -254,9 +260,11 @@ fn instead(name: &AttachmentName, now: Option<&AttachedAddon>) -> String {
     }
 }
 
-/// Whether one can go back to this release: it served, and it has something to run unless nothing was ever deployed.
+/// Whether one can go back to this release: it served, and it has something that can still run unless nothing was ever
+/// deployed.
 pub fn is_eligible(release: &Release, app_was_deployed: bool) -> bool {
-    release.status == Status::Succeeded && (release.image.is_some() || !app_was_deployed)
+    let has_what_it_needs = release.image.is_some() || !app_was_deployed;
+    release.status == Status::Succeeded && has_what_it_needs && release.image_removed_at.is_none()
 }
 
 /// A reason as a release keeps it: one line; none if there is nothing in it.

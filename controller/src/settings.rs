@@ -36,6 +36,8 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// How long events are kept.
     pub event_retention: Duration,
+    /// How many images of an app are kept, the newest ones.
+    pub kept_images: NonZeroU32,
 }
 
 impl Settings {

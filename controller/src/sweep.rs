@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::OneOffId;
+use engine::{OneOffId, WorkloadStatus};
 use model::AppId;
 
 use crate::{Controller, Error};
@@ -66,6 +66,7 @@ impl Controller {
             return Ok(count + ended);
         }
         let sources = self.sweep_sources().await?;
+        self.give_up_images(&workloads).await?;
         let of_apps = self.store.prune_images().await?;
         let of_addons = self.store.addons().await?.into_iter().filter_map(|addon| addon.layer);
         let in_use = of_apps.into_iter().chain(of_addons).collect();
@@ -75,6 +76,28 @@ impl Controller {
             .await
             .map_err(|source| Error::System { action: "remove layers that no image needs", source: source.into() })?;
         Ok(count + sources + layers)
+    }
+
+    /// Gives up images of apps that have more than are kept. Only those that were released since the last time can have, but for
+    /// the first time of a controller.
+    async fn give_up_images(&self, running: &[WorkloadStatus]) -> Result<(), Error> {
+        let (kept, now) = (self.settings.kept_images.get(), self.clock.now());
+        let last = *self.live.images_given_up.lock();
+        let apps = match last {
+            Some(last) => self.store.apps_released_since(last).await?,
+            None => self.store.apps_with_more_builds(kept).await?,
+        };
+        let mut given_up = 0;
+        for app in apps {
+            let own = running.iter().filter(|workload| workload.app == app);
+            let versions = own.map(|workload| workload.release).collect();
+            given_up += self.store.give_up_images(app, (kept, &versions), &self.own_stamp()).await?;
+        }
+        if given_up > 0 {
+            tracing::info!(count = given_up, "gave up images of old releases");
+        }
+        *self.live.images_given_up.lock() = Some(now);
+        Ok(())
     }
 
     /// Every folder that is named after the id of an app or an add-on. Whatever is kept of one in files is in these.
@@ -95,6 +118,11 @@ fn app_of(OneOffId(id): &OneOffId) -> Option<AppId> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use crate::Error;
+    use crate::releases::RollbackWish;
+    use crate::store::Outcome;
     use crate::testing::TestController;
 
     #[tokio::test]
@@ -118,5 +146,42 @@ mod tests {
         assert!(folders(kept.id).iter().all(|folder| folder.exists()));
         assert!(controller.settings.home.join("git/hooks").exists());
         assert_eq!(controller.sweep().await.expect("swept"), 0);
+    }
+
+    #[tokio::test]
+    async fn an_app_keeps_its_newest_images_and_nobody_goes_back_to_others() {
+        let test = TestController::new().await;
+        let controller = &test.controller;
+        let user = test.user("ada@example.com").await;
+        let (app, actor) = (test.app(&user, "deployed").await, test.actor(&user));
+        let types = |name: &'static str| ["web", name];
+        for name in ["v2", "v3", "v4", "v5", "v6"] {
+            test.deploy(&app, &types(name)).await;
+        }
+        controller.sweep().await.expect("swept");
+        let removed = async || -> Vec<u64> {
+            let releases = controller.store.releases(app.id).await.expect("readable");
+            releases
+                .iter()
+                .filter(|release| release.image_removed_at.is_some())
+                .map(|release| release.version)
+                .collect()
+        };
+        assert_eq!(removed().await, [2, 3], "three are kept");
+        let back_to = async |version| {
+            let release = controller.store.release_by_version(app.id, version).await.expect("readable").expect("there");
+            controller.rollback((&app, &actor), &release, &RollbackWish::default()).await
+        };
+        let Err(Error::Invalid(refusal)) = back_to(2).await else { panic!("not refused") };
+        assert!(refusal.contains("its image was removed. An app keeps its newest 3") && refusal.contains("1a2b3c4d"));
+        let seventh = back_to(4).await.expect("its image is there").release;
+        test.finish(&seventh, Outcome::Succeeded).await;
+        test.clock.advance(Duration::from_secs(1));
+        test.deploy(&app, &types("v3")).await;
+        assert_eq!(removed().await, [2], "what is deployed again is there again");
+        controller.sweep().await.expect("swept");
+        assert_eq!(removed().await, [2, 5], "v3, v4 and v6 are the newest");
+        let kept = controller.store.give_up_images(app.id, (0, &[6].into()), &controller.own_stamp()).await;
+        assert_eq!((kept.expect("given up"), removed().await), (1, vec![2, 4, 5, 7]), "v6 runs, v8 is current");
     }
 }

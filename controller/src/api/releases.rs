@@ -50,6 +50,8 @@ pub(super) struct ReleaseAnswer {
     /// How its app was scaled when it was made; null if that is not remembered.
     formation: Option<Vec<ScaleAnswer>>,
     id: Id,
+    /// Whether what it ran was removed, since its app has newer images: one cannot go back to it.
+    image_removed: bool,
     oci_image: Option<Identified>,
     /// Where the output of its release phase is; null if it has none.
     output_stream_url: Option<String>,
@@ -181,6 +183,7 @@ pub(super) fn answer(settings: &Settings, app: &App, release: &Release, app_was_
         failure: release.failure.clone(),
         formation: formation.map(|all| all.iter().map(|(name, scale)| ScaleAnswer::new(name, scale)).collect()),
         id: Id::of(&release.id),
+        image_removed: release.image_removed_at.is_some(),
         oci_image: None,
         output_stream_url: streams::release_url(settings, release),
         reason: release.reason.clone(),

@@ -220,6 +220,12 @@ impl Store {
                     return Err(StoreError::Stale);
                 }
                 next = (*wanted).clone();
+                // It may have been given up since somebody looked.
+                if let Some(image) = &next.image
+                    && !Self::can_run(tx, image).await?
+                {
+                    return Err(StoreError::Stale);
+                }
                 self.replace_attachments(tx, app, &next.attachments).await?;
             }
         }
@@ -243,15 +249,7 @@ impl Store {
         if ended.rows_affected() == 0 {
             return Err(StoreError::Missing("Pending build"));
         }
-        sqlx::query(
-            "INSERT INTO images (digest, document, manifest, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(deploy.image.digest.as_str())
-        .bind(serde_json::to_string(deploy.image)?)
-        .bind(deploy.manifest)
-        .bind(now)
-        .execute(&mut **tx)
-        .await?;
+        Self::keep_image(tx, (deploy.image, deploy.manifest), now).await?;
         let default = Start::default();
         for name in deploy.image.processes.iter().map(|process| &process.process_type) {
             let start = deploy.starts.get(name).unwrap_or(&default);

@@ -16,6 +16,7 @@ mod drains;
 mod events;
 mod features;
 mod formation;
+mod images;
 mod invitations;
 mod keys;
 mod leases;

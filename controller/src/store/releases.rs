@@ -1,7 +1,4 @@
-use std::collections::BTreeSet;
-
-use futures::TryStreamExt;
-use model::{AppId, BuildId, Digest, Image, ReleaseId, Timestamp};
+use model::{AppId, BuildId, Digest, ReleaseId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, FromRow, Row};
@@ -29,6 +26,8 @@ pub struct Release {
     pub user: UserRef,
     /// What it runs; none until something was deployed.
     pub image: Option<Digest>,
+    /// When its image was given up: it cannot run any more.
+    pub image_removed_at: Option<Timestamp>,
     /// The build that made its image, if the platform built it.
     pub slug: Option<Slug>,
     /// The build that it deploys; none for config changes and rollbacks.
@@ -91,6 +90,7 @@ impl<'r> FromRow<'r, AnyRow> for Release {
             reason: row.try_get("reason")?,
             user: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
             image: row::optional_text(row, "image")?,
+            image_removed_at: row::optional_time(row, "image_removed_at")?,
             slug: slug.zip(commit).map(|(build, commit)| Slug { build, commit, subject }),
             build: row::optional_text(row, "build_id")?,
             formation: row::optional_json(row, "formation")?,
@@ -109,10 +109,10 @@ impl<'r> FromRow<'r, AnyRow> for Release {
 }
 
 pub(super) const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.reason, r.user_id, u.email, r.image, \
-     COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, r.formation, \
+     i.removed_at AS image_removed_at, COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, r.formation, \
      COALESCE(r.restores, 0) AS restores, r.attachments, r.config_changes, COALESCE(r.phase, 0) AS phase, r.status, \
      r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
-     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id \
+     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id LEFT JOIN images i ON i.digest = r.image \
      LEFT JOIN builds s ON s.id = COALESCE(r.slug_id, r.build_id)";
 
 impl Store {
@@ -200,42 +200,6 @@ impl Store {
         self.open_config(row::text(&newest, "id")?, &newest.try_get::<String, _>("config")?)
     }
 
-    /// The image with this digest.
-    pub async fn image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
-        let document: Option<String> = sqlx::query_scalar("SELECT document FROM images WHERE digest = $1")
-            .bind(digest.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
-    }
-
-    /// Forgets the images of releases that are gone; answers with the layers of all others.
-    pub async fn prune_images(&self) -> Result<BTreeSet<Digest>, StoreError> {
-        sqlx::query("DELETE FROM images WHERE NOT EXISTS (SELECT id FROM releases WHERE image = images.digest)")
-            .execute(&self.pool)
-            .await?;
-        // One by one: together they may be larger than the memory of a small machine.
-        let mut documents = sqlx::query_scalar::<_, String>("SELECT document FROM images").fetch(&self.pool);
-        let mut layers = BTreeSet::new();
-        while let Some(document) = documents.try_next().await? {
-            let image: Image = serde_json::from_str(&document)?;
-            layers.extend(image.layers.into_iter().map(|layer| layer.diff_id));
-        }
-        Ok(layers)
-    }
-
-    /// The image of an app's newest release that did not fail.
-    pub async fn newest_image(&self, app: AppId) -> Result<Option<Image>, StoreError> {
-        let document: Option<String> = sqlx::query_scalar(
-            "SELECT i.document FROM releases r JOIN images i ON i.digest = r.image \
-             WHERE r.app_id = $1 AND r.status <> 'failed' ORDER BY r.version DESC LIMIT 1",
-        )
-        .bind(app.to_string())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
-    }
-
     /// Whether any release of an app has an image.
     pub async fn was_deployed(&self, app: AppId) -> Result<bool, StoreError> {
         // The newest first: what was deployed once stays so.
@@ -265,7 +229,7 @@ impl Store {
     pub async fn attached_releases(&self) -> Result<Vec<(AppId, u64, Attached)>, StoreError> {
         let rows = sqlx::query(
             "SELECT r.app_id, r.version, r.attached FROM releases r JOIN apps a ON a.id = r.app_id \
-             WHERE r.attached IS NOT NULL AND r.attached <> '{}' \
+             WHERE r.attached <> '{}' \
              AND (r.id = a.current_release_id OR r.status = 'pending' OR r.version > a.last_version - 10)",
         )
         .fetch_all(&self.pool)

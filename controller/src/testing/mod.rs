@@ -183,6 +183,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
             event_retention: Duration::from_secs(90 * 24 * 60 * 60),
+            kept_images: NonZeroU32::new(3).expect("not zero"),
         },
         changed: crate::Changed::default(),
         addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),
