@@ -323,6 +323,7 @@ fn where_it_is_listed(resource: &str) -> Option<&'static str> {
         "process_type" => Some("ps:scale"),
         "domain" => Some("domains"),
         "collaborator" => Some("access"),
+        "pipeline" => Some("pipelines"),
         "team" => Some("teams"),
         "team_member" => Some("members"),
         "key" => Some("keys"),

@@ -447,6 +447,36 @@ pub(crate) struct Collaborator {
     permissions: Vec<Permission>,
 }
 
+/// `GET /pipelines`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Pipeline {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whose it is.
+    pub(crate) owner: PipelineOwner,
+}
+
+/// Whose a pipeline is.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PipelineOwner {
+    /// `team` or `user`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+}
+
+/// `GET /pipeline-couplings`
+#[derive(Debug, Deserialize)]
+pub(crate) struct Coupling {
+    /// Its id.
+    pub(crate) id: String,
+    /// Which app.
+    pub(crate) app: Named,
+    /// Of which pipeline.
+    pub(crate) pipeline: Named,
+    /// Which stage that is.
+    pub(crate) stage: String,
+}
+
 /// `GET /teams`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Team {

@@ -71,7 +71,11 @@ const INSTEAD: &[(&str, &str)] = &[
         "`platform addons:destroy DATABASE`, then `platform addons:create postgres`, gives an empty database.",
     ),
     ("pg:upgrade", "Every database runs the version that the platform's stack has."),
-    ("pipelines", "There are no pipelines yet: push the same commit to another app, `git push production main`."),
+    ("pipelines", "That is not possible yet. `platform help pipelines` lists what is."),
+    (
+        "pipelines:promote",
+        "There are no promotions yet: push the same commit to the next app, `git push production main`.",
+    ),
     ("plugins", "There are no plugins."),
     ("ps:autoscale", "There is no autoscaling yet: `platform ps:scale web=3`."),
     ("ps:copy", EXEC),

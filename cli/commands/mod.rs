@@ -30,6 +30,7 @@ mod instead;
 mod keys;
 mod logs;
 mod man;
+mod pipelines;
 mod platform;
 mod ps;
 mod releases;
@@ -188,6 +189,14 @@ commands! {
     "apps:transfers" [] AppsTransfers(access::Transfers),
     "apps:transfer:accept" [] AppsTransferAccept(access::Accept),
     "apps:transfer:decline" [] AppsTransferDecline(access::Decline),
+    "pipelines" [] Pipelines(pipelines::List),
+    "pipelines:create" [] PipelinesCreate(pipelines::Create),
+    "pipelines:add" [] PipelinesAdd(pipelines::Add),
+    "pipelines:update" [] PipelinesUpdate(pipelines::Update),
+    "pipelines:remove" [] PipelinesRemove(pipelines::Remove),
+    "pipelines:info" [] PipelinesInfo(pipelines::Info),
+    "pipelines:rename" [] PipelinesRename(pipelines::Rename),
+    "pipelines:destroy" [] PipelinesDestroy(pipelines::Destroy),
     "teams" [] Teams(teams::List),
     "teams:create" [] TeamsCreate(teams::Create),
     "teams:rename" [] TeamsRename(teams::Rename),

@@ -36,6 +36,7 @@ pub mod logs;
 mod outbound;
 pub mod overview;
 pub mod people;
+mod pipelines;
 pub mod releases;
 mod rollout;
 mod serve;

@@ -57,6 +57,8 @@ ids! {
     InvitationId;
     /// An SSH key.
     KeyId;
+    /// A pipeline.
+    PipelineId;
     /// A release.
     ReleaseId;
     /// A session of the console.

@@ -14,10 +14,12 @@ pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
 pub use id::{
     AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, InvitationId, KeyId,
-    ReleaseId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId, UserId, WebhookId,
+    PipelineId, ReleaseId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId, UserId, WebhookId,
 };
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};
-pub use name::{AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, ProcessType, TeamName};
+pub use name::{
+    AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,
+};
 pub use process::{DynoSize, Process};
 pub use role::Role;

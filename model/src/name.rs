@@ -79,6 +79,9 @@ names! {
         "Config var names are letters, digits and underscores, do not begin with a digit, and have at most 255 characters";
     /// A user's e-mail address.
     Email, is_email, "E-mail must look like name@host and have at most 254 characters";
+    /// The name of a pipeline.
+    PipelineName, is_app_name,
+        "Pipeline names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 30 characters";
     /// The name of a team.
     TeamName, is_team_name,
         "Team names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 30 characters; apps and invitations mean something else";

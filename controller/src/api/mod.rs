@@ -40,6 +40,7 @@ mod openapi;
 mod output;
 #[cfg(test)]
 mod people_tests;
+mod pipelines;
 mod platform;
 mod range;
 mod releases;
@@ -56,7 +57,6 @@ mod teams;
 mod tests;
 mod transfers;
 mod two_factor;
-mod unused;
 mod webhooks;
 
 use std::sync::Arc;
@@ -84,8 +84,31 @@ fn table() -> Vec<Route> {
     let mut table = things();
     table.extend(people());
     table.extend(ways());
+    table.extend(lanes());
     table.extend(data());
     table
+}
+
+/// Those about pipelines.
+fn lanes() -> Vec<Route> {
+    use Right::{SignedIn, View};
+    vec![
+        get("/apps/{app}/pipeline-couplings", View, pipelines::coupling_of_app),
+        get("/pipelines", SignedIn, pipelines::list),
+        post("/pipelines", SignedIn, pipelines::create),
+        get("/pipelines/{pipeline}", SignedIn, pipelines::info),
+        patch("/pipelines/{pipeline}", SignedIn, pipelines::update),
+        delete("/pipelines/{pipeline}", SignedIn, pipelines::delete),
+        get("/pipelines/{pipeline}/pipeline-couplings", SignedIn, pipelines::couplings_of_pipeline),
+        get("/pipeline-couplings", SignedIn, pipelines::couplings),
+        post("/pipeline-couplings", SignedIn, pipelines::create_coupling),
+        get("/pipeline-couplings/{coupling}", SignedIn, pipelines::coupling_info),
+        patch("/pipeline-couplings/{coupling}", SignedIn, pipelines::update_coupling),
+        delete("/pipeline-couplings/{coupling}", SignedIn, pipelines::delete_coupling),
+        get("/users/~/pipeline-couplings", SignedIn, pipelines::couplings),
+        get("/teams/{team}/pipeline-couplings", SignedIn, pipelines::couplings_of_team),
+        post("/filters/apps", SignedIn, pipelines::filter_apps),
+    ]
 }
 
 /// Those about how code gets to an app, and requests and logs to where they go.
@@ -272,7 +295,6 @@ fn things() -> Vec<Route> {
         post("/apps/{app}/addons/{addon}/log-sessions", View, log_sessions::create_of_addon),
         get("/apps/{app}/addon-attachments", View, attachments::list_of_app),
         get("/apps/{app}/addon-attachments/{attachment}", View, attachments::info),
-        get("/apps/{app}/pipeline-couplings", View, unused::no_pipeline),
         get("/apps/{app}/webhooks", Manage, webhooks::list),
         post("/apps/{app}/webhooks", Manage, webhooks::create),
         get("/apps/{app}/webhooks/{webhook}", Manage, webhooks::info),
@@ -308,7 +330,6 @@ fn things() -> Vec<Route> {
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
         get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
-        get("/pipelines", SignedIn, unused::list),
         get("/platform", Anyone, platform::info),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
         get("/regions", SignedIn, catalog::regions),

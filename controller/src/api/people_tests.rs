@@ -271,3 +271,41 @@ async fn keys_are_added_listed_and_removed() {
     assert_eq!(ada.send("DELETE", "/account/keys/ada@laptop", &[], Value::Null).await.status, 200);
     assert_eq!(ada.get("/account/keys").await.body, json!([]));
 }
+
+#[tokio::test]
+async fn pipelines_are_seen_by_who_sees_their_apps_and_changed_by_their_owners() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let bob = server.user_with_app("bob@example.com", "other").await;
+    let made = post(&ada, "/pipelines", json!({"name": "market"})).await;
+    assert_eq!((made.status, &made.body["owner"]["type"]), (201, &json!("user")));
+    assert_eq!(post(&bob, "/pipelines", json!({"name": "market"})).await.status, 422, "the name is taken");
+    let couple = json!({"app": "shop", "pipeline": "market", "stage": "production"});
+    let coupling = post(&ada, "/pipeline-couplings", couple.clone()).await;
+    assert_eq!((coupling.status, &coupling.body["stage"]), (201, &json!("production")));
+    let twice = post(&ada, "/pipeline-couplings", couple).await;
+    assert!(twice.status == 422 && twice.text.contains("market"), "{}", twice.text);
+    assert_eq!(ada.get("/apps/shop/pipeline-couplings").await.body["pipeline"]["name"], "market");
+
+    let path = format!("/pipeline-couplings/{}", coupling.body["id"].as_str().expect("an id"));
+    assert_eq!(bob.get("/pipelines/market").await.status, 404);
+    assert_eq!(bob.get(&path).await.status, 404);
+    assert_eq!(bob.get("/pipeline-couplings").await.body, json!([]));
+    post(&ada, "/apps/shop/collaborators", json!({"user": "bob@example.com", "role": "view"})).await;
+    assert_eq!(bob.get("/pipelines?eq[name]=market").await.each("name"), ["market"]);
+    assert_eq!(bob.get("/pipelines?eq[name]=none").await.body, json!([]));
+    assert_eq!(bob.get("/pipelines/market/pipeline-couplings").await.each("stage"), ["production"]);
+    let his = json!({"app": "other", "pipeline": "market", "stage": "staging"});
+    assert_eq!(post(&bob, "/pipeline-couplings", his).await.status, 403);
+    assert_eq!(bob.send("PATCH", &path, &[], json!({"stage": "staging"})).await.status, 403);
+    assert_eq!(bob.send("DELETE", "/pipelines/market", &[], Value::Null).await.status, 403);
+
+    let wrong = ada.send("PATCH", &path, &[], json!({"stage": "moon"})).await;
+    assert!(wrong.status == 422 && wrong.text.contains("staging"), "{}", wrong.text);
+    assert_eq!(ada.send("PATCH", &path, &[], json!({"stage": "staging"})).await.body["stage"], "staging");
+    let ids = json!({"in": {"id": [coupling.body["app"]["id"], "11111111-1111-4111-8111-111111111111"]}});
+    assert_eq!(post(&ada, "/filters/apps", ids).await.each("name"), ["shop"]);
+    assert_eq!(ada.send("DELETE", "/apps/shop", &[], Value::Null).await.status, 200);
+    assert_eq!(ada.get("/pipelines/market/pipeline-couplings").await.body, json!([]));
+    assert_eq!(ada.send("DELETE", "/pipelines/market", &[], json!({"name": "market"})).await.status, 200);
+}

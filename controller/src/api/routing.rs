@@ -22,6 +22,8 @@ const ABSENT: &[(&[&str], &str)] = &[
     (&["test-runs", "test-nodes", "test-cases"], "continuous integration"),
     (&["docker-releases", "oci-images"], "a container registry"),
     (&["telemetry-drains"], "telemetry drains"),
+    (&["pipeline-promotions"], "promotions yet: push the same commit to the next app"),
+    (&["review-apps", "review-app-config", "app-setups"], "review apps yet"),
     (&["archives", "usage", "usage-reports"], "reports of usage"),
     (&["allowed-addon-services", "whitelisted-addon-services"], "lists of allowed add-ons"),
 ];

@@ -119,6 +119,10 @@ words! {
     Lock "lock";
     /// Where a log goes.
     LogDrain "log-drain";
+    /// Apps that are the stages of one product.
+    Pipeline "pipeline";
+    /// An app's place in a pipeline.
+    PipelineCoupling "pipeline-coupling";
     /// A release.
     Release "release";
     /// The secrets' key, a migration: the platform's own house-keeping.

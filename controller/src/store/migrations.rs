@@ -23,6 +23,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (14, "invited collaborators", include_str!("../../../migrations/0014_invited_collaborators.sql")),
     (15, "many", include_str!("../../../migrations/0015_many.sql")),
     (16, "removed images", include_str!("../../../migrations/0016_removed_images.sql")),
+    (17, "pipelines", include_str!("../../../migrations/0017_pipelines.sql")),
 ];
 
 /// The migrations of this version.

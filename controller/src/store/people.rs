@@ -117,6 +117,7 @@ impl Store {
             "DELETE FROM team_members WHERE user_id = $1",
             "DELETE FROM collaborators WHERE user_id = $1 AND role <> 'owner'",
             "DELETE FROM invitations WHERE invited_by = $1",
+            "DELETE FROM pipelines WHERE user_id = $1 AND team_id IS NULL",
             "DELETE FROM app_transfers WHERE state = 'pending' AND (owner_id = $1 OR recipient_id = $1)",
         ] {
             sqlx::query(sql).bind(user.id.to_string()).execute(&mut *tx).await?;
