@@ -34,6 +34,8 @@ pub(crate) struct Client {
     authorization: Option<String>,
     /// Of the second factor, beside a password.
     code: Option<String>,
+    /// What it changes is to change even if the app is locked or frozen.
+    insists: bool,
     unreachable: CliHint,
 }
 
@@ -62,7 +64,7 @@ impl Client {
             config = config.proxy(None);
         }
         let authorization = token.map(|token| format!("Bearer {token}"));
-        Self { agent: config.build().new_agent(), base, authorization, code: None, unreachable: NOT_UP }
+        Self { agent: config.build().new_agent(), base, authorization, code: None, insists: false, unreachable: NOT_UP }
     }
 
     /// A client that has no token yet and comes to get one.
@@ -76,13 +78,18 @@ impl Client {
         Self { code: Some(code), ..self }
     }
 
+    /// The same, changing what it changes even if the app is locked or frozen.
+    pub(crate) fn insisting(self, insists: bool) -> Self {
+        Self { insists, ..self }
+    }
+
     /// A client of the platform on this machine, through the socket that only root may open.
     pub(crate) fn local(socket: &Path) -> Result<Self> {
         let base = Url::parse("http://localhost/")
             .map_err(|error| CliError::failed("Cannot name the platform").because(&error))?;
         let connector = unix::UnixConnector(socket.to_owned());
         let agent = Agent::with_parts(config().proxy(None).build(), connector, DefaultResolver::default());
-        Ok(Self { agent, base, authorization: None, code: None, unreachable: NOT_UP_HERE })
+        Ok(Self { agent, base, authorization: None, code: None, insists: false, unreachable: NOT_UP_HERE })
     }
 
     /// The address of the platform.
@@ -222,6 +229,9 @@ impl Client {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
+        if self.insists && method != "GET" {
+            url.query_pairs_mut().append_pair("force", "true");
+        }
         let request = Request::builder().method(method).uri(url.as_str()).header(header::ACCEPT, ACCEPT);
         let request = match &self.code {
             Some(code) => request.header("heroku-two-factor-code", code),
@@ -303,6 +313,9 @@ fn refusal(mut response: Response<Body>) -> CliError {
             let listed = refusal.resource.as_deref().and_then(where_it_is_listed);
             let mut error = CliError::failed(message);
             error.missing = refusal.resource;
+            if refusal.resource.as_deref() == Some("lock") {
+                return CliError::failed("The app is not locked");
+            }
             match listed {
                 Some(command) => error.hint(format!("`platform {command}` shows what there is.")),
                 None => error,
@@ -327,6 +340,7 @@ fn where_it_is_listed(resource: &str) -> Option<&'static str> {
         "team" => Some("teams"),
         "team_member" => Some("members"),
         "key" => Some("keys"),
+        "freeze_window" => Some("freezes"),
         "authorization" => Some("authorizations"),
         "app_transfer" => Some("apps:transfers"),
         "user" => Some("users"),

@@ -40,6 +40,16 @@ impl AppArg {
     }
 }
 
+/// Names the app of which a command makes a release.
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArg {
+    /// Even if the app is locked or frozen; needs the role admin
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    app: AppArg,
+}
+
 /// What commands share.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -109,6 +119,12 @@ impl Context {
             None => Err(CliError::usage(format!("The git remote `{}` does not name an app: {address}", arg.remote))
                 .hint("Name the app with -a APP, or mend the remote with `platform git:remote -a APP`.")),
         }
+    }
+
+    /// The same for a command that makes a release.
+    pub(crate) fn app_to_release(&self, arg: &ReleaseArg) -> Result<(Client, String)> {
+        let (client, name) = self.app(&arg.app)?;
+        Ok((client.insisting(arg.force), name))
     }
 
     /// Adds to an error what helps: the app that may have been meant by one that is not there.

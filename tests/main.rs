@@ -6,6 +6,7 @@ mod config;
 mod console;
 mod faults;
 mod heroku;
+mod locks;
 mod platform;
 mod push;
 mod release;

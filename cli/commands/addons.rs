@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::releases;
 use crate::client::{self, Addon, AddonAttachment, AddonPlan, AddonService, Client};
-use crate::context::{self, AppArg, Context};
+use crate::context::{self, AppArg, Context, ReleaseArg};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
@@ -121,12 +121,12 @@ pub(crate) struct Create {
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, app) = cx.app(&self.app)?;
+        let (client, app) = cx.app_to_release(&self.app)?;
         let content =
             json!({ "plan": { "name": self.plan }, "name": self.name, "attachment": { "name": self.attachment } });
         let create = || client.post(&["apps", &app, "addons"], &content);
@@ -197,12 +197,12 @@ pub(crate) struct Attach {
     #[arg(long = "as", value_name = "NAME", required_unless_present = "addon")]
     attachment: Option<String>,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Attach {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, app) = cx.app(&self.app)?;
+        let (client, app) = cx.app_to_release(&self.app)?;
         let attach = || match (&self.addon, &self.url) {
             (Some(addon), _) => {
                 let content = json!({ "addon": addon, "app": app, "name": self.attachment });
@@ -235,12 +235,12 @@ pub(crate) struct Detach {
     /// Name under which the app uses it
     attachment: String,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Detach {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, app) = cx.app(&self.app)?;
+        let (client, app) = cx.app_to_release(&self.app)?;
         let found = client.get(&["apps", &app, "addon-attachments", &self.attachment])?;
         let attachment: AddonAttachment = client::typed(&found)?;
         let what = format!("Detaching {} ({}) from {app}", attachment.name, attachment.addon.name);
@@ -344,7 +344,7 @@ pub(crate) struct Destroy {
     /// The name of the app that it was made for again, instead of being asked for it
     #[arg(long, value_name = "APP")]
     confirm: Option<String>,
-    /// Also if other apps use it
+    /// Also if other apps use it, and even if the app is locked or frozen
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -354,6 +354,7 @@ pub(crate) struct Destroy {
 impl Destroy {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, value) = resolve(cx, &self.app, &self.addon)?;
+        let client = client.insisting(self.force);
         let addon: Addon = client::typed(&value)?;
         let app = &addon.app.name;
         let what = format!("This destroys {} of {app} with all its data and cannot be undone.", addon.name);

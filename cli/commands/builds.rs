@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client};
-use crate::context::{self, AppArg, Context};
+use crate::context::{self, AppArg, Context, ReleaseArg};
 use crate::error::{CliError, Result};
 use crate::output;
 
@@ -70,12 +70,12 @@ pub(crate) struct Create {
     #[arg(long)]
     no_wait: bool,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, name) = cx.app(&self.app)?;
+        let (client, name) = cx.app_to_release(&self.app)?;
         let url = match &self.source_url {
             Some(url) => url.clone(),
             None => cx.out.step("Uploading the source", || upload(&client, self.source_tar.as_deref()))?,

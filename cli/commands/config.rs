@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{self, Client, ConfigChanged, Release};
 use crate::commands::releases;
-use crate::context::{self, AppArg, Context};
+use crate::context::{self, AppArg, Context, ReleaseArg};
 use crate::error::{CliError, Result};
 use crate::output;
 
@@ -125,7 +125,7 @@ pub(crate) struct Set {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Set {
@@ -154,7 +154,7 @@ impl Set {
         if let Some(place) = place {
             scopes.extend(vars.keys().map(|key| (key.clone(), Value::from(place))));
         }
-        let (client, name) = cx.app(&self.app)?;
+        let (client, name) = cx.app_to_release(&self.app)?;
         let keys = names(vars.keys().chain(scopes.keys().filter(|key| !vars.contains_key(*key))));
         let wish = json!({ "vars": vars, "scopes": scopes, "reason": self.reason });
         change(cx, (&client, &name), &format!("Setting {keys} on {name}"), &wish)
@@ -195,12 +195,12 @@ pub(crate) struct Unset {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Unset {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, name) = cx.app(&self.app)?;
+        let (client, name) = cx.app_to_release(&self.app)?;
         let vars: Map<_, _> = self.keys.iter().map(|key| (key.clone(), Value::Null)).collect();
         let wish = json!({ "vars": vars, "reason": self.reason });
         change(cx, (&client, &name), &format!("Unsetting {} on {name}", names(self.keys.iter())), &wish)

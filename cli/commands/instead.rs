@@ -156,20 +156,16 @@ mod tests {
         "access",
         "apps:join",
         "apps:leave",
-        "apps:lock",
         "apps:transfer",
-        "apps:unlock",
         "auth:2fa",
         "authorizations",
         "join",
         "keys",
         "leave",
-        "lock",
         "members",
         "sessions",
         "teams",
         "twofactor",
-        "unlock",
     ];
 
     #[test]

@@ -28,6 +28,7 @@ mod git;
 mod heroku;
 mod instead;
 mod keys;
+mod locks;
 mod logs;
 mod man;
 mod pipelines;
@@ -225,6 +226,12 @@ commands! {
     "builds:info" [] BuildsInfo(builds::Info),
     "builds:output" [] BuildsOutput(builds::Output),
     "builds:cancel" [] BuildsCancel(builds::Cancel),
+    "lock" ["apps:lock"] Lock(locks::Lock),
+    "lock:info" ["apps:lock:info"] LockInfo(locks::Info),
+    "unlock" ["apps:unlock"] Unlock(locks::Unlock),
+    "freezes" [] Freezes(locks::List),
+    "freezes:add" [] FreezesAdd(locks::Add),
+    "freezes:remove" [] FreezesRemove(locks::Remove),
     "events" ["activity"] Events(events::List),
     "features" ["labs"] Features(features::List),
     "features:info" ["labs:info"] FeaturesInfo(features::Info),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::releases::{before_current, finished, newest, no_releases, version_of};
 use crate::client::{self, Change, Changes, Release, RollbackPreview, Scale, Slug};
-use crate::context::{self, AppArg, Context};
+use crate::context::{self, AppArg, Context, ReleaseArg};
 use crate::error::{CliError, Result};
 use crate::output::{Color, Output};
 
@@ -35,12 +35,12 @@ pub(crate) struct Rollback {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    app: AppArg,
+    app: ReleaseArg,
 }
 
 impl Rollback {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, name) = cx.app(&self.app)?;
+        let (client, name) = cx.app_to_release(&self.app)?;
         let old: Release = match &self.release {
             Some(release) => {
                 client::typed(&client.get(&["apps", &name, "releases", &version_of(release)?.to_string()])?)?

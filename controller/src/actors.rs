@@ -20,6 +20,8 @@ pub struct Actor {
     pub origin: Origin,
     /// How much of what the user may do this lets them do.
     pub grant: Grant,
+    /// They want it even if the app is locked or frozen; whether they may is asked where it matters.
+    pub insists: bool,
 }
 
 /// What proved who somebody is.
@@ -64,7 +66,7 @@ pub struct By {
 impl Actor {
     /// Somebody who may do all that the user may.
     pub fn new(user: User, via: Via, origin: Origin) -> Self {
-        Self { user, via, origin, grant: Grant::default() }
+        Self { user, via, origin, grant: Grant::default(), insists: false }
     }
 
     /// What an event remembers.
@@ -85,7 +87,7 @@ impl Actor {
 impl Controller {
     /// An actor and the present moment, for the store.
     pub(crate) fn stamp(&self, actor: &Actor) -> Stamp {
-        Stamp { by: Some(actor.by()), now: self.clock.now() }
+        Stamp { by: Some(actor.by()), now: self.clock.now(), insists: actor.insists }
     }
 
     /// Whoever pushed something, for what it asks for.
@@ -96,7 +98,7 @@ impl Controller {
 
     /// The present moment, for what the platform does by itself.
     pub(crate) fn own_stamp(&self) -> Stamp {
-        Stamp { by: None, now: self.clock.now() }
+        Stamp { by: None, now: self.clock.now(), insists: false }
     }
 
     /// The app that `reference`, a name or an id, means to somebody who may do with it what `need` may.

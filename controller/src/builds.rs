@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actors::By;
 use crate::buildpacks::id_of;
 use crate::git::{Checkout, checkout, repository, tip};
+use crate::holds::locked;
 use crate::live::Stages;
 use crate::store::{
     Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Scope, Stamp, Status,
@@ -42,6 +43,10 @@ pub(crate) struct Commit {
     pub(crate) app: AppId,
     /// Who pushed it.
     pub(crate) by: By,
+    /// They want it even if the app is locked or frozen, and may.
+    pub(crate) insists: bool,
+    /// Why, in their words.
+    pub(crate) reason: Option<String>,
     /// In full.
     pub(crate) id: String,
     /// The branch that it is pushed to, by its full name.
@@ -65,6 +70,20 @@ impl Code {
         match self {
             Self::Commit(commit) => &commit.by,
             Self::Archive(archive) => &archive.by,
+        }
+    }
+
+    fn insists(&self) -> bool {
+        match self {
+            Self::Commit(commit) => commit.insists,
+            Self::Archive(archive) => archive.insists,
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Commit(commit) => commit.reason.as_deref(),
+            Self::Archive(_) => None,
         }
     }
 
@@ -170,7 +189,7 @@ impl Controller {
         let Ok(Some(app)) = self.store.app(commit.app).await else {
             return refuse(&client, " !     The app was removed meanwhile.").await;
         };
-        if let Err(error) = self.live.ready().await {
+        if let Err(error) = self.may_deploy(&app, &commit).await {
             return refuse(&client, &format!(" !     {error}")).await;
         }
         let id = BuildId::random(&*self.random);
@@ -197,6 +216,12 @@ impl Controller {
         }
         let output = self.output(app.id, id, Some(client));
         self.deploy_alone(&app, &Code::Commit(commit), (&turn, output)).await
+    }
+
+    async fn may_deploy(&self, app: &App, commit: &Commit) -> Result<(), Error> {
+        let actor = Actor { insists: commit.insists, ..self.pusher(&commit.by).await? };
+        self.check_held(app, &actor).await?;
+        self.live.ready().await
     }
 
     /// Ends a build that runs and has not made a release yet.
@@ -274,7 +299,7 @@ impl Controller {
     ) -> Result<(), Refused> {
         let began = Instant::now();
         let (id, user) = (turn.build, code.by().user.id);
-        let stamp = || Stamp { by: Some(code.by().clone()), now: self.clock.now() };
+        let stamp = || Stamp { by: Some(code.by().clone()), now: self.clock.now(), insists: code.insists() };
         // That of an archive is noted before its sender is answered.
         if let Code::Commit(commit) = code {
             let subject = subject(&repository(&self.settings, app.id), commit).await;
@@ -305,9 +330,11 @@ impl Controller {
         };
         let description = format!("Deploy {}", short(code.version())).trim_end().to_owned();
         let change = Change::Deploy(deploy);
-        let new = NewRelease { app: app.id, user, description: &description, reason: None, change };
+        let new = NewRelease { app: app.id, user, description: &description, reason: code.reason(), change };
         let release = match self.store.create_release(new, &stamp()).await {
             Err(StoreError::Missing("App")) => return Err(gone()),
+            // It was locked while this was built.
+            Err(StoreError::Locked(lock)) => return Err(Refused::Said(locked(&lock))),
             created => created?.ok_or(Error::NotFound("release"))?,
         };
         self.changed.app(release.app);
@@ -344,7 +371,8 @@ impl Controller {
         let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
         let asked = Instant::now();
         let manifest = self.read_manifest(app, &source, output).await?;
-        let app = &self.set_up((app, &self.pusher(code.by()).await?), &manifest, output).await?;
+        let actor = Actor { insists: code.insists(), ..self.pusher(code.by()).await? };
+        let app = &self.set_up((app, &actor), &manifest, output).await?;
         stages.push(("set up", asked.elapsed()));
         let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
         let built = self.build(app, id, (source, buildpacks), output).await?;

@@ -90,6 +90,7 @@ impl Controller {
 
     /// Changes config vars and where they are given, and returns the release that this made; none if it changed nothing.
     pub async fn change_config(&self, app: &App, actor: &Actor, wish: &ConfigWish) -> Result<Option<Release>, Error> {
+        self.check_held(app, actor).await?;
         let vars = check(&wish.vars)?;
         let scopes: BTreeMap<_, _> =
             wish.scopes.iter().map(|(name, scope)| Ok((parsed(name)?, *scope))).collect::<Result<_, Error>>()?;

@@ -18,7 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::accounts::TokenRequest;
 use crate::api::ApiError;
 use crate::builds::Commit;
+use crate::git::Options;
 use crate::git::hook::{Received, RefUpdate, Reply};
+use crate::releases::reason;
 use crate::{Actor, Controller, Error, Origin, Via};
 
 /// Branches that deploy.
@@ -118,10 +120,27 @@ async fn decide(controller: &Arc<Controller>, received: Received, lines: mpsc::S
         say(" !     The deploy branch cannot be deleted. `platform destroy` removes the whole app.").await;
         return false;
     }
+    let options = match Options::parse(&received.options) {
+        Ok(options) => options,
+        Err(text) => {
+            say(&format!(" !     {text}")).await;
+            return false;
+        }
+    };
+    let reason = match reason(options.reason.as_deref()) {
+        Ok(reason) => reason,
+        Err(error) => {
+            say(&format!(" !     {error}")).await;
+            return false;
+        }
+    };
     let received_in = controller.clock.now().since(received.push.began);
     let commit = Commit {
         app: received.push.app,
         by: received.push.by,
+        // Whoever is less is told so as if they had not said it.
+        insists: options.force && received.push.may_insist,
+        reason,
         id: update.new.clone(),
         branch: update.name.clone(),
         before: update.previous().map(str::to_owned),

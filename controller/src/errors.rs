@@ -17,6 +17,9 @@ pub enum Error {
     /// It cannot be done now; one sentence that says why.
     #[error("{0}")]
     Conflict(String),
+    /// The app is locked or frozen: no release of it is made now. Says who did that, why, and what lifts it.
+    #[error("{0}")]
+    Held(String),
     /// Somebody may see it, and not do that; one sentence that says what it needs.
     #[error("{0}")]
     Forbidden(String),
@@ -80,6 +83,7 @@ impl From<StoreError> for Error {
             StoreError::Stale => {
                 Self::Conflict("Somebody else changed this app in the same moment. Try again.".to_owned())
             }
+            StoreError::Locked(lock) => Self::Held(crate::holds::locked(&lock)),
             StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
             // It was there a moment ago, when the request found it.
             StoreError::Missing("App") => Self::NotFound("app"),

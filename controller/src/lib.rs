@@ -28,6 +28,7 @@ pub mod features;
 pub mod formation;
 pub mod git;
 pub mod grants;
+pub mod holds;
 pub mod invitations;
 pub mod keys;
 mod live;

@@ -93,6 +93,7 @@ impl Controller {
         target: &Release,
         wish: &RollbackWish,
     ) -> Result<RolledBack, Error> {
+        self.check_held(app, actor).await?;
         let reason = reason(wish.reason.as_deref())?;
         let description = format!("Rollback to v{}", target.version);
         for _ in 0..ATTEMPTS {

@@ -53,6 +53,8 @@ ids! {
     DynoId;
     /// A formation row: one process type of one app.
     FormationId;
+    /// A freeze window.
+    FreezeId;
     /// An invitation to the platform or to a team.
     InvitationId;
     /// An SSH key.

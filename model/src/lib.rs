@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod dyno;
+pub mod freeze;
 pub mod id;
 pub mod image;
 pub mod log;
@@ -12,9 +13,10 @@ pub mod routes;
 
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
+pub use freeze::Freeze;
 pub use id::{
-    AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, InvitationId, KeyId,
-    PipelineId, ReleaseId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId, UserId, WebhookId,
+    AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId, InvitationId,
+    KeyId, PipelineId, ReleaseId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId, UserId, WebhookId,
 };
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};

@@ -88,7 +88,11 @@ fn of_app() -> Router<Arc<Controller>> {
         .route("/addons/{addon}/backups", post(addon::capture))
         .route("/addons/{addon}/restore", post(addon::restore))
         .route("/maintenance", post(settings::maintenance));
-    let manage = Router::new().route("/addons/{addon}/destroy", post(addon::destroy));
+    let manage = Router::new()
+        .route("/addons/{addon}/destroy", post(addon::destroy))
+        .route("/lock", post(settings::lock))
+        .route("/freezes", post(settings::freeze))
+        .route("/freezes/remove", post(settings::unfreeze));
     let admin = Router::new().route("/rename", post(settings::rename)).route("/delete", post(settings::delete));
     with(Role::View, view)
         .merge(with(Role::Deploy, deploy))

@@ -177,13 +177,16 @@ pub(crate) struct Head {
     is_empty: bool,
     tab: &'static str,
     git_url: String,
+    /// Why nothing is deployed now.
+    held: Option<String>,
 }
 
 impl Head {
     /// Of the app that is visited, under the tab of this name.
     pub(crate) async fn load(controller: &Controller, by: &AppVisit, tab: &'static str) -> Result<Self, PageError> {
         let seen = controller.app_overview(&by.app).await?;
-        Ok(Self::of(&controller.settings, &seen, tab))
+        let held = controller.held(&by.app).await?;
+        Ok(Self { held, ..Self::of(&controller.settings, &seen, tab) })
     }
 
     fn of(settings: &Settings, seen: &AppOverview, tab: &'static str) -> Self {
@@ -202,6 +205,7 @@ impl Head {
             is_empty: seen.state == AppState::Empty,
             tab,
             git_url: settings.git_url(name),
+            held: None,
         }
     }
 }
@@ -259,6 +263,7 @@ pub(crate) mod samples {
             is_empty: false,
             tab,
             git_url: HOSTILE.to_owned(),
+            held: Some(HOSTILE.to_owned()),
         }
     }
 

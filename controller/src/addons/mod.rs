@@ -101,6 +101,7 @@ impl Controller {
         actor: &Actor,
         request: AddonRequest,
     ) -> Result<Addon, Error> {
+        self.check_held(app, actor).await?;
         let (kind, plan) = find_kind(&request.plan)?;
         let credentials = kind.credentials(&request.config, &*self.random)?;
         let attachment = self.attachment_name(app, kind, request.attachment.as_deref()).await?;
@@ -142,6 +143,11 @@ impl Controller {
                 addon.name, other.app_name, other.name
             )));
         }
+        for app in attachments.iter().map(|attachment| attachment.app).chain([addon.app]) {
+            if let Some(app) = self.store.app(app).await? {
+                self.check_held(&app, actor).await?;
+            }
+        }
         self.store.remove_addon(addon, &self.stamp(actor)).await?;
         if let Some(app) = self.store.app(addon.app).await? {
             self.note(&app, actor, &format!("Destroy add-on {}", addon.name));
@@ -173,6 +179,7 @@ impl Controller {
         (app, actor): (&App, &Actor),
         name: Option<&str>,
     ) -> Result<Attachment, Error> {
+        self.check_held(app, actor).await?;
         let kind = find_kind(&addon.kind)?.0;
         if addon.state == AddonState::Failed {
             return Err(Error::Invalid(format!("{} never came up: {}", addon.name, failure(addon))));
@@ -186,8 +193,12 @@ impl Controller {
 
     /// Ends the use of an add-on by an app. The add-on and its data stay.
     pub async fn detach_addon(self: &Arc<Self>, attachment: &Attachment, actor: &Actor) -> Result<(), Error> {
+        let app = self.store.app(attachment.app).await?;
+        if let Some(app) = &app {
+            self.check_held(app, actor).await?;
+        }
         self.store.delete_attachment(attachment, &self.stamp(actor)).await?;
-        if let Some(app) = self.store.app(attachment.app).await? {
+        if let Some(app) = app {
             self.note(&app, actor, &format!("Detach add-on {}", attachment.addon_name));
         }
         self.settle_addons().await;

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::addon_services::{PRICE, PlanAnswer, PriceAnswer, ServiceAnswer, short_plan, short_service};
 use super::attachments;
-use super::auth::{Access, Need};
+use super::auth::{Access, MayBeHeld, Need};
 use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::input::{Body, Flag, Reference, Text, Texts};
@@ -226,6 +226,7 @@ pub(super) async fn list_of_app(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    _: MayBeHeld,
     expansion: Expansion,
     Body(wish): Body<CreateAddon>,
 ) -> Result<Created<AddonAnswer>, ApiError> {
@@ -266,6 +267,7 @@ pub(super) async fn update(
 pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: AddonAccess,
+    _: MayBeHeld,
     Body(wish): Body<DeleteAddon>,
 ) -> Result<Json<AddonAnswer>, ApiError> {
     let force = wish.force.is_some_and(|it| it.0);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::addons::{AddonAccess, lists};
-use super::auth::{Access, Need};
+use super::auth::{Access, MayBeHeld, Need};
 use super::describe::{Description, Input};
 use super::error::ApiError;
 use super::input::{Body, Reference, Text};
@@ -173,6 +173,7 @@ pub(super) async fn list_of_addon(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     actor: Actor,
+    _: MayBeHeld,
     Body(wish): Body<CreateAttachment>,
 ) -> Result<Created<AttachmentAnswer>, ApiError> {
     let app = controller.find_app(&actor, &wish.app.0, Role::Operate).await?;
@@ -195,6 +196,7 @@ pub(super) async fn info(
 pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: AttachmentAccess,
+    _: MayBeHeld,
 ) -> Result<Json<AttachmentAnswer>, ApiError> {
     controller.detach_addon(&access.attachment, &access.actor).await?;
     Ok(Json(short_answer(&access.attachment)))

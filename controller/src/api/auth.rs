@@ -60,6 +60,18 @@ pub(super) struct Access {
     pub(super) app: App,
 }
 
+/// What a handler takes that makes a release: the app may be locked or frozen, and `?force=true` insists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MayBeHeld;
+
+impl<S: Send + Sync> FromRequestParts<S> for MayBeHeld {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self)
+    }
+}
+
 /// The role that a route wants on the app of what it names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Need(pub(super) Role);
@@ -110,7 +122,8 @@ pub(super) async fn guard(
         return Ok(next.run(Request::from_parts(parts, body)).await);
     }
     let credentials = Credentials::of(&parts).ok_or_else(|| ApiError::unauthorized(NO_CREDENTIALS))?;
-    let actor = controller.authenticate(credentials.token(), origin(&parts)).await?;
+    let mut actor = controller.authenticate(credentials.token(), origin(&parts)).await?;
+    actor.insists = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "force=true"));
     let now = controller.clock.now();
     let remaining = match controller.live.limits.take(&actor, controller.settings.requests_per_hour.get(), now) {
         Ok(remaining) => Extension(Remaining(remaining)),

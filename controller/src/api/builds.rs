@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::apps::BuildpackAnswer;
-use super::auth::Access;
+use super::auth::{Access, MayBeHeld};
 use super::error::ApiError;
 use super::input::{Body, Text};
 use super::output::{Created, Id, Identified, Time, UserAnswer};
@@ -101,6 +101,7 @@ pub(super) async fn info(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    _: MayBeHeld,
     Body(wish): Body<CreateBuild>,
 ) -> Result<Created<BuildAnswer>, ApiError> {
     let blob = wish.source_blob;

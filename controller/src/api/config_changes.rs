@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Access;
+use super::auth::{Access, MayBeHeld};
 use super::config_vars::ConfigVarsAnswer;
 use super::error::ApiError;
 use super::input::{Body, Scalar, Text};
@@ -73,6 +73,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    _: MayBeHeld,
     Body(wish): Body<CreateConfigChange>,
 ) -> Result<Done<ConfigChangeAnswer>, ApiError> {
     let vars = wish.vars.unwrap_or_default().into_iter().map(|(name, value)| (name, value.map(|it| it.0))).collect();

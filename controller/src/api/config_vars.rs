@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Access;
+use super::auth::{Access, MayBeHeld};
 use super::error::ApiError;
 use super::input::{Body, Scalar};
 use crate::Controller;
@@ -34,6 +34,7 @@ pub(super) async fn info(
 pub(super) async fn update(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    _: MayBeHeld,
     Body(wish): Body<UpdateConfigVars>,
 ) -> Result<Json<ConfigVarsAnswer>, ApiError> {
     let patch = wish.0.into_iter().map(|(name, value)| (name, value.map(|it| it.0))).collect();

@@ -23,7 +23,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::auth::Access;
+use super::auth::{Access, MayBeHeld};
 use super::error::ApiError;
 use super::input::Body;
 use super::output::{Accepted, Created, Done, List, WARNING, Warned};
@@ -158,6 +158,13 @@ impl Input for Actor {}
 impl Input for Access {
     fn describe(description: &mut Description<'_>) {
         description.errors(&[404]);
+    }
+}
+
+impl Input for MayBeHeld {
+    fn describe(description: &mut Description<'_>) {
+        description.query("force", "`true`: even if the app is locked or frozen. Needs the role admin.");
+        description.errors(&[423]);
     }
 }
 

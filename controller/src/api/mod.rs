@@ -33,6 +33,9 @@ mod input;
 mod invitations;
 mod keys;
 mod limits;
+#[cfg(test)]
+mod lock_tests;
+mod locks;
 mod log_drains;
 mod log_sessions;
 mod logins;
@@ -232,6 +235,12 @@ fn people() -> Vec<Route> {
         delete("/teams/{team}", SignedIn, teams::delete),
         get("/teams/{team}/apps", SignedIn, teams::apps),
         get("/teams/{team}/features", SignedIn, teams::features),
+        get("/teams/{team}/freeze-windows", SignedIn, locks::list_of_team),
+        post("/teams/{team}/freeze-windows", SignedIn, locks::create_of_team),
+        delete("/teams/{team}/freeze-windows/{window}", SignedIn, locks::delete_of_team),
+        get("/freeze-windows", SignedIn, locks::list),
+        post("/freeze-windows", Operator, locks::create_of_all),
+        delete("/freeze-windows/{window}", Operator, locks::delete_of_all),
         get("/teams/{team}/invitations", SignedIn, invitations::list_of_team),
         put("/teams/{team}/invitations", SignedIn, invitations::create_of_team),
         delete("/teams/{team}/invitations/{invitation}", SignedIn, invitations::delete_of_team),
@@ -280,6 +289,12 @@ fn things() -> Vec<Route> {
         post("/apps/{app}/formations/{dyno}/actions/stop", Operate, dynos::stop),
         post("/apps/{app}/log-sessions", View, log_sessions::create),
         get("/apps/{app}/events", View, events::list_of_app),
+        get("/apps/{app}/lock", View, locks::info),
+        put("/apps/{app}/lock", Manage, locks::set),
+        delete("/apps/{app}/lock", Manage, locks::end),
+        get("/apps/{app}/freeze-windows", View, locks::list_of_app),
+        post("/apps/{app}/freeze-windows", Manage, locks::create_of_app),
+        delete("/apps/{app}/freeze-windows/{window}", Manage, locks::delete_of_app),
         get("/apps/{app}/buildpack-installations", View, apps::buildpacks),
         put("/apps/{app}/buildpack-installations", Deploy, apps::set_buildpacks),
         get("/apps/{app}/collaborators", View, collaborators::list),

@@ -6,7 +6,7 @@ use model::{AttachmentName, ProcessType};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Access;
+use super::auth::{Access, MayBeHeld};
 use super::config_vars::ConfigVarsAnswer;
 use super::error::ApiError;
 use super::input::{Body, Flag, Reference, Text};
@@ -152,6 +152,7 @@ pub(super) async fn config_vars(
 pub(super) async fn rollback(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    _: MayBeHeld,
     Body(wish): Body<CreateRelease>,
 ) -> Result<Done<ReleaseAnswer>, ApiError> {
     let target = controller.find_release(&access.app, &wish.release.0).await?;

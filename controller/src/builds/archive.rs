@@ -55,6 +55,8 @@ pub struct ArchiveRequest {
 pub(crate) struct Archive {
     /// Who asks for it.
     pub(super) by: By,
+    /// They want it even if the app is locked.
+    pub(super) insists: bool,
     pub(super) version: String,
     pub(super) buildpacks: Option<Vec<String>>,
     url: Url,
@@ -81,7 +83,7 @@ enum UnpackError {
 }
 
 impl Archive {
-    fn check(request: ArchiveRequest, by: By) -> Result<Self, Error> {
+    fn check(request: ArchiveRequest, actor: &Actor) -> Result<Self, Error> {
         let invalid = |what: &str| Error::Invalid(what.to_owned());
         let url = Url::parse(&request.url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
         let url = url.ok_or_else(|| invalid("source_blob.url must be a URL of http or https"))?;
@@ -96,7 +98,14 @@ impl Archive {
         if version.len() > MAX_VERSION || version.contains(char::is_control) {
             return Err(Error::Invalid(format!("source_blob.version can have at most {MAX_VERSION} characters")));
         }
-        Ok(Self { by, version, buildpacks: request.buildpacks, url, checksum: hash })
+        Ok(Self {
+            by: actor.by(),
+            insists: actor.insists,
+            version,
+            buildpacks: request.buildpacks,
+            url,
+            checksum: hash,
+        })
     }
 
     /// Its URL without what may be secret in it.
@@ -119,7 +128,8 @@ impl Controller {
         actor: &Actor,
         request: ArchiveRequest,
     ) -> Result<Build, Error> {
-        let archive = Archive::check(request, actor.by())?;
+        self.check_held(app, actor).await?;
+        let archive = Archive::check(request, actor)?;
         let own = self.own_source(&archive.url).await?;
         let url = match &own {
             Some((id, _)) => format!("{}/sources/{id}", self.settings.api_url()),

@@ -48,6 +48,8 @@ impl World {
         let commit = Commit {
             app: self.app.id,
             by: By { user: self.app.owner.clone(), via: "test".to_owned(), origin: crate::Origin::default() },
+            insists: false,
+            reason: None,
             id: self.commit.clone(),
             branch: "refs/heads/main".to_owned(),
             before: None,

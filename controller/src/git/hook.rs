@@ -23,6 +23,8 @@ use crate::actors::By;
 pub(crate) struct Push {
     pub(crate) app: AppId,
     pub(crate) by: By,
+    /// They may deploy even if the app is locked or frozen.
+    pub(crate) may_insist: bool,
     /// When the request came.
     pub(crate) began: Timestamp,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Received {
     pub(crate) updates: Vec<RefUpdate>,
     /// Environment under which git finds the new objects.
     pub(crate) env: BTreeMap<String, String>,
+    /// What was said with `git push -o`.
+    pub(crate) options: Vec<String>,
 }
 
 /// One line of a pre-receive hook's input.
@@ -110,7 +114,10 @@ async fn run() -> io::Result<bool> {
     let updates = io::stdin().lock().lines().map_while(Result::ok).filter_map(|line| RefUpdate::parse(&line)).collect();
     let quarantine = ["GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"];
     let env = quarantine.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
-    let received = Received { push: serde_json::from_str(&variable(variable::PUSH)?)?, updates, env };
+    // githooks(5), "pre-receive".
+    let count = std::env::var("GIT_PUSH_OPTION_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0_usize);
+    let options = (0..count).filter_map(|n| std::env::var(format!("GIT_PUSH_OPTION_{n}")).ok()).collect();
+    let received = Received { push: serde_json::from_str(&variable(variable::PUSH)?)?, updates, env, options };
 
     let stream = UnixStream::connect(variable(variable::SOCKET)?).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(other)?;

@@ -86,7 +86,7 @@ async fn receive_pack(
         Ok(access) => access,
         Err(response) => return response,
     };
-    let mut command = serving(&controller, Service::ReceivePack, (&app, &actor));
+    let mut command = serving(&controller, Service::ReceivePack, (&app, &actor)).await;
     speaking(&mut command, &parts.headers).arg("--stateless-rpc").arg(repository(&controller.settings, app.id));
     match start(&mut command) {
         Ok((child, stdin, stdout)) => {
@@ -114,7 +114,7 @@ async fn upload_pack(
     let Ok(wants) = (if is_gzip { gunzip(&wants) } else { Ok(wants.to_vec()) }) else {
         return refusal(StatusCode::BAD_REQUEST, "The request is not the gzip that it says it is.");
     };
-    let mut command = serving(&controller, Service::UploadPack, (&app, &actor));
+    let mut command = serving(&controller, Service::UploadPack, (&app, &actor)).await;
     speaking(&mut command, &parts.headers).arg("--stateless-rpc").arg(repository(&controller.settings, app.id));
     match start(&mut command) {
         Ok((child, stdin, stdout)) => {

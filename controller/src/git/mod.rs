@@ -4,12 +4,14 @@ mod checkout;
 pub mod hook;
 mod host_key;
 mod http;
+mod options;
 mod service;
 mod ssh;
 
 pub(crate) use checkout::{Checkout, checkout, own};
 pub use host_key::fingerprint as host_key_fingerprint;
 pub use http::routes;
+pub(crate) use options::Options;
 pub(crate) use ssh::serve as serve_ssh;
 
 use std::io;

@@ -63,15 +63,20 @@ pub(super) const fn deed(service: Service) -> Deed {
 /// A git that is not swayed by the settings of whoever runs the platform.
 pub(super) fn git(controller: &Controller) -> Command {
     let mut command = Command::new("git");
-    command.env("HOME", &controller.settings.home).env("GIT_CONFIG_NOSYSTEM", "1").stderr(Stdio::piped());
+    command
+        .args(["-c", "receive.advertisePushOptions=true"])
+        .env("HOME", &controller.settings.home)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .stderr(Stdio::piped());
     command
 }
 
 /// A git that does what was asked for; more options and the path of the app's repository are still to come.
-pub(super) fn serving(controller: &Controller, service: Service, (app, actor): (&App, &Actor)) -> Command {
+pub(super) async fn serving(controller: &Controller, service: Service, (app, actor): (&App, &Actor)) -> Command {
     let mut command = git(controller);
     if service == Service::ReceivePack {
-        let push = Push { app: app.id, by: actor.by(), began: controller.clock.now() };
+        let may_insist = controller.check_role(actor, app, Role::Admin).await.is_ok();
+        let push = Push { app: app.id, by: actor.by(), may_insist, began: controller.clock.now() };
         let limit = format!("receive.maxInputSize={}", controller.settings.push_limit);
         command
             // Packs stay packs: git names the limit only where it does not unpack.

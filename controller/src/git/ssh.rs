@@ -299,7 +299,7 @@ impl Task {
         let started = async {
             let repository = repository(&self.controller.settings, app.id);
             service::prepare(&repository).await?;
-            let mut command = service::serving(&self.controller, service, (app, &self.actor));
+            let mut command = service::serving(&self.controller, service, (app, &self.actor)).await;
             if let Some(protocol) = &self.protocol {
                 command.env("GIT_PROTOCOL", protocol);
             }

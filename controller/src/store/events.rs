@@ -19,6 +19,8 @@ pub struct Stamp {
     pub by: Option<By>,
     /// The present moment.
     pub now: Timestamp,
+    /// Whoever it is may do it, and wants to, even if the app is locked.
+    pub insists: bool,
 }
 
 /// Something that was changed. It never changes itself.

@@ -11,6 +11,7 @@ use super::apps::release_made;
 use super::contents::{AttachedAddon, Attachments, Contents, Scope};
 use super::events::Write;
 use super::formation::{formation_in, restore_formation};
+use super::locks::lock_in;
 use super::releases::{Release, contents_of, make_current, release_in};
 use super::{Action, ConfigChange, ConfigChanges, Stamp, Start, Status, Store, StoreError, builds, row};
 use crate::config_vars::MAX_TOTAL_BYTES;
@@ -106,6 +107,13 @@ impl Store {
                 .fetch_optional(&mut *tx)
                 .await?
                 .ok_or(StoreError::Missing("App"))?;
+        // What the platform does by itself was begun before.
+        if stamp.by.is_some()
+            && !stamp.insists
+            && let Some(lock) = lock_in(&mut tx, new.app).await?
+        {
+            return Err(StoreError::Locked(lock.into()));
+        }
         let before = self.base(&mut tx, new.app).await?;
         let (next, build) = self.changed(&mut tx, (new.app, &before.contents), &new.change).await?;
         if build.is_none() && next == before.contents {
@@ -128,7 +136,11 @@ impl Store {
             contents: &next,
         };
         self.insert_release(&mut tx, &row).await?;
-        tx.record(release_made(new.app, id, told(&row)));
+        let mut data = told(&row);
+        if stamp.insists {
+            data["forced"] = json!(true);
+        }
+        tx.record(release_made(new.app, id, data));
         if row.status == Status::Succeeded {
             make_current(&mut tx, id).await?;
             if let Some(made) = release_in(&mut tx, id).await?.filter(|made| made.restores) {

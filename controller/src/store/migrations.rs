@@ -24,6 +24,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (15, "many", include_str!("../../../migrations/0015_many.sql")),
     (16, "removed images", include_str!("../../../migrations/0016_removed_images.sql")),
     (17, "pipelines", include_str!("../../../migrations/0017_pipelines.sql")),
+    (18, "locks", include_str!("../../../migrations/0018_locks.sql")),
 ];
 
 /// The migrations of this version.

@@ -16,10 +16,12 @@ mod drains;
 mod events;
 mod features;
 mod formation;
+mod freezes;
 mod images;
 mod invitations;
 mod keys;
 mod leases;
+mod locks;
 mod making;
 mod migrate;
 mod migrations;
@@ -73,9 +75,11 @@ use events::Write;
 pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use features::FeatureRow;
 pub use formation::{FormationRow, Quantity, Scale, Start};
+pub use freezes::{FreezeScope, FreezeWindow};
 pub use invitations::{Invitation, Place};
 pub use keys::SshKey;
 pub use leases::Lease;
+pub use locks::Lock;
 pub use making::{Change, Deploy, NewRelease};
 pub use migrate::{Migrated, MigrationError, Mode, migrate};
 pub use offers::{Offer, OfferState};
@@ -133,6 +137,9 @@ pub enum StoreError {
     /// The config vars of an app would have so many bytes together.
     #[error("the config vars would have {0} bytes")]
     ConfigSize(usize),
+    /// An app is locked: no release of it is made.
+    #[error("the app is locked")]
+    Locked(Box<Lock>),
     /// What a change was thought out for is not what is there any more.
     #[error("it was changed meanwhile")]
     Stale,

@@ -76,7 +76,7 @@ fn now() -> Timestamp {
 }
 
 fn stamp() -> Stamp {
-    Stamp { by: None, now: now() }
+    Stamp { by: None, now: now(), insists: false }
 }
 
 async fn user(store: &Store, email: &str) -> User {
@@ -546,10 +546,10 @@ async fn forgetting(store: &Store) {
     let later = now().after(Duration::from_secs(60));
     let event =
         |action| NewEvent { app: None, resource: Resource::Platform, id: "x".to_owned(), action, data: json!({}) };
-    store.record(&Stamp { by: None, now: later }, event(Action::Update)).await.expect("recorded");
+    store.record(&Stamp { by: None, now: later, insists: false }, event(Action::Update)).await.expect("recorded");
     assert_eq!(store.forget_events(now()).await.expect("asked"), 0, "none is older");
     assert_eq!(store.forget_events(later).await.expect("asked"), 3, "the user, the app and its release");
-    store.record(&Stamp { by: None, now: later }, event(Action::Update)).await.expect("recorded");
+    store.record(&Stamp { by: None, now: later, insists: false }, event(Action::Update)).await.expect("recorded");
     let all = Slice { max: 10, ..Slice::default() };
     let left = store.events(&EventFilter::default(), &all).await.expect("readable").items;
     assert_eq!(left.iter().map(|event| event.sequence).collect::<Vec<_>>(), [4, 5]);
@@ -603,7 +603,7 @@ async fn events_seen(store: &Store) {
 async fn events(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let by = By { user: owner.to_ref(), via: "session".to_owned(), origin: crate::Origin::default() };
-    let stamp = Stamp { by: Some(by), now: now() };
+    let stamp = Stamp { by: Some(by), now: now(), insists: false };
     let mut apps = tokio::task::JoinSet::new();
     for number in 0..10 {
         let (store, owner) = (store.clone(), owner.clone());

@@ -217,7 +217,7 @@ fn stack() -> Stack {
 
 /// What the platform does by itself, at the time that the clock has at first.
 pub(crate) fn stamp() -> Stamp {
-    Stamp { by: None, now: TestClock::default().now() }
+    Stamp { by: None, now: TestClock::default().now(), insists: false }
 }
 
 pub(crate) async fn make_app(store: &Store, owner: &User, name: &str) -> App {

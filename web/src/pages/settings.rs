@@ -1,11 +1,13 @@
-//! What an app is called, whether it is in maintenance, and its end.
+//! What an app is called, whether it is in maintenance, what holds its releases back, and its end.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use controller::Controller;
 use controller::apps::AppUpdate;
+use controller::store::{FreezeScope, FreezeWindow, Lock};
+use controller::{Controller, Error};
+use model::Timestamp;
 use serde::Serialize;
 
 use super::show as show_page;
@@ -25,19 +27,68 @@ pub(super) struct Settings {
     buildpacks: Vec<String>,
     maintenance: bool,
     domain: String,
+    /// Who locked it, if somebody did.
+    lock: Option<LockedBy>,
+    windows: Vec<Window>,
+}
+
+#[derive(Debug, Serialize)]
+struct LockedBy {
+    email: String,
+    message: Option<String>,
+    since: Moment,
+}
+
+/// A freeze window.
+#[derive(Debug, Serialize)]
+struct Window {
+    id: String,
+    period: String,
+    reason: Option<String>,
+    /// Whose it is, if it is not the app's.
+    of: Option<String>,
+    /// When it ends, if it is now.
+    until: Option<String>,
+    is_over: bool,
+}
+
+impl Window {
+    fn new(window: FreezeWindow, now: Timestamp) -> Self {
+        let of = match &window.scope {
+            FreezeScope::App(_) => None,
+            FreezeScope::Team(team) => Some(format!("all apps of {}", team.name)),
+            FreezeScope::Platform => Some("all apps of this platform".to_owned()),
+        };
+        Self {
+            id: window.id.to_string(),
+            of,
+            until: window.period.end_of(now).map(|end| window.period.local(end)),
+            is_over: window.period.is_over(now),
+            period: window.period.to_string(),
+            reason: window.reason,
+        }
+    }
 }
 
 /// `GET /console/apps/{app}/settings`
 pub(crate) async fn show(State(controller): State<Arc<Controller>>, by: AppVisit) -> Result<Response, PageError> {
-    let app = &by.app;
+    let (app, now) = (&by.app, controller.clock.now());
+    let locked = |lock: Lock| LockedBy {
+        email: lock.by.email.to_string(),
+        message: lock.message,
+        since: Moment::new(lock.created_at, now),
+    };
+    let windows = controller.store.freezes_over(app).await.map_err(Error::from)?;
     let page = Settings {
         page: Inside::new(&format!("Settings of {}", app.name), &by.visit),
         owner: app.owner.email.to_string(),
-        created: Moment::new(app.created_at, controller.clock.now()),
+        created: Moment::new(app.created_at, now),
         stack: app.stack.clone(),
         buildpacks: app.buildpacks.clone(),
         maintenance: app.maintenance,
         domain: controller.settings.domain.to_string(),
+        lock: controller.store.lock(app.id).await.map_err(Error::from)?.map(locked),
+        windows: windows.into_iter().map(|window| Window::new(window, now)).collect(),
         app: Head::load(&controller, &by, "settings").await?,
     };
     show_page(&by.visit, "settings.html", &page)
@@ -75,6 +126,52 @@ pub(crate) async fn maintenance(
     Ok(notice.then(&settings_path(&form.by)))
 }
 
+/// `POST /console/apps/{app}/lock`: locks it with a message, or unlocks it.
+pub(crate) async fn lock(
+    State(controller): State<Arc<Controller>>,
+    form: Form<AppVisit>,
+) -> Result<Response, PageError> {
+    let (app, actor) = (&form.by.app, &form.by.visit.actor);
+    let done = if form.fields.get("on") == "yes" {
+        let message = Some(form.fields.get("message")).filter(|message| !message.trim().is_empty());
+        controller.lock(app, actor, message).await.map(|_| "Nobody deploys or configures the app now.")
+    } else {
+        controller.unlock(app, actor).await.map(|_| "The app can be deployed and configured again.")
+    };
+    told(&form.by, done)
+}
+
+/// `POST /console/apps/{app}/freezes`
+pub(crate) async fn freeze(
+    State(controller): State<Arc<Controller>>,
+    form: Form<AppVisit>,
+) -> Result<Response, PageError> {
+    let scope = FreezeScope::App(form.by.app.id);
+    let wish = (form.fields.get("period"), Some(form.fields.get("reason")));
+    let done = controller.freeze(&form.by.visit.actor, scope, wish).await;
+    told(&form.by, done.map(|_| "The freeze window was added."))
+}
+
+/// `POST /console/apps/{app}/freezes/remove`
+pub(crate) async fn unfreeze(
+    State(controller): State<Arc<Controller>>,
+    form: Form<AppVisit>,
+) -> Result<Response, PageError> {
+    let done = match controller.find_freeze(&FreezeScope::App(form.by.app.id), form.fields.get("window")).await {
+        Ok(window) => controller.unfreeze(&form.by.visit.actor, &window).await,
+        Err(error) => Err(error),
+    };
+    told(&form.by, done.map(|()| "The freeze window was removed."))
+}
+
+fn told(by: &AppVisit, done: Result<&str, Error>) -> Result<Response, PageError> {
+    let notice = match done {
+        Ok(text) => Notice::done(text),
+        Err(error) => Notice::refused(refusal(error)?),
+    };
+    Ok(notice.then(&settings_path(by)))
+}
+
 /// `POST /console/apps/{app}/delete`: only with the app's name typed.
 pub(crate) async fn delete(
     State(controller): State<Arc<Controller>>,
@@ -99,6 +196,14 @@ fn settings_path(by: &AppVisit) -> String {
 impl Settings {
     pub(super) fn samples() -> [Self; 2] {
         use crate::view::samples::{HOSTILE, head, inside, moment};
+        let window = |n| Window {
+            id: HOSTILE.to_owned(),
+            period: HOSTILE.to_owned(),
+            reason: (n == 0).then(|| HOSTILE.to_owned()),
+            of: (n == 1).then(|| HOSTILE.to_owned()),
+            until: (n == 1).then(|| HOSTILE.to_owned()),
+            is_over: n == 2,
+        };
         let page = |maintenance| Self {
             page: inside(),
             app: head("settings"),
@@ -108,6 +213,12 @@ impl Settings {
             buildpacks: if maintenance { vec![HOSTILE.to_owned()] } else { vec![] },
             maintenance,
             domain: HOSTILE.to_owned(),
+            lock: maintenance.then(|| LockedBy {
+                email: HOSTILE.to_owned(),
+                message: Some(HOSTILE.to_owned()),
+                since: moment(),
+            }),
+            windows: (0..3).filter(|_| maintenance).map(window).collect(),
         };
         [page(true), page(false)]
     }
