@@ -39,6 +39,9 @@ pub(crate) struct Client {
     unreachable: CliHint,
 }
 
+/// A path, and what is asked for behind it.
+type Query<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 /// What to do when nobody answers.
 type CliHint = &'static str;
 
@@ -125,18 +128,19 @@ impl Client {
 
     /// Reads the newest `max` of a list that is ordered by version.
     pub(crate) fn newest(&self, path: &[&str], max: u32) -> Result<Value> {
-        self.newest_by("version", path, max)
+        self.newest_by("version", (path, &[]), max)
     }
 
-    /// Reads the newest `max` of a list that is ordered by `key`.
-    pub(crate) fn newest_by(&self, key: &str, path: &[&str], max: u32) -> Result<Value> {
-        let range = HeaderValue::from_str(&format!("{key} ..; order=desc,max={max}"));
-        body(self.send("GET", path, None, range.ok())?)
+    /// Reads the newest `max` of a list that is ordered by `key`: of those that a query asks for.
+    pub(crate) fn newest_by(&self, key: &str, (path, query): Query<'_>, max: u32) -> Result<Value> {
+        let request = self.request_with("GET", path, query);
+        let request = request.header(header::RANGE, format!("{key} ..; order=desc,max={max}"));
+        body(self.run(request.body(()).map_err(|error| malformed(&error))?)?)
     }
 
     /// Opens a stream of server-sent events, from now on or after the one with the id `last`.
-    pub(crate) fn events(&self, path: &[&str], last: Option<&str>) -> Result<impl Read + use<>> {
-        let mut request = self.request("GET", path);
+    pub(crate) fn events(&self, (path, query): Query<'_>, last: Option<&str>) -> Result<impl Read + use<>> {
+        let mut request = self.request_with("GET", path, query);
         if let Some(headers) = request.headers_mut() {
             headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -225,9 +229,16 @@ impl Client {
     }
 
     fn request(&self, method: &str, path: &[&str]) -> RequestBuilder {
+        self.request_with(method, path, &[])
+    }
+
+    fn request_with(&self, method: &str, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
         }
         if self.insists && method != "GET" {
             url.query_pairs_mut().append_pair("force", "true");

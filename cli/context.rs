@@ -215,7 +215,16 @@ pub(crate) fn can_ask() -> bool {
 
 /// Goes on only if somebody typed the name of the app: now, or as an option of the command. `what` says what will be done,
 /// `command` how to say so without being asked.
-pub(crate) fn confirm(app: &str, given: Option<String>, (what, command): (&str, &str)) -> Result<()> {
+pub(crate) fn confirm(app: &str, given: Option<String>, told: (&str, &str)) -> Result<()> {
+    confirm_named((app, "the name of the app"), given, told)
+}
+
+/// The same for something that is called `name`, which is `what_it_is`.
+pub(crate) fn confirm_named(
+    (name, what_it_is): (&str, &str),
+    given: Option<String>,
+    (what, command): (&str, &str),
+) -> Result<()> {
     let answer = match given {
         Some(answer) => answer,
         None if !can_ask() => {
@@ -223,12 +232,12 @@ pub(crate) fn confirm(app: &str, given: Option<String>, (what, command): (&str, 
                 CliError::usage(format!("{what} It must be confirmed")).hint(format!("Run it again as: {command}"))
             );
         }
-        None => ask(&format!("{what}\nType {app} to go on: "))?,
+        None => ask(&format!("{what}\nType {name} to go on: "))?,
     };
-    if answer == app {
+    if answer == name {
         return Ok(());
     }
-    Err(CliError::usage(format!("`{answer}` is not the name of the app; nothing was done"))
+    Err(CliError::usage(format!("`{answer}` is not {what_it_is}; nothing was done"))
         .hint(format!("To do it: {command}")))
 }
 

@@ -579,23 +579,6 @@ pub(crate) struct Invited {
     pub(crate) url: String,
 }
 
-/// `GET /oauth/authorizations`
-#[derive(Debug, Deserialize)]
-pub(crate) struct KnownAuthorization {
-    /// Its id.
-    pub(crate) id: String,
-    /// What it is for.
-    pub(crate) description: String,
-    /// What it is good for.
-    pub(crate) scope: Vec<String>,
-    /// The one app that it is good for.
-    pub(crate) app: Option<Named>,
-    /// The most that it may do there.
-    pub(crate) role: Option<String>,
-    /// RFC 3339.
-    pub(crate) last_used_at: Option<String>,
-}
-
 /// `GET /account/two-factor`
 #[derive(Debug, Deserialize)]
 pub(crate) struct TwoFactor {

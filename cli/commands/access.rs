@@ -128,6 +128,27 @@ impl Remove {
     }
 }
 
+/// Work on an app no longer
+///
+/// What you may do with it by your teams stays.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform leave -a not-my-app")]
+pub(crate) struct Leave {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Leave {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let mine = client::typed::<client::Account>(&client.get(&["account"])?)?.email;
+        let leave = || client.delete(&["apps", &name, "collaborators", &mine]);
+        cx.done(&cx.out.step(&format!("Leaving {name}"), leave)?)
+    }
+}
+
 /// Give an app to a team of yours, or offer it to another user
 ///
 /// Your own team has it at once. A user has to take it: `platform apps:transfer:accept`.
@@ -219,6 +240,24 @@ pub(crate) struct Decline {
 impl Decline {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         answer(cx, &self.app, ("Declining", "declined"))
+    }
+}
+
+/// Take back the offer of an app of yours
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform apps:transfer:cancel my-app")]
+pub(crate) struct Cancel {
+    /// Name of the app
+    app: String,
+}
+
+impl Cancel {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let client = cx.client()?;
+        let cancel = || client.delete(&["account", "app-transfers", &self.app]);
+        cx.done(&cx.out.step(&format!("Taking back the offer of {}", self.app), cancel)?)
     }
 }
 

@@ -48,10 +48,24 @@ Examples:
   $ platform create
   $ platform create my-app
   $ platform create my-app-staging --remote staging
+  $ platform create my-app --addons postgres,redis --buildpack platform/nodejs
+  $ platform create our-app --team our-team --no-remote
   $ git push platform main")]
 pub(crate) struct Create {
     /// Name of the app: lowercase letters, digits and dashes
     name: Option<String>,
+    /// Name of the team that is to own it
+    #[arg(short, long, env = "PLATFORM_TEAM", hide_env = true)]
+    team: Option<String>,
+    /// Name of the stack that it is built and run on
+    #[arg(short, long)]
+    stack: Option<String>,
+    /// Add-ons to make for it: service, or service and plan
+    #[arg(long, value_delimiter = ',', value_name = "SERVICE[:PLAN]")]
+    addons: Vec<String>,
+    /// Buildpacks to build it with, in order; without, they are detected
+    #[arg(short, long, value_delimiter = ',')]
+    buildpack: Vec<String>,
     /// Name of the git remote
     #[arg(short, long, default_value = git::REMOTE)]
     remote: String,
@@ -63,9 +77,13 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
-        let content = self.name.as_ref().map_or_else(|| json!({}), |name| json!({ "name": name }));
-        let made = cx.out.step("Creating app", || client.post(&["apps"], &content))?;
+        let content = json!({ "name": self.name, "team": self.team, "stack": self.stack });
+        let path: &[&str] = if self.team.is_some() { &["teams", "apps"] } else { &["apps"] };
+        let made = cx.out.step("Creating app", || client.post(path, &content))?;
         let app: App = client::typed(&made)?;
+        if let Err(error) = self.equip(cx, &client, &app) {
+            return Err(error.hint(format!("{0} was made; `platform destroy -a {0}` removes it.", app.name)));
+        }
         cx.show(&made, |out| {
             out.pairs([
                 ("App", app.name.as_str().into()),
@@ -75,6 +93,24 @@ impl Create {
         })?;
         if !self.no_remote {
             cx.out.note(&add_remote(&self.remote, &app, client.base())?);
+        }
+        Ok(())
+    }
+}
+
+impl Create {
+    /// Gives a new app what was asked for with it.
+    fn equip(&self, cx: &Context, client: &Client, app: &App) -> Result<()> {
+        if !self.buildpack.is_empty() {
+            let updates: Vec<_> = self.buildpack.iter().map(|buildpack| json!({ "buildpack": buildpack })).collect();
+            let path = ["apps", &app.name, "buildpack-installations"];
+            let set = || client.put(&path, &json!({ "updates": updates }));
+            cx.out.step(&format!("Setting the buildpack to {}", self.buildpack.join(", ")), set)?;
+        }
+        for plan in &self.addons {
+            let content = json!({ "plan": { "name": plan } });
+            let create = || client.post(&["apps", &app.name, "addons"], &content);
+            cx.out.step(&format!("Creating {plan} on {}", app.name), create)?;
         }
         Ok(())
     }

@@ -216,6 +216,24 @@ pub(crate) fn ask_secret(what: &str) -> Result<String> {
     typed.map_err(failed)?.ok_or_else(|| CliError::failed("Nothing was changed: the login was interrupted"))
 }
 
+/// Asks for the present password and for a new one, twice; from a pipe, reads two lines.
+pub(crate) fn ask_new_password() -> Result<(String, String)> {
+    if !context::can_ask() {
+        let text = read_stdin()?;
+        let mut lines = text.lines();
+        return match (lines.next(), lines.next()) {
+            (Some(old), Some(new)) if !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+            _ => Err(CliError::usage("Standard input has not two lines: the present password, and the new one")),
+        };
+    }
+    let old = ask_secret("Your present password")?;
+    let new = ask_secret("The new one")?;
+    if ask_secret("The new one again")? != new {
+        return Err(CliError::usage("The new password was not the same twice; nothing was changed"));
+    }
+    Ok((old, new))
+}
+
 /// What is typed up to Enter; `None` for Ctrl-C and Ctrl-D.
 fn read_keys() -> io::Result<Option<String>> {
     let mut typed = String::new();
@@ -234,11 +252,15 @@ fn read_keys() -> io::Result<Option<String>> {
     }
 }
 
-fn read_line_from_stdin() -> Result<String> {
+fn read_stdin() -> Result<String> {
     let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| CliError::failed("Cannot read standard input").because(&error))?;
+    let read = io::stdin().read_to_string(&mut text);
+    read.map_err(|error| CliError::failed("Cannot read standard input").because(&error))?;
+    Ok(text)
+}
+
+fn read_line_from_stdin() -> Result<String> {
+    let text = read_stdin()?;
     let line = text.lines().next().unwrap_or_default().trim().to_owned();
     if line.is_empty() {
         return Err(CliError::usage("Standard input was empty; a token or a password was expected there"));

@@ -1,12 +1,35 @@
 //! `authorizations` and its kin: tokens for programs.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::json;
 
-use crate::client::{self, Authorization, KnownAuthorization};
+use crate::client::{self, Authorization, Named};
 use crate::context::{self, Context};
 use crate::error::Result;
 use crate::output;
+
+/// A token, as far as it is printed.
+#[derive(Debug, Deserialize)]
+struct KnownAuthorization {
+    id: String,
+    description: String,
+    scope: Vec<String>,
+    /// The one app that it is good for.
+    app: Option<Named>,
+    /// The most that it may do there.
+    role: Option<String>,
+    access_token: Option<Expiry>,
+    created_at: String,
+    last_used_at: Option<String>,
+}
+
+/// How long a token is good.
+#[derive(Debug, Deserialize)]
+struct Expiry {
+    /// In seconds from its making.
+    expires_in: Option<u64>,
+}
 
 /// List your tokens, but not the tokens themselves
 #[derive(Debug, Args)]
@@ -21,16 +44,24 @@ impl List {
         let tokens = cx.client()?.list(&["oauth", "authorizations"])?;
         cx.show_list(&tokens, |out, tokens: Vec<KnownAuthorization>| {
             let row = |one: KnownAuthorization| {
-                let used =
-                    one.last_used_at.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));
-                let good_for = match (one.app, one.role) {
-                    (Some(app), Some(role)) => format!("{role} on {}", app.name),
-                    _ => one.scope.join(", "),
-                };
+                let (good_for, used) = (one.good_for(), one.used());
                 vec![one.description.into(), one.id.into(), good_for.into(), used.into()]
             };
             out.table(&["Description", "Id", "Good for", "Used"], tokens.into_iter().map(row).collect(), "No tokens.")
         })
+    }
+}
+
+impl KnownAuthorization {
+    fn good_for(&self) -> String {
+        match (&self.app, &self.role) {
+            (Some(app), Some(role)) => format!("{role} on {}", app.name),
+            _ => self.scope.join(", "),
+        }
+    }
+
+    fn used(&self) -> String {
+        self.last_used_at.as_ref().map_or_else(|| "never".to_owned(), |time| output::ago(time, context::now()))
     }
 }
 
@@ -68,6 +99,60 @@ impl Create {
         });
         let made = cx.client()?.post(&["oauth", "authorizations"], &content)?;
         cx.show(&made, |out| out.line(client::typed::<Authorization>(&made)?.access_token.token))
+    }
+}
+
+/// Show what is known of a token
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform authorizations:info 01234567-89ab-cdef-0123-456789abcdef
+  $ platform authorizations:info ~")]
+pub(crate) struct Info {
+    /// Id of the token; `~` is the one that you use
+    id: String,
+}
+
+impl Info {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let value = cx.client()?.get(&["oauth", "authorizations", &self.id])?;
+        cx.show(&value, |out| {
+            let one: KnownAuthorization = client::typed(&value)?;
+            let expires = match one.access_token.as_ref().and_then(|token| token.expires_in) {
+                Some(seconds) => format!("{seconds} s after it was made"),
+                None => "never".to_owned(),
+            };
+            out.pairs([
+                ("Description", one.description.as_str().into()),
+                ("Id", one.id.as_str().into()),
+                ("Good for", one.good_for().into()),
+                ("Made", output::when(&one.created_at, context::now()).into()),
+                ("Expires", expires.into()),
+                ("Used", one.used().into()),
+            ])
+        })
+    }
+}
+
+/// Say what a token is for
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform authorizations:update 01234567-89ab-cdef-0123-456789abcdef --description CI")]
+pub(crate) struct Update {
+    /// Id of the token
+    id: String,
+    /// What it is for
+    #[arg(long, short)]
+    description: String,
+}
+
+impl Update {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let client = cx.client()?;
+        let content = json!({ "description": self.description });
+        let update = || client.patch(&["oauth", "authorizations", &self.id], &content);
+        cx.done(&cx.out.step(&format!("Changing {}", self.id), update)?)
     }
 }
 

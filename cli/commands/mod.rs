@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::Result;
 
 mod access;
+mod account;
 mod addons;
 mod apps;
 mod auth;
@@ -27,6 +28,7 @@ mod features;
 mod git;
 mod heroku;
 mod instead;
+mod invitations;
 mod keys;
 mod locks;
 mod logs;
@@ -116,6 +118,12 @@ commands! {
     "login" ["auth:login"] Login(auth::Login),
     "logout" ["auth:logout"] Logout(auth::Logout),
     "whoami" ["auth:whoami"] Whoami(auth::Whoami),
+    "account" [] Account(account::Show),
+    "account:update" [] AccountUpdate(account::Update),
+    "account:password" [] AccountPassword(account::Password),
+    "account:delete" [] AccountDelete(account::Delete),
+    "sessions" [] Sessions(account::Sessions),
+    "sessions:destroy" ["sessions:revoke"] SessionsDestroy(account::EndSessions),
     "auth:token" [] AuthToken(auth::Token),
     "keys" [] Keys(keys::List),
     "keys:add" [] KeysAdd(keys::Add),
@@ -123,11 +131,13 @@ commands! {
     "keys:clear" [] KeysClear(keys::Clear),
     "authorizations" [] Authorizations(authorizations::List),
     "authorizations:create" [] AuthorizationsCreate(authorizations::Create),
+    "authorizations:info" [] AuthorizationsInfo(authorizations::Info),
+    "authorizations:update" [] AuthorizationsUpdate(authorizations::Update),
     "authorizations:rotate" [] AuthorizationsRotate(authorizations::Rotate),
     "authorizations:revoke" ["authorizations:destroy"] AuthorizationsRevoke(authorizations::Revoke),
-    "2fa" ["twofactor"] TwoFactor(two_factor::Show),
+    "2fa" ["twofactor", "auth:2fa"] TwoFactor(two_factor::Show),
     "2fa:enable" [] TwoFactorEnable(two_factor::Enable),
-    "2fa:disable" ["twofactor:disable"] TwoFactorDisable(two_factor::Disable),
+    "2fa:disable" ["twofactor:disable", "auth:2fa:disable"] TwoFactorDisable(two_factor::Disable),
     "2fa:recovery-codes" ["2fa:gen-recovery-codes"] TwoFactorCodes(two_factor::Codes),
     "heroku" [] Heroku(heroku::Heroku),
     "completion" ["autocomplete"] Completion(completion::Completion),
@@ -186,10 +196,12 @@ commands! {
     "access:add" ["sharing:add"] AccessAdd(access::Add),
     "access:update" [] AccessUpdate(access::Update),
     "access:remove" ["sharing:remove"] AccessRemove(access::Remove),
+    "leave" ["apps:leave"] Leave(access::Leave),
     "apps:transfer" ["sharing:transfer"] AppsTransfer(access::TransferApp),
     "apps:transfers" [] AppsTransfers(access::Transfers),
     "apps:transfer:accept" [] AppsTransferAccept(access::Accept),
     "apps:transfer:decline" [] AppsTransferDecline(access::Decline),
+    "apps:transfer:cancel" [] AppsTransferCancel(access::Cancel),
     "pipelines" [] Pipelines(pipelines::List),
     "pipelines:create" [] PipelinesCreate(pipelines::Create),
     "pipelines:add" [] PipelinesAdd(pipelines::Add),
@@ -205,6 +217,8 @@ commands! {
     "members" [] Members(teams::Members),
     "members:add" ["members:set"] MembersAdd(teams::Add),
     "members:invite" [] MembersInvite(teams::Invite),
+    "members:invitations" [] MembersInvitations(invitations::OfTeam),
+    "members:invitations:revoke" [] MembersInvitationsRevoke(invitations::RevokeOfTeam),
     "members:remove" [] MembersRemove(teams::Remove),
 
     /// What was deployed
@@ -233,6 +247,7 @@ commands! {
     "freezes:add" [] FreezesAdd(locks::Add),
     "freezes:remove" [] FreezesRemove(locks::Remove),
     "events" ["activity"] Events(events::List),
+    "audit" [] Audit(events::Audit),
     "features" ["labs"] Features(features::List),
     "features:info" ["labs:info"] FeaturesInfo(features::Info),
     "features:enable" ["labs:enable"] FeaturesEnable(features::Enable),
@@ -269,6 +284,8 @@ commands! {
     "users" [] Users(users::List),
     "users:create" [] UsersCreate(users::Create),
     "users:invite" [] UsersInvite(users::Invite),
+    "users:invitations" [] UsersInvitations(invitations::List),
+    "users:invitations:revoke" [] UsersInvitationsRevoke(invitations::Revoke),
     "users:suspend" [] UsersSuspend(users::Suspend),
     "users:restore" [] UsersRestore(users::Restore),
     "users:promote" [] UsersPromote(users::Promote),

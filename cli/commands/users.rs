@@ -176,7 +176,7 @@ impl Delete {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let what = format!("This deletes the account of {} and cannot be undone.", self.email);
         let command = format!("platform users:delete {0} --confirm {0}", self.email);
-        context::confirm(&self.email, self.confirm, (&what, &command))?;
+        context::confirm_named((&self.email, "their address"), self.confirm, (&what, &command))?;
         let client = cx.client()?;
         let delete = || client.delete(&["users", &self.email]);
         let value = cx.out.step(&format!("Deleting {}", self.email), delete)?;

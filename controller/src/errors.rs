@@ -14,6 +14,9 @@ pub enum Error {
     /// It does not exist, or the user has no access to it: `app`, `release`, …
     #[error("Couldn't find that {0}.")]
     NotFound(&'static str),
+    /// What was named may be any of several; one sentence that names them.
+    #[error("{0}")]
+    Ambiguous(String),
     /// It cannot be done now; one sentence that says why.
     #[error("{0}")]
     Conflict(String),

@@ -96,7 +96,11 @@ impl PageError {
 /// What a verb says to the person who can mend it; other failures stay errors.
 pub(crate) fn refusal(error: Error) -> Result<String, PageError> {
     match error {
-        Error::Invalid(text) | Error::Conflict(text) | Error::Forbidden(text) | Error::Held(text) => Ok(text),
+        Error::Invalid(text)
+        | Error::Ambiguous(text)
+        | Error::Conflict(text)
+        | Error::Forbidden(text)
+        | Error::Held(text) => Ok(text),
         Error::Unauthorized(text) | Error::TooMany { message: text, .. } => Ok(text.to_owned()),
         other => Err(other.into()),
     }

@@ -261,7 +261,7 @@ impl Controller {
                 }
                 Ok(addon)
             }
-            (Some(one), Some(other)) => Err(Error::Invalid(format!(
+            (Some(one), Some(other)) => Err(Error::Ambiguous(format!(
                 "{reference} means more than one add-on: {} and {}. Name one of them",
                 other.name, one.name
             ))),

@@ -99,6 +99,7 @@ impl From<Error> for ApiError {
         match error {
             Error::Invalid(message) => Self::invalid(message),
             Error::NotFound(what) => Self::not_found(what, &format!("Couldn't find that {what}.")),
+            Error::Ambiguous(message) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "multiple_matches", message),
             Error::Held(message) => Self::new(StatusCode::LOCKED, "locked", message),
             Error::Forbidden(message) => Self::new(StatusCode::FORBIDDEN, "forbidden", message),
             Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),

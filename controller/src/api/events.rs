@@ -10,6 +10,7 @@ use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use model::{Role, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -22,8 +23,8 @@ use super::describe::{Description, Input, Output};
 use super::error::ApiError;
 use super::output::{Id, Named, Time, UserAnswer};
 use super::range::{Page, Range};
-use crate::store::{Edge, Event, EventFilter, Resource, Slice, UserRef};
-use crate::{Actor, Controller};
+use crate::store::{Action, Edge, Event, EventFilter, Resource, Slice, UserRef};
+use crate::{Actor, Controller, Error};
 
 /// What another controller committed is found after this long at the latest.
 const LOOK: Duration = Duration::from_secs(5);
@@ -63,8 +64,9 @@ pub(super) struct EventAnswer {
 /// Which events are wanted.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
-    resource: Option<Resource>,
-    actor: Option<String>,
+    filter: EventFilter,
+    /// The name or the id of an app.
+    app: Option<String>,
     /// They are to come live, as they happen.
     live: bool,
     /// Of live ones: the sequence number after which they begin; none is from now on.
@@ -75,6 +77,10 @@ pub(super) struct Wish {
 struct Words {
     resource: Option<String>,
     actor: Option<String>,
+    action: Option<String>,
+    app: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
 }
 
 /// A list, or a stream of server-sent events.
@@ -94,18 +100,41 @@ impl<S: Send + Sync> FromRequestParts<S> for Wish {
             ApiError::invalid(format!("resource must be one of {}", known.join(", ")))
         };
         let resource = words.resource.as_deref().map(|word| word.parse().map_err(unknown)).transpose()?;
+        let action = words.action.as_deref().map(|word| word.parse().map_err(|_| no_action())).transpose()?;
+        let filter = EventFilter {
+            resource,
+            action,
+            actor: words.actor.map(|email| email.to_lowercase()),
+            since: moment("since", words.since.as_deref())?,
+            until: moment("until", words.until.as_deref())?,
+            ..EventFilter::default()
+        };
         let text =
             |headers: &HeaderMap, name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let live = text(&parts.headers, ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream"));
         let after = text(&parts.headers, "last-event-id").and_then(|last| last.parse().ok());
-        Ok(Self { resource, actor: words.actor, live, after })
+        Ok(Self { filter, app: words.app, live, after })
     }
+}
+
+fn no_action() -> ApiError {
+    let known: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
+    ApiError::invalid(format!("action must be one of {}", known.join(", ")))
+}
+
+fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
+    let wrong = || ApiError::invalid(format!("{name} must be a time like 2026-11-21T16:00:00Z"));
+    text.map(|text| Timestamp::parse(text).ok_or_else(wrong)).transpose()
 }
 
 impl Input for Wish {
     fn describe(description: &mut Description<'_>) {
         description.query("resource", "Only those of one kind of thing: `app`, `release` …");
         description.query("actor", "Only those of the user with this e-mail address.");
+        description.query("action", "Only those that did this: `create`, `update` or `destroy`.");
+        description.query("app", "Of `/events`: only those of the app with this name or id.");
+        description.query("since", "Only those from this moment on, as RFC 3339 writes it.");
+        description.query("until", "Only those before this moment.");
         description.header("Last-Event-ID", "Of a stream: the sequence number after which it begins.");
         description.errors(&[400, 422]);
     }
@@ -135,8 +164,16 @@ pub(super) async fn list(
     wish: Wish,
     range: Range,
 ) -> Result<Events, ApiError> {
-    let visible_to = (!actor.user.operator).then_some(actor.user.id);
-    answer(controller, EventFilter { visible_to, ..EventFilter::default() }, wish, range).await
+    let mut filter = EventFilter { visible_to: (!actor.user.operator).then_some(actor.user.id), ..wish.filter.clone() };
+    if let Some(name) = &wish.app {
+        match controller.find_app(&actor, name, Role::View).await {
+            Ok(app) => filter.app = Some(app.id),
+            // What was done to an app that is gone is still known.
+            Err(Error::NotFound(_)) => filter.app_name = Some(name.clone()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    answer(controller, filter, wish, range).await
 }
 
 /// `GET /apps/{app}/events`
@@ -146,7 +183,7 @@ pub(super) async fn list_of_app(
     wish: Wish,
     range: Range,
 ) -> Result<Events, ApiError> {
-    answer(controller, EventFilter { app: Some(access.app.id), ..EventFilter::default() }, wish, range).await
+    answer(controller, EventFilter { app: Some(access.app.id), ..wish.filter.clone() }, wish, range).await
 }
 
 async fn answer(
@@ -155,7 +192,6 @@ async fn answer(
     wish: Wish,
     range: Range,
 ) -> Result<Events, ApiError> {
-    let filter = EventFilter { resource: wish.resource, actor: wish.actor, ..filter };
     if !wish.live {
         let part = controller.store.events(&filter, &range.0).await?;
         return Ok(Events::Page(range.part(part.map(wire))));

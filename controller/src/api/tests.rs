@@ -329,11 +329,37 @@ async fn everybody_sees_what_was_done_to_their_apps_and_by_whom() {
     let newest = [("range", "sequence ..; max=1, order=desc")];
     let part = ada.send("GET", "/apps/shop/events", &newest, Value::Null).await;
     assert_eq!((part.status, part.body[0]["data"]["version"].clone()), (206, json!(2)));
-    assert_eq!(ada.get("/events?resource=nonsense").await.status, 422);
+    for bad in ["resource=nonsense", "action=nonsense", "since=yesterday", "until=soon"] {
+        assert_eq!(ada.get(&format!("/events?{bad}")).await.status, 422, "{bad}");
+    }
 
     ada.send("DELETE", "/apps/shop", &[], Value::Null).await;
     let gone = root.get("/events?resource=app&actor=ada@example.com").await;
     assert_eq!((gone.each("action"), &gone.body[1]["app"]["name"]), (vec!["create", "destroy"], &json!("shop")));
+    assert_eq!(root.get("/events?app=shop&action=destroy").await.each("resource"), ["app"], "of an app that is gone");
+    assert!(eve.get("/events?app=shop").await.each("resource").is_empty());
+}
+
+#[tokio::test]
+async fn events_are_filtered_by_what_was_done_and_when() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    server.test.clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(ada.send("POST", "/apps", &[], json!({"name": "blog"})).await.status, 201);
+    ada.send("PATCH", "/apps/blog", &[], json!({"maintenance": true})).await;
+    let told = async |query: &str| {
+        let events = ada.get(&format!("/events?{query}")).await;
+        let told = |event: &Value| format!("{} {}", event["action"], event["app"]["name"]).replace('"', "");
+        events.body.as_array().expect("a list").iter().map(told).collect::<Vec<_>>()
+    };
+    // The clock of the tests began at 02:39:46.
+    let (shop, blog) = (["create shop"], ["create blog", "update blog"]);
+    assert_eq!(told("resource=app&until=2026-11-21T03:00:00Z").await, shop);
+    assert_eq!(told("resource=app&since=2026-11-21T03:00:00Z").await, blog);
+    assert_eq!(told("resource=app&since=2026-11-21T04:39:46%2B01:00").await, blog, "from that moment on");
+    assert_eq!(told("resource=app&until=2026-11-21T03:39:46Z").await, shop, "before that moment");
+    assert_eq!(told("resource=app&app=blog&action=update&actor=ADA@example.com").await, ["update blog"]);
+    assert_eq!(told("resource=app&action=update&actor=eve@example.com").await, [""; 0]);
 }
 
 #[tokio::test]

@@ -76,12 +76,20 @@ pub struct NewEvent {
 pub struct EventFilter {
     /// Those of an app.
     pub app: Option<AppId>,
+    /// Those of apps that had this name then.
+    pub app_name: Option<String>,
     /// Those that this user may see: of the apps that they may look at, and what they did themselves.
     pub visible_to: Option<UserId>,
     /// Those of one kind of thing.
     pub resource: Option<Resource>,
     /// Those of the user who had this address then.
     pub actor: Option<String>,
+    /// Those that did this.
+    pub action: Option<Action>,
+    /// Those from this moment on.
+    pub since: Option<Timestamp>,
+    /// Those before this moment.
+    pub until: Option<Timestamp>,
 }
 
 words! {
@@ -366,10 +374,18 @@ fn statement(filter: &EventFilter, many: bool, slice: &Slice) -> (String, Binds)
         ("app_id", filter.app.map(|app| app.to_string())),
         ("resource", filter.resource.map(|resource| resource.to_string())),
         ("actor_email", filter.actor.clone()),
+        ("app_name", filter.app_name.clone()),
+        ("action", filter.action.map(|action| action.to_string())),
     ];
     for (column, text) in wanted.into_iter().filter_map(|(column, text)| Some((column, text?))) {
         binds.texts.push(text);
         conditions.push(format!("e.{column} = ${}", binds.texts.len()));
+    }
+    for (limit, direction) in [(filter.since, ">="), (filter.until, "<")] {
+        if let Some(limit) = limit {
+            binds.numbers.push(limit.as_millis());
+            conditions.push(format!("e.created_at {direction} ${}", binds.texts.len() + binds.numbers.len()));
+        }
     }
     let (beyond, before, order, last) =
         if slice.descending { ("<", ">", "DESC", "min") } else { (">", "<", "ASC", "max") };
