@@ -317,6 +317,7 @@ fn refusal(mut response: Response<Body>) -> CliError {
     match status {
         StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message)
             .hint("Log in with `platform login`. If PLATFORM_TOKEN is set, it is what was not accepted."),
+        _ if refusal.resource.as_deref() == Some("lock") => CliError::failed("The app is not locked"),
         _ if refusal.id == "two_factor" => CliError::new(Kind::TwoFactor, message),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),
@@ -324,9 +325,6 @@ fn refusal(mut response: Response<Body>) -> CliError {
             let listed = refusal.resource.as_deref().and_then(where_it_is_listed);
             let mut error = CliError::failed(message);
             error.missing = refusal.resource;
-            if refusal.resource.as_deref() == Some("lock") {
-                return CliError::failed("The app is not locked");
-            }
             match listed {
                 Some(command) => error.hint(format!("`platform {command}` shows what there is.")),
                 None => error,

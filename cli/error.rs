@@ -116,6 +116,8 @@ impl From<io::Error> for CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
     #[test]
@@ -128,5 +130,89 @@ mod tests {
             "Error: Cannot reach the platform\n  because: connection refused\n  what now: Is it up?\n           Look.\n"
         );
         assert_eq!(error.kind.exit_status(), 4);
+    }
+
+    /// Every text that this program can fail with, as its sources have it: a change of any shows in the snapshot.
+    #[test]
+    fn error_texts() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cli");
+        let mut files = sources(&folder);
+        files.sort();
+        let mut all = String::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("readable");
+            let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let found = texts(code);
+            if !found.is_empty() {
+                let name = file.strip_prefix(&folder).expect("inside").display();
+                let _ = writeln!(all, "{name}\n{found}");
+            }
+        }
+        insta::assert_snapshot!(all);
+    }
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries
+            .flat_map(|path| match path.extension() {
+                _ if path.is_dir() => sources(&path),
+                Some(end) if end == "rs" => vec![path],
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    /// The texts behind every constructor of an error and every hint, a line each.
+    fn texts(code: &str) -> String {
+        let heads = [("CliError::usage(", ""), ("CliError::failed(", ""), ("CliError::new(", ""), (".hint(", "  > ")];
+        let mut found: Vec<(usize, &str)> = Vec::new();
+        for (head, mark) in heads {
+            found.extend(code.match_indices(head).map(|(at, _)| (at + head.len(), mark)));
+        }
+        found.extend(code.match_indices("CliHint = ").map(|(at, head)| (at + head.len(), "  > ")));
+        found.sort_unstable();
+        let line = |(at, mark): (usize, &str)| {
+            let words = literals(&code[at..]);
+            (!words.is_empty()).then(|| format!("  {mark}{}\n", words.join(" | ")))
+        };
+        found.into_iter().filter_map(line).collect()
+    }
+
+    /// The string literals up to the end of the call, or of the statement.
+    fn literals(code: &str) -> Vec<String> {
+        let (mut depth, mut found, mut rest) = (0, Vec::new(), code.chars().peekable());
+        while let Some(letter) = rest.next() {
+            match letter {
+                '(' | '{' | '[' => depth += 1,
+                ')' | '}' | ']' | ';' if depth == 0 => break,
+                ')' | '}' | ']' => depth -= 1,
+                '"' => {
+                    let literal = literal(&mut rest);
+                    if literal.contains(char::is_alphabetic) {
+                        found.push(literal);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// What is left of a string literal (Rust reference, "String literals"); a line that goes on goes on.
+    fn literal(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
+        let mut text = String::new();
+        while let Some(letter) = rest.next() {
+            match letter {
+                '"' => break,
+                '\\' => match rest.next() {
+                    Some('\n') => while rest.next_if(|letter| letter.is_whitespace()).is_some() {},
+                    Some('n') => text.push_str(" / "),
+                    Some(other) => text.push(other),
+                    None => break,
+                },
+                letter => text.push(letter),
+            }
+        }
+        text
     }
 }

@@ -12,18 +12,26 @@ use crate::error::{CliError, Result};
 use crate::git;
 use crate::output;
 
-/// List your apps
+/// List your apps, or those of a team
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform apps
+  $ platform apps --team my-team
   $ platform apps --json | jq -r '.[].name'")]
-pub(crate) struct List {}
+pub(crate) struct List {
+    /// Name of a team
+    #[arg(short, long)]
+    team: Option<String>,
+}
 
 impl List {
-    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let apps = cx.client()?.list(&["apps"])?;
+        let client = cx.client()?;
+        let apps = match &self.team {
+            Some(team) => client.list(&["teams", team, "apps"])?,
+            None => client.list(&["apps"])?,
+        };
         cx.show_list(&apps, |out, apps: Vec<App>| {
             let row = |app: App| {
                 let released =

@@ -157,6 +157,7 @@ commands! {
     "ps:restart" ["restart", "dyno:restart"] PsRestart(ps::Restart),
     "ps:stop" ["stop", "kill", "ps:kill", "dyno:stop", "dyno:kill"] PsStop(ps::Stop),
     "ps:type" ["resize", "ps:resize", "dyno:type", "dyno:resize"] PsType(ps::Type),
+    "ps:sizes" [] PsSizes(ps::Sizes),
     "ps:wait" [] PsWait(ps::Wait),
     "run" [] Run(run::Run),
     "logs" [] Logs(logs::Logs),

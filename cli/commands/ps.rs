@@ -258,6 +258,35 @@ impl Wait {
     }
 }
 
+/// A size, as far as it is printed.
+#[derive(Debug, serde::Deserialize)]
+struct Size {
+    name: String,
+    /// In GiB.
+    memory: f64,
+    compute: u32,
+}
+
+/// List the sizes that dynos can have
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform ps:sizes")]
+pub(crate) struct Sizes {}
+
+impl Sizes {
+    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let sizes = cx.client()?.list(&["dyno-sizes"])?;
+        cx.show_list(&sizes, |out, sizes: Vec<Size>| {
+            let row = |size: Size| {
+                vec![size.name.into(), format!("{} GiB", size.memory).into(), size.compute.to_string().into()]
+            };
+            out.table(&["Size", "Memory", "CPUs"], sizes.into_iter().map(row).collect(), "No sizes.")
+        })
+    }
+}
+
 fn newest_release(client: &Client, app: &str) -> Result<u32> {
     let releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
     Ok(releases.first().map_or(0, |release| release.version))

@@ -43,12 +43,8 @@ pub struct IssuedToken {
 impl Controller {
     /// Adds a user. Without a password they get in by token only. The first one keeps the platform.
     pub async fn create_user(&self, email: &str, password: Option<&str>) -> Result<User, Error> {
-        let (mut user, hash) = self.new_user(email, password).await?;
-        if self.store.has_no_users().await? {
-            user.operator = true;
-        }
-        self.store.insert_user(&user, hash.as_deref(), &self.own_stamp()).await?;
-        Ok(user)
+        let (user, hash) = self.new_user(email, password).await?;
+        Ok(self.store.insert_user(user, hash.as_deref(), &self.own_stamp()).await?)
     }
 
     /// A user to keep, and the hash of the password.
@@ -111,7 +107,6 @@ impl Controller {
     pub async fn issue_token(&self, actor: &Actor, request: TokenRequest) -> Result<IssuedToken, Error> {
         let stamp = self.stamp(actor);
         let now = stamp.now;
-        self.store.delete_expired_tokens(now).await?;
         let text = self.new_token();
         let token = Token {
             id: TokenId::random(&*self.random),

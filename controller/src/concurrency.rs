@@ -31,6 +31,20 @@ async fn of_the_same_change_by_many_one_makes_a_release() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_first_users_at_once_one_keeps_the_platform() {
+    let server = Server::start().await;
+    let mut tasks = JoinSet::new();
+    for number in 0..8 {
+        let controller = std::sync::Arc::clone(&server.test.controller);
+        tasks.spawn(async move { controller.create_user(&format!("user{number}@example.com"), None).await });
+    }
+    let users = tasks.join_all().await.into_iter().map(|made| made.expect("a user"));
+    assert_eq!(users.filter(|user| user.operator).count(), 1);
+    let kept = server.test.controller.store.users().await.expect("readable");
+    assert_eq!((kept.len(), kept.iter().filter(|user| user.operator).count()), (8, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rollbacks_at_once_make_one_release_after_the_other_or_are_refused() {
     let server = Server::start().await;
     let ada = server.user_with_app("ada@example.com", "shop").await;

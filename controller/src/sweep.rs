@@ -24,6 +24,9 @@ pub(crate) async fn work(controller: Arc<Controller>) {
                 tracing::warn!(error = &error as &dyn std::error::Error, "could not forget old events; will try again");
             }
         }
+        if let Err(error) = controller.store.delete_expired_tokens(&controller.own_stamp()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not forget expired tokens; will try again");
+        }
         match controller.sweep().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed what belonged to apps and images that are gone"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -32,10 +32,10 @@ pub(super) async fn once(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (Some(key), Some(actor)) = (key(request.headers())?, request.extensions().get::<Actor>()) else {
+    let (Some(key), Some((sender, is_known))) = (key(request.headers())?, sender(&request)) else {
         return Ok(next.run(request).await);
     };
-    let id = hex::encode(Sha256::digest(format!("{}\n{key}", actor.user.id)));
+    let id = hex::encode(Sha256::digest(format!("{sender}\n{key}")));
     let (parts, body) = request.into_parts();
     let body = read_body(body).await?;
     let mut digest = Sha256::new_with_prefix(format!("{} {}\n", parts.method, parts.uri));
@@ -57,12 +57,21 @@ pub(super) async fn once(
     // It goes on when the client goes away: this is just for clients that come back.
     let answering = tokio::spawn(async move {
         let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-        keep(&controller, &id, response).await
+        keep(&controller, (&id, is_known), response).await
     });
     answering.await.unwrap_or_else(|failed| match failed.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(_) => Err(ApiError::internal()),
     })
+}
+
+/// Who sends a request, and whether that is proved by now. Routes that are open to anyone look at what it says themselves.
+fn sender(request: &Request) -> Option<(String, bool)> {
+    if let Some(actor) = request.extensions().get::<Actor>() {
+        return Some((actor.user.id.to_string(), true));
+    }
+    let said = request.headers().get(AUTHORIZATION)?;
+    Some((hex::encode(Sha256::digest(said.as_bytes())), false))
 }
 
 /// The key of a request. Uploads have none: their bodies are not read here.
@@ -77,10 +86,12 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Keeps what was done and what can never be done. What failed on our side can be tried again.
-async fn keep(controller: &Controller, id: &str, response: Response) -> Result<Response, ApiError> {
+/// Keeps what was done and what can never be done. What failed on our side can be tried again, and so can what was refused to
+/// somebody who is not known: the next time there may be a code with the password.
+async fn keep(controller: &Controller, (id, is_known): (&str, bool), response: Response) -> Result<Response, ApiError> {
     let status = response.status();
-    let passes = status.is_server_error() || status == StatusCode::CONFLICT || status == StatusCode::REQUEST_TIMEOUT;
+    let passing = [StatusCode::CONFLICT, StatusCode::REQUEST_TIMEOUT, StatusCode::LOCKED];
+    let passes = status.is_server_error() || passing.contains(&status) || !(is_known || status.is_success());
     if passes || response.body().size_hint().exact().is_none() {
         controller.store.forget_request(id).await?;
         return Ok(response);
@@ -97,7 +108,11 @@ async fn keep(controller: &Controller, id: &str, response: Response) -> Result<R
 mod tests {
     use serde_json::{Value, json};
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
     use super::*;
+    use crate::testing::PASSWORD;
     use crate::testing::http::Server;
 
     #[tokio::test]
@@ -128,5 +143,40 @@ mod tests {
         assert_eq!(create("k3", json!({"name": "another"})).await.body, refused.body, "a refusal stays one");
         server.test.clock.advance(KEPT);
         assert_eq!(create("k3", json!({"name": "another"})).await.status, 201, "for a day");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_asked_for_twice_by_password_is_made_once() {
+        let server = Server::start().await;
+        let ada = server.user("ada@example.com").await;
+        let login = async |password: &str| {
+            let basic = format!("Basic {}", BASE64.encode(format!("ada@example.com:{password}")));
+            let headers = [(HEADER, "k1"), ("authorization", basic.as_str())];
+            server.stranger().send("POST", "/oauth/authorizations", &headers, json!({})).await
+        };
+        let (made, again) = (login(PASSWORD).await, login(PASSWORD).await);
+        assert_eq!((made.status, &made.body), (201, &again.body));
+        assert_eq!(ada.get("/oauth/authorizations").await.body.as_array().map(Vec::len), Some(2), "with hers before");
+        assert_eq!(login("wrong").await.status, 401, "a key is no password");
+        server.test.controller.set_password(&ada_email(), "another password").await.expect("set");
+        assert_eq!(login("another password").await.status, 201);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_may_pass_is_not_kept() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        ada.send("PUT", "/apps/shop/lock", &[], json!({})).await;
+        let change = async || {
+            let body = json!({"vars": {"A": "1"}});
+            ada.send("POST", "/apps/shop/config-changes", &[(HEADER, "k1")], body).await.status
+        };
+        assert_eq!(change().await, 423);
+        ada.send("DELETE", "/apps/shop/lock", &[], Value::Null).await;
+        assert_eq!(change().await, 201);
+    }
+
+    fn ada_email() -> model::Email {
+        "ada@example.com".parse().expect("an address")
     }
 }

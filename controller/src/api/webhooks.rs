@@ -227,7 +227,7 @@ pub(super) async fn redeliver(
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Accepted, ApiError> {
     let delivery = controller.find_delivery(&access.app, &id).await?;
-    controller.redeliver(&delivery).await?;
+    controller.redeliver((&access.app, &access.actor), &delivery).await?;
     Ok(Accepted {})
 }
 

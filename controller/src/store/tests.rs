@@ -83,8 +83,7 @@ async fn user(store: &Store, email: &str) -> User {
     let id = UserId::random(&SystemRandom);
     let email = email.parse().expect("an address");
     let user = User::new(id, email, now());
-    store.insert_user(&user, Some("hash"), &stamp()).await.expect("inserted");
-    user
+    store.insert_user(user, Some("hash"), &stamp()).await.expect("inserted")
 }
 
 fn patch(vars: &[(&str, Option<&str>)]) -> BTreeMap<ConfigVarName, Option<String>> {
@@ -277,8 +276,15 @@ async fn tokens(store: &Store) {
         assert_eq!(found.is_some_and(|found| found.user.id == owner.id), good, "{digest} at {moment}");
     }
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 2);
-    store.delete_expired_tokens(later).await.expect("deleted");
+    let stamp_later = Stamp { by: None, now: later, insists: false };
+    assert_eq!(store.delete_expired_tokens(&stamp_later).await.expect("deleted"), 1);
+    assert_eq!(store.delete_expired_tokens(&stamp_later).await.expect("deleted"), 0);
     assert_eq!(store.tokens(owner.id, now()).await.expect("readable").len(), 1);
+    let filter = EventFilter { resource: Some(Resource::Authorization), ..EventFilter::default() };
+    let slice = Slice { max: 10, descending: true, ..Slice::default() };
+    let told = store.events(&filter, &slice).await.expect("readable").items;
+    assert_eq!((told[0].action, told[0].resource_id.clone()), (Action::Destroy, short.id.to_string()));
+    assert_eq!(told[0].data["expired"], serde_json::json!(true));
     assert!(store.delete_token(stranger.id, lasting.id, &stamp()).await.expect("asked").is_none(), "not theirs");
     assert!(store.delete_token(owner.id, lasting.id, &stamp()).await.expect("asked").is_some());
     assert!(store.bearer("d1", now()).await.expect("readable").is_none());

@@ -184,10 +184,25 @@ impl Store {
         Ok(Some(gone))
     }
 
-    /// Forgets the tokens that are no longer good at `now`.
-    pub async fn delete_expired_tokens(&self, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM tokens WHERE expires_at <= $1").bind(now.as_millis()).execute(&self.pool).await?;
-        Ok(())
+    /// Forgets the tokens that are no longer good; how many.
+    pub async fn delete_expired_tokens(&self, stamp: &Stamp) -> Result<usize, StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let now = tx.now();
+        // The write comes first: it locks the rows that are read.
+        sqlx::query("UPDATE tokens SET updated_at = updated_at WHERE expires_at <= $1")
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+        let gone: Vec<Token> =
+            sqlx::query_as(&format!("{SELECT} WHERE t.expires_at <= $1")).bind(now).fetch_all(&mut *tx).await?;
+        sqlx::query("DELETE FROM tokens WHERE expires_at <= $1").bind(now).execute(&mut *tx).await?;
+        for token in &gone {
+            let mut event = changed(token, Action::Destroy);
+            event.data["expired"] = json!(true);
+            tx.record(event);
+        }
+        tx.commit().await?;
+        Ok(gone.len())
     }
 }
 

@@ -83,11 +83,21 @@ pub(super) const USER: &str = "u.id, u.email, u.operator, u.name, u.suspended_at
 pub(super) const ACTIVE: &str = "u.suspended_at IS NULL AND u.deleted_at IS NULL";
 
 impl Store {
-    /// Adds a user; one without a password gets in by token only.
-    pub async fn insert_user(&self, user: &User, password_hash: Option<&str>, stamp: &Stamp) -> Result<(), StoreError> {
+    /// Adds a user and returns them as they are then: the first one keeps the platform. One without a password gets in by
+    /// token only.
+    pub async fn insert_user(
+        &self,
+        user: User,
+        password_hash: Option<&str>,
+        stamp: &Stamp,
+    ) -> Result<User, StoreError> {
         let mut tx = self.begin(stamp).await?;
-        put_user(&mut tx, user, password_hash).await?;
-        tx.commit().await
+        one_at_a_time(&mut tx).await?;
+        let others: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut *tx).await?;
+        let user = User { operator: user.operator || others == 0, ..user };
+        put_user(&mut tx, &user, password_hash).await?;
+        tx.commit().await?;
+        Ok(user)
     }
 
     /// Adds a user unless there is one already; whether it did. Of several at once, one does.
@@ -98,8 +108,7 @@ impl Store {
         stamp: &Stamp,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin(stamp).await?;
-        // Locks out whoever tries the same at this moment.
-        sqlx::query("UPDATE counters SET value = value WHERE name = 'app_uid'").execute(&mut *tx).await?;
+        one_at_a_time(&mut tx).await?;
         let added = sqlx::query(
             "INSERT INTO users (id, email, operator, password_hash, created_at, updated_at) \
              SELECT $1, $2, 1, $3, $4, $5 WHERE NOT EXISTS (SELECT id FROM users)",
@@ -165,6 +174,12 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Waits for whoever adds a user at this moment: only one of them is the first.
+async fn one_at_a_time(tx: &mut Write<'_>) -> Result<(), StoreError> {
+    sqlx::query("UPDATE counters SET value = value WHERE name = 'app_uid'").execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Adds a user.

@@ -284,15 +284,20 @@ impl Store {
     }
 
     /// Makes a delivery due once more.
-    pub async fn redeliver(&self, id: DeliveryId, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn redeliver(&self, app: AppId, delivery: &Delivery, stamp: &Stamp) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let now = tx.now();
         sqlx::query(
             "UPDATE webhook_deliveries SET status = 'retrying', next_attempt_at = $1, updated_at = $1 WHERE id = $2",
         )
-        .bind(now.as_millis())
-        .bind(id.to_string())
-        .execute(&self.pool)
+        .bind(now)
+        .bind(delivery.id.to_string())
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        let data = json!({ "redelivered": delivery.id.to_string() });
+        let (resource, id) = (Resource::Webhook, delivery.webhook.to_string());
+        tx.record(NewEvent { app: Some(app), resource, id, action: Action::Update, data });
+        tx.commit().await
     }
 
     /// The deliveries of an app's webhooks, the newest first, at most `max`.

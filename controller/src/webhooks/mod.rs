@@ -109,8 +109,8 @@ impl Controller {
     }
 
     /// Tells a webhook once more what it was told, or what could not be delivered.
-    pub async fn redeliver(&self, delivery: &Delivery) -> Result<(), Error> {
-        self.store.redeliver(delivery.id, self.clock.now()).await?;
+    pub async fn redeliver(&self, (app, actor): (&App, &Actor), delivery: &Delivery) -> Result<(), Error> {
+        self.store.redeliver(app.id, delivery, &self.stamp(actor)).await?;
         self.live.deliveries.notify_one();
         Ok(())
     }

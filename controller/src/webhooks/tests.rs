@@ -120,6 +120,9 @@ async fn what_fails_is_tried_again_later_and_by_hand_and_a_kill_forgets_nothing(
     let told = world.told().await;
     assert_eq!(told.len(), 4);
     assert!(told.iter().all(|body| body["id"] == told[0]["id"]), "a receiver can tell that it is the same");
+    let events = world.ada.get("/apps/shop/events?resource=webhook&action=update").await.body;
+    assert_eq!(events[0]["data"], json!({"redelivered": log[0]["id"]}));
+    assert_eq!(events[0]["actor"]["email"], "ada@example.com");
 }
 
 #[tokio::test]
