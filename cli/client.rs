@@ -260,8 +260,9 @@ impl Client {
     }
 
     fn no_answer(&self, cause: &ureq::Error) -> CliError {
-        let message = format!("Cannot reach the platform at {}", self.base.as_str().trim_end_matches('/'));
-        let error = CliError::new(Kind::Unreachable, message).hint(self.unreachable);
+        let base = self.base.as_str().trim_end_matches('/');
+        let error = CliError::new(Kind::Unreachable, format!("Cannot reach the platform at {base}"));
+        let error = error.hint(self.unreachable);
         match cause {
             ureq::Error::Io(cause) => error.because(cause),
             cause => error.because(cause),
@@ -318,6 +319,11 @@ fn refusal(mut response: Response<Body>) -> CliError {
         StatusCode::UNAUTHORIZED => CliError::new(Kind::Login, message)
             .hint("Log in with `platform login`. If PLATFORM_TOKEN is set, it is what was not accepted."),
         _ if refusal.resource.as_deref() == Some("lock") => CliError::failed("The app is not locked"),
+        // What holds a release back, and what lifts that.
+        StatusCode::LOCKED => {
+            let (what, then) = message.split_once('\n').unwrap_or((message, "Try again later."));
+            CliError::failed(what.trim_end_matches('.')).hint(then)
+        }
         _ if refusal.id == "two_factor" => CliError::new(Kind::TwoFactor, message),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => CliError::new(Kind::Unreachable, message)
             .hint("Its controller may be starting: try again in a moment, or look at `platform status`."),

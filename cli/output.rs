@@ -254,23 +254,29 @@ pub(crate) fn when(time: &str, now: Timestamp) -> String {
     }
 }
 
-/// How long ago a time of the API was: `just now`, `5 min ago`, `3 days ago`.
+/// How long ago a time of the API was, or how long it is until then: `just now`, `5 min ago`, `in 3 days`.
 pub(crate) fn ago(time: &str, now: Timestamp) -> String {
     let Ok(moment) = time.parse::<jiff::Timestamp>() else { return time.to_owned() };
-    span(now.since(Timestamp::from_millis(moment.as_millisecond())))
+    let moment = Timestamp::from_millis(moment.as_millisecond());
+    match (span(now.since(moment)), span(moment.since(now))) {
+        (None, None) => "just now".to_owned(),
+        (Some(past), _) => format!("{past} ago"),
+        (None, Some(ahead)) => format!("in {ahead}"),
+    }
 }
 
-fn span(elapsed: Duration) -> String {
+/// `5 min`; none if it is no time worth telling.
+fn span(elapsed: Duration) -> Option<String> {
     let seconds = elapsed.as_secs();
     let (number, unit) = match seconds {
-        0..10 => return "just now".to_owned(),
+        0..10 => return None,
         10..60 => (seconds, "s"),
         60..3_600 => (seconds / 60, "min"),
         3_600..86_400 => (seconds / 3_600, "h"),
         86_400..172_800 => (1, "day"),
         _ => (seconds / 86_400, "days"),
     };
-    format!("{number} {unit} ago")
+    Some(format!("{number} {unit}"))
 }
 
 #[cfg(test)]
@@ -284,6 +290,8 @@ mod tests {
         assert_eq!(ago("2026-11-21T02:35:00Z", now), "4 min ago");
         assert_eq!(ago("2026-11-20T02:00:00Z", now), "1 day ago");
         assert_eq!(when("2026-11-21T00:39:46Z", now), "2026-11-21 00:39:46 UTC (2 h ago)");
+        assert_eq!(ago("2026-11-24T02:39:46Z", now), "in 3 days");
+        assert_eq!(ago("2026-11-21T02:39:50Z", now), "just now", "clocks are never quite the same");
         assert_eq!(ago("never", now), "never");
     }
 

@@ -13,7 +13,7 @@ fn a_push_to_a_locked_app_is_refused_with_the_message_and_nothing_is_lost() {
     app.cli(&["lock", "-m", "Release day, ask Ada"]).expect_ok();
     app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
     app.commit("two");
-    app.push().expect_refused(&["locked by", "Release day, ask Ada", "platform apps:unlock", "[remote rejected]"]);
+    app.push().expect_refused(&["locked by", "Release day, ask Ada", "platform unlock", "[remote rejected]"]);
     app.cli(&["config:set", "A=1"]).expect_refused(&["Release day, ask Ada", "--force"]);
     app.cli(&["lock:info"]).expect_ok().expect_text(&["Release day, ask Ada", "Locked by"]);
     assert_eq!(app.get("/").body, "version 1 web.1");

@@ -4,7 +4,6 @@ mod access;
 mod addons;
 mod config;
 mod console;
-mod errors;
 mod faults;
 mod heroku;
 mod locks;

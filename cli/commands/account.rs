@@ -8,7 +8,7 @@ use crate::client;
 use crate::commands::auth;
 use crate::context::{self, Context};
 use crate::credentials::Credentials;
-use crate::error::Result;
+use crate::error::{CliError, Kind, Result};
 use crate::output;
 
 /// An account, as far as it is printed.
@@ -96,8 +96,8 @@ impl Password {
         let client = cx.client()?;
         let (old, new) = auth::ask_new_password()?;
         let content = json!({ "current_password": old, "new_password": new });
-        let value = cx.out.step("Changing your password", || client.put(&["account", "password"], &content))?;
-        cx.done(&value)
+        let change = || client.put(&["account", "password"], &content).map_err(wrong_password);
+        cx.done(&cx.out.step("Changing your password", change)?)
     }
 }
 
@@ -128,7 +128,7 @@ impl Delete {
         let command = format!("platform account:delete --confirm {email}");
         context::confirm_named((email, "your address"), self.confirm, (&what, &command))?;
         let password = if self.no_password { Value::Null } else { auth::ask_secret("Your password")?.into() };
-        let delete = || client.delete_with(&["account"], &json!({ "password": password }));
+        let delete = || client.delete_with(&["account"], &json!({ "password": password })).map_err(wrong_password);
         let gone = cx.out.step(&format!("Deleting {email}"), delete)?;
         // The token went with the account.
         let mut credentials = Credentials::load()?;
@@ -136,6 +136,14 @@ impl Delete {
             credentials.save()?;
         }
         cx.done(&gone)
+    }
+}
+
+fn wrong_password(error: CliError) -> CliError {
+    match error.kind {
+        // It is not the token that is no good.
+        Kind::Login => error.hint("It is your present password that was not right. Nothing was changed."),
+        _ => error,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `login`, `logout`, `whoami`, `auth:token`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
@@ -201,7 +201,7 @@ fn ask(what: &str) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Asks without showing what is typed; from a pipe, reads the first line.
+/// Asks without showing what is typed; from a pipe, reads the next line.
 pub(crate) fn ask_secret(what: &str) -> Result<String> {
     if !context::can_ask() {
         return read_line_from_stdin();
@@ -218,17 +218,9 @@ pub(crate) fn ask_secret(what: &str) -> Result<String> {
 
 /// Asks for the present password and for a new one, twice; from a pipe, reads two lines.
 pub(crate) fn ask_new_password() -> Result<(String, String)> {
-    if !context::can_ask() {
-        let text = read_stdin()?;
-        let mut lines = text.lines();
-        return match (lines.next(), lines.next()) {
-            (Some(old), Some(new)) if !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
-            _ => Err(CliError::usage("Standard input has not two lines: the present password, and the new one")),
-        };
-    }
     let old = ask_secret("Your present password")?;
     let new = ask_secret("The new one")?;
-    if ask_secret("The new one again")? != new {
+    if context::can_ask() && ask_secret("The new one again")? != new {
         return Err(CliError::usage("The new password was not the same twice; nothing was changed"));
     }
     Ok((old, new))
@@ -252,18 +244,14 @@ fn read_keys() -> io::Result<Option<String>> {
     }
 }
 
-fn read_stdin() -> Result<String> {
-    let mut text = String::new();
-    let read = io::stdin().read_to_string(&mut text);
-    read.map_err(|error| CliError::failed("Cannot read standard input").because(&error))?;
-    Ok(text)
-}
-
 fn read_line_from_stdin() -> Result<String> {
-    let text = read_stdin()?;
-    let line = text.lines().next().unwrap_or_default().trim().to_owned();
-    if line.is_empty() {
-        return Err(CliError::usage("Standard input was empty; a token or a password was expected there"));
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line);
+    read.map_err(|error| CliError::failed("Cannot read standard input").because(&error))?;
+    match line.trim() {
+        "" => {
+            Err(CliError::usage("Standard input has no more lines; a token, a password or a code was expected there"))
+        }
+        line => Ok(line.to_owned()),
     }
-    Ok(line)
 }

@@ -199,8 +199,9 @@ fn one_line(event: &Event) -> String {
 
 /// `create domain www.example.com`.
 fn what(event: &Event) -> String {
-    let named =
-        ["name", "hostname", "description", "email", "url"].into_iter().find_map(|key| event.data[key].as_str());
+    let named = ["name", "hostname", "description", "email", "url", "message", "period"]
+        .into_iter()
+        .find_map(|key| event.data[key].as_str());
     let name = named.map_or_else(String::new, |name| format!(" {name}"));
     format!("{} {}{name}", event.action, event.resource)
 }

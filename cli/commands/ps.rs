@@ -278,7 +278,8 @@ impl Sizes {
     #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let sizes = cx.client()?.list(&["dyno-sizes"])?;
-        cx.show_list(&sizes, |out, sizes: Vec<Size>| {
+        cx.show_list(&sizes, |out, mut sizes: Vec<Size>| {
+            sizes.sort_by(|one, other| one.memory.total_cmp(&other.memory));
             let row = |size: Size| {
                 vec![size.name.into(), format!("{} GiB", size.memory).into(), size.compute.to_string().into()]
             };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::client::{self, RecoveryCodes, TwoFactor, TwoFactorSecret};
 use crate::commands::auth;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CliError, Kind, Result};
 
 /// Show whether a code is asked for after your password
 #[derive(Debug, Args)]
@@ -55,7 +55,8 @@ impl Enable {
             cx.out.note(&format!("Secret: {}\nOr as a link:  {}", secret.secret, secret.url));
             auth::ask_secret("The code that the app shows")?
         };
-        show_codes(cx, &client.patch(&["account", "two-factor"], &json!({ "code": code }))?)
+        let enabled = client.patch(&["account", "two-factor"], &json!({ "code": code }));
+        show_codes(cx, &enabled.map_err(wrong_code)?)
     }
 }
 
@@ -74,7 +75,7 @@ impl Disable {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
         let code = code(self.code)?;
-        let value = client.delete_with(&["account", "two-factor"], &json!({ "code": code }))?;
+        let value = client.delete_with(&["account", "two-factor"], &json!({ "code": code })).map_err(wrong_code)?;
         cx.show(&value, |out| out.line("Two-factor authentication is off"))
     }
 }
@@ -94,7 +95,16 @@ impl Codes {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let client = cx.client()?;
         let code = code(self.code)?;
-        show_codes(cx, &client.post(&["account", "recovery-codes"], &json!({ "code": code }))?)
+        let made = client.post(&["account", "recovery-codes"], &json!({ "code": code }));
+        show_codes(cx, &made.map_err(wrong_code)?)
+    }
+}
+
+fn wrong_code(error: CliError) -> CliError {
+    match error.kind {
+        // It is not the token that is no good.
+        Kind::Login => error.hint("Wait for the next code, and see that the clocks of both machines are right."),
+        _ => error,
     }
 }
 

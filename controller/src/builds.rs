@@ -190,7 +190,8 @@ impl Controller {
             return refuse(&client, " !     The app was removed meanwhile.").await;
         };
         if let Err(error) = self.may_deploy(&app, &commit).await {
-            return refuse(&client, &format!(" !     {error}")).await;
+            let lines: Vec<_> = error.to_string().lines().map(|line| format!(" !     {line}")).collect();
+            return refuse(&client, &lines.join("\n")).await;
         }
         let id = BuildId::random(&*self.random);
         let turn = match self.take_turn(app.id, (id, &commit.id)) {

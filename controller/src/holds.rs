@@ -85,7 +85,7 @@ impl Controller {
     pub(crate) async fn check_held(&self, app: &App, actor: &Actor) -> Result<(), Error> {
         let Some(why) = self.held(app).await? else { return Ok(()) };
         if !actor.insists {
-            return Err(Error::Held(format!("{why} {INSIST}")));
+            return Err(Error::Held(format!("{why}\n{INSIST}")));
         }
         self.check_role(actor, app, Role::Admin).await.map(drop)
     }
@@ -95,8 +95,8 @@ impl Controller {
 pub(crate) fn locked(lock: &Lock) -> String {
     let message = lock.message.as_ref().map_or_else(String::new, |message| format!(": {message}"));
     format!(
-        "This app was locked by {} at {}{}. Nothing is deployed or configured until it is unlocked: `platform apps:unlock`, \
-         with the role manage.",
+        "This app was locked by {} at {}{}.\nNothing is deployed or configured until it is unlocked: `platform unlock`, with the \
+         role manage.",
         lock.by.email, lock.created_at, message
     )
 }
@@ -108,5 +108,5 @@ fn frozen(window: &FreezeWindow, until: &str) -> String {
         FreezeScope::Platform => "All apps of this platform are".to_owned(),
     };
     let reason = window.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-    format!("{whose} frozen until {until}{reason}. Nothing is deployed or configured in {}.", window.period)
+    format!("{whose} frozen until {until}{reason}.\nNothing is deployed or configured in {}.", window.period)
 }

@@ -50,7 +50,7 @@ async fn no_release_is_made_of_a_locked_app() {
             continue;
         }
         assert_eq!((refused.status, refused.id()), (423, "locked"), "{path}: {}", refused.text);
-        for part in ["locked by ada@example.com", "2026-11-21", "Release day, ask me", "apps:unlock", "--force"] {
+        for part in ["locked by ada@example.com", "2026-11-21", "Release day, ask me", "platform unlock", "--force"] {
             assert!(refused.text.contains(part), "{path}: {}", refused.text);
         }
     }

@@ -574,8 +574,11 @@ async fn events_seen(store: &Store) {
             seen.push(app.id);
         }
     }
-    let own =
-        Stamp { by: Some(By { user: bob.to_ref(), via: "session".to_owned(), origin: Origin::default() }), now: now() };
+    let own = Stamp {
+        by: Some(By { user: bob.to_ref(), via: "session".to_owned(), origin: Origin::default() }),
+        now: now(),
+        insists: false,
+    };
     make_app(store, &bob, "gone").await;
     let gone = store.apps_of(bob.id).await.expect("readable").into_iter().find(|app| app.name.as_str() == "gone");
     store.delete_app(&gone.expect("there"), &own).await.expect("deleted");
