@@ -162,9 +162,14 @@ impl Client {
         body(self.send("POST", path, Some(content), None)?)
     }
 
-    /// Makes something, and reads what a header of the answer says beside it.
-    pub(crate) fn post_for(&self, path: &[&str], content: &Value, name: &str) -> Result<(Value, Option<String>)> {
-        let response = self.send("POST", path, Some(content), None)?;
+    /// Makes or changes something, and reads what a header of the answer says beside it.
+    pub(crate) fn send_for(
+        &self,
+        (method, name): (&str, &str),
+        path: &[&str],
+        content: &Value,
+    ) -> Result<(Value, Option<String>)> {
+        let response = self.send(method, path, Some(content), None)?;
         let said = response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok((body(response)?, said))
     }

@@ -438,12 +438,8 @@ pub(crate) struct Buildpack {
 pub(crate) struct Collaborator {
     /// Who.
     pub(crate) user: Owner,
-    /// `owner`, `admin` or `collaborator`.
-    pub(crate) role: String,
-    /// Whether they have yet to accept.
-    pub(crate) invited: bool,
-    /// The link for who is no user yet, once.
-    pub(crate) invitation_url: Option<String>,
+    /// `owner`, `admin` or `collaborator`; none for who has yet to accept an invitation.
+    pub(crate) role: Option<String>,
     permissions: Vec<Permission>,
 }
 

@@ -8,6 +8,15 @@ use crate::context::{AppArg, Context};
 use crate::error::Result;
 use crate::output;
 
+/// Where an answer has the link for whom it invites.
+const WARNING: &str = "x-heroku-warning";
+
+fn warn(cx: &Context, warning: Option<String>) {
+    if let Some(warning) = warning {
+        cx.out.note(&warning);
+    }
+}
+
 /// List who may work on an app, and as what
 ///
 /// Each role may do all that the ones before it may: `view` looks at it; `deploy` pushes, rolls back and sees config vars;
@@ -29,10 +38,10 @@ impl List {
         let collaborators = client.list(&["apps", &name, "collaborators"])?;
         cx.show_list(&collaborators, |out, collaborators: Vec<Collaborator>| {
             let row = |one: Collaborator| {
-                let role = match one.role.as_str() {
-                    "owner" => "owner".to_owned(),
-                    _ if one.invited => format!("{} (invited)", one.highest()),
-                    _ => one.highest(),
+                let role = match one.role.as_deref() {
+                    Some("owner") => "owner".to_owned(),
+                    Some(_) => one.highest(),
+                    None => format!("{} (invited)", one.highest()),
                 };
                 vec![one.user.email.into(), role.into()]
             };
@@ -67,11 +76,9 @@ impl Add {
         let mut all = Vec::new();
         for email in &self.emails {
             let content = json!({ "user": email, "permissions": words(&self.role) });
-            let add = || client.post(&["apps", &name, "collaborators"], &content);
-            let made = cx.out.step(&format!("Adding {email} to {name} as {}", self.role), add)?;
-            if let Some(url) = client::typed::<Collaborator>(&made)?.invitation_url {
-                cx.out.note(&format!("{email} is no user of this platform yet. Pass this link on: {url}"));
-            }
+            let add = || client.send_for(("POST", WARNING), &["apps", &name, "collaborators"], &content);
+            let (made, warning) = cx.out.step(&format!("Adding {email} to {name} as {}", self.role), add)?;
+            warn(cx, warning);
             all.push(made);
         }
         cx.done(&all.into())
@@ -97,8 +104,10 @@ impl Update {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let content = json!({ "permissions": words(&self.role) });
-        let update = || client.patch(&["apps", &name, "collaborators", &self.email], &content);
-        let value = cx.out.step(&format!("Making {} {} on {name}", self.email, self.role), update)?;
+        let path = ["apps", &name, "collaborators", &self.email];
+        let update = || client.send_for(("PATCH", WARNING), &path, &content);
+        let (value, warning) = cx.out.step(&format!("Making {} {} on {name}", self.email, self.role), update)?;
+        warn(cx, warning);
         cx.done(&value)
     }
 }

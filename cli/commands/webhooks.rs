@@ -128,8 +128,9 @@ impl Add {
         let (client, name) = cx.app(&self.app)?;
         let path = ["apps", &name, "webhooks"];
         let content = self.wish.content();
-        let (made, secret) =
-            cx.out.step(&format!("Adding a webhook to {name}"), || client.post_for(&path, &content, SECRET))?;
+        let (made, secret) = cx
+            .out
+            .step(&format!("Adding a webhook to {name}"), || client.send_for(("POST", SECRET), &path, &content))?;
         let hook: Webhook = client::typed(&made)?;
         cx.show(&json!({ "webhook": made, "secret": secret }), |out| {
             out.pairs([("Webhook", Field::from(&hook.id))])?;

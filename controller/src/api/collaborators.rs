@@ -47,14 +47,11 @@ pub(super) struct CollaboratorAnswer {
     app: Named,
     created_at: Time,
     id: Id,
-    /// Where to accept, for who is no user of the platform yet. Null but in the answer that invites.
-    invitation_url: Option<String>,
-    /// Whether they have yet to accept an invitation; until then their ids are those of the invitation.
-    invited: bool,
     /// What they may do: a role, and all below it.
     permissions: Vec<Permission>,
-    /// owner, admin or collaborator, as Heroku has it.
-    role: &'static str,
+    /// owner, admin or collaborator, as Heroku has it. Null for who is no user yet and has to accept an invitation first; until
+    /// then their ids are those of the invitation.
+    role: Option<&'static str>,
     updated_at: Time,
     user: CollaboratingUser,
 }
@@ -81,7 +78,7 @@ pub(super) async fn list(
     range: Range,
 ) -> Result<Page<CollaboratorAnswer>, ApiError> {
     let collaborators = controller.collaborators(&access.app).await?;
-    let items = collaborators.iter().map(|collaborator| answer(&access.app, collaborator, None));
+    let items = collaborators.iter().map(|collaborator| answer(&access.app, collaborator));
     Ok(range.page(items, "created_at"))
 }
 
@@ -93,10 +90,7 @@ pub(super) async fn create(
 ) -> Result<Warned<Created<CollaboratorAnswer>>, ApiError> {
     let role = role(wish.role, wish.permissions)?.unwrap_or(USUAL);
     let (made, link) = controller.set_collaborator(&access.actor, &access.app, (&wish.user.0, role)).await?;
-    let warning = link
-        .as_ref()
-        .map(|link| format!("{} is no user of this platform yet. Pass this link on: {link}", made.user.email));
-    Ok(Warned(warning, Created(answer(&access.app, &made, link))))
+    Ok(Warned(warning(&made, link), Created(answer(&access.app, &made))))
 }
 
 /// `GET /apps/{app}/collaborators/{collaborator}` and its like for teams.
@@ -106,7 +100,7 @@ pub(super) async fn info(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<CollaboratorAnswer>, ApiError> {
     let known = controller.find_collaborator(&access.app, &reference).await?;
-    Ok(Json(answer(&access.app, &known, None)))
+    Ok(Json(answer(&access.app, &known)))
 }
 
 /// `PATCH /apps/{app}/collaborators/{collaborator}` and its like for teams.
@@ -115,12 +109,12 @@ pub(super) async fn update(
     access: Access,
     Path((_, reference)): Path<(String, String)>,
     Body(wish): Body<UpdateCollaborator>,
-) -> Result<Json<CollaboratorAnswer>, ApiError> {
+) -> Result<Warned<Json<CollaboratorAnswer>>, ApiError> {
     let role = role(wish.role, wish.permissions)?.ok_or_else(|| ApiError::invalid("permissions is missing"))?;
     let known = controller.find_collaborator(&access.app, &reference).await?;
     let email = known.user.email.as_str();
     let (changed, link) = controller.set_collaborator(&access.actor, &access.app, (email, role)).await?;
-    Ok(Json(answer(&access.app, &changed, link)))
+    Ok(Warned(warning(&changed, link), Json(answer(&access.app, &changed))))
 }
 
 /// `DELETE /apps/{app}/collaborators/{collaborator}` and its like for teams. Everybody may go, so the table asks for little;
@@ -131,7 +125,7 @@ pub(super) async fn delete(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<CollaboratorAnswer>, ApiError> {
     let gone = controller.remove_collaborator(&access.actor, &access.app, &reference).await?;
-    Ok(Json(answer(&access.app, &gone, None)))
+    Ok(Json(answer(&access.app, &gone)))
 }
 
 /// `GET /teams/permissions`: every role that there is.
@@ -162,18 +156,22 @@ const fn describe(role: Role) -> &'static str {
     }
 }
 
-fn answer(app: &App, collaborator: &Collaborator, invitation_url: Option<String>) -> CollaboratorAnswer {
+/// The link goes where every client shows it: Heroku's schema has no place for it in the answer.
+fn warning(invited: &Collaborator, link: Option<String>) -> Option<String> {
+    link.map(|link| format!("{} is no user of this platform yet. Pass this link on: {link}", invited.user.email))
+}
+
+fn answer(app: &App, collaborator: &Collaborator) -> CollaboratorAnswer {
     CollaboratorAnswer {
         app: Named::from(app),
         created_at: collaborator.created_at.into(),
         id: Id::of(&collaborator.id),
-        invitation_url,
-        invited: collaborator.is_invited,
         permissions: permissions(collaborator.role),
         role: match collaborator.role {
-            _ if collaborator.is_owner => "owner",
-            Role::Admin => "admin",
-            _ => "collaborator",
+            _ if collaborator.is_invited => None,
+            _ if collaborator.is_owner => Some("owner"),
+            Role::Admin => Some("admin"),
+            _ => Some("collaborator"),
         },
         updated_at: collaborator.updated_at.into(),
         user: CollaboratingUser {

@@ -86,7 +86,7 @@ impl<T: Serialize> IntoResponse for Done<T> {
 impl<T: IntoResponse> IntoResponse for Warned<T> {
     fn into_response(self) -> Response {
         let mut response = self.1.into_response();
-        // What a header cannot carry is in the body too: the warning is for clients that show no more of it.
+        // Addresses and links are plain ASCII.
         if let Some(warning) = self.0.and_then(|text| HeaderValue::from_str(&text).ok()) {
             response.headers_mut().insert(WARNING, warning);
         }

@@ -231,10 +231,8 @@ async fn who_is_no_user_yet_is_invited_to_an_app() {
     let ada = server.user_with_app("ada@example.com", "shop").await;
     let invite = async |role| {
         let made = post(&ada, "/apps/shop/collaborators", json!({"user": "Bob@example.com", "role": role})).await;
-        assert_eq!((made.status, &made.body["invited"]), (201, &json!(true)));
-        let url = made.body["invitation_url"].as_str().expect("a link").to_owned();
-        assert!(made.header("x-heroku-warning").ends_with(&url), "for whom uses Heroku's program");
-        url.rsplit('/').next().expect("a secret").to_owned()
+        assert_eq!((made.status, &made.body["role"]), (201, &Value::Null));
+        made.header("x-heroku-warning").rsplit('/').next().expect("a link").to_owned()
     };
     let first = invite("view").await;
     let second = invite("deploy").await;
@@ -255,7 +253,7 @@ async fn who_is_no_user_yet_is_invited_to_an_app() {
     accept(&third).await.expect("let in");
     assert_eq!(emails().await, both);
     let known = ada.get("/apps/shop/collaborators/bob@example.com").await.body;
-    assert_eq!((&known["invited"], known["permissions"].as_array().map(Vec::len)), (&json!(false), Some(2)));
+    assert_eq!((&known["role"], known["permissions"].as_array().map(Vec::len)), (&json!("collaborator"), Some(2)));
 }
 
 #[tokio::test]
