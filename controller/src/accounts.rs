@@ -16,6 +16,9 @@ pub const MIN_PASSWORD: usize = 8;
 /// Longest password, in bytes: hashing more costs time that a stranger could make us spend.
 pub const MAX_PASSWORD: usize = 1024;
 
+/// Longest description of a token, in bytes.
+const MAX_DESCRIPTION: usize = 1024;
+
 /// How often the use of a token is written down.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 
@@ -105,6 +108,7 @@ impl Controller {
 
     /// Makes a token for an actor's user.
     pub async fn issue_token(&self, actor: &Actor, request: TokenRequest) -> Result<IssuedToken, Error> {
+        check_description(&request.description)?;
         let stamp = self.stamp(actor);
         let now = stamp.now;
         let text = self.new_token();
@@ -125,6 +129,7 @@ impl Controller {
 
     /// Says what a token is for.
     pub async fn describe_token(&self, actor: &Actor, token: &Token, description: &str) -> Result<Token, Error> {
+        check_description(description)?;
         self.store.update_token(token, (Some(description), None), &self.stamp(actor)).await?;
         self.find_token(token).await
     }
@@ -174,6 +179,13 @@ impl Controller {
         }
         hash(&*self.random, password.to_owned()).await
     }
+}
+
+fn check_description(description: &str) -> Result<(), Error> {
+    if description.len() > MAX_DESCRIPTION {
+        return Err(Error::Invalid(format!("description can have at most {MAX_DESCRIPTION} bytes")));
+    }
+    Ok(())
 }
 
 /// What is kept of a token. It has 256 random bits, so that a plain hash cannot be guessed back, and the look-up by hash

@@ -21,8 +21,6 @@ use crate::grants::{Deed, Grant, Scope};
 use crate::store::{Token, User};
 use crate::{Actor, Controller, Error, Via};
 
-const MAX_DESCRIPTION: usize = 1024;
-
 /// Who may make a token: somebody with a token that is good for everything, or, here only, with a password.
 pub(super) struct Login(Actor);
 
@@ -127,7 +125,7 @@ pub(super) async fn create(
 ) -> Result<Created<AuthorizationAnswer>, ApiError> {
     let grant = grant(&controller, &actor, &wish).await?;
     let request = TokenRequest {
-        description: checked(wish.description)?.unwrap_or_default(),
+        description: wish.description.map(|text| text.0).unwrap_or_default(),
         lifetime: wish.expires_in.map(|seconds| Duration::from_secs(seconds.0)),
         grant,
     };
@@ -163,7 +161,7 @@ pub(super) async fn update(
     Body(wish): Body<UpdateAuthorization>,
 ) -> Result<Json<AuthorizationAnswer>, ApiError> {
     let mut token = find(&controller, &actor, &reference).await?;
-    if let Some(description) = checked(wish.description)? {
+    if let Some(Text(description)) = wish.description {
         token = controller.describe_token(&actor, &token, &description).await?;
     }
     Ok(Json(answer(&token, &actor.user, None)))
@@ -206,15 +204,6 @@ async fn grant(controller: &Controller, actor: &Actor, wish: &CreateAuthorizatio
         }
     };
     Ok(Grant { scopes, limit })
-}
-
-fn checked(description: Option<Text>) -> Result<Option<String>, ApiError> {
-    match description {
-        Some(Text(text)) if text.len() > MAX_DESCRIPTION => {
-            Err(ApiError::invalid(format!("description can have at most {MAX_DESCRIPTION} bytes")))
-        }
-        description => Ok(description.map(|text| text.0)),
-    }
 }
 
 async fn find(controller: &Controller, actor: &Actor, reference: &str) -> Result<Token, Error> {
