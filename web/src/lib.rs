@@ -2,8 +2,8 @@
 //!
 //! A page is a file of `pages/` (handlers and the struct that its template is filled with) and one of `templates/`. Handlers
 //! call the verbs of [`Controller`], the same as the API, and know nothing else of the platform. Every form is an ordinary
-//! form that is answered with a redirect (`respond::see_other`); htmx only puts the page that follows in place without
-//! loading everything anew. Reading needs no script at all.
+//! form that is answered with a redirect (`respond::see_other`), but for what makes a secret, which only its own answer shows;
+//! htmx only puts the page that follows in place without loading everything anew. Reading needs no script at all.
 //!
 //! `session.rs` says who may come in, `form.rs` which forms are taken, `respond.rs` what every answer carries.
 
@@ -26,8 +26,8 @@ use axum::{Extension, Router};
 use controller::Controller;
 use model::Role;
 use pages::{
-    activity, addon, addons, apps, builds, config, domains, front, invitations, login, logs, overview, releases,
-    settings, setup, sign_in,
+    access, activity, addon, addons, apps, audit, builds, config, domains, front, invitations, keys, login, logs,
+    overview, releases, security, settings, setup, sign_in, teams, tokens, two_factor,
 };
 use session::Need;
 
@@ -46,9 +46,43 @@ pub fn routes(controller: Arc<Controller>) -> Router {
         .route("/console/apps", get(apps::list).post(apps::create))
         .route("/console/new", get(apps::new))
         .route("/console/{*path}", get(front::unknown))
+        .nest("/console/account", of_account())
+        .nest("/console/teams", of_teams())
         .nest("/console/apps/{app}", of_app())
         .layer(axum::middleware::from_fn(respond::protect))
         .with_state(controller)
+}
+
+/// Those of one's own account.
+fn of_account() -> Router<Arc<Controller>> {
+    Router::new()
+        .route("/", get(security::show))
+        .route("/password", post(security::change_password))
+        .route("/sessions/end", post(security::end_session))
+        .route("/delete", post(security::delete))
+        .route("/two-factor", post(two_factor::begin))
+        .route("/two-factor.svg", get(two_factor::picture))
+        .route("/two-factor/confirm", get(security::show).post(two_factor::confirm))
+        .route("/two-factor/codes", get(security::show).post(two_factor::codes))
+        .route("/two-factor/end", post(two_factor::end))
+        .route("/keys", get(keys::show).post(keys::add))
+        .route("/keys/remove", post(keys::remove))
+        .route("/tokens", get(tokens::show).post(tokens::create))
+        .route("/tokens/revoke", post(tokens::revoke))
+        .route("/audit", get(audit::of_account))
+}
+
+/// Those of teams. Each finds out itself what whoever comes may do in the team.
+fn of_teams() -> Router<Arc<Controller>> {
+    Router::new()
+        .route("/", get(teams::list).post(teams::create))
+        .route("/{team}", get(teams::show))
+        .route("/{team}/members", get(teams::show).post(teams::add))
+        .route("/{team}/members/role", post(teams::set_role))
+        .route("/{team}/members/remove", post(teams::remove))
+        .route("/{team}/uninvite", post(teams::uninvite))
+        .route("/{team}/rename", post(teams::rename))
+        .route("/{team}/delete", post(teams::delete))
 }
 
 /// The pages of an app, by the role on it that they want: the same as the API's routes of the same verbs.
@@ -67,10 +101,15 @@ fn of_app() -> Router<Arc<Controller>> {
         .route("/addons/live", get(addons::live))
         .route("/addons/{addon}", get(addon::show))
         .route("/addons/{addon}/live", get(addon::live))
+        .route("/access", get(access::show))
+        .route("/access/remove", post(access::remove))
+        .route("/audit", get(audit::of_app))
         .route("/logs", get(logs::show))
         .route("/settings", get(settings::show));
     let deploy = Router::new()
         .route("/config", get(config::show))
+        .route("/access/tokens", get(access::show).post(access::create_token))
+        .route("/access/tokens/revoke", post(access::revoke_token))
         .route("/releases/{release}/rollback", get(releases::confirm).post(releases::rollback));
     let operate = Router::new()
         .route("/scale", post(overview::scale))
@@ -89,6 +128,7 @@ fn of_app() -> Router<Arc<Controller>> {
         .route("/addons/{addon}/restore", post(addon::restore))
         .route("/maintenance", post(settings::maintenance));
     let manage = Router::new()
+        .route("/access", post(access::set))
         .route("/addons/{addon}/destroy", post(addon::destroy))
         .route("/lock", post(settings::lock))
         .route("/freezes", post(settings::freeze))

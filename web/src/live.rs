@@ -36,10 +36,10 @@ where
             if round.is_multiple_of(CHECK) && !by.visit.goes_on(&controller).await {
                 break;
             }
-            match controller.find_app(&by.visit.actor, &by.app.id.to_string(), Role::View).await {
-                Ok(app) => by.app = app,
-                Err(_) => break,
-            }
+            let actor = &by.visit.actor;
+            let Ok(app) = controller.find_app(actor, &by.app.id.to_string(), Role::View).await else { break };
+            let Ok(role) = controller.check_role(actor, &app, Role::View).await else { break };
+            (by.app, by.role) = (app, role);
             // What cannot be looked at now may be next time: a page that is open outlives a restart of the engine.
             for part in look(Arc::clone(&controller), by.clone()).await.unwrap_or_default() {
                 if shown.contains(&part) {

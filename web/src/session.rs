@@ -41,6 +41,8 @@ pub(crate) struct AppVisit {
     pub(crate) visit: Visit,
     /// On what.
     pub(crate) app: App,
+    /// What they may do with it.
+    pub(crate) role: Role,
 }
 
 /// The role that a route of an app wants of whoever comes.
@@ -137,7 +139,8 @@ impl FromRequestParts<Arc<Controller>> for AppVisit {
         let Extension(Need(need)) =
             Extension::from_request_parts(parts, controller).await.map_err(|_| PageError::NoPage)?;
         let app = controller.find_app(&visit.actor, &name, need).await?;
-        Ok(Self { visit, app })
+        let role = controller.check_role(&visit.actor, &app, need).await?;
+        Ok(Self { visit, app, role })
     }
 }
 

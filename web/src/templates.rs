@@ -15,10 +15,14 @@ macro_rules! templates {
 
 /// Name and text of each.
 const FILES: &[(&str, &str)] = templates![
+    "access.html",
+    "account.html",
+    "account_audit.html",
     "activity.html",
     "addon.html",
     "addons.html",
     "app.html",
+    "app_audit.html",
     "apps.html",
     "base.html",
     "build.html",
@@ -28,6 +32,7 @@ const FILES: &[(&str, &str)] = templates![
     "domains.html",
     "error.html",
     "invitation.html",
+    "keys.html",
     "login.html",
     "logs.html",
     "new_app.html",
@@ -35,9 +40,13 @@ const FILES: &[(&str, &str)] = templates![
     "paste.html",
     "release.html",
     "rollback.html",
+    "security.html",
     "settings.html",
     "setup.html",
     "sign_in.html",
+    "team.html",
+    "teams.html",
+    "tokens.html",
 ];
 
 static TEMPLATES: LazyLock<Result<Tera, String>> = LazyLock::new(|| {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use controller::overview::{AppOverview, AppState};
-use controller::store::{App, Release, Status};
+use controller::store::{App, ConfigChange, Release, Status};
 use controller::{Controller, Settings};
-use model::Timestamp;
+use model::{Role, Timestamp};
 use serde::Serialize;
 
 use crate::assets::{self, Addresses};
@@ -74,9 +74,49 @@ impl Moment {
             seconds @ 60..3600 => format!("{} min ago", seconds / 60),
             seconds @ 3600..86_400 => format!("{} h ago", seconds / 3600),
             seconds @ 86_400..2_592_000 => plural(seconds / 86_400, "day") + " ago",
-            _ => iso.split('T').next().unwrap_or_default().to_owned(),
+            _ => day(time),
         };
         Self { iso, ago, full }
+    }
+}
+
+/// `2026-11-21`
+pub(crate) fn day(time: Timestamp) -> String {
+    time.to_rfc3339().split('T').next().unwrap_or_default().to_owned()
+}
+
+/// Something to choose, and what it means.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Choice {
+    value: String,
+    text: &'static str,
+}
+
+impl Choice {
+    /// What a form sends, and what people read.
+    pub(crate) fn new(value: impl Into<String>, text: &'static str) -> Self {
+        Self { value: value.into(), text }
+    }
+}
+
+/// The roles up to one, and what each may do.
+pub(crate) fn roles(most: Role) -> Vec<Choice> {
+    let text = |role| match role {
+        Role::View => "look at it, but for config vars",
+        Role::Deploy => "push, roll back, see config vars",
+        Role::Operate => "change config vars, dynos, domains, add-ons",
+        Role::Manage => "decide who works on it",
+        Role::Admin => "rename it, give it away, delete it",
+    };
+    Role::ALL.into_iter().filter(|role| *role <= most).map(|role| Choice::new(role.to_string(), text(role))).collect()
+}
+
+/// What became of a config var.
+pub(crate) fn became(change: ConfigChange) -> &'static str {
+    match change {
+        ConfigChange::Added => "added",
+        ConfigChange::Changed => "changed",
+        ConfigChange::Removed => "removed",
     }
 }
 
@@ -179,6 +219,28 @@ pub(crate) struct Head {
     git_url: String,
     /// Why nothing is deployed now.
     held: Option<String>,
+    may: May,
+}
+
+/// What whoever looks at an app may do with it: what they may not do is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each role, by its name, as templates ask")]
+struct May {
+    deploy: bool,
+    operate: bool,
+    manage: bool,
+    admin: bool,
+}
+
+impl From<Role> for May {
+    fn from(role: Role) -> Self {
+        Self {
+            deploy: role >= Role::Deploy,
+            operate: role >= Role::Operate,
+            manage: role >= Role::Manage,
+            admin: role >= Role::Admin,
+        }
+    }
 }
 
 impl Head {
@@ -186,10 +248,10 @@ impl Head {
     pub(crate) async fn load(controller: &Controller, by: &AppVisit, tab: &'static str) -> Result<Self, PageError> {
         let seen = controller.app_overview(&by.app).await?;
         let held = controller.held(&by.app).await?;
-        Ok(Self { held, ..Self::of(&controller.settings, &seen, tab) })
+        Ok(Self { held, ..Self::of(&controller.settings, &seen, (by.role, tab)) })
     }
 
-    fn of(settings: &Settings, seen: &AppOverview, tab: &'static str) -> Self {
+    fn of(settings: &Settings, seen: &AppOverview, (role, tab): (Role, &'static str)) -> Self {
         let name = &seen.summary.app.name;
         // Names of apps are labels of host names: this is always one.
         let host = settings.default_host(name).map(|host| (settings.public_url(&host), host.to_string()));
@@ -206,6 +268,7 @@ impl Head {
             tab,
             git_url: settings.git_url(name),
             held: None,
+            may: role.into(),
         }
     }
 }
@@ -252,6 +315,10 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn head(tab: &'static str) -> Head {
+        head_for(Role::Admin, tab)
+    }
+
+    pub(crate) fn head_for(role: Role, tab: &'static str) -> Head {
         Head {
             name: HOSTILE.to_owned(),
             path: "/console/apps/sample".to_owned(),
@@ -264,6 +331,7 @@ pub(crate) mod samples {
             tab,
             git_url: HOSTILE.to_owned(),
             held: Some(HOSTILE.to_owned()),
+            may: role.into(),
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use controller::Controller;
-use controller::config_vars::ConfigVars;
+use controller::config_vars::{ConfigVars, ConfigWish};
+use controller::store::{Contents, Release, Scope};
 use serde::{Deserialize, Serialize};
 
 use super::{show as show_page, show_again};
@@ -15,7 +16,10 @@ use crate::error::{PageError, refusal};
 use crate::form::{Fields, Form};
 use crate::notice::Notice;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside, path, plural};
+use crate::view::{Choice, Head, Inside, Moment, became, path, plural};
+
+/// So many changes are listed.
+const HISTORY: u32 = 20;
 
 /// What is asked of the page.
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +42,11 @@ pub(super) struct Config {
     value: String,
     /// The form edits a config var that there is.
     is_edit: bool,
+    /// Where the one in the form is given.
+    scope: &'static str,
+    scopes: Vec<Choice>,
+    /// The newest releases that changed config vars.
+    history: Vec<Changed>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +59,18 @@ struct Var {
     encoded: String,
     /// The add-on that it tells of; none if it can be changed here.
     addon: Option<String>,
+    /// Where it is given; empty if everywhere.
+    scope: &'static str,
+}
+
+/// A release that changed config vars: their names, never their values.
+#[derive(Debug, Serialize)]
+struct Changed {
+    version: u64,
+    link: String,
+    names: Vec<String>,
+    who: String,
+    when: Moment,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +102,7 @@ pub(crate) async fn show(
         page.name.clone_from(&page.vars[at].name);
         page.value =
             config.iter().find(|(name, _)| name.as_str() == page.name).map(|(_, v)| v.to_owned()).unwrap_or_default();
+        page.scope = page.vars[at].scope;
         page.is_edit = true;
     }
     show_page(&by.visit, "config.html", &page)
@@ -93,13 +115,15 @@ pub(crate) async fn set(
 ) -> Result<Response, PageError> {
     let name = form.fields.get("name").trim().to_owned();
     let value = form.fields.get("value").to_owned();
-    let patch = BTreeMap::from([(name.clone(), Some(value.clone()))]);
-    match change(&controller, &form.by, &patch).await? {
+    let vars = BTreeMap::from([(name.clone(), Some(value.clone()))]);
+    let scopes = BTreeMap::from([(name.clone(), scope(form.fields.get("scope")))]);
+    match change(&controller, &form.by, ConfigWish { vars, scopes, reason: None }).await? {
         Ok(notice) => Ok(notice.then(&config_path(&form.by))),
         Err(text) => {
             let mut page = Config::load(&controller, &form.by, &Ask::default()).await?;
             page.page.refuse(text);
             (page.name, page.value) = (name, value);
+            page.scope = word(scope(form.fields.get("scope")));
             show_again("config.html", &page)
         }
     }
@@ -111,7 +135,8 @@ pub(crate) async fn remove(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let patch = BTreeMap::from([(form.fields.get("name").to_owned(), None)]);
-    let notice = change(&controller, &form.by, &patch).await?.unwrap_or_else(Notice::refused);
+    let wish = ConfigWish { vars: patch, ..ConfigWish::default() };
+    let notice = change(&controller, &form.by, wish).await?.unwrap_or_else(Notice::refused);
     Ok(notice.then(&config_path(&form.by)))
 }
 
@@ -145,7 +170,7 @@ pub(crate) async fn apply(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let result = match patch(&form.fields) {
-        Ok(patch) => change(&controller, &form.by, &patch).await?,
+        Ok(vars) => change(&controller, &form.by, ConfigWish { vars, ..ConfigWish::default() }).await?,
         Err(text) => Err(text),
     };
     match result {
@@ -163,12 +188,8 @@ fn config_path(by: &AppVisit) -> String {
 }
 
 /// Changes config vars; the inner error is for the person.
-async fn change(
-    controller: &Controller,
-    by: &AppVisit,
-    patch: &BTreeMap<String, Option<String>>,
-) -> Result<Result<Notice, String>, PageError> {
-    match controller.set_config(&by.app, &by.visit.actor, patch).await {
+async fn change(controller: &Controller, by: &AppVisit, wish: ConfigWish) -> Result<Result<Notice, String>, PageError> {
+    match controller.change_config(&by.app, &by.visit.actor, &wish).await {
         Ok(Some(release)) => Ok(Ok(Notice::done(format!("{}: this is v{}", release.description, release.version)))),
         Ok(None) => Ok(Ok(Notice::done("Nothing changed, so there is no new release."))),
         Err(error) => Ok(Err(refusal(error)?)),
@@ -200,9 +221,47 @@ fn compare(config: &ConfigVars, patch: &BTreeMap<String, Option<String>>) -> (Op
     (Some(changes), unchanged)
 }
 
+/// Where a config var is given, as the form says it.
+fn scope(word: &str) -> Option<Scope> {
+    match word {
+        "build" => Some(Scope::Build),
+        "run" => Some(Scope::Run),
+        _ => None,
+    }
+}
+
+fn word(scope: Option<Scope>) -> &'static str {
+    match scope {
+        Some(Scope::Build) => "build",
+        Some(Scope::Run) => "run",
+        None => "",
+    }
+}
+
+fn scopes() -> Vec<Choice> {
+    vec![
+        Choice::new("", "to builds and to what runs"),
+        Choice::new("run", "only to what runs"),
+        Choice::new("build", "only to builds"),
+    ]
+}
+
+async fn history(controller: &Controller, by: &AppVisit) -> Result<Vec<Changed>, PageError> {
+    let now = controller.clock.now();
+    let releases = controller.store.config_history(by.app.id, HISTORY).await?;
+    let changed = |release: &Release| Changed {
+        version: release.version,
+        link: format!("{}/releases/v{}", path(&by.app), release.version),
+        names: release.config_changes.iter().map(|(name, change)| format!("{name} {}", became(*change))).collect(),
+        who: release.user.email.to_string(),
+        when: Moment::new(release.created_at, now),
+    };
+    Ok(releases.iter().map(changed).collect())
+}
+
 impl Config {
     async fn load(controller: &Controller, by: &AppVisit, ask: &Ask) -> Result<Self, PageError> {
-        let config = controller.store.config(by.app.id).await?;
+        let Contents { config, scopes: given, .. } = controller.store.present(by.app.id).await?;
         let attachments = controller.store.attachments_of_app(by.app.id).await?;
         let addon_of = |name: &str| {
             let prefix = name.strip_suffix("_URL")?;
@@ -218,6 +277,7 @@ impl Config {
                 lines: value.lines().count(),
                 encoded: url::form_urlencoded::byte_serialize(name.as_str().as_bytes()).collect(),
                 addon: addon_of(name.as_str()),
+                scope: word(given.get(name).copied()),
             }
         };
         let vars: Vec<Var> = config.iter().map(var).collect();
@@ -230,6 +290,9 @@ impl Config {
             name: String::new(),
             value: String::new(),
             is_edit: false,
+            scope: "",
+            scopes: scopes(),
+            history: history(controller, by).await?,
         })
     }
 }
@@ -249,7 +312,7 @@ impl Paste {
 #[cfg(test)]
 mod samples {
     use super::*;
-    use crate::view::samples::{HOSTILE, head, inside};
+    use crate::view::samples::{HOSTILE, head, inside, moment};
 
     impl Config {
         pub(in crate::pages) fn samples() -> [Self; 2] {
@@ -259,6 +322,14 @@ mod samples {
                 value,
                 lines: 2,
                 encoded: HOSTILE.to_owned(),
+                scope: "run",
+            };
+            let changed = || Changed {
+                version: 3,
+                link: HOSTILE.to_owned(),
+                names: vec![HOSTILE.to_owned()],
+                who: HOSTILE.to_owned(),
+                when: moment(),
             };
             let page = |vars: Vec<Var>| Self {
                 page: inside(),
@@ -268,6 +339,9 @@ mod samples {
                 all_revealed: false,
                 name: HOSTILE.to_owned(),
                 value: HOSTILE.to_owned(),
+                scope: "run",
+                scopes: scopes(),
+                history: vec![changed(), changed()],
             };
             [page(vec![var(None), var(Some(HOSTILE.to_owned()))]), page(vec![])]
         }

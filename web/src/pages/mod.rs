@@ -1,23 +1,30 @@
 //! The pages: one file each, with its handlers and the struct that its template is filled with.
 
+pub(crate) mod access;
 pub(crate) mod activity;
 pub(crate) mod addon;
 pub(crate) mod addons;
 pub(crate) mod apps;
+pub(crate) mod audit;
 pub(crate) mod builds;
 pub(crate) mod config;
 pub(crate) mod domains;
 pub(crate) mod front;
 pub(crate) mod invitations;
+pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod overview;
 pub(crate) mod releases;
+pub(crate) mod security;
 pub(crate) mod settings;
 pub(crate) mod setup;
 pub(crate) mod sign_in;
+pub(crate) mod teams;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tokens;
+pub(crate) mod two_factor;
 
 use axum::http::StatusCode;
 use axum::response::Response;

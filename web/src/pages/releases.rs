@@ -18,7 +18,7 @@ use crate::error::{PageError, refusal};
 use crate::form::Form;
 use crate::notice::Notice;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside, Moment, Pill, path};
+use crate::view::{Head, Inside, Moment, Pill, became, path};
 
 #[derive(Debug, Serialize)]
 pub(super) struct ReleasePage {
@@ -198,12 +198,7 @@ impl Diff {
 
 impl Row {
     fn of_config(name: &ConfigVarName, change: ConfigChange) -> Self {
-        let change = match change {
-            ConfigChange::Added => "added",
-            ConfigChange::Changed => "changed",
-            ConfigChange::Removed => "removed",
-        };
-        Self { kind: None, name: name.to_string(), change, detail: None }
+        Self { kind: None, name: name.to_string(), change: became(change), detail: None }
     }
 
     fn new(kind: &'static str, name: &impl ToString, change: (Option<String>, Option<String>)) -> Self {

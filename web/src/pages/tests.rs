@@ -2,21 +2,27 @@
 
 use serde::Serialize;
 
+use super::access::Access;
 use super::activity::Activity;
 use super::addon::AddonPage;
 use super::addons::Addons;
 use super::apps::{Apps, NewApp};
+use super::audit::{AccountAudit, AppAudit};
 use super::builds::BuildPage;
 use super::config::{Config, Paste};
 use super::domains::Domains;
 use super::invitations::Welcome;
+use super::keys::KeyList;
 use super::login::Login;
 use super::logs::Logs;
 use super::overview::Overview;
 use super::releases::{ReleasePage, Rollback};
+use super::security::Security;
 use super::settings::Settings;
 use super::setup::Setup;
 use super::sign_in::SignIn;
+use super::teams::{TeamList, TeamPage};
+use super::tokens::TokenList;
 use crate::templates;
 
 fn check(template: &str, samples: &[impl Serialize]) {
@@ -45,6 +51,14 @@ fn check(template: &str, samples: &[impl Serialize]) {
 
 #[test]
 fn every_page_is_valid_and_escapes_what_it_is_given() {
+    check("access.html", &Access::samples());
+    check("account_audit.html", &AccountAudit::samples());
+    check("app_audit.html", &AppAudit::samples());
+    check("keys.html", &KeyList::samples());
+    check("security.html", &Security::samples());
+    check("team.html", &TeamPage::samples());
+    check("teams.html", &TeamList::samples());
+    check("tokens.html", &TokenList::samples());
     check("activity.html", &Activity::samples());
     check("addon.html", &AddonPage::samples());
     check("addons.html", &Addons::samples());
