@@ -16,11 +16,13 @@ use url::Url;
 
 use crate::error::{CliError, Kind, Result};
 
+mod logins;
 mod resources;
 #[cfg(test)]
 mod tests;
 mod unix;
 
+pub(crate) use logins::{BrowserLogin, LoginDecision};
 pub(crate) use resources::*;
 
 const ACCEPT: &str = "application/vnd.heroku+json; version=3";
