@@ -262,3 +262,21 @@ fn a_full_disk_refuses_builds_and_harms_nothing_else() {
     crate::until("the app answers", || answers(&app));
     app.cli(&["config:set", "STILL=works"]).expect_ok();
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let platform = Platform::fresh();
+    // As on a full disk.
+    std::os::unix::fs::symlink("/dev/full", platform.home().join("platform.log")).expect("a link");
+    platform.up(&[]);
+    platform.cli(&["users:create", "dev@localhost", "--login"]).expect_ok();
+    platform.cli(&["create", "before"]).expect_ok();
+    let nobody = platform.get("nobody.localhost", "/");
+    let blank = platform.get("before.localhost", "/");
+    assert_ne!(blank.body, nobody.body);
+    // Everybody says something of that.
+    kill(&platform, "controller");
+    platform.cli(&["create", "after"]).expect_ok();
+    assert_eq!(platform.get("after.localhost", "/").status, blank.status, "the router hears of new apps");
+    assert_eq!(platform.get("before.localhost", "/"), blank);
+}

@@ -394,6 +394,9 @@ fn start_log() {
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
         .with_ansi(false)
         .with_writer(std::io::stderr)
+        // What cannot be written is lost. To say so would be a second write, whose failure is a panic: on a full disk the router
+        // would end, and with it every app.
+        .log_internal_errors(false)
         .init();
 }
 
