@@ -4,6 +4,7 @@
 //! copied into another row does not open. The key is in a file beside the database, not in it, and can be replaced
 //! (`rotation.rs`).
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,6 +21,8 @@ use sha2::{Digest, Sha256};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
+/// What the extension of a key begins with that is being made; the id of the process follows.
+const DRAFT: &str = "new-";
 
 /// Why a secret cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,7 @@ impl Secrets {
     /// With the key in `key_file`, which is made, readable by its owner only, if it does not exist; and with the key of a
     /// rotation that was begun and is not over.
     pub fn open(key_file: &Path, random: Arc<dyn Random>) -> Result<Self, SecretError> {
+        remove_drafts(key_file);
         let oldest = SealingKey::open(key_file, &*random)?;
         let next = next_key_file(key_file);
         let keys = if next.exists() {
@@ -177,12 +181,24 @@ fn read_key(file: File) -> io::Result<Vec<u8>> {
     Ok(key)
 }
 
+/// Removes what processes left that were killed while they made a key: nothing was sealed with it.
+fn remove_drafts(key_file: &Path) {
+    let entries = key_file.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let pid = path.extension().and_then(OsStr::to_str).and_then(|extension| extension.strip_prefix(DRAFT));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Whoever cannot remove it cannot use the folder either, and says so in a moment.
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
 /// Writes a new key beside its place and links it there, so that a crash never leaves half a key and two controllers that
 /// start at once agree on one.
 fn make_key(key_file: &Path, random: &dyn Random) -> io::Result<Vec<u8>> {
     let mut key = vec![0; KEY_BYTES];
     random.fill(&mut key);
-    let draft = key_file.with_extension(format!("new-{}", std::process::id()));
+    let draft = key_file.with_extension(format!("{DRAFT}{}", std::process::id()));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&key)?;
@@ -190,7 +206,7 @@ fn make_key(key_file: &Path, random: &dyn Random) -> io::Result<Vec<u8>> {
         std::fs::hard_link(&draft, key_file)?;
         File::open(key_file.parent().unwrap_or(Path::new(".")))?.sync_all()
     })();
-    // Gone already, or rubbish that the next start overwrites.
+    // Gone already, or rubbish that the next start removes.
     let _ = std::fs::remove_file(&draft);
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_key(File::open(key_file)?),
@@ -243,6 +259,13 @@ mod tests {
         Secrets::open(&path, Arc::new(SystemRandom)).expect("a key");
         assert_eq!(path.metadata().expect("made").permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "no draft is left");
+        let of_the_dead = folder.path().join(format!("secrets.key.new-{}", u32::MAX));
+        let of_the_living = folder.path().join(format!("secrets.key.new-{}", std::process::id()));
+        for draft in [&of_the_dead, &of_the_living] {
+            std::fs::write(draft, "half a key").expect("written");
+        }
+        Secrets::open(&path, Arc::new(SystemRandom)).expect("the same key");
+        assert!(!of_the_dead.exists() && of_the_living.exists());
         std::fs::write(&path, "short").expect("written");
         assert!(matches!(Secrets::open(&path, Arc::new(SystemRandom)), Err(SecretError::KeyLength { .. })));
     }
