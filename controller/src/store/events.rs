@@ -1,15 +1,19 @@
 //! Everything that was changed, and the transactions that change something.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use model::{AppId, Email, Timestamp, UserId};
 use serde_json::Value;
+use sqlx::Error::PoolTimedOut;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, FromRow, Row, Transaction};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 
 use super::collaborators::{APPS_OF, SEEN};
 use super::words::words;
-use super::{Part, Slice, Store, StoreError, row};
+use super::{PATIENCE, Part, Slice, Store, StoreError, row};
 use crate::actors::By;
 
 /// Who changes something, and when.
@@ -166,6 +170,8 @@ words! {
 /// two transactions that have events, the second waits for the first to end.
 pub(super) struct Write<'a> {
     tx: Transaction<'static, Any>,
+    /// Ends behind the transaction.
+    _turn: Option<OwnedMutexGuard<()>>,
     store: &'a Store,
     stamp: &'a Stamp,
     events: Vec<NewEvent>,
@@ -286,7 +292,11 @@ const SELECT: &str = "SELECT sequence, id, app_id, app_name, actor_id, actor_ema
 impl Store {
     /// Begins to change something.
     pub(super) async fn begin<'a>(&'a self, stamp: &'a Stamp) -> Result<Write<'a>, StoreError> {
-        Ok(Write { tx: self.pool.begin().await?, store: self, stamp, events: Vec::new() })
+        let turn = match &self.turn {
+            Some(turn) => Some(timeout(PATIENCE, Arc::clone(turn).lock_owned()).await.map_err(|_| PoolTimedOut)?),
+            None => None,
+        };
+        Ok(Write { tx: self.pool.begin().await?, _turn: turn, store: self, stamp, events: Vec::new() })
     }
 
     /// Forgets events from before a moment, a thousand at a time; how many.

@@ -94,6 +94,7 @@ pub(super) async fn migrate_with(
     mode: Mode,
 ) -> Result<Migrated, StoreError> {
     sqlx::any::install_default_drivers();
+    super::sqlite::prepare();
     // SQLite has no lock that spans several transactions; PostgreSQL's own ends with the connection.
     let _lock = match sqlite_file(url) {
         Some(file) => Some(lock(file.with_extension("lock")).await?),

@@ -38,6 +38,7 @@ mod setups;
 mod slice;
 mod sni_endpoints;
 mod sources;
+mod sqlite;
 mod standing;
 mod status;
 mod summaries;
@@ -210,6 +211,8 @@ pub struct Store {
     secrets: Arc<Secrets>,
     random: Arc<dyn Random>,
     newest_event: Arc<tokio::sync::watch::Sender<u64>>,
+    /// Of SQLite: whose turn it is to write.
+    turn: Option<Arc<tokio::sync::Mutex<()>>>,
     /// What only this controller does, as it believes.
     duties: Arc<OnceLock<Vec<Lease>>>,
 }
@@ -242,7 +245,10 @@ impl Store {
             .await
             .map_err(|error| failed(error.into()))?;
         let newest_event = Arc::new(tokio::sync::watch::Sender::new(u64::try_from(newest).unwrap_or_default()));
-        Ok(Self { pool, secrets, random, newest_event, duties: Arc::default() })
+        // One at a time in the order in which they came: left to itself SQLite lets whoever looks in the right moment go first,
+        // and others wait for seconds, each with a connection that somebody could read with.
+        let turn = sqlite.then(Arc::default);
+        Ok(Self { pool, secrets, random, newest_event, turn, duties: Arc::default() })
     }
 
     /// From now on it is away.
@@ -270,9 +276,9 @@ impl Store {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Readers never wait for the writer (WAL), and what was committed survives a power cut (FULL): a push that was told "v7
-/// is live" stays so.
+/// is live" stays so. 8 MB of each connection hold what most queries of a large database go through.
 const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-     PRAGMA foreign_keys = ON;";
+     PRAGMA foreign_keys = ON; PRAGMA cache_size = -8000;";
 
 /// Folder of the copies that are made before the database is changed by a migration, beside the key of its secrets.
 pub const BACKUPS: &str = "backups/database";
