@@ -2,7 +2,7 @@
 
 use std::fs::DirEntry;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::{Controller, Error};
 
 /// Pause between two sweeps, unless an app is removed.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Of so many builds, and of so many release commands, an app's output is kept.
+const OUTPUTS: usize = 200;
 
 /// Sweeps for as long as the process lives.
 pub(crate) async fn work(controller: Arc<Controller>) {
@@ -68,6 +71,14 @@ impl Controller {
             // Their processes still run on layers that no image needs. The next sweep comes soon enough.
             return Ok(count + ended);
         }
+        self.forget_deliveries().await?;
+        let outputs = self.outputs_of_apps();
+        let removed = tokio::task::spawn_blocking(move || outputs.iter().try_for_each(|folder| keep_newest(folder)));
+        removed
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|source| Error::System { action: "remove the outputs of old builds", source: source.into() })?;
         let sources = self.sweep_sources().await?;
         self.give_up_images(&workloads).await?;
         let of_apps = self.store.prune_images().await?;
@@ -103,6 +114,13 @@ impl Controller {
         Ok(())
     }
 
+    /// The folders in which the outputs of builds and of release commands are, one file each.
+    fn outputs_of_apps(&self) -> Vec<PathBuf> {
+        let roots = ["builds", "releases"].map(|name| self.settings.home.join(name));
+        let entries = roots.iter().filter_map(|root| root.read_dir().ok()).flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
     /// Every folder that is named after the id of an app or an add-on. Whatever is kept of one in files is in these.
     fn folders_of_apps(&self) -> Vec<(AppId, PathBuf)> {
         let home = &self.settings.home;
@@ -111,6 +129,17 @@ impl Controller {
         let app = |entry: &DirEntry| entry.file_name().to_str()?.split('.').next()?.parse().ok();
         entries.flatten().filter_map(|entry| Some((app(&entry)?, entry.path()))).collect()
     }
+}
+
+/// Removes the oldest files of a folder that has too many.
+fn keep_newest(folder: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        files.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    files.sort();
+    files.iter().rev().skip(OUTPUTS).try_for_each(|(_, path)| std::fs::remove_file(path))
 }
 
 /// Whose a one-off is: its id is `<kind>-<app id>-…`.
@@ -149,6 +178,23 @@ mod tests {
         assert!(folders(kept.id).iter().all(|folder| folder.exists()));
         assert!(controller.settings.home.join("git/hooks").exists());
         assert_eq!(controller.sweep().await.expect("swept"), 0);
+    }
+
+    #[tokio::test]
+    async fn the_outputs_of_few_builds_are_kept() {
+        let test = TestController::new().await;
+        let user = test.user("ada@example.com").await;
+        let app = test.app(&user, "built").await;
+        let folder = test.controller.settings.home.join("builds").join(app.id.to_string());
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for number in 0..super::OUTPUTS + 2 {
+            let file = std::fs::File::create(folder.join(format!("{number}.log"))).expect("made");
+            let minute = u64::try_from(number).expect("small") * 60;
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(minute)).expect("set");
+        }
+        test.controller.sweep().await.expect("swept");
+        let there = |number: usize| folder.join(format!("{number}.log")).exists();
+        assert_eq!([there(0), there(1), there(2), there(super::OUTPUTS + 1)], [false, false, true, true]);
     }
 
     #[tokio::test]

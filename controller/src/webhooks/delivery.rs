@@ -79,10 +79,13 @@ impl Controller {
                 attempt.map_err(|source| Error::System { action: "deliver", source: source.into() })??;
             }
         }
-        let now = self.clock.now();
-        self.store.delete_old_deliveries(now.before(KEPT)).await?;
         let next = self.store.next_delivery().await?;
-        Ok(next.map_or(LOOK, |next| next.since(now).min(LOOK)))
+        Ok(next.map_or(LOOK, |next| next.since(self.clock.now()).min(LOOK)))
+    }
+
+    /// Forgets what was told long ago.
+    pub(crate) async fn forget_deliveries(&self) -> Result<(), Error> {
+        Ok(self.store.delete_old_deliveries(self.clock.now().before(KEPT)).await?)
     }
 
     /// Makes the deliveries of one webhook.
