@@ -19,16 +19,9 @@ struct KnownAuthorization {
     app: Option<Named>,
     /// The most that it may do there.
     role: Option<String>,
-    access_token: Option<Expiry>,
+    expires_at: Option<String>,
     created_at: String,
     last_used_at: Option<String>,
-}
-
-/// How long a token is good.
-#[derive(Debug, Deserialize)]
-struct Expiry {
-    /// In seconds from its making.
-    expires_in: Option<u64>,
 }
 
 /// List your tokens, but not the tokens themselves
@@ -118,10 +111,8 @@ impl Info {
         let value = cx.client()?.get(&["oauth", "authorizations", &self.id])?;
         cx.show(&value, |out| {
             let one: KnownAuthorization = client::typed(&value)?;
-            let expires = match one.access_token.as_ref().and_then(|token| token.expires_in) {
-                Some(seconds) => format!("{seconds} s after it was made"),
-                None => "never".to_owned(),
-            };
+            let expires = one.expires_at.as_ref();
+            let expires = expires.map_or_else(|| "never".to_owned(), |time| output::when(time, context::now()));
             out.pairs([
                 ("Description", one.description.as_str().into()),
                 ("Id", one.id.as_str().into()),

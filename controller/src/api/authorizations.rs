@@ -86,6 +86,8 @@ pub(super) struct AuthorizationAnswer {
     client: Option<Named>,
     created_at: Time,
     description: String,
+    /// When it is no longer good; null for never.
+    expires_at: Option<Time>,
     grant: Option<Named>,
     id: Id,
     /// When somebody last came in with it, to the minute.
@@ -226,6 +228,7 @@ fn answer(token: &Token, user: &User, text: Option<String>) -> AuthorizationAnsw
         description: token.description.clone(),
         grant: None,
         id: Id::of(&token.id),
+        expires_at: token.expires_at.map(Time::from),
         last_used_at: token.last_used_at.map(Time::from),
         refresh_token: None,
         role,

@@ -54,6 +54,7 @@ async fn a_password_makes_a_token_and_the_token_is_seen_once() {
     assert_eq!(login("wrong").await.status, 401);
     let made = login(PASSWORD).await;
     assert_eq!((made.status, made.body["access_token"]["expires_in"].as_u64()), (201, Some(3600)));
+    assert_eq!(made.body["expires_at"], "2026-11-21T03:39:46Z");
     let token = made.body["access_token"]["token"].as_str().expect("a token");
 
     for credentials in [format!("Bearer {token}"), basic("", token), basic("ada@example.com", token)] {
