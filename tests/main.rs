@@ -4,6 +4,7 @@ mod access;
 mod addons;
 mod config;
 mod console;
+mod errors;
 mod faults;
 mod heroku;
 mod locks;
