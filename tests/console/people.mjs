@@ -208,6 +208,7 @@ const steps = (browser, page) => {
       await notice("grace@laptop was added");
       await button("Remove grace@laptop").click();
       await notice("grace@laptop was removed");
+      assert.equal(await row("grace@laptop").count(), 0);
     },
 
     async "a token is shown once, is good for what it says, and ends"() {
