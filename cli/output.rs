@@ -229,6 +229,11 @@ impl<T: AsRef<str>> From<T> for Field {
     }
 }
 
+/// A text as a shell reads it back, whatever is in it.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Text may come from anywhere, so what could drive the terminal is taken out.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()

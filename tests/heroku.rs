@@ -54,6 +54,7 @@ fn an_app_lives_and_dies_by_the_official_program() {
 
     heroku(&app, &["addons:create", "postgres", "--wait"]).expect_ok().expect_text(&["DATABASE_URL"]);
     heroku(&app, &["config:get", "DATABASE_URL"]).expect_ok().expect_text(&["postgres://"]);
+    heroku(&app, &["pg:info"]).expect_ok().expect_text(&["=== DATABASE_URL", "Available"]);
     let domain = format!("www.{name}.example.com");
     heroku(&app, &["domains:add", &domain]).expect_ok().expect_text(&["DNS Target"]);
     heroku(&app, &["domains"]).expect_ok().expect_text(&[&domain]);

@@ -120,6 +120,9 @@ pub(crate) struct Create {
     /// Do not wait until it can be used
     #[arg(long)]
     no_wait: bool,
+    /// For whoever is used to say so: it waits anyway
+    #[arg(long = "wait", hide = true, conflicts_with = "no_wait")]
+    _wait: bool,
     #[command(flatten)]
     app: ReleaseArg,
 }
@@ -342,11 +345,14 @@ pub(crate) struct Destroy {
     /// Name of the add-on, or under which the app uses it
     addon: String,
     /// The name of the app that it was made for again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
     /// Also if other apps use it, and even if the app is locked or frozen
-    #[arg(long)]
+    #[arg(long, short)]
     force: bool,
+    /// For whoever is used to say so: it waits anyway
+    #[arg(long = "wait", hide = true)]
+    _wait: bool,
     #[command(flatten)]
     app: AppArg,
 }

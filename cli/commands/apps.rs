@@ -23,6 +23,12 @@ pub(crate) struct List {
     /// Name of a team
     #[arg(short, long)]
     team: Option<String>,
+    /// Only your own, neither those of teams nor those of others
+    #[arg(short, long, conflicts_with = "team")]
+    personal: bool,
+    /// For whoever is used to say so: all are listed anyway
+    #[arg(short = 'A', long = "all", hide = true)]
+    _all: bool,
 }
 
 impl List {
@@ -32,6 +38,7 @@ impl List {
             Some(team) => client.list(&["teams", team, "apps"])?,
             None => client.list(&["apps"])?,
         };
+        let apps = if self.personal { own(&client, &apps)? } else { apps };
         cx.show_list(&apps, |out, apps: Vec<App>| {
             let row = |app: App| {
                 let released =
@@ -45,6 +52,13 @@ impl List {
             )
         })
     }
+}
+
+/// Of the apps that somebody sees, those that they own.
+fn own(client: &Client, apps: &Value) -> Result<Value> {
+    let me = client.get(&["account"])?["email"].take();
+    let apps: Vec<Value> = client::typed(apps)?;
+    Ok(apps.into_iter().filter(|app| app["team"].is_null() && app["owner"]["email"] == me).collect())
 }
 
 /// Create an app, and the git remote to push it to
@@ -78,7 +92,7 @@ pub(crate) struct Create {
     #[arg(short, long, default_value = git::REMOTE)]
     remote: String,
     /// Add no git remote
-    #[arg(long)]
+    #[arg(long, short)]
     no_remote: bool,
 }
 
@@ -148,6 +162,9 @@ Examples:
   $ platform info
   $ platform info -a my-app --json")]
 pub(crate) struct Info {
+    /// Print lines that a shell can read: key='value'
+    #[arg(long, short)]
+    shell: bool,
     #[command(flatten)]
     app: AppArg,
 }
@@ -158,6 +175,17 @@ impl Info {
         let value = client.get(&["apps", &name])?;
         cx.show(&value, |out| {
             let app: App = client::typed(&value)?;
+            if self.shell {
+                return [
+                    ("name", app.name.as_str()),
+                    ("owner", app.owner.email.as_str()),
+                    ("web_url", app.web_url.as_deref().unwrap_or_default()),
+                    ("git_url", git::address(client.base(), &app.name).as_str()),
+                    ("stack", app.stack.name.as_str()),
+                ]
+                .into_iter()
+                .try_for_each(|(key, value)| out.line(format!("{key}={}", output::quoted(value))));
+            }
             out.heading(&app.name)?;
             let released =
                 app.released_at.map_or_else(|| "never".to_owned(), |time| output::when(&time, context::now()));
@@ -301,7 +329,7 @@ pub(crate) struct Destroy {
     #[command(flatten)]
     app: AppArg,
     /// The app's name again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
 }
 

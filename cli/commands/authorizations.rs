@@ -82,6 +82,9 @@ pub(crate) struct Create {
     /// Seconds until it is no longer good
     #[arg(long, short, value_name = "SECONDS")]
     expires_in: Option<u64>,
+    /// For whoever is used to say so: it prints the token alone anyway
+    #[arg(long = "short", short = 'S', hide = true)]
+    _short: bool,
 }
 
 impl Create {

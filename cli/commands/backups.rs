@@ -103,7 +103,7 @@ pub(crate) struct Restore {
     /// Name of the add-on, or under which the app uses it
     database: Option<String>,
     /// The app's name again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
     #[command(flatten)]
     app: AppArg,
@@ -179,7 +179,7 @@ pub(crate) struct Delete {
     /// Name of the add-on, or under which the app uses it
     database: Option<String>,
     /// The app's name again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
     #[command(flatten)]
     app: AppArg,

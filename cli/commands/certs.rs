@@ -163,7 +163,7 @@ pub(crate) struct Remove {
     #[arg(long, visible_alias = "endpoint")]
     name: Option<String>,
     /// The app's name again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
     #[command(flatten)]
     app: AppArg,

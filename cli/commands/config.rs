@@ -40,7 +40,7 @@ impl List {
         cx.show(&vars, |out| {
             let vars: BTreeMap<String, String> = client::typed(&vars)?;
             if self.shell {
-                return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", quoted(value))));
+                return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", output::quoted(value))));
             }
             if vars.is_empty() {
                 out.note(&format!("{name} has no config vars. Set one with `platform config:set KEY=VALUE`."));
@@ -73,7 +73,7 @@ impl Get {
         let (client, name) = cx.app(&self.app)?;
         let vars: BTreeMap<String, String> = client::typed(&client.get(&["apps", &name, "config-vars"])?)?;
         match vars.get(&self.key) {
-            Some(value) if self.shell => cx.out.line(format!("{}={}", self.key, quoted(value))),
+            Some(value) if self.shell => cx.out.line(format!("{}={}", self.key, output::quoted(value))),
             Some(value) => cx.show_one(&self.key, value),
             None => Err(CliError::failed(format!("{} is not set on {name}", self.key))
                 .hint(format!("See what is: platform config -a {name}"))),
@@ -295,10 +295,6 @@ fn many(path: &str) -> Result<Map<String, Value>> {
     Ok(vars.into_iter().map(|var| (var.name, var.value.into())).collect())
 }
 
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,8 +310,10 @@ mod tests {
     #[test]
     fn a_shell_reads_back_what_was_quoted() {
         let value = "it's \"$HOME\"\n`x`";
-        let echoed =
-            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(value))]).output().unwrap();
+        let echoed = std::process::Command::new("sh")
+            .args(["-c", &format!("printf %s {}", output::quoted(value))])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8(echoed.stdout).unwrap(), value);
     }
 }

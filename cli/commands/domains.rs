@@ -102,7 +102,7 @@ Examples:
   $ platform domains:clear -a my-app --confirm my-app")]
 pub(crate) struct Clear {
     /// The app's name again, instead of being asked for it
-    #[arg(long, value_name = "APP")]
+    #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
     #[command(flatten)]
     app: AppArg,

@@ -92,6 +92,9 @@ fn redirecting(port: u16, api: &Url, git: &Url, token: &str) -> Variables {
         ("HEROKU_GIT_HOST", git_host),
         // A name only: scheme and port are those of HEROKU_HOST.
         ("HEROKU_DATA_HOST", "127.0.0.1".to_owned()),
+        // What these services are called here.
+        ("HEROKU_POSTGRESQL_ADDON_NAME", "postgres".to_owned()),
+        ("HEROKU_REDIS_ADDON_NAME", "redis".to_owned()),
         ("HEROKU_PARTICLEBOARD_URL", door.clone()),
         ("HEROKU_EXEC_URL", door.clone()),
         ("HEROKU_ANALYTICS_URL", door.clone()),

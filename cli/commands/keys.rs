@@ -19,13 +19,19 @@ const USUAL: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 Examples:
   $ platform keys
   $ platform keys --json")]
-pub(crate) struct List {}
+pub(crate) struct List {
+    /// Print whole keys
+    #[arg(long, short)]
+    long: bool,
+}
 
 impl List {
-    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let keys = cx.client()?.list(&["account", "keys"])?;
         cx.show_list(&keys, |out, keys: Vec<Key>| {
+            if self.long {
+                return keys.iter().try_for_each(|key| out.line(&key.line));
+            }
             let row = |key: Key| {
                 let used =
                     key.last_used_at.map_or_else(|| "never".to_owned(), |time| output::ago(&time, context::now()));

@@ -66,6 +66,9 @@ Examples:
 pub(crate) struct Info {
     /// The release, such as v12; the newest if missing
     release: Option<String>,
+    /// Print its config vars alone, in lines that a shell can read: KEY='value'
+    #[arg(long, short)]
+    shell: bool,
     #[command(flatten)]
     app: AppArg,
 }
@@ -86,6 +89,9 @@ impl Info {
             let release: Release = client::typed(&value)?;
             let vars: BTreeMap<String, String> =
                 client::typed(&client.get(&["apps", &name, "releases", &version, "config-vars"])?)?;
+            if self.shell {
+                return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", output::quoted(value))));
+            }
             out.heading(&format!("{name} v{}", release.version))?;
             let known = [
                 ("State", Some(state(&release))),

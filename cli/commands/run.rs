@@ -10,6 +10,7 @@ use crate::attach;
 use crate::client::{self, Dyno};
 use crate::context::{AppArg, Context};
 use crate::error::{CliError, Result};
+use crate::output;
 
 /// Run a command in a new dyno of an app
 ///
@@ -120,17 +121,13 @@ fn app_at_the_end(words: &[String]) -> Option<&str> {
 fn shell_line(words: &[String]) -> String {
     match words {
         [line] => line.clone(),
-        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+        words => words.iter().map(|it| word(it)).collect::<Vec<_>>().join(" "),
     }
 }
 
-fn quoted(word: &str) -> String {
+fn word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    if !word.is_empty() && word.chars().all(is_plain) { word.to_owned() } else { output::quoted(word) }
 }
 
 #[cfg(test)]

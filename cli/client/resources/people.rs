@@ -120,6 +120,9 @@ pub(crate) struct Key {
     pub(crate) comment: String,
     /// `SHA256:…`
     pub(crate) fingerprint: String,
+    /// One line, as in its file.
+    #[serde(rename = "public_key")]
+    pub(crate) line: String,
     /// RFC 3339.
     pub(crate) last_used_at: Option<String>,
 }
