@@ -94,7 +94,8 @@ async fn unknown(request: Request) -> ApiError {
 async fn wrong_method(request: Request) -> ApiError {
     let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     if request.method() == Method::POST && matches!(path[..], ["apps", _, "dynos", _]) {
-        return ApiError::not_implemented("way into a running dyno: `run` starts a new one with the same code");
+        let way = "There is no way into a running dyno here: `run` starts a new one with the same code.";
+        return ApiError::method_not_allowed(way.to_owned());
     }
     ApiError::method_not_allowed(format!("{} is not possible here.", request.method()))
 }
@@ -113,16 +114,15 @@ mod tests {
     async fn what_the_platform_has_not_is_said_by_name() {
         let server = Server::start().await;
         let ada = server.user_with_app("ada@example.com", "shop").await;
-        for (method, path, name) in [
-            ("POST", "/apps/shop/dynos/web.1", "running dyno"),
-            ("POST", "/pipeline-promotions", "promotions"),
-            ("GET", "/teams/ours/spaces", "private spaces"),
-        ] {
+        for (method, path, name) in
+            [("POST", "/pipeline-promotions", "promotions"), ("GET", "/teams/ours/spaces", "private spaces")]
+        {
             let answer = ada.send(method, path, &[], serde_json::json!({})).await;
             assert_eq!((answer.status, answer.id()), (501, "not_implemented"), "{method} {path}");
             assert!(answer.text.contains(name), "{}", answer.text);
         }
-        assert_eq!(ada.send("PUT", "/apps/shop/dynos/web.1", &[], serde_json::json!({})).await.status, 405);
+        let inside = ada.send("POST", "/apps/shop/dynos/web.1", &[], serde_json::json!({})).await;
+        assert!(inside.status == 405 && inside.text.contains("`run`"), "{}", inside.text);
     }
 
     #[tokio::test]
