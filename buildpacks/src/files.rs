@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use crate::error::PackError;
 
 /// The text of a file of the app; none if there is no such file.
@@ -42,59 +40,12 @@ pub(crate) fn link(target: &Path, link: &Path) -> Result<(), PackError> {
     std::os::unix::fs::symlink(target, link).map_err(failed("link", link))
 }
 
-/// Hash of parts, so that a layer's key changes with any of them.
-pub(crate) struct Key(Sha256);
-
-impl Key {
-    /// Begins with what makes this layer's way of making different from other programs' and versions'.
-    pub(crate) fn new(way: &str) -> Self {
-        Self(Sha256::new()).with("way", way.as_bytes())
+/// Writes a program, and the folders that it is in.
+pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), PackError> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed("make", folder))?;
     }
-
-    /// Adds a named part.
-    pub(crate) fn with(mut self, name: &str, part: &[u8]) -> Self {
-        // Lengths keep two parts from looking like one.
-        self.0.update(format!("{name}:{}:", part.len()));
-        self.0.update(part);
-        self
-    }
-
-    /// Adds files of the app, those that are missing as missing.
-    pub(crate) fn with_files<'a>(mut self, app: &Path, names: impl IntoIterator<Item = &'a str>) -> Self {
-        for name in names {
-            if let Ok(content) = fs::read(app.join(name)) {
-                self = self.with(name, &content);
-            }
-        }
-        self
-    }
-
-    /// Adds every file of the app.
-    pub(crate) fn with_tree(mut self, app: &Path) -> Result<Self, PackError> {
-        for entry in walkdir::WalkDir::new(app).sort_by_file_name() {
-            let entry = entry.map_err(|error| failed("read", app)(error.into()))?;
-            if entry.file_type().is_file() {
-                let content = fs::read(entry.path()).map_err(failed("read", entry.path()))?;
-                self = self.with(&entry.path().to_string_lossy(), &content);
-            }
-        }
-        Ok(self)
-    }
-
-    /// The key.
-    pub(crate) fn finish(self) -> String {
-        hex::encode(self.0.finalize())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_tells_apart_what_joins_to_the_same_bytes() {
-        let key = |a: &str, b: &str| Key::new("way").with("file", a.as_bytes()).with("file", b.as_bytes()).finish();
-        assert_ne!(key("ab", "c"), key("a", "bc"));
-        assert_eq!(key("ab", "c"), key("ab", "c"));
-    }
+    fs::write(path, text).map_err(failed("write", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(failed("change", path))
 }

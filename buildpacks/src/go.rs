@@ -8,7 +8,7 @@ use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
 use crate::output;
-use crate::pack::{self, Build, Language, Use};
+use crate::pack::{self, Build, Language};
 
 mod toolchain;
 
@@ -26,7 +26,7 @@ impl Language for Go {
         let toolchain = toolchain::install(build, &Wanted::by(&module)?)?;
         let compiler = Compiler::new(build, toolchain)?;
         compiler.download(&module)?;
-        let programs = build.layer("programs", Use::Launch, "")?;
+        let programs = build.launch_layer("programs")?;
         let packages = compiler.main_packages(&module)?;
         if packages.is_empty() {
             return Err(PackError::GoNoMain);
@@ -58,7 +58,7 @@ impl<'a> Compiler<'a> {
     fn new(build: &'a Build, root: PathBuf) -> Result<Self, PackError> {
         let is_vendored = build.app().join("vendor/modules.txt").is_file();
         let modules = if is_vendored { Modules::Vendored } else { Modules::Downloaded };
-        Ok(Self { app: build.app(), root, cache: build.kept_cache("cache", "go 1")?, modules })
+        Ok(Self { app: build.app(), root, cache: build.kept_cache("go-cache", "go 1")?, modules })
     }
 
     fn go(&self, arguments: &[&str]) -> Run {

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod command;
+mod concurrency;
 mod error;
 mod files;
 mod go;
+mod key;
 mod nodejs;
 mod output;
 mod pack;

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use libcnb::data::launch::Process;
 
 use crate::command::Run;
+use crate::concurrency;
 use crate::error::PackError;
 use crate::files;
 use crate::output;
-use crate::pack::{self, Build, Language, Use};
+use crate::pack::{self, Build, Language};
 
 mod dependencies;
 mod manifest;
@@ -83,9 +84,10 @@ fn run_script(node: &Node, app: &Path, script: &str) -> Result<(), PackError> {
 
 /// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.
 fn set_launch_environment(build: &Build) -> Result<(), PackError> {
-    let layer = build.layer("env", Use::Launch, "")?;
+    let layer = build.launch_layer("env")?;
     // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
     files::link(&build.app().join(PROGRAMS), &layer.path().join("bin"))?;
+    layer.launch_script("web-concurrency", &concurrency::for_node())?;
     layer.launch_defaults(&[
         ("NODE_ENV", "production"),
         ("NPM_CONFIG_LOGLEVEL", "error"),

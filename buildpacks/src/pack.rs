@@ -1,5 +1,6 @@
 //! What all our buildpacks share: one bridge to libcnb, layers by key.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use libcnb::build::{BuildContext, BuildResult, BuildResultBuilder};
@@ -9,12 +10,15 @@ use libcnb::data::layer::LayerName;
 use libcnb::detect::{DetectContext, DetectResult, DetectResultBuilder};
 use libcnb::generic::{GenericMetadata, GenericPlatform};
 use libcnb::layer::{
-    CachedLayerDefinition, InvalidMetadataAction, LayerRef, LayerState, RestoredLayerAction, UncachedLayerDefinition,
+    CachedLayerDefinition, EmptyLayerCause, InvalidMetadataAction, LayerRef, LayerState, RestoredLayerAction,
+    UncachedLayerDefinition,
 };
 use libcnb::layer_env::{LayerEnv, ModificationBehavior, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PackError;
+use crate::files;
+use crate::key::Key;
 use crate::output;
 
 /// One language: how to know it, how to build it.
@@ -50,7 +54,9 @@ impl libcnb::Buildpack for Pack {
     }
 
     fn build(&self, context: BuildContext<Self>) -> libcnb::Result<BuildResult, PackError> {
-        let processes = self.0.build(&Build(context)).map_err(libcnb::Error::BuildpackError)?;
+        let build = Build { context, cache: RefCell::default() };
+        let processes = self.0.build(&build).map_err(libcnb::Error::BuildpackError)?;
+        build.tell_cache();
         BuildResultBuilder::new().launch(LaunchBuilder::new().processes(processes).build()).build()
     }
 
@@ -63,13 +69,15 @@ impl libcnb::Buildpack for Pack {
 }
 
 /// One build.
-pub(crate) struct Build(BuildContext<Pack>);
+pub(crate) struct Build {
+    context: BuildContext<Pack>,
+    /// What became of each cached layer, in words.
+    cache: RefCell<Vec<String>>,
+}
 
-/// What a layer is for (Buildpack spec, "Layer Types"). All are cached but those of [`Use::Launch`].
+/// What a cached layer is for (Buildpack spec, "Layer Types").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// In the image only; made anew by every build.
-    Launch,
     /// In the image, for buildpacks that follow, and kept for the next build.
     LaunchBuildCache,
     /// In the image, and kept for the next build.
@@ -80,7 +88,9 @@ pub(crate) enum Use {
 
 /// A layer, and whether what it was asked for is in it already.
 pub(crate) struct Layer {
-    layer: LayerRef<Pack, (), ()>,
+    place: LayerRef<Pack, (), ()>,
+    /// What the layer is made from; none for one that every build makes anew.
+    key: Option<Key>,
     /// True if the last build made it by the same key.
     pub(crate) is_kept: bool,
 }
@@ -88,71 +98,96 @@ pub(crate) struct Layer {
 /// Metadata of every layer of ours. A layer is of use as long as it was made by the same key.
 #[derive(Serialize, Deserialize)]
 struct LayerMetadata {
-    key: String,
+    key: Key,
 }
 
 impl Build {
     /// The app's files.
     pub(crate) fn app(&self) -> &Path {
-        &self.0.app_dir
+        &self.context.app_dir
     }
 
     /// `amd64` or `arm64`.
     pub(crate) fn arch(&self) -> &str {
-        &self.0.target.arch
+        &self.context.target.arch
     }
 
     /// `debian-13`, as a person would call the stack.
     pub(crate) fn stack(&self) -> String {
-        format!("{}-{}", self.0.target.distro_name, self.0.target.distro_version)
+        format!("{}-{}", self.context.target.distro_name, self.context.target.distro_version)
     }
 
-    /// The layer `name`, emptied unless it was made by `key`. It counts as made only after [`Layer::finish`].
-    pub(crate) fn layer(&self, name: &'static str, used: Use, key: &str) -> Result<Layer, PackError> {
-        let name: LayerName = name.parse().map_err(|_| PackError::Internal(format!("layer name {name}")))?;
-        let layer = match used {
-            Use::Launch => self.0.uncached_layer(name, UncachedLayerDefinition { build: false, launch: true }),
-            _ => self.0.cached_layer(
-                name,
-                CachedLayerDefinition {
-                    build: used == Use::LaunchBuildCache,
-                    launch: matches!(used, Use::LaunchBuildCache | Use::LaunchCache),
-                    invalid_metadata_action: &|_| InvalidMetadataAction::<LayerMetadata>::DeleteLayer,
-                    restored_layer_action: &|metadata: &LayerMetadata, _| {
-                        if metadata.key == key {
-                            RestoredLayerAction::KeepLayer
-                        } else {
-                            RestoredLayerAction::DeleteLayer
-                        }
-                    },
-                },
-            ),
-        }
-        .map_err(|error| PackError::Internal(error.to_string()))?;
-        let is_kept = matches!(layer.state, LayerState::Restored { .. });
-        Ok(Layer { layer, is_kept })
+    /// The layer `name`, emptied unless it was made by `key`. It counts as made only after [`Layer::finish`]. The user reads
+    /// its name, and what in the key has changed.
+    pub(crate) fn layer(&self, name: &'static str, used: Use, key: Key) -> Result<Layer, PackError> {
+        let change = RefCell::new(None);
+        let definition = CachedLayerDefinition {
+            build: used == Use::LaunchBuildCache,
+            launch: used != Use::Cache,
+            invalid_metadata_action: &|_| InvalidMetadataAction::<LayerMetadata>::DeleteLayer,
+            restored_layer_action: &|metadata: &LayerMetadata, _| {
+                *change.borrow_mut() = key.change_since(&metadata.key);
+                if change.borrow().is_none() {
+                    RestoredLayerAction::KeepLayer
+                } else {
+                    RestoredLayerAction::DeleteLayer
+                }
+            },
+        };
+        let place = self.context.cached_layer(layer_name(name)?, definition).map_err(internal)?;
+        let outcome = match (&place.state, change.take()) {
+            (LayerState::Restored { .. }, _) => "cache hit".to_owned(),
+            (LayerState::Empty { cause: EmptyLayerCause::NewlyCreated }, _) => "cache miss: not made before".to_owned(),
+            (_, Some(change)) => format!("cache miss because {change}"),
+            (_, None) => "cache miss because the platform keeps it in another form now".to_owned(),
+        };
+        self.cache.borrow_mut().push(format!("{name}: {outcome}"));
+        let is_kept = matches!(place.state, LayerState::Restored { .. });
+        Ok(Layer { place, key: Some(key), is_kept })
     }
 
-    /// Folder of a layer that only builds see, for a tool that keeps its cache in good order itself.
-    pub(crate) fn kept_cache(&self, name: &'static str, key: &str) -> Result<PathBuf, PackError> {
-        let layer = self.layer(name, Use::Cache, key)?;
+    /// A layer of the image that every build makes anew.
+    pub(crate) fn launch_layer(&self, name: &'static str) -> Result<Layer, PackError> {
+        let definition = UncachedLayerDefinition { build: false, launch: true };
+        let place = self.context.uncached_layer(layer_name(name)?, definition).map_err(internal)?;
+        Ok(Layer { place, key: None, is_kept: false })
+    }
+
+    /// Folder of a layer that only builds see, for a tool that keeps its cache in good order itself. `way` changes when the
+    /// tool would not understand an older cache.
+    pub(crate) fn kept_cache(&self, name: &'static str, way: &str) -> Result<PathBuf, PackError> {
+        let layer = self.layer(name, Use::Cache, Key::new(way))?;
         if !layer.is_kept {
-            layer.finish(key)?;
+            layer.finish()?;
         }
         Ok(layer.path())
+    }
+
+    /// Says of each cached layer whether it was of use, and why not.
+    fn tell_cache(&self) {
+        let told = self.cache.borrow();
+        if !told.is_empty() {
+            output::heading("Caches");
+            told.iter().for_each(|line| output::line(line));
+        }
     }
 }
 
 impl Layer {
     /// Its folder.
     pub(crate) fn path(&self) -> PathBuf {
-        self.layer.path()
+        self.place.path()
     }
 
     /// The layer is complete: from now on the next build may keep it, if it asks with the same key.
-    pub(crate) fn finish(&self, key: &str) -> Result<(), PackError> {
-        let metadata = LayerMetadata { key: key.to_owned() };
-        self.layer.write_metadata(metadata).map_err(|error| PackError::Internal(error.to_string()))
+    pub(crate) fn finish(&self) -> Result<(), PackError> {
+        let Some(key) = self.key.clone() else { return Ok(()) };
+        self.place.write_metadata(LayerMetadata { key }).map_err(internal)
+    }
+
+    /// A program that finds out variables when a process starts (Buildpack spec, "exec.d").
+    pub(crate) fn launch_script(&self, name: &str, script: &str) -> Result<(), PackError> {
+        files::write_program(&self.path().join("exec.d").join(name), script)
     }
 
     /// Sets variables at run time unless a config var, or a buildpack before this one, sets them: config vars always win.
@@ -161,8 +196,17 @@ impl Layer {
         for (name, value) in defaults {
             env.insert(Scope::Launch, ModificationBehavior::Default, name, value);
         }
-        self.layer.write_env(env).map_err(|error| PackError::Internal(error.to_string()))
+        self.place.write_env(env).map_err(internal)
     }
+}
+
+fn layer_name(name: &str) -> Result<LayerName, PackError> {
+    name.parse().map_err(|_| PackError::Internal(format!("layer name {name}")))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn internal(error: libcnb::Error<PackError>) -> PackError {
+    PackError::Internal(error.to_string())
 }
 
 /// A process type. `name` must be one by the specification's rules.

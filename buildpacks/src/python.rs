@@ -7,8 +7,10 @@ use std::path::Path;
 use libcnb::data::launch::Process;
 
 use crate::command::Run;
+use crate::concurrency;
 use crate::error::PackError;
-use crate::files::{self, Key};
+use crate::files;
+use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Language, Layer, Use};
 
@@ -53,6 +55,7 @@ impl Language for Python {
         }
         let environment = install(build, &python)?;
         set_launch_defaults(&environment)?;
+        build.launch_layer("env")?.launch_script("web-concurrency", &concurrency::for_python())?;
         collect_static(app, &environment)?;
         run_hook(app, "post_compile")?;
         if !app.join("Procfile").is_file() {
@@ -77,8 +80,8 @@ fn install(build: &Build, python: &Interpreter) -> Result<Layer, PackError> {
     let app = build.app();
     let key = key(app, &python.version, &build.stack())?;
     // Asked for in every build, or one that installs nothing would lose it.
-    let cache = build.kept_cache("pip_cache", "pip 1")?;
-    let layer = build.layer("venv", Use::LaunchBuildCache, &key)?;
+    let cache = build.kept_cache("pip-cache", "pip 1")?;
+    let layer = build.layer("venv", Use::LaunchBuildCache, key)?;
     if layer.is_kept {
         output::heading("Using dependencies from the last build (nothing they depend on has changed)");
         return Ok(layer);
@@ -97,17 +100,17 @@ fn install(build: &Build, python: &Interpreter) -> Result<Layer, PackError> {
     Run::new(app, "python3", pip.chain([python.as_path()]).chain(rest))
         .env("PIP_CACHE_DIR", cache)
         .show_or_fail(explain)?;
-    layer.finish(&key)?;
+    layer.finish()?;
     Ok(layer)
 }
 
 /// Changes with all that decides what is installed: the files that requirements.txt names included, and the whole app if
 /// something of it is itself installed.
-fn key(app: &Path, version: &str, stack: &str) -> Result<String, PackError> {
+fn key(app: &Path, version: &str, stack: &str) -> Result<Key, PackError> {
     let found = requirements::read(app, REQUIREMENTS)?;
-    let key = Key::new("pip 1").with("python", version.as_bytes()).with("stack", stack.as_bytes());
+    let key = Key::new("pip 1").with("the Python version", version.as_bytes()).with("the stack", stack.as_bytes());
     let key = key.with_files(app, found.files.iter().map(String::as_str));
-    Ok(if found.is_local { key.with_tree(app)? } else { key }.finish())
+    if found.is_local { key.with_tree("the app, which is itself installed,", app) } else { Ok(key) }
 }
 
 fn set_launch_defaults(environment: &Layer) -> Result<(), PackError> {

@@ -9,7 +9,7 @@ use libcnb::data::launch::Process;
 use crate::error::PackError;
 use crate::files;
 use crate::output;
-use crate::pack::{self, Build, Language, Use};
+use crate::pack::{self, Build, Language};
 
 mod nginx;
 mod settings;
@@ -48,13 +48,13 @@ impl Language for StaticFiles {
         let settings = Settings::read(app)?;
         let root = root(app, &settings)?;
         output::heading(&format!("Serving {} with nginx", if root == "." { "the app's top folder" } else { &root }));
-        let layer = build.layer("nginx", Use::Launch, "")?;
+        let layer = build.launch_layer("nginx")?;
         let folder = layer.path();
         let configuration = nginx::configuration(&settings, &root, &Pages::of(&app.join(&root)));
-        write(&folder.join("nginx.conf"), &configuration)?;
+        let file = folder.join("nginx.conf");
+        std::fs::write(&file, configuration).map_err(files::failed("write", &file))?;
         let start = folder.join("bin/serve-files");
-        write(&start, START)?;
-        make_executable(&start)?;
+        files::write_program(&start, START)?;
         Ok(vec![pack::process("web", ["serve-files"])?])
     }
 }
@@ -85,18 +85,6 @@ fn root(app: &Path, settings: &Settings) -> Result<String, PackError> {
     }
     let has_index = |folder: &&str| app.join(folder).join(INDEX).is_file();
     Ok([HEROKU_ROOT, PUBLIC].into_iter().find(has_index).unwrap_or(".").to_owned())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), PackError> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(files::failed("make", folder))?;
-    }
-    std::fs::write(path, text).map_err(files::failed("write", path))
-}
-
-fn make_executable(path: &Path) -> Result<(), PackError> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(files::failed("change", path))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files::Key;
+use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
 
@@ -65,12 +65,14 @@ fn parse(version: &str, line: &str) -> Result<(u64, u64, Option<u64>), PackError
 /// Installs it, and returns its folder.
 pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<PathBuf, PackError> {
     let ranges = wanted.ranges.join(" or ");
-    let key = Key::new("go 1").with("version", ranges.as_bytes()).with("arch", build.arch().as_bytes()).finish();
-    let layer = build.layer("toolchain", Use::Cache, &key)?;
+    let key = Key::new("go 1")
+        .with("the wanted version", ranges.as_bytes())
+        .with("the architecture", build.arch().as_bytes());
+    let layer = build.layer("go", Use::Cache, key)?;
     if !layer.is_kept {
         output::heading("Installing Go");
         download(&layer.path(), wanted)?;
-        layer.finish(&key)?;
+        layer.finish()?;
     }
     let root = layer.path().join("go");
     let version = std::fs::read_to_string(root.join("VERSION")).unwrap_or_default();

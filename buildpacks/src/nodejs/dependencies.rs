@@ -7,7 +7,8 @@ use super::manifest::{Lock, Manifest};
 use super::{MANIFEST, Node, run_script};
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files::{self, Key};
+use crate::files;
+use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
 
@@ -23,7 +24,7 @@ pub(super) enum Installed {
     /// In a layer that is part of the image, with nothing in it that only builds need.
     InImage,
     /// In a layer that only builds see, with what only they need; made by this key.
-    WithDev { modules: PathBuf, key: String },
+    WithDev { modules: PathBuf, key: Key },
 }
 
 /// Installs what the app depends on, if it is not there from the last build, and runs the app's own scripts that belong to it.
@@ -37,7 +38,7 @@ pub(super) fn install(build: &Build, manifest: &Manifest, node: &Node) -> Result
         return Ok(Installed::Nothing);
     }
     // Asked for in every build, or one that installs nothing would lose it.
-    let cache = build.kept_cache("npm_cache", "npm 1")?;
+    let cache = build.kept_cache("npm-cache", "npm 1")?;
     if refers_to_own_files(build.app(), manifest, lock)? {
         output::heading("Installing dependencies");
         npm_install(node, build.app(), &Install { lock, with_dev: true, cache })?;
@@ -46,15 +47,17 @@ pub(super) fn install(build: &Build, manifest: &Manifest, node: &Node) -> Result
     let scripts = manifest.scripts_after_install();
     let is_script_run = !scripts.is_empty() || !manifest.scripts_of_a_build().is_empty();
     let with_dev = manifest.has_dev_dependencies() && is_script_run;
-    let key = key(build.app(), manifest, node, lock).with("dev", &[u8::from(with_dev)]).finish();
-    let layer = build.layer("modules", if with_dev { Use::Cache } else { Use::LaunchBuildCache }, &key)?;
+    let key =
+        key(build.app(), manifest, node, lock).with("whether a script needs devDependencies", &[u8::from(with_dev)]);
+    let used = if with_dev { Use::Cache } else { Use::LaunchBuildCache };
+    let layer = build.layer("node_modules", used, key.clone())?;
     if layer.is_kept {
         output::heading("Using dependencies from the last build (nothing they depend on has changed)");
     } else {
         output::heading("Installing dependencies");
         prepare(build.app(), manifest, lock, &layer.path())?;
         npm_install(node, &layer.path(), &Install { lock, with_dev, cache })?;
-        layer.finish(&key)?;
+        layer.finish()?;
     }
     use_modules(build.app(), &layer.path())?;
     for script in scripts {
@@ -76,11 +79,11 @@ impl Installed {
             Self::InApp if manifest.has_dev_dependencies() => prune(node, build.app()),
             Self::Nothing | Self::InImage | Self::InApp => Ok(()),
             Self::WithDev { modules, key } => {
-                let layer = build.layer("production", Use::LaunchCache, key)?;
+                let layer = build.layer("production-node_modules", Use::LaunchCache, key.clone())?;
                 if !layer.is_kept {
                     copy(modules, &["--reflink=auto", "--no-target-directory"], &layer.path())?;
                     prune(node, &layer.path())?;
-                    layer.finish(key)?;
+                    layer.finish()?;
                 }
                 copy_generated(&modules.join(MODULES), &layer.path().join(MODULES))?;
                 use_modules(build.app(), &layer.path())
@@ -101,8 +104,8 @@ fn refers_to_own_files(app: &Path, manifest: &Manifest, lock: Lock) -> Result<bo
 
 fn key(app: &Path, manifest: &Manifest, node: &Node, lock: Lock) -> Key {
     let key = Key::new("npm 1")
-        .with("node", node.version.as_bytes())
-        .with("dependencies", manifest.only_dependencies().as_bytes())
+        .with("the version of Node.js", node.version.as_bytes())
+        .with("the dependencies in package.json", manifest.only_dependencies().as_bytes())
         .with_files(app, [NPM_SETTINGS]);
     match lock {
         Lock::Npm(name) => key.with_files(app, [name]),

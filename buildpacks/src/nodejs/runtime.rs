@@ -7,7 +7,8 @@ use super::Node;
 use super::manifest::Manifest;
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files::{self, Key};
+use crate::files;
+use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
 
@@ -31,21 +32,20 @@ pub(super) fn install(build: &Build, manifest: &Manifest) -> Result<Node, PackEr
     let range = asked.unwrap_or(DEFAULT);
     let npm = manifest.engine("npm");
     let key = Key::new("node 1")
-        .with("range", range.as_bytes())
-        .with("npm", npm.unwrap_or_default().as_bytes())
-        .with("arch", build.arch().as_bytes())
-        .finish();
-    let dist = build.layer("dist", Use::LaunchBuildCache, &key)?;
+        .with("the wanted version", range.as_bytes())
+        .with("the wanted version of npm", npm.unwrap_or_default().as_bytes())
+        .with("the architecture", build.arch().as_bytes());
+    let dist = build.layer("node", Use::LaunchBuildCache, key.clone())?;
     // Headers are two thirds of Node.js's files, and no running app reads them.
-    let headers = build.layer("headers", Use::Cache, &key)?;
+    let headers = build.layer("node-headers", Use::Cache, key)?;
     let node = Node { root: dist.path(), headers: headers.path(), version: String::new() };
     let is_kept = dist.is_kept && headers.is_kept;
     if !is_kept {
         output::heading(&format!("Installing Node.js {range}"));
         install_node(&node, range, build.arch())?;
         install_npm(&node, npm)?;
-        dist.finish(&key)?;
-        headers.finish(&key)?;
+        dist.finish()?;
+        headers.finish()?;
     }
     let node = Node { version: node.version()?, ..node };
     let why =

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::command::Run;
 use crate::error::PackError;
-use crate::files::{self, Key};
+use crate::files;
+use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
 
@@ -62,14 +63,15 @@ impl Interpreter {
 
 /// A Python that the stack does not have: uv knows where to get it.
 fn download(build: &Build, asked: &Asked, available: &str) -> Result<Interpreter, PackError> {
-    let key = Key::new("uv 1").with("version", asked.version.as_bytes()).with("arch", build.arch().as_bytes()).finish();
-    let layer = build.layer("python", Use::LaunchBuildCache, &key)?;
+    let key =
+        Key::new("uv 1").with(asked.file, asked.version.as_bytes()).with("the architecture", build.arch().as_bytes());
+    let layer = build.layer("python", Use::LaunchBuildCache, key)?;
     // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
     let (versions, bin) = (layer.path().join("versions"), layer.path().join("bin"));
     if !layer.is_kept {
         output::heading(&format!("Installing Python {} with uv", asked.version));
         // Not called uv: uv would take the layer's uv.toml for its settings.
-        let uv = build.layer("installer", Use::Cache, "uv 1")?.path();
+        let uv = build.layer("installer", Use::Cache, Key::new("uv 1"))?.path();
         let options = ["--quiet", "--disable-pip-version-check", "--target"];
         let arguments = ["-m", "pip", "install"].into_iter().chain(options).map(OsStr::new);
         let arguments = arguments.chain([uv.as_os_str(), OsStr::new("uv")]);
@@ -86,7 +88,7 @@ fn download(build: &Build, asked: &Asked, available: &str) -> Result<Interpreter
         };
         Run::new(&uv, &uv.join("bin/uv").to_string_lossy(), arguments).show_or_fail(explain)?;
         files::link(&folder_of_programs(&versions)?, &bin)?;
-        layer.finish(&key)?;
+        layer.finish()?;
     }
     Interpreter::at(bin.join("python3"))
 }
