@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 need_root "make bench"
 
 program=$(readlink -f "$1") kind=$2
-apps=${BENCH_APPS:-10000} versions=100 clients=4 seconds=${BENCH_SECONDS:-5}
+apps=${BENCH_APPS:-10000} versions=100 clients=4 seconds=${BENCH_SECONDS:-4}
 work=$(mktemp -d /var/tmp/platform-bench-api.XXXXXX)
 port=$((20000 + RANDOM % 10000))
 for name in $(compgen -v PLATFORM_); do [ "$name" = PLATFORM_STACK_CACHE ] || unset "$name"; done
@@ -91,9 +91,13 @@ requests() {
   curl --no-progress-meter --parallel --parallel-max 8 --config "$work/requests"
 }
 
-# measure LABEL KIND [TOKEN]: requests of a kind (bench-api.lua) by a few clients at once
+# measure LABEL KIND [TOKEN]: requests of a kind (bench-api.lua) by one client, and by as many as keep the machine busy
 measure() {
-  row "$1, p50 and p99" "$(ask "$2" "$seconds" "$clients" "${3:-$token}" | awk '/^result/ { printf "%.2f ms, %.2f ms (%d/s)", $2, $3, $4 }')"
+  local said=
+  for count in 1 "$clients"; do
+    said+="${said:+; }$(ask "$2" "$seconds" "$count" "${3:-$token}" | awk '/^result/ { printf "%.2f ms, %.2f ms (%d/s)", $2, $3, $4 }')"
+  done
+  row "$1, p50 and p99 of 1 client; of $clients" "$said"
 }
 # write LABEL KIND CLIENTS
 write() {

@@ -357,7 +357,9 @@ impl Store {
         slice: &Slice,
     ) -> Result<Part<Event>, StoreError> {
         let (sql, Binds { texts, numbers }) = statement(filter, many, slice);
-        let query = texts.into_iter().fold(sqlx::query_as(&sql), sqlx::query::QueryAs::bind);
+        // Who sees few needs a plan of their own, see `APPS_OF`.
+        let query = sqlx::query_as(&sql).persistent(many || filter.visible_to.is_none());
+        let query = texts.into_iter().fold(query, sqlx::query::QueryAs::bind);
         let query = numbers.into_iter().fold(query, sqlx::query::QueryAs::bind);
         let mut items: Vec<Event> = query.fetch_all(&self.pool).await?;
         let more = items.len() > slice.max;

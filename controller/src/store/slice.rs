@@ -79,6 +79,8 @@ struct List<'a> {
     /// A condition on `$1`.
     of: &'a str,
     owner: String,
+    /// One plan of the query is good for every owner. Otherwise it is planned for each, see [`collaborators::APPS_OF`].
+    alike: bool,
     id: &'a str,
     fields: &'a [Field],
 }
@@ -104,28 +106,36 @@ impl Store {
     /// Part of the apps that a user may look at: by name, id, or a time.
     pub async fn apps_slice(&self, user: UserId, slice: &Slice) -> Result<Part<App>, StoreError> {
         // Few are looked up one by one and sorted. Of many, the part is full after few steps along the index.
-        let of = if self.sees_many(user).await? { collaborators::SEEN } else { &collaborators::visible() };
-        let (select, from) = (apps::SELECT, "apps a");
-        self.slice(&List { select, from, of, owner: user.to_string(), id: "a.id", fields: APPS }, slice).await
+        let many = self.sees_many(user).await?;
+        let of = if many { collaborators::SEEN } else { &collaborators::visible() };
+        let (select, from, fields) = (apps::SELECT, "apps a", APPS);
+        self.slice(&List { select, from, of, owner: user.to_string(), alike: many, id: "a.id", fields }, slice).await
     }
 
     /// Part of the releases of an app: by version or id.
     pub async fn releases_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Release>, StoreError> {
         let (select, from, of) = (releases::SELECT, "releases r", "r.app_id = $1");
-        self.slice(&List { select, from, of, owner: app.to_string(), id: "r.id", fields: RELEASES }, slice).await
+        let (owner, fields) = (app.to_string(), RELEASES);
+        self.slice(&List { select, from, of, owner, alike: true, id: "r.id", fields }, slice).await
     }
 
     /// Part of the builds of an app: by time or id.
     pub async fn builds_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Build>, StoreError> {
         let (select, from, of) = (builds::SELECT, "builds b", "b.app_id = $1");
-        self.slice(&List { select, from, of, owner: app.to_string(), id: "b.id", fields: BUILDS }, slice).await
+        let (owner, fields) = (app.to_string(), BUILDS);
+        self.slice(&List { select, from, of, owner, alike: true, id: "b.id", fields }, slice).await
     }
 
-    /// Whether there are so many apps of a user that walking along all apps finds some of them soon.
+    /// Whether there are so many apps of a user that walking along all apps finds some of them soon. It is about what is quick
+    /// and not about what they may see, so that each table is counted by itself, and not further than it takes.
     pub(super) async fn sees_many(&self, user: UserId) -> Result<bool, StoreError> {
-        let sql = format!("SELECT count(*) FROM ({} LIMIT $2) AS some_of_them", collaborators::APPS_OF);
-        let count: i64 = sqlx::query_scalar(&sql).bind(user.to_string()).bind(MANY).fetch_one(&self.pool).await?;
-        Ok(count == MANY)
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM (SELECT app_id FROM collaborators WHERE user_id = $1 LIMIT {MANY}) AS shared) + \
+             (SELECT count(*) FROM (SELECT x.id FROM team_members m JOIN apps x ON x.team_id = m.team_id \
+             WHERE m.user_id = $1 LIMIT {MANY}) AS of_teams)"
+        );
+        let count: i64 = sqlx::query_scalar(&sql).bind(user.to_string()).fetch_one(&self.pool).await?;
+        Ok(count >= MANY)
     }
 
     async fn slice<T>(&self, list: &List<'_>, slice: &Slice) -> Result<Part<T>, StoreError>
@@ -150,7 +160,7 @@ impl Store {
         let (select, id, order) = (list.select, list.id, format!("ORDER BY {} {order}{tie}", field.column));
         let part = format!("SELECT {id} FROM {} WHERE {conditions} {order} LIMIT {}", list.from, max + 1);
         let sql = format!("{select} WHERE {id} IN ({part}) {order}");
-        let mut query = sqlx::query(&sql).bind(&list.owner);
+        let mut query = sqlx::query(&sql).persistent(list.alike).bind(&list.owner);
         for value in binds {
             query = match value {
                 Value::Text(text) => query.bind(text),

@@ -84,10 +84,12 @@ impl Store {
     ) -> Result<Vec<AppSummary>, StoreError> {
         let Some(pattern) = pattern(part) else { return Ok(Vec::new()) };
         // Found before anything is joined to them: all others need not be read.
-        let of = if self.sees_many(user).await? { SEEN } else { &visible() };
+        let many = self.sees_many(user).await?;
+        let of = if many { SEEN } else { &visible() };
         let some = format!("SELECT a.id FROM apps a WHERE {of} AND {NAMED} ORDER BY a.name LIMIT {max} OFFSET {skip}");
         let sql = format!("{SELECT} WHERE a.id IN ({some}) ORDER BY a.name");
-        Ok(sqlx::query_as(&sql).bind(user.to_string()).bind(pattern).fetch_all(&self.pool).await?)
+        let query = sqlx::query_as(&sql).persistent(many);
+        Ok(query.bind(user.to_string()).bind(pattern).fetch_all(&self.pool).await?)
     }
 
     /// One app.
