@@ -15,6 +15,7 @@ use crate::formats::{
 use crate::lifecycle::{Paths, read_if_there};
 use crate::outcome::{BuiltLayer, Outcome};
 use crate::plan::Resolution;
+use crate::sbom;
 
 /// Names in a layers directory that are files of the buildpack, not layers.
 const RESERVED: [&str; 3] = ["build", "launch", "store"];
@@ -39,8 +40,10 @@ pub(crate) fn build(
         }
         met.extend(results.met(buildpack, &plan)?);
         processes.add(buildpack, results.launch.processes)?;
+        sbom::collect(paths, buildpack, &results.layers)?;
         outcome.layers.extend(results.layers);
         outcome.labels.extend(results.launch.labels);
+        outcome.slices.extend(results.launch.slices);
         if let Some(store) = results.store {
             outcome.stores.insert(buildpack.id().to_owned(), store.metadata);
         }

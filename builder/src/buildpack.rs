@@ -25,6 +25,7 @@ impl Buildpack {
         if !toml.api.is_supported() {
             return Err(unusable(format!("Buildpack API {} is not supported, only 0.7 to 0.12", toml.api)));
         }
+        check_name(&toml.buildpack.id, &toml.buildpack.version).map_err(unusable)?;
         Ok(Self { dir, toml })
     }
 
@@ -71,6 +72,26 @@ impl Buildpack {
             _ => target.distros.iter().any(|distro| distro.name == "ubuntu" && distro.version == "18.04"),
         }
     }
+}
+
+/// Ids become names of folders, some of which are taken (Buildpack spec, "Buildpack ID" and "Version").
+fn check_name(id: &str, version: &str) -> Result<(), String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '-');
+    let is_taken = ["app", "config", "generated", "sbom"].contains(&id);
+    if id.is_empty()
+        || is_taken
+        || !id.chars().all(is_allowed)
+        || id.split('/').any(|part| matches!(part, "" | "." | ".."))
+    {
+        return Err(format!(
+            "{id:?} is not an id: letters, digits, dots, slashes and dashes, and not app, config, generated or sbom"
+        ));
+    }
+    let is_number = |part: &str| part.parse::<u64>().is_ok_and(|number| number.to_string() == part);
+    if version.split('.').count() != 3 || !version.split('.').all(is_number) {
+        return Err(format!("{version:?} is not a version such as 1.2.3"));
+    }
+    Ok(())
 }
 
 fn matches(offered: &Target, target: &Target) -> bool {

@@ -12,15 +12,15 @@ use model::{Digest, Image, ImageConfig, Layer, Process};
 
 use crate::buildpack::Buildpacks;
 use crate::errors::BuildError;
-use crate::formats::{GroupMember, LaunchMetadata, LaunchProcess, StoreToml, escaped};
+use crate::formats::{GroupMember, LaunchMetadata, LaunchProcess, Slice, StoreToml, escaped};
 use crate::metadata::{
     BUILD_LABEL, BuildMetadata, BuildpackLayers, BuildpackName, Cache, LIFECYCLE_LABEL, LauncherName, LegacyStack,
     LifecycleMetadata, PROJECT_LABEL, RunImage, Sha, StoredLayer,
 };
 use crate::outcome::{BuiltLayer, Outcome};
 use crate::restore::Restored;
-use crate::tree::{self, Change};
-use crate::{Job, image, launcher_layer};
+use crate::tree::{self, Change, make_parents};
+use crate::{Job, image, launcher_layer, sbom, slices};
 
 /// Path of the launcher in every image.
 const LAUNCHER: &str = "/cnb/lifecycle/launcher";
@@ -56,7 +56,8 @@ pub(crate) fn export(
     for layer in &outcome.layers {
         export.add_built(layer, restored)?;
     }
-    export.add_app()?;
+    export.add_sboms()?;
+    export.add_app(&outcome.slices)?;
     let launcher = launcher_layer::ensure(&job.builder, &job.workspace.trees().join("launcher"))?;
     export.layers.push(Pending { what: What::Launcher, source: Source::Stored(launcher) });
     export.add_config(outcome)?;
@@ -84,7 +85,14 @@ fn check_group(job: &Job, outcome: &Outcome) -> Result<(), BuildError> {
 /// What a layer is to the image.
 enum What {
     Built(BuiltLayer),
+    /// Bills of materials of what the image runs.
+    Sbom,
+    /// Bills of materials that only the next build and `builds:sbom` want.
+    CachedSbom,
+    /// What slices left of the app.
     App,
+    /// From 1.
+    Slice(usize),
     Launcher,
     Config,
 }
@@ -154,12 +162,33 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn add_app(&mut self) -> Result<(), BuildError> {
-        let tree = self.tree();
+    fn add_sboms(&mut self) -> Result<(), BuildError> {
+        let trees = ["sbom", "cached-sbom"].map(|name| self.job.workspace.trees().join(name));
+        let trouble = |error: io::Error| BuildError::Dishonest(format!("its bills of materials: {error}"));
+        let [image, cache] = &trees;
+        let taken = sbom::take(&self.job.workspace.layers(), image, cache).map_err(trouble)?;
+        let found = [(What::Sbom, taken.0), (What::CachedSbom, taken.1)].into_iter().zip(trees);
+        self.layers.extend(
+            found
+                .filter(|((_, there), _)| *there)
+                .map(|((what, _), tree)| Pending { what, source: Source::Tree(tree) }),
+        );
+        Ok(())
+    }
+
+    /// A layer for each slice, and one for what is left of the app.
+    fn add_app(&mut self, slices: &[Slice]) -> Result<(), BuildError> {
         let app = self.job.workspace.app();
-        make_parents(&tree, &tree.join("app"))
-            .and_then(|()| fs::rename(&app, tree.join("app")))
-            .map_err(|source| BuildError::Io { action: "move", path: app, source })?;
+        let trouble = |source| BuildError::Io { action: "move", path: app.clone(), source };
+        for (index, slice) in slices.iter().enumerate() {
+            let tree = self.tree();
+            make_parents(&tree, &tree.join("app"))
+                .and_then(|()| slices::cut(&app, slice, &tree.join("app")))
+                .map_err(trouble)?;
+            self.layers.push(Pending { what: What::Slice(index + 1), source: Source::Tree(tree) });
+        }
+        let tree = self.tree();
+        make_parents(&tree, &tree.join("app")).and_then(|()| fs::rename(&app, tree.join("app"))).map_err(trouble)?;
         self.layers.push(Pending { what: What::App, source: Source::Tree(tree) });
         Ok(())
     }
@@ -225,18 +254,6 @@ fn hash(source: &Source) -> io::Result<(Digest, u64)> {
     }
 }
 
-/// Makes the directories between `tree` and `path`, the latter not included: root's, readable for all.
-fn make_parents(tree: &Path, path: &Path) -> io::Result<()> {
-    tree::make_dir(tree, 0o755)?;
-    let below = path.strip_prefix(tree).map_err(io::Error::other)?.parent().unwrap_or(Path::new(""));
-    let mut dir = tree.to_owned();
-    for part in below {
-        dir.push(part);
-        tree::make_dir(&dir, 0o755)?;
-    }
-    Ok(())
-}
-
 /// The layers with what is known of older ones' sizes.
 struct Sized<'a> {
     layers: Vec<Stored>,
@@ -256,6 +273,10 @@ fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> R
             if !built.types.launch {
                 continue;
             }
+        }
+        if matches!(stored.what, What::CachedSbom) {
+            cache.sbom = Some(stored.digest.clone());
+            continue;
         }
         let bytes = match stored.new_bytes.or_else(|| sized.known.get(&stored.digest).copied()) {
             Some(bytes) => bytes,
@@ -292,7 +313,9 @@ fn created_by(what: &What, outcome: &Outcome) -> String {
                 outcome.group.iter().find(|member| member.id == built.buildpack).map_or("", |member| &member.version);
             format!("Layer: '{}', Created by buildpack: {}@{version}", built.name, built.buildpack)
         }
+        What::Sbom | What::CachedSbom => "Software Bill-of-Materials".to_owned(),
         What::App => "Application Layer".to_owned(),
+        What::Slice(number) => format!("Application Slice: {number}"),
         What::Launcher => "Application Launcher".to_owned(),
         What::Config => "Buildpacks Launcher Config and Process Types".to_owned(),
     }
@@ -352,11 +375,12 @@ fn lifecycle(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored
     let run_image = RunImage { top_layer: Some(job.stack.run.clone()), reference: job.stack.name.clone() };
     let config = shas(|what| matches!(what, What::Config)).next();
     LifecycleMetadata {
-        app: shas(|what| matches!(what, What::App)).collect(),
+        app: shas(|what| matches!(what, What::App | What::Slice(_))).collect(),
         buildpacks: outcome.group.iter().map(|member| buildpack_layers(member, restored, outcome, layers)).collect(),
         process_types: config.clone(),
         config,
         launcher: shas(|what| matches!(what, What::Launcher)).next(),
+        sbom: shas(|what| matches!(what, What::Sbom)).next(),
         stack: LegacyStack { run_image: run_image.clone() },
         run_image,
     }

@@ -81,6 +81,9 @@ pub(crate) struct BuildpackInfo {
     pub(crate) homepage: Option<String>,
     #[serde(default)]
     pub(crate) clear_env: bool,
+    /// Media types of the bills of materials that it may write.
+    #[serde(default)]
+    pub(crate) sbom_formats: Vec<String>,
 }
 
 /// `[[targets]]`, and the target of a build.
@@ -210,6 +213,15 @@ pub(crate) struct LaunchToml {
     pub(crate) labels: Vec<Label>,
     #[serde(default)]
     pub(crate) processes: Vec<ProcessToml>,
+    #[serde(default)]
+    pub(crate) slices: Vec<Slice>,
+}
+
+/// `[[slices]]`: globs of paths of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    #[serde(default)]
+    pub(crate) paths: Vec<String>,
 }
 
 /// `[[labels]]`

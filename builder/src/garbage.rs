@@ -55,6 +55,7 @@ impl Builder {
                 continue;
             }
             let cache = Cache::read(&folder.join("cache.json"));
+            layers.extend(cache.sbom);
             layers.extend(cache.layers.into_values().flatten().map(|(_, layer)| layer.sha));
         }
         Ok(layers)

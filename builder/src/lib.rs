@@ -37,6 +37,8 @@ mod order;
 mod outcome;
 mod plan;
 mod restore;
+mod sbom;
+mod slices;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -46,6 +48,7 @@ mod workspace;
 
 pub use errors::{BuildError, Failure, Reason};
 pub use image::oci_config;
+pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
 use stack::{Stack, StackError};
@@ -145,7 +148,7 @@ impl Builder {
         phases.end("analyze");
 
         let restored = restore::plan(&analysis, &|layer| self.layers.contains(layer));
-        restored.write(&job.workspace.layers(), job.request.uid).map_err(|source| BuildError::Io {
+        restored.write(&self.layers, &job.workspace.layers(), job.request.uid).map_err(|source| BuildError::Io {
             action: "restore",
             path: job.workspace.layers(),
             source,

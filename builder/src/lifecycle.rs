@@ -163,59 +163,9 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    /// The folders of a build, with buildpacks that are shell scripts.
-    struct World(tempfile::TempDir);
-
-    impl World {
-        fn new(order: &str) -> Self {
-            let world = Self(tempfile::tempdir().unwrap());
-            for dir in ["app", "layers", "platform/env", "buildpacks"] {
-                fs::create_dir_all(world.path(dir)).unwrap();
-            }
-            fs::write(world.path("order.toml"), order).unwrap();
-            world
-        }
-
-        fn path(&self, path: &str) -> PathBuf {
-            self.0.path().join(path)
-        }
-
-        fn buildpack(self, id: &str, detect: &str, build: &str) -> Self {
-            let bin = self.path(&format!("buildpacks/{}/1.0.0/bin", escaped(id)));
-            fs::create_dir_all(&bin).unwrap();
-            let toml = format!("api = '0.10'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n");
-            fs::write(bin.join("../buildpack.toml"), toml).unwrap();
-            for (name, script) in [("detect", detect), ("build", build)] {
-                fs::write(bin.join(name), format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
-                fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-            }
-            self
-        }
-
-        fn run(&self) -> Outcome {
-            let vars = [
-                ("CNB_APP_DIR", "app"),
-                ("CNB_LAYERS_DIR", "layers"),
-                ("CNB_PLATFORM_DIR", "platform"),
-                ("CNB_BUILDPACKS_DIR", "buildpacks"),
-                ("CNB_ORDER_PATH", "order.toml"),
-                ("CNB_BUILD_CONFIG_DIR", "build-config"),
-            ];
-            let vars = vars.into_iter().map(|(name, path)| (name.into(), self.path(path).into_os_string()));
-            let fixed = [
-                ("PATH", "/usr/bin:/bin"),
-                ("CNB_TARGET_OS", "linux"),
-                ("CNB_TARGET_DISTRO_NAME", "debian"),
-                ("SECRET", "x"),
-            ];
-            let fixed = fixed.into_iter().map(|(name, value)| (name.into(), value.into()));
-            run(&Paths::new(vars.chain(fixed)))
-        }
-    }
+    use crate::testing::Folders as World;
 
     const ORDER: &str =
         "[[order]]\ngroup = [{id = 't/a'}, {id = 't/b', optional = true}]\n[[order]]\ngroup = [{id = 't/c'}]";

@@ -28,6 +28,8 @@ pub(crate) struct LifecycleMetadata {
     pub(crate) launcher: Option<Sha>,
     #[serde(rename = "process-types")]
     pub(crate) process_types: Option<Sha>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sbom: Option<Sha>,
     pub(crate) run_image: RunImage,
     /// An older place of the same, which some tools still read.
     pub(crate) stack: LegacyStack,
@@ -110,6 +112,9 @@ pub(crate) struct Cache {
     /// Bytes of the layers of the last image, so that an unchanged layer is not walked to know its size.
     #[serde(default)]
     pub(crate) sizes: BTreeMap<Digest, u64>,
+    /// Layer of the bills of materials that are in no image.
+    #[serde(default)]
+    pub(crate) sbom: Option<Digest>,
 }
 
 impl Cache {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::errors::Failure;
-use crate::formats::{GroupMember, Label, LaunchProcess, Types};
+use crate::formats::{GroupMember, Label, LaunchProcess, Slice, Types};
 
 /// A larger file is not read: the app's own code may have written it.
 const SIZE_LIMIT: u64 = 16 << 20;
@@ -29,6 +29,9 @@ pub(crate) struct Outcome {
     pub(crate) default_process: Option<String>,
     /// Labels for the image; a later one of the same key wins.
     pub(crate) labels: Vec<Label>,
+    /// Parts of the app that become layers of their own, in order.
+    #[serde(default)]
+    pub(crate) slices: Vec<Slice>,
     /// `store.toml` metadata by buildpack id.
     pub(crate) stores: BTreeMap<String, Table>,
     /// How long detect took.

@@ -14,6 +14,7 @@ use toml::Table;
 use crate::analyze::Analysis;
 use crate::formats::{LayerToml, StoreToml, Types, escaped};
 use crate::metadata::StoredLayer;
+use crate::sbom;
 
 /// Identifies a layer: buildpack id and layer name.
 pub(crate) type LayerKey = (String, String);
@@ -29,13 +30,16 @@ pub(crate) struct Restored {
     pub(crate) reusable: BTreeMap<LayerKey, Digest>,
     /// `store.toml` metadata by buildpack id.
     pub(crate) stores: BTreeMap<String, StoreToml>,
+    /// Layers with bills of materials, the cache's first.
+    pub(crate) sboms: Vec<Digest>,
 }
 
 /// Decides what is restored (Buildpack spec, "Layer Types"): layers with `cache` with metadata and contents or not at all, launch
 /// layers with metadata only, anything else not. Layers come from the previous image before the cache file, which may be of a build
 /// that never was released.
 pub(crate) fn plan(analysis: &Analysis, has: &dyn Fn(&Digest) -> bool) -> Restored {
-    let mut restored = Restored::default();
+    let sboms = analysis.cache.sbom.iter().chain(analysis.image.sbom.as_ref().map(|sbom| &sbom.sha));
+    let mut restored = Restored { sboms: sboms.filter(|sha| has(sha)).cloned().collect(), ..Restored::default() };
     for buildpack in &analysis.image.buildpacks {
         for (name, layer) in &buildpack.layers {
             let key = (buildpack.key.clone(), name.clone());
@@ -85,15 +89,16 @@ impl Restored {
     }
 
     /// Writes metadata and stores into the overlay's upper directory, for the build's `uid` to read and replace.
-    pub(crate) fn write(&self, upper: &Path, uid: u32) -> io::Result<()> {
+    pub(crate) fn write(&self, store: &LayerStore, upper: &Path, uid: u32) -> io::Result<()> {
         for ((id, name), metadata) in &self.metadata {
             let toml = LayerToml { types: None, metadata: metadata.clone() };
             write_toml(&dir_of(upper, id, uid)?.join(format!("{name}.toml")), &toml, uid)?;
         }
-        for (id, store) in &self.stores {
-            write_toml(&dir_of(upper, id, uid)?.join("store.toml"), store, uid)?;
+        for (id, kept) in &self.stores {
+            write_toml(&dir_of(upper, id, uid)?.join("store.toml"), kept, uid)?;
         }
-        Ok(())
+        let sboms: Vec<PathBuf> = self.sboms.iter().map(|sha| store.path(sha)).collect();
+        sbom::restore(&sboms, self.metadata.keys(), upper, uid)
     }
 }
 

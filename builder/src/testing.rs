@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -11,6 +12,10 @@ use model::Exit;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::sync::{mpsc, oneshot};
 use walkdir::WalkDir;
+
+use crate::formats::escaped;
+use crate::lifecycle::{Paths, run};
+use crate::outcome::Outcome;
 
 /// A real overlay mount in a temporary directory; unmounted when dropped.
 pub(crate) struct Overlay {
@@ -153,5 +158,71 @@ impl Engine for Uncontained {
 
     async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+/// The folders of a build, with buildpacks that are shell scripts: what happens in the container, without one.
+pub(crate) struct Folders(tempfile::TempDir);
+
+impl Folders {
+    pub(crate) fn new(order: &str) -> Self {
+        let folders = Self(tempfile::tempdir().unwrap());
+        for dir in ["app", "layers", "platform/env", "buildpacks"] {
+            fs::create_dir_all(folders.path(dir)).unwrap();
+        }
+        fs::write(folders.path("order.toml"), order).unwrap();
+        folders
+    }
+
+    /// With the single buildpack `t/a` of this API.
+    pub(crate) fn one(api: &str, detect: &str, build: &str) -> Self {
+        Self::new("[[order]]\ngroup = [{id = 't/a'}]").described("t/a", (api, ""), detect, build)
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    pub(crate) fn file(self, path: &str, content: &str) -> Self {
+        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+        fs::write(self.path(path), content).unwrap();
+        self
+    }
+
+    pub(crate) fn buildpack(self, id: &str, detect: &str, build: &str) -> Self {
+        self.described(id, ("0.10", ""), detect, build)
+    }
+
+    /// A buildpack of some API, with more in its `buildpack.toml`.
+    pub(crate) fn described(self, id: &str, (api, more): (&str, &str), detect: &str, build: &str) -> Self {
+        let bin = self.path(&format!("buildpacks/{}/1.0.0/bin", escaped(id)));
+        fs::create_dir_all(&bin).unwrap();
+        let toml = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{more}");
+        fs::write(bin.join("../buildpack.toml"), toml).unwrap();
+        for (name, script) in [("detect", detect), ("build", build)] {
+            fs::write(bin.join(name), format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        self
+    }
+
+    pub(crate) fn run(&self) -> Outcome {
+        let vars = [
+            ("CNB_APP_DIR", "app"),
+            ("CNB_LAYERS_DIR", "layers"),
+            ("CNB_PLATFORM_DIR", "platform"),
+            ("CNB_BUILDPACKS_DIR", "buildpacks"),
+            ("CNB_ORDER_PATH", "order.toml"),
+            ("CNB_BUILD_CONFIG_DIR", "build-config"),
+        ];
+        let vars = vars.into_iter().map(|(name, path)| (name.into(), self.path(path).into_os_string()));
+        let fixed = [
+            ("PATH", "/usr/bin:/bin"),
+            ("CNB_TARGET_OS", "linux"),
+            ("CNB_TARGET_DISTRO_NAME", "debian"),
+            ("SECRET", "x"),
+        ];
+        let fixed = fixed.into_iter().map(|(name, value)| (name.into(), value.into()));
+        run(&Paths::new(vars.chain(fixed)))
     }
 }

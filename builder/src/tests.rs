@@ -1,5 +1,7 @@
 //! Whole builds, one after the other, over shell-script buildpacks. Only the container is missing.
 
+mod spec;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -31,7 +33,11 @@ printf '[types]\ncache = true' > downloads.toml
 grep -qs made conf.toml || { mkdir conf; echo conf > conf/file; }
 printf '[types]\nlaunch = true\n[metadata]\nmade = true' > conf.toml
 printf '[[processes]]\ntype = "web"\ncommand = ["run"]\ndefault = true' > launch.toml
+test ! -f $OLDPWD/slices || cat $OLDPWD/slices >> launch.toml
+test ! -f $OLDPWD/bills || . $OLDPWD/bills
 "#;
+
+const DESCRIPTOR: &str = "api = '0.10'\n[buildpack]\nid = 't/deps'\nversion = '1.0.0'\nsbom-formats = ['application/vnd.cyclonedx+json', 'application/spdx+json']";
 
 struct World {
     dir: tempfile::TempDir,
@@ -45,8 +51,7 @@ impl World {
         let path = |name: &str| dir.path().join(name);
         let bin = path("buildpacks/t_deps/1.0.0/bin");
         fs::create_dir_all(&bin).unwrap();
-        fs::write(bin.join("../buildpack.toml"), "api = '0.10'\n[buildpack]\nid = 't/deps'\nversion = '1.0.0'")
-            .unwrap();
+        fs::write(bin.join("../buildpack.toml"), DESCRIPTOR).unwrap();
         for (name, script) in [("detect", "test -f lock || { echo needs: lock; exit 100; }"), ("build", BUILD)] {
             fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -273,4 +278,63 @@ async fn a_failed_build_says_why_and_leaves_the_last_image_alone() {
     assert!(error.to_string().contains("t/deps  needs: lock"), "{error}");
     let second = world.build(&[("lock", "1")], Some(&first.image)).await.unwrap();
     assert_eq!(second.image, first.image);
+}
+
+#[tokio::test]
+async fn slices_are_layers_of_their_own() {
+    let world = World::new();
+    let slices = "\n[[slices]]\npaths = ['*.md', 'docs']\n[[slices]]\npaths = ['docs/*', 'nothing']\n";
+    let files = [("lock", "1"), ("slices", slices), ("a.md", ""), ("docs/b", "")];
+    let built = world.build(&files, None).await.unwrap();
+    let show = |made_by: &str| listing(&world.layer(&built.image, made_by).join("app"));
+    assert_eq!(show("Application Slice: 1"), "a.md \ndocs /\ndocs/b \n");
+    assert_eq!(show("Application Slice: 2"), "");
+    assert!(show("Application Layer").starts_with("lock 1\n"));
+}
+
+#[tokio::test]
+async fn bills_of_materials_are_kept_with_the_image_and_come_back_with_their_layers() {
+    const BILLS: &str = "
+        test ! -f deps.sbom.cdx.json || cp deps.sbom.cdx.json $OLDPWD/came-back
+        for name in deps downloads launch build gone; do echo $name > $name.sbom.cdx.json; done
+        echo spdx > deps.sbom.spdx.json";
+    let world = World::new();
+    let first = world.build(&[("lock", "1"), ("bills", BILLS)], None).await.unwrap();
+    insta::assert_snapshot!(listing(&world.layer(&first.image, "Bill-of-Materials").join("layers/sbom")), @r"
+    launch /
+    launch/t_deps /
+    launch/t_deps/deps /
+    launch/t_deps/deps/sbom.cdx.json deps
+
+    launch/t_deps/deps/sbom.spdx.json spdx
+
+    launch/t_deps/sbom.cdx.json launch
+    ");
+    let show = |sboms: Vec<crate::Sbom>| {
+        let line = |sbom: crate::Sbom| {
+            format!("{} {} {}", sbom.layer.unwrap_or("-".into()), sbom.launch, sbom.document.trim())
+        };
+        sboms.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let sboms = show(world.builder.sboms(world.app, &first.image).await.unwrap());
+    assert_eq!(
+        sboms,
+        ["deps true deps", "deps true spdx", "- true launch", "downloads false downloads", "- false build"]
+    );
+    let second = world.build(&[("lock", "1"), ("bills", BILLS)], Some(&first.image)).await.unwrap();
+    assert_eq!(listing(&world.layer(&second.image, "Application Layer")).matches("came-back deps").count(), 1);
+    let sboms = show(world.builder.sboms(world.app, &first.image).await.unwrap());
+    assert_eq!(
+        sboms,
+        ["deps true deps", "deps true spdx", "- true launch"],
+        "what only builds need is kept of the last one"
+    );
+}
+
+#[tokio::test]
+async fn a_bill_of_materials_that_is_a_link_is_refused() {
+    let world = World::new();
+    let bills = "mkdir -p ../sbom/launch/t_deps; ln -s /etc/passwd ../sbom/launch/t_deps/sbom.cdx.json";
+    let error = world.build(&[("lock", "1"), ("bills", bills)], None).await.unwrap_err();
+    assert!(matches!(&error, BuildError::Dishonest(why) if why.contains("is no file")), "{error}");
 }

@@ -99,6 +99,18 @@ pub(crate) fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
+/// Makes the directories between `tree` and `path`, the latter not included: root's, readable for all.
+pub(crate) fn make_parents(tree: &Path, path: &Path) -> io::Result<()> {
+    make_dir(tree, 0o755)?;
+    let below = path.strip_prefix(tree).map_err(io::Error::other)?.parent().unwrap_or(Path::new(""));
+    let mut dir = tree.to_owned();
+    for part in below {
+        dir.push(part);
+        make_dir(&dir, 0o755)?;
+    }
+    Ok(())
+}
+
 /// What a build did to one layer directory of an overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -223,7 +235,8 @@ fn link(source: &Path, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn make_dir_like(dir: &Path, metadata: &Metadata) -> io::Result<()> {
+/// Makes a directory with the owner and the mode of another.
+pub(crate) fn make_dir_like(dir: &Path, metadata: &Metadata) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     lchown(dir, Some(metadata.uid()), Some(metadata.gid()))?;
     fs::set_permissions(dir, fs::Permissions::from_mode(metadata.mode() & 0o7777))
