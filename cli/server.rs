@@ -290,11 +290,13 @@ impl Places {
         let engine: Arc<dyn Engine> = Arc::new(self.host());
         let stack = self.stack()?;
         let images = stack.clone();
+        let debian = Arc::new(stack.clone());
         let builder = Builder {
             engine: Arc::clone(&engine),
             layers: stack.layers.clone(),
             packages: stack.packages.clone(),
             stack: Arc::new(move || stack::open(&stack)),
+            debian,
             buildpacks: home.join("buildpacks"),
             program: program.clone(),
             cache: home.join("cache/builds"),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use engine::{Container, EngineError, Limits, Lines, Mount, OneOff, RootFs};
 use model::Exit;
 use tokio::sync::mpsc;
 
+use crate::debian::{self, Installed};
 use crate::errors::BuildError;
 use crate::outcome::Outcome;
 use crate::restore::Restored;
@@ -22,11 +24,36 @@ const CPU_WEIGHT: u32 = 20;
 /// `HOME` of a build: buildpacks' tools keep their rubbish there, outside the app.
 const HOME: &str = "/home/build";
 
-/// Runs detect and build in a container of their own.
-pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<String>) -> Result<Outcome, BuildError> {
+/// Runs detect and build in a container of their own, with the packages that the plan asks for. They are known after detect: the
+/// container starts with those of the last build, and another one takes its place if that was wrong.
+pub(crate) async fn run(
+    job: &Arc<Job>,
+    restored: &Restored,
+    remembered: Option<Installed>,
+    output: &mpsc::Sender<String>,
+) -> Result<Outcome, BuildError> {
+    let mut packages = remembered;
+    let mut outcome = run_once(job, restored, packages.as_ref(), output).await?;
+    if let Some(missing) = outcome.missing.take() {
+        packages = debian::install(job, missing, output).await?;
+        job.workspace.forget_outcome()?;
+        outcome = run_once(job, restored, packages.as_ref(), output).await?;
+    }
+    if outcome.missing.is_some() {
+        return Err(BuildError::Dishonest("it asks for other packages each time".to_owned()));
+    }
+    Ok(Outcome { packages, ..outcome })
+}
+
+async fn run_once(
+    job: &Job,
+    restored: &Restored,
+    packages: Option<&Installed>,
+    output: &mpsc::Sender<String>,
+) -> Result<Outcome, BuildError> {
     let builder = &job.builder;
     let started = Instant::now();
-    let mut running = builder.engine.run(oneoff(job, restored)).await?;
+    let mut running = builder.engine.run(oneoff(job, restored, packages)).await?;
     let mut lines = Lines::default();
     while let Some(bytes) = running.output.recv().await {
         for line in lines.push(&bytes) {
@@ -50,15 +77,19 @@ pub(crate) async fn run(job: &Job, restored: &Restored, output: &mpsc::Sender<St
     }
 }
 
-fn oneoff(Job { builder, stack, request, workspace }: &Job, restored: &Restored) -> OneOff {
+fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOff {
+    let Job { builder, stack, request, workspace } = job;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let rootfs = std::iter::once(&stack.build).chain(packages.map(|packages| &packages.build)).cloned();
+    let mut env = environment(stack);
+    env.insert(debian::VARIABLE.to_owned(), Installed::variable(packages));
     OneOff {
         id: Builder::oneoff(request.app, request.build),
         app: request.app,
         container: Container {
-            rootfs: RootFs::Layers(vec![stack.build.clone()]),
+            rootfs: RootFs::Layers(rootfs.collect()),
             args: ["/usr/bin/tini", "-g", "--", "/cnb/lifecycle/lifecycle"].map(str::to_owned).to_vec(),
-            env: environment(stack),
+            env,
             working_dir: "/app".to_owned(),
             uid: request.uid,
             limits: Limits {

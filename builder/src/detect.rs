@@ -6,6 +6,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 use crate::buildpack::{Buildpack, Buildpacks};
+use crate::debian;
 use crate::errors::{Failure, Reason};
 use crate::formats::{Api, DetectPlan, Order};
 use crate::lifecycle::Paths;
@@ -84,7 +85,7 @@ impl Detection<'_> {
 
     /// The error is the plan's problem, or nothing if a required member did not pass.
     fn resolve(&self, group: &[Candidate]) -> Result<Resolution, Option<String>> {
-        let mut members = Vec::new();
+        let mut members = vec![debian::member()];
         for candidate in group {
             match self.findings.get(&candidate.buildpack.name()).map(|finding| &finding.verdict) {
                 Some(Verdict::Pass(plan)) => members.push(Member {
@@ -96,7 +97,7 @@ impl Detection<'_> {
                 _ => return Err(None),
             }
         }
-        if members.is_empty() {
+        if members.len() == 1 {
             return Err(None);
         }
         plan::resolve(&members).map_err(Some)

@@ -69,6 +69,14 @@ pub enum BuildError {
     /// The layers directory holds something that no honest build leaves.
     #[error("The build left its layers in a state that cannot be used: {0}")]
     Dishonest(String),
+    /// apt did not install what the plan asks for.
+    #[error("{}", packages_refused(packages, output))]
+    Packages {
+        /// Their names.
+        packages: String,
+        /// The last lines of apt and what drives it.
+        output: String,
+    },
     /// The engine could not run the container.
     #[error(
         "The build could not run: {0}.\n\nNothing was deployed. Push again in a moment; if it happens again, tell the operator."
@@ -229,6 +237,19 @@ fn not_stored(error: &LayerError) -> String {
     format!("The image could not be stored: {error}: {}.\n\nNothing was deployed. Tell the operator.", error.source)
 }
 
+fn packages_refused(packages: &str, output: &str) -> String {
+    let is_reason =
+        |line: &&str| line.starts_with("E: ") && !line.contains("mmdebstrap") && !line.contains("apt-get --yes");
+    let mut reasons: Vec<&str> = output.lines().filter(is_reason).collect();
+    if reasons.is_empty() {
+        reasons = output.lines().collect();
+    }
+    format!(
+        "These Debian packages could not be installed: {packages}.\n\n{}\n\nIf a name is wrong, correct it in the app's Aptfile; https://packages.debian.org/trixie/ lists all names. If packages could not be fetched, push again; if it happens again, tell the operator.",
+        list(&reasons.into_iter().map(str::to_owned).collect::<Vec<_>>()).trim_end()
+    )
+}
+
 fn list(items: &[String]) -> String {
     items.iter().fold(String::new(), |text, item| text + "  " + item + "\n")
 }
@@ -307,6 +328,19 @@ mod tests {
         Buildpack a@1.0.0 did what the buildpack specification does not allow: x.toml: `launch` belongs into the table [types].
 
         This is a mistake in the buildpack, not in the app.
+        "#);
+    }
+
+    #[test]
+    fn packages_that_do_not_exist_are_named_with_apts_own_words() {
+        let output = "I: downloading packages with apt...\nE: Unable to locate package libfoo9\n\
+                      E: apt download failed: E: apt-get --yes install libfoo9 failed\nE: mmdebstrap failed to run";
+        insta::assert_snapshot!(BuildError::Packages { packages: "libfoo9, ruby3.3".into(), output: output.into() }, @r#"
+        These Debian packages could not be installed: libfoo9, ruby3.3.
+
+          E: Unable to locate package libfoo9
+
+        If a name is wrong, correct it in the app's Aptfile; https://packages.debian.org/trixie/ lists all names. If packages could not be fetched, push again; if it happens again, tell the operator.
         "#);
     }
 

@@ -261,9 +261,14 @@ struct Sized<'a> {
 }
 
 fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> Result<Exported, BuildError> {
-    let mut cache = Cache::default();
+    let mut cache = Cache { packages: outcome.packages.clone(), ..Cache::default() };
     let mut layers =
         vec![Layer { diff_id: job.stack.run.clone(), created_by: format!("Run image {}", job.stack.name) }];
+    if let Some(installed) = &outcome.packages
+        && let Some(run) = &installed.run
+    {
+        layers.push(Layer { diff_id: run.clone(), created_by: installed.created_by() });
+    }
     for stored in &sized.layers {
         if let What::Built(built) = &stored.what {
             if built.types.cache {
@@ -363,7 +368,9 @@ fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     labels.insert(BUILD_LABEL.to_owned(), json(serde_json::to_string(&build)));
     labels.insert(LIFECYCLE_LABEL.to_owned(), json(serde_json::to_string(&lifecycle(job, restored, outcome, layers))));
     labels.insert(PROJECT_LABEL.to_owned(), "{}".to_owned());
-    labels.insert("io.buildpacks.rebasable".to_owned(), "true".to_owned());
+    // Packages over another run image may be other ones.
+    let is_extended = outcome.packages.as_ref().is_some_and(|packages| packages.run.is_some());
+    labels.insert("io.buildpacks.rebasable".to_owned(), (!is_extended).to_string());
     labels.insert("io.buildpacks.stack.id".to_owned(), job.stack.name.clone());
     labels
 }

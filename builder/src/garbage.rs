@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::{LayerError, OneOffId};
 use model::Digest;
 
+use crate::debian::Installed;
 use crate::errors::BuildError;
 use crate::metadata::Cache;
 use crate::{Builder, blocking};
@@ -56,6 +57,7 @@ impl Builder {
             }
             let cache = Cache::read(&folder.join("cache.json"));
             layers.extend(cache.sbom);
+            layers.extend(cache.packages.iter().flat_map(Installed::layers));
             layers.extend(cache.layers.into_values().flatten().map(|(_, layer)| layer.sha));
         }
         Ok(layers)

@@ -24,6 +24,7 @@ mod apt;
 mod build;
 mod buildpack;
 mod container;
+mod debian;
 mod detect;
 mod env;
 mod errors;
@@ -46,11 +47,13 @@ mod tests;
 mod tree;
 mod workspace;
 
+pub use debian::{PackageLayers, PackageName};
 pub use errors::{BuildError, Failure, Reason};
 pub use image::oci_config;
 pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
+use debian::Installed;
 use stack::{Stack, StackError};
 use workspace::Workspace;
 
@@ -66,6 +69,8 @@ pub struct Builder {
     pub layers: LayerStore,
     /// Finds the base images. Asked by every build: the stack may be made, or made anew, while the platform runs.
     pub stack: Arc<dyn Fn() -> Result<Option<Stack>, StackError> + Send + Sync>,
+    /// Makes the layers of Debian packages that apps need.
+    pub debian: Arc<dyn PackageLayers>,
     /// Folder of buildpacks, `<id with / as _>/<version>/`, and `order.toml`.
     pub buildpacks: PathBuf,
     /// This program, mounted into build containers and put into images as the launcher.
@@ -155,7 +160,8 @@ impl Builder {
         })?;
         phases.end("restore");
 
-        let outcome = container::run(&job, &restored, &output).await?;
+        let remembered = Installed::remembered(&job.builder, &job.stack, &analysis.cache);
+        let outcome = container::run(&job, &restored, remembered, &output).await?;
         phases.end("container");
         phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::buildpack::{Buildpack, Buildpacks};
+use crate::debian::{self, Packages};
 use crate::env::Env;
 use crate::errors::Failure;
 use crate::formats::{Api, Distro, Target, escaped};
@@ -49,6 +50,11 @@ fn phases(paths: &Paths, outcome: &mut Outcome) -> Result<(), Failure> {
     let (group, resolution) = detect::detect(paths, &installed)?;
     outcome.group = group.iter().map(|buildpack| buildpack.member()).collect();
     outcome.detect = started.elapsed();
+    let packages = Packages::of(&resolution)?;
+    if packages != paths.packages {
+        outcome.missing = Some(packages);
+        return Ok(());
+    }
     let names: Vec<String> = group.iter().map(|buildpack| buildpack.name()).collect();
     say(&format!("-----> Building with {}", names.join(", ")));
     let started = Instant::now();
@@ -67,6 +73,8 @@ pub(crate) struct Paths {
     pub(crate) order: PathBuf,
     pub(crate) build_config: PathBuf,
     pub(crate) target: Target,
+    /// Debian packages that are installed here for the app.
+    pub(crate) packages: Packages,
     own: Vec<(OsString, OsString)>,
 }
 
@@ -91,6 +99,7 @@ impl Paths {
                 variant: text("CNB_TARGET_ARCH_VARIANT"),
                 distros: if distro.name.is_empty() { Vec::new() } else { vec![distro] },
             },
+            packages: Packages::from_variable(&text(debian::VARIABLE)),
             own,
         }
     }

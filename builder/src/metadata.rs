@@ -9,6 +9,7 @@ use model::Digest;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::debian::Installed;
 use crate::formats::{LaunchProcess, StoreToml, Types};
 
 /// Label of [`LifecycleMetadata`].
@@ -115,6 +116,9 @@ pub(crate) struct Cache {
     /// Layer of the bills of materials that are in no image.
     #[serde(default)]
     pub(crate) sbom: Option<Digest>,
+    /// Debian packages of the last image.
+    #[serde(default)]
+    pub(crate) packages: Option<Installed>,
 }
 
 impl Cache {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::debian::{Installed, Packages};
 use crate::errors::Failure;
 use crate::formats::{GroupMember, Label, LaunchProcess, Slice, Types};
 
@@ -38,6 +39,11 @@ pub(crate) struct Outcome {
     pub(crate) detect: Duration,
     /// How long build took.
     pub(crate) build: Duration,
+    /// Packages that the plan asks for and the container does not have; then nothing was built.
+    pub(crate) missing: Option<Packages>,
+    /// The packages that the container has. Only the host knows.
+    #[serde(skip)]
+    pub(crate) packages: Option<Installed>,
     /// Why there is no image, if so.
     pub(crate) failure: Option<Failure>,
 }

@@ -4,6 +4,7 @@
 //! that was interrupted while it was made has no name yet, and is made again. Images of backing services are the run image with
 //! some packages more, made in the same way ([`ServiceImage`]).
 
+mod packages;
 mod service;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ const RUN_PACKAGES: &str = include_str!("../../stack/run.packages");
 const BUILD_PACKAGES: &str = include_str!("../../stack/build.packages");
 const CLEAN: &str = include_str!("../../stack/clean");
 const NPM: &str = include_str!("../../stack/npm");
+const OVERLAY: &str = include_str!("../../stack/overlay");
 
 /// Documentation and translations: half the files of a Debian system, and nobody reads them.
 const LEFT_OUT: [&str; 5] =
@@ -138,7 +140,7 @@ pub fn open(settings: &StackSettings) -> Result<Option<Stack>, StackError> {
 /// what goes on is told to `output` line by line. Two at a time wait for each other.
 pub fn make(settings: &StackSettings, when: Make, output: &mut dyn FnMut(&str)) -> Result<Stack, StackError> {
     make_folder(&settings.cache)?;
-    let _lock = lock(&settings.cache, output)?;
+    let _lock = lock(&settings.cache, BUSY, output)?;
     remove_rubbish(&settings.cache)?;
     let place = settings.cache.join(format!("{NAME}-{}", recipe()));
     let cached = read_record(&place.join("stack.json"))?.filter(|_| when == Make::IfMissing);
@@ -224,7 +226,7 @@ struct Recipe<'a> {
 impl Recipe<'_> {
     /// Writes the scripts out of this program, so that hooks can run them.
     fn write(&self) -> Result<(), StackError> {
-        for (name, script) in [("clean", CLEAN), ("npm", NPM)] {
+        for (name, script) in [("clean", CLEAN), ("npm", NPM), ("overlay", OVERLAY)] {
             let path = self.folder.join(name);
             std::fs::write(&path, script).map_err(failed("write", &path))?;
         }
@@ -345,13 +347,17 @@ fn remove_rubbish(cache: &Path) -> Result<(), StackError> {
     Ok(())
 }
 
-fn lock(cache: &Path, output: &mut dyn FnMut(&str)) -> Result<Flock<File>, StackError> {
-    let path = cache.join("lock");
+/// Said to those who wait for the cache's lock.
+const BUSY: &str = "Another platform of this machine is making the stack; waiting for it…";
+
+/// The lock of a folder; whoever has to wait for it is told that it is `busy`.
+fn lock(folder: &Path, busy: &str, output: &mut dyn FnMut(&str)) -> Result<Flock<File>, StackError> {
+    let path = folder.join("lock");
     let open = || File::create(&path).map_err(failed("open", &path));
     if let Ok(lock) = Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
         return Ok(lock);
     }
-    output("Another platform of this machine is making the stack; waiting for it…");
+    output(busy);
     Flock::lock(open()?, FlockArg::LockExclusive).map_err(|(_, error)| failed("lock", &path)(error.into()))
 }
 

@@ -1,21 +1,28 @@
 //! What several tests need.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
-use engine::{Engine, EngineError, Mount, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use engine::{
+    Engine, EngineError, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload, WorkloadId,
+    WorkloadStatus,
+};
 use futures::stream::BoxStream;
-use model::Exit;
+use model::{Digest, Exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::sync::{mpsc, oneshot};
 use walkdir::WalkDir;
 
+use crate::debian::{PackageLayers, PackageName};
 use crate::formats::escaped;
 use crate::lifecycle::{Paths, run};
 use crate::outcome::Outcome;
+use crate::stack::StackError;
 
 /// A real overlay mount in a temporary directory; unmounted when dropped.
 pub(crate) struct Overlay {
@@ -70,9 +77,46 @@ pub(crate) fn listing(tree: &Path) -> String {
     text
 }
 
+/// Packages that are one file each, named by what they lie on.
+pub(crate) struct FakePackages {
+    pub(crate) layers: LayerStore,
+    pub(crate) made: Mutex<BTreeMap<(Digest, BTreeSet<PackageName>), Digest>>,
+}
+
+impl PackageLayers for FakePackages {
+    fn find(&self, base: &Digest, packages: &BTreeSet<PackageName>) -> Result<Option<Digest>, StackError> {
+        let made = self.made.lock().unwrap().get(&(base.clone(), packages.clone())).cloned();
+        Ok(made.filter(|layer| self.layers.contains(layer)))
+    }
+
+    fn make(
+        &self,
+        base: &Digest,
+        packages: &BTreeSet<PackageName>,
+        output: &mut dyn FnMut(&str),
+    ) -> Result<Digest, StackError> {
+        if packages.iter().any(|package| package.as_str() == "missing") {
+            let output = "E: Unable to locate package missing".to_owned();
+            return Err(StackError::Failed { program: "apt", image: "root", output });
+        }
+        output("I: installing packages...");
+        let tree = self.layers.staging().join("packages");
+        fs::create_dir_all(tree.join("usr/share")).unwrap();
+        for package in packages {
+            fs::write(tree.join("usr/share").join(package.as_str()), base.hex()).unwrap();
+        }
+        let digest = crate::diff_id(&tree).unwrap();
+        self.layers.insert(&digest, &tree).unwrap();
+        self.made.lock().unwrap().insert((base.clone(), packages.clone()), digest.clone());
+        Ok(digest)
+    }
+}
+
 /// An engine that runs the lifecycle of a build without a container, over the mounts that the container would have.
 pub(crate) struct Uncontained {
     pub(crate) dir: tempfile::TempDir,
+    /// What every container so far stood on.
+    pub(crate) roots: Mutex<Vec<RootFs>>,
 }
 
 impl Uncontained {
@@ -94,6 +138,7 @@ impl Uncontained {
     }
 
     fn run_lifecycle(&self, oneoff: &OneOff) -> Exit {
+        self.roots.lock().unwrap().push(oneoff.container.rootfs.clone());
         let places: Vec<_> = oneoff.container.mounts.iter().map(|mount| self.place(&oneoff.id.0, mount)).collect();
         let at = |target: &str| {
             let place = places.iter().find(|(path, ..)| path == Path::new(target));

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use engine::LayerStore;
+use engine::{Engine, LayerStore, RootFs};
 use model::clock::SystemRandom;
 use model::{AppId, BuildId, Image};
 use tokio::sync::mpsc;
 
 use crate::packages::PackageAccess;
-use crate::testing::{Uncontained, listing};
+use crate::testing::{FakePackages, Uncontained, listing};
 use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, diff_id};
 
 /// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
@@ -39,8 +39,15 @@ test ! -f $OLDPWD/bills || . $OLDPWD/bills
 
 const DESCRIPTOR: &str = "api = '0.10'\n[buildpack]\nid = 't/deps'\nversion = '1.0.0'\nsbom-formats = ['application/vnd.cyclonedx+json', 'application/spdx+json']";
 
+/// Asks for the Debian packages that a file lists.
+const DETECT: &str = r#"
+test -f lock || { echo needs: lock; exit 100; }
+test ! -f packages || printf '[[requires]]\nname = "apt"\n[requires.metadata]\n%s' "$(cat packages)" > $CNB_BUILD_PLAN_PATH
+"#;
+
 struct World {
     dir: tempfile::TempDir,
+    engine: Arc<Uncontained>,
     builder: Builder,
     app: AppId,
 }
@@ -52,7 +59,7 @@ impl World {
         let bin = path("buildpacks/t_deps/1.0.0/bin");
         fs::create_dir_all(&bin).unwrap();
         fs::write(bin.join("../buildpack.toml"), DESCRIPTOR).unwrap();
-        for (name, script) in [("detect", "test -f lock || { echo needs: lock; exit 100; }"), ("build", BUILD)] {
+        for (name, script) in [("detect", DETECT), ("build", BUILD)] {
             fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -74,8 +81,10 @@ impl World {
             os: "linux".into(),
             arch: "amd64".into(),
         };
+        let engine = Arc::new(Uncontained { dir: tempfile::tempdir().unwrap(), roots: Mutex::default() });
         let builder = Builder {
-            engine: Arc::new(Uncontained { dir: tempfile::tempdir().unwrap() }),
+            engine: Arc::clone(&engine) as Arc<dyn Engine>,
+            debian: Arc::new(FakePackages { layers: layers.clone(), made: Mutex::default() }),
             layers,
             stack: Arc::new(move || Ok(Some(stack.clone()))),
             buildpacks: path("buildpacks"),
@@ -84,7 +93,7 @@ impl World {
             packages: PackageAccess::default(),
             limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 1 },
         };
-        Self { dir, builder, app: AppId::random(&SystemRandom) }
+        Self { dir, engine, builder, app: AppId::random(&SystemRandom) }
     }
 
     async fn build(&self, files: &[(&str, &str)], previous: Option<&Image>) -> Result<Built, BuildError> {
@@ -337,4 +346,61 @@ async fn a_bill_of_materials_that_is_a_link_is_refused() {
     let bills = "mkdir -p ../sbom/launch/t_deps; ln -s /etc/passwd ../sbom/launch/t_deps/sbom.cdx.json";
     let error = world.build(&[("lock", "1"), ("bills", bills)], None).await.unwrap_err();
     assert!(matches!(&error, BuildError::Dishonest(why) if why.contains("is no file")), "{error}");
+}
+
+/// Beside what a build always needs.
+const PACKAGES: (&str, &str) = ("packages", "run = ['ruby3.3']\nbuild = ['gcc', 'ruby3.3']");
+
+impl World {
+    /// How many layers each container so far stood on.
+    fn roots(&self) -> Vec<usize> {
+        let roots = self.engine.roots.lock().unwrap();
+        roots.iter().map(|RootFs::Layers(layers)| layers.len()).collect()
+    }
+}
+
+#[tokio::test]
+async fn packages_of_the_plan_lie_under_the_app_and_the_next_build_starts_with_them() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1"), PACKAGES], None).await.unwrap();
+    assert_eq!(world.roots(), [1, 2], "only detect ran without the packages");
+    let packages = &first.image.layers[1];
+    assert_eq!(packages.created_by, "Debian packages: ruby3.3");
+    let base = first.image.layers[0].diff_id.hex();
+    assert_eq!(
+        listing(&world.builder.layers.path(&packages.diff_id)),
+        format!("usr /\nusr/share /\nusr/share/ruby3.3 {base}\n")
+    );
+    assert_eq!(first.image.config.labels["io.buildpacks.rebasable"], "false");
+
+    let second = world.build(&[("lock", "1"), PACKAGES], Some(&first.image)).await.unwrap();
+    assert_eq!(second.image, first.image);
+    assert_eq!(world.roots(), [1, 2, 2]);
+    let in_use: BTreeSet<_> = second.image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    for (digest, _) in world.builder.layers.list().unwrap() {
+        let layer = fs::File::open(world.builder.layers.path(&digest)).unwrap();
+        layer.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    world.builder.collect_garbage(in_use).await.unwrap();
+    world.build(&[("lock", "1"), PACKAGES], Some(&second.image)).await.unwrap();
+    assert_eq!(world.roots(), [1, 2, 2, 2], "what the next build starts with is no garbage");
+
+    let without = world.build(&[("lock", "1")], Some(&second.image)).await.unwrap();
+    assert_eq!(world.roots(), [1, 2, 2, 2, 2, 1]);
+    assert!(without.image.layers.iter().all(|layer| !layer.created_by.contains("Debian")));
+}
+
+#[tokio::test]
+async fn packages_that_cannot_be_had_are_named_and_what_is_no_name_never_gets_to_apt() {
+    let world = World::new();
+    let build = async |list: &str| {
+        let built = world.build(&[("lock", "1"), ("packages", list)], None).await;
+        built.unwrap_err().to_string()
+    };
+    let error = build("run = ['missing', 'gcc']").await;
+    assert!(error.contains("gcc, missing") && error.contains("Unable to locate package missing"), "{error}");
+    for name in ["-o", "a", "A", "x=1", "a b", "a;b", "../a", "~n", "?all"] {
+        let error = build(&format!("run = ['{name}']")).await;
+        assert!(error.contains("is not the name of a Debian package"), "{name}: {error}");
+    }
 }

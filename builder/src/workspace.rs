@@ -67,6 +67,13 @@ impl Workspace {
         fs::write(self.order(), text).map_err(|source| BuildError::Io { action: "write", path: self.order(), source })
     }
 
+    /// Removes what a container that only detected left for the host: the next one's end must not be read from it.
+    pub(crate) fn forget_outcome(&self) -> Result<(), BuildError> {
+        let path = self.layers().join("config");
+        // Also if a buildpack made it a link to somewhere else: only the link goes then.
+        fs::remove_dir_all(&path).map_err(|source| BuildError::Io { action: "remove", path, source })
+    }
+
     /// The commit's files: `/app` of the build.
     pub(crate) fn app(&self) -> PathBuf {
         self.root.join("app")

@@ -61,12 +61,18 @@ impl LayerStore {
                 result.map_err(|source| LayerError { action: "rename a new layer to", path: path.clone(), source })?;
             }
         }
-        // Its age counts from now, also if it was here before: whoever inserts it is about to refer to it.
+        // Also if it was here before: whoever inserts it is about to refer to it.
+        self.touch(diff_id)
+    }
+
+    /// Makes the layer's age count from now.
+    pub fn touch(&self, diff_id: &Digest) -> Result<(), LayerError> {
+        let path = self.path(diff_id);
         let touch = || {
             let now = nix::sys::time::TimeSpec::UTIME_NOW;
             nix::sys::stat::futimens(std::fs::File::open(&path)?, &now, &now).map_err(std::io::Error::from)
         };
-        touch().map_err(|source| LayerError { action: "touch", path, source })
+        touch().map_err(|source| LayerError { action: "touch", path: path.clone(), source })
     }
 
     /// Makes the names of all layers inserted so far durable.

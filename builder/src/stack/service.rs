@@ -7,7 +7,7 @@ use model::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CLEAN, Recipe, SUITE, StackError, StackSettings, failed, finish_making, import, lock, make_folder, quoted,
+    BUSY, CLEAN, Recipe, SUITE, StackError, StackSettings, failed, finish_making, import, lock, make_folder, quoted,
     read_record, remove_rubbish, short_hash, start_making, write_record,
 };
 
@@ -47,7 +47,7 @@ impl ServiceImage {
         }
         let run = super::open(settings)?.ok_or(StackError::NoStack)?.run;
         make_folder(&settings.cache)?;
-        let _lock = lock(&settings.cache, output)?;
+        let _lock = lock(&settings.cache, BUSY, output)?;
         remove_rubbish(&settings.cache)?;
         let recipe = self.recipe(&run);
         let place = settings.cache.join(format!("{}-{recipe}", self.name));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use builder::packages::PackageAccess;
-use builder::stack::Stack;
+use builder::stack::{Stack, StackSettings};
 use builder::{BuildLimits, Builder};
 use engine::LayerStore;
 use engine::fake::FakeEngine;
@@ -151,9 +151,18 @@ impl TestController {
 
 async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: &FakeEngine) -> Arc<Controller> {
     let path = |name: &str| home.join(name);
+    let layers = LayerStore::open(&path("layers")).expect("a layer store");
+    let debian = StackSettings {
+        home: home.to_owned(),
+        layers: layers.clone(),
+        cache: path("stack"),
+        packages: PackageAccess::default(),
+        digest: builder::diff_id,
+    };
     let builder = Builder {
         engine: Arc::new(engine.clone()),
-        layers: LayerStore::open(&path("layers")).expect("a layer store"),
+        layers,
+        debian: Arc::new(debian),
         stack: Arc::new(|| Ok(Some(stack()))),
         buildpacks: path("buildpacks"),
         program: path("platform"),
