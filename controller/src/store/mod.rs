@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use model::{ConfigVarName, ProcessType, Random};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Executor};
+use sqlx::{AnyPool, Connection, Executor};
 
 pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use apps::{App, AppChange, NewApp};
@@ -229,6 +229,11 @@ impl Store {
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(PATIENCE)
+            // A file does not hang up.
+            .test_before_acquire(!sqlite)
+            // When SQLite finds the disk full it may end a transaction by itself, or not end it with COMMIT. The driver miscounts
+            // then, and such a connection would hold the lock of all writers, or an old state of everything, for ever.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if sqlite {
