@@ -42,9 +42,14 @@ pub(crate) enum PackError {
     LockFiles { files: Vec<&'static str> },
 
     #[error(
-        "This app is locked with {manager} ({lock_file}), and the Node.js buildpack installs with npm.\n\nLock it with npm: run `npm install` on your machine, `git rm {lock_file}`, and commit package-lock.json."
+        "package.json says that this app uses {declared}, and {lock_file} is a lock file of {locked}'s.\n\nEither\n- run `{declared} install` on your machine, `git rm {lock_file}`, and commit the lock file of {declared}; or\n- remove what names {declared} (packageManager, engines.{declared}, yarnPath), if {locked} it is."
     )]
-    NodeManager { manager: &'static str, lock_file: &'static str },
+    NodeManagers { declared: &'static str, locked: &'static str, lock_file: &'static str },
+
+    #[error(
+        "`packageManager` in package.json is `{written}`, which is no package manager that the platform knows.\n\nIt should be npm, yarn, pnpm or bun with a version: \"packageManager\": \"pnpm@10.2.0\"."
+    )]
+    NodePackageManager { written: String },
 
     #[error(
         "There is no version of {what} that fits `{requested}`.\n\n{file} asks for it. Ask for a version that can be had, and push again: {available}"
@@ -54,9 +59,9 @@ pub(crate) enum PackError {
     #[error(
         "Dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why.{}",
         describe(*status),
-        lock_file.map(|name| format!(" If package.json and {name} disagree, run `npm install` on your machine and commit {name}.")).unwrap_or_default()
+        lock_file.map(|name| format!(" If package.json and {name} disagree, run `{program} install` on your machine and commit {name}.")).unwrap_or_default()
     )]
-    NodeDependencies { command: String, status: ExitStatus, lock_file: Option<&'static str> },
+    NodeDependencies { command: String, status: ExitStatus, program: &'static str, lock_file: Option<&'static str> },
 
     #[error("The script `{script}` of package.json failed with {}.\n\nIts output above says why.", describe(*status))]
     NodeScript { script: String, status: ExitStatus },
@@ -143,15 +148,21 @@ mod tests {
             PackError::ProcfileLine { number: 2, line: "web".to_owned(), reason: "there is no colon after the name" },
             PackError::ProcfileEmpty,
             PackError::LockFiles { files: vec!["package-lock.json", "yarn.lock"] },
-            PackError::NodeManager { manager: "yarn", lock_file: "yarn.lock" },
+            PackError::NodeManagers { declared: "pnpm", locked: "npm", lock_file: "package-lock.json" },
+            PackError::NodePackageManager { written: "ied@1".to_owned() },
             PackError::NoSuchVersion {
                 what: "Node.js",
                 requested: "99.x".to_owned(),
                 file: "package.json (engines.node)",
                 available: "22.23.3, 24.21.0, 26.10.0".to_owned(),
             },
-            PackError::NodeDependencies { command: command.clone(), status, lock_file: Some("package-lock.json") },
-            PackError::NodeDependencies { command, status, lock_file: None },
+            PackError::NodeDependencies {
+                command: command.clone(),
+                status,
+                program: "npm",
+                lock_file: Some("package-lock.json"),
+            },
+            PackError::NodeDependencies { command, status, program: "npm", lock_file: None },
             PackError::NodeScript { script: "build".to_owned(), status },
             PackError::PythonVersion {
                 requested: "3.14".to_owned(),

@@ -15,10 +15,12 @@ mod error;
 mod files;
 mod go;
 mod key;
+mod memory;
 mod nodejs;
 mod output;
 mod pack;
 pub mod procfile;
+mod project;
 mod python;
 mod static_files;
 

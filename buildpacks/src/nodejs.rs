@@ -1,24 +1,30 @@
 //! Node.js: apps with a package.json.
 //!
-//! Node.js itself, and the app's dependencies, are layers that are made anew only when what they were made from changes. The
-//! dependencies are installed into their layer from the lock file alone, and `node_modules` in the app is a link to it, so a
-//! build after a change of the source installs nothing.
+//! Node.js itself, the package manager, and the app's dependencies are layers that are made anew only when what they were made
+//! from changes. The dependencies are installed into their layer from the lock file alone, and `node_modules` in the app is a
+//! link to it, so a build after a change of the source installs nothing.
 
 use std::path::{Path, PathBuf};
 
 use libcnb::data::launch::Process;
 
 use crate::command::Run;
-use crate::concurrency;
 use crate::error::PackError;
-use crate::files;
 use crate::output;
 use crate::pack::{self, Build, Language};
+use crate::{concurrency, files, memory, project};
 
+mod commands;
 mod dependencies;
+mod manager;
 mod manifest;
+pub(crate) mod registry;
 mod runtime;
+mod tools;
+mod version;
 
+use dependencies::Installer;
+use manager::{Kind, Manager};
 use manifest::Manifest;
 
 pub(crate) struct NodeJs;
@@ -26,6 +32,29 @@ pub(crate) struct NodeJs;
 const MANIFEST: &str = "package.json";
 /// Programs that dependencies bring.
 const PROGRAMS: &str = "node_modules/.bin";
+/// Most megabytes of heap that a build is given, as on Heroku.
+const HEAP: u64 = 2560;
+
+/// With one of these the app is of another language, and Node.js only helps to build it.
+const OWNERS: [&str; 17] = [
+    "Gemfile",
+    "composer.json",
+    "requirements.txt",
+    "pyproject.toml",
+    "uv.lock",
+    "poetry.lock",
+    "Pipfile",
+    "setup.py",
+    "manage.py",
+    "go.mod",
+    "mix.exs",
+    "Cargo.toml",
+    "pom.xml",
+    "build.gradle",
+    "build.gradle.kts",
+    "deno.json",
+    "deno.jsonc",
+];
 
 impl Language for NodeJs {
     fn detect(&self, app: &Path) -> Result<(), String> {
@@ -37,20 +66,28 @@ impl Language for NodeJs {
     }
 
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
-        let manifest = Manifest::read(build.app())?;
-        let node = runtime::install(build, &manifest)?;
+        let app = build.app();
+        let manifest = Manifest::read(app)?;
+        let manager = Manager::choose(app, &manifest)?;
+        let node = runtime::install(build, &manifest, &manager)?;
         set_launch_environment(build)?;
-        let installed = dependencies::install(build, &manifest, &node)?;
-        for script in manifest.scripts_of_a_build() {
-            output::heading(&format!("Running {script}"));
-            run_script(&node, build.app(), script)?;
+        let keeps_dev = commands::keeps_dev(manager.kind, |name| std::env::var(name).ok())
+            || project::switch(app, &["com", "heroku", "buildpacks", "nodejs", "actions", "prune_dev_dependencies"])?
+                == Some(false);
+        let installer = Installer { build, manifest: &manifest, manager: &manager, node: &node, keeps_dev };
+        let dependencies = installer.install()?;
+        run_scripts(&node, app, &manifest.scripts_of_a_build())?;
+        installer.leave_only_production(&dependencies)?;
+        run_scripts(&node, app, &manifest.scripts_at_the_end())?;
+        if OWNERS.iter().any(|name| app.join(name).is_file()) {
+            return Ok(Vec::new());
         }
-        installed.leave_only_production(build, &manifest, &node)?;
-        web_process(build.app(), &manifest)
+        web_process(app, &manifest, manager.kind)
     }
 }
 
 /// Node.js in the build: where it is, and how programs find it.
+#[derive(Debug, Clone)]
 struct Node {
     /// Folder with `bin`.
     root: PathBuf,
@@ -58,17 +95,29 @@ struct Node {
     headers: PathBuf,
     /// `24.1.0`
     version: String,
+    /// Folder with the program of a package manager that is not npm.
+    manager: Option<PathBuf>,
+    /// What runs scripts of package.json.
+    runner: &'static str,
 }
 
 impl Node {
     /// A program that finds this Node.js, the app's installed programs, and the headers. What the user set wins.
     fn run(&self, folder: &Path, program: &str, arguments: &[&str]) -> Run {
-        let mut run = Run::new(folder, program, arguments)
-            .path(&self.root.join("bin"))
+        let mut run = Run::new(folder, program, arguments).path(&self.root.join("bin"));
+        if let Some(manager) = &self.manager {
+            run = run.path(manager);
+        }
+        run = run
             .path(&folder.join(PROGRAMS))
             .env("npm_config_nodedir", &self.headers)
             .env("npm_config_update_notifier", "false");
-        for (name, value) in [("NODE_ENV", "production"), ("NPM_CONFIG_LOGLEVEL", "error")] {
+        let heap = memory::megabytes().map_or(HEAP, |all| HEAP.min(all * 3 / 4));
+        for (name, value) in [
+            ("NODE_ENV", "production"),
+            ("NPM_CONFIG_LOGLEVEL", "error"),
+            ("NODE_OPTIONS", &format!("--max_old_space_size={heap}")),
+        ] {
             if std::env::var_os(name).is_none() {
                 run = run.env(name, value);
             }
@@ -77,9 +126,14 @@ impl Node {
     }
 }
 
-fn run_script(node: &Node, app: &Path, script: &str) -> Result<(), PackError> {
-    let explain = |status, _: &str| Some(PackError::NodeScript { script: script.to_owned(), status });
-    node.run(app, "npm", &["run", script]).show_or_fail(explain)
+/// Runs scripts of package.json.
+fn run_scripts(node: &Node, app: &Path, scripts: &[&str]) -> Result<(), PackError> {
+    for script in scripts {
+        output::heading(&format!("Running {script}"));
+        let explain = |status, _: &str| Some(PackError::NodeScript { script: (*script).to_owned(), status });
+        node.run(app, node.runner, &["run", script]).show_or_fail(explain)?;
+    }
+    Ok(())
 }
 
 /// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.
@@ -96,12 +150,17 @@ fn set_launch_environment(build: &Build) -> Result<(), PackError> {
 }
 
 /// What Heroku starts when there is no Procfile, if there is anything.
-fn web_process(app: &Path, manifest: &Manifest) -> Result<Vec<Process>, PackError> {
-    if manifest.scripts.contains_key("start") {
-        return Ok(vec![pack::process("web", ["npm", "start"])?]);
-    }
-    let program = ["server.js", "index.js"].into_iter().find(|name| app.join(name).is_file());
-    program.map(|name| pack::process("web", ["node", name])).transpose().map(|process| process.into_iter().collect())
+fn web_process(app: &Path, manifest: &Manifest, kind: Kind) -> Result<Vec<Process>, PackError> {
+    let is_there = |names: &[&'static str]| names.iter().copied().find(|name| app.join(name).is_file());
+    let words = if manifest.script("start").is_some() {
+        let program = kind.program();
+        Some(if kind == Kind::Bun { vec![program, "run", "start"] } else { vec![program, "start"] })
+    } else if let Some(name) = is_there(&["server.js", "index.js"]) {
+        Some(vec![if kind == Kind::Bun { "bun" } else { "node" }, name])
+    } else {
+        is_there(&["server.ts", "index.ts"]).filter(|_| kind == Kind::Bun).map(|name| vec!["bun", name])
+    };
+    words.map(|words| pack::process("web", words)).transpose().map(|process| process.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -111,15 +170,27 @@ mod tests {
     #[test]
     fn the_default_process_is_the_start_script_or_a_server() {
         let app = tempfile::tempdir().unwrap();
-        let web = |text: &str| {
-            let processes = web_process(app.path(), &Manifest::parse(text).unwrap()).unwrap();
+        let web = |text: &str, kind| {
+            let processes = web_process(app.path(), &Manifest::parse(text).unwrap(), kind).unwrap();
             processes.first().map(|process| process.command.join(" "))
         };
-        assert_eq!(web("{}"), None);
+        assert_eq!(web("{}", Kind::Npm), None);
+        std::fs::write(app.path().join("index.ts"), "").unwrap();
+        assert_eq!(web("{}", Kind::Npm), None);
+        assert_eq!(web("{}", Kind::Bun).unwrap(), "bun index.ts");
         std::fs::write(app.path().join("index.js"), "").unwrap();
-        assert_eq!(web("{}").unwrap(), "node index.js");
+        assert_eq!(web("{}", Kind::Pnpm).unwrap(), "node index.js");
         std::fs::write(app.path().join("server.js"), "").unwrap();
-        assert_eq!(web("{}").unwrap(), "node server.js");
-        assert_eq!(web(r#"{"scripts": {"start": "next start"}}"#).unwrap(), "npm start");
+        assert_eq!(web("{}", Kind::Npm).unwrap(), "node server.js");
+        let start = r#"{"scripts": {"start": "next start"}}"#;
+        for (kind, expected) in [
+            (Kind::Npm, "npm start"),
+            (Kind::Yarn, "yarn start"),
+            (Kind::Berry, "yarn start"),
+            (Kind::Pnpm, "pnpm start"),
+            (Kind::Bun, "bun run start"),
+        ] {
+            assert_eq!(web(start, kind).unwrap(), expected);
+        }
     }
 }

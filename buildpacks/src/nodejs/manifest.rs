@@ -10,22 +10,27 @@ use super::MANIFEST;
 use crate::error::PackError;
 use crate::files;
 
-/// npm's lock files; the first wins in npm too.
-const NPM_LOCKS: [&str; 2] = ["npm-shrinkwrap.json", "package-lock.json"];
-/// Lock files of package managers that are not npm.
-const OTHER_LOCKS: [(&str, &str); 4] =
-    [("yarn.lock", "yarn"), ("pnpm-lock.yaml", "pnpm"), ("bun.lock", "bun"), ("bun.lockb", "bun")];
 /// Scripts of the app itself that npm runs after it has installed dependencies.
 const AFTER_INSTALL: [&str; 3] = ["install", "postinstall", "prepare"];
 /// What of package.json decides what is installed.
-const DEPENDENCY_KEYS: [&str; 8] = [
+const DEPENDENCY_KEYS: [&str; 18] = [
+    "name",
+    "bin",
     "dependencies",
     "devDependencies",
     "optionalDependencies",
     "peerDependencies",
+    "peerDependenciesMeta",
+    "dependenciesMeta",
     "bundleDependencies",
+    "bundledDependencies",
     "overrides",
+    "resolutions",
     "allowScripts",
+    "trustedDependencies",
+    "patchedDependencies",
+    "catalog",
+    "pnpm",
     "workspaces",
 ];
 
@@ -38,15 +43,6 @@ pub(super) struct Manifest {
     pub(super) scripts: BTreeMap<String, Value>,
     #[serde(flatten)]
     other: Map<String, Value>,
-}
-
-/// The file that fixes the versions of dependencies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lock {
-    /// One of npm's.
-    Npm(&'static str),
-    /// None: dependencies are what is newest on the day.
-    Missing,
 }
 
 impl Manifest {
@@ -63,6 +59,21 @@ impl Manifest {
     pub(super) fn engine(&self, name: &str) -> Option<&str> {
         let range = self.engines.get(name)?.as_str()?.trim();
         (!["", "*", "x", "latest", "current", "lts", "lts/*"].contains(&range)).then_some(range)
+    }
+
+    /// `packageManager`: `pnpm@9.1.0+sha512.…`
+    pub(super) fn package_manager(&self) -> Option<&str> {
+        self.other.get("packageManager")?.as_str().map(str::trim).filter(|written| !written.is_empty())
+    }
+
+    /// A version that volta pins.
+    pub(super) fn volta(&self, name: &str) -> Option<&str> {
+        self.other.get("volta")?.get(name)?.as_str()
+    }
+
+    /// The line of a script.
+    pub(super) fn script(&self, name: &str) -> Option<&str> {
+        self.scripts.get(name)?.as_str()
     }
 
     pub(super) fn has_dependencies(&self) -> bool {
@@ -96,6 +107,11 @@ impl Manifest {
         self.present([build, "heroku-postbuild"])
     }
 
+    /// What runs when everything else is done.
+    pub(super) fn scripts_at_the_end(&self) -> Vec<&'static str> {
+        self.present(["heroku-cleanup"])
+    }
+
     /// The app's own scripts that run after its dependencies were installed.
     pub(super) fn scripts_after_install(&self) -> Vec<&'static str> {
         self.present(AFTER_INSTALL)
@@ -112,25 +128,6 @@ impl Manifest {
     }
 }
 
-impl Lock {
-    /// The one lock file of `app`.
-    pub(super) fn find(app: &Path) -> Result<Self, PackError> {
-        let is_there = |name: &&str| app.join(name).is_file();
-        let npm = NPM_LOCKS.into_iter().find(is_there);
-        let mut all: Vec<&'static str> = npm.into_iter().collect();
-        all.extend(OTHER_LOCKS.into_iter().map(|(name, _)| name).filter(is_there));
-        match (all.as_slice(), npm) {
-            ([], _) => Ok(Self::Missing),
-            ([_], Some(name)) => Ok(Self::Npm(name)),
-            ([only], None) => {
-                let manager = OTHER_LOCKS.into_iter().find(|(name, _)| name == only).map_or("", |(_, manager)| manager);
-                Err(PackError::NodeManager { manager, lock_file: only })
-            }
-            _ => Err(PackError::LockFiles { files: all }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,8 +135,8 @@ mod tests {
     #[test]
     fn what_is_installed_depends_on_dependencies_only() {
         let one = Manifest::parse(r#"{"name": "a", "dependencies": {"x": "1"}, "scripts": {"build": "b"}}"#).unwrap();
-        let other = Manifest::parse(r#"{"version": "2.0.0", "dependencies": {"x": "1"}}"#).unwrap();
-        assert_eq!(one.only_dependencies(), r#"{"dependencies":{"x":"1"}}"#);
+        let other = Manifest::parse(r#"{"name": "a", "version": "2.0.0", "dependencies": {"x": "1"}}"#).unwrap();
+        assert_eq!(one.only_dependencies(), r#"{"dependencies":{"x":"1"},"name":"a"}"#);
         assert_eq!(one.only_dependencies(), other.only_dependencies());
     }
 
@@ -166,22 +163,5 @@ mod tests {
             assert_eq!(manifest.engine("node"), expected);
         }
         assert!(Manifest::parse("{").unwrap_err().to_string().starts_with("package.json cannot be understood"));
-    }
-
-    #[test]
-    fn one_lock_file_is_found_and_more_or_others_are_refused() {
-        let app = tempfile::tempdir().unwrap();
-        let add = |name: &str| std::fs::write(app.path().join(name), "").unwrap();
-        assert_eq!(Lock::find(app.path()).unwrap(), Lock::Missing);
-        add("package-lock.json");
-        assert_eq!(Lock::find(app.path()).unwrap(), Lock::Npm("package-lock.json"));
-        add("npm-shrinkwrap.json");
-        assert_eq!(Lock::find(app.path()).unwrap(), Lock::Npm("npm-shrinkwrap.json"));
-        add("yarn.lock");
-        assert!(matches!(Lock::find(app.path()), Err(PackError::LockFiles { .. })));
-        for name in NPM_LOCKS {
-            std::fs::remove_file(app.path().join(name)).unwrap();
-        }
-        assert!(matches!(Lock::find(app.path()), Err(PackError::NodeManager { manager: "yarn", .. })));
     }
 }

