@@ -1,12 +1,13 @@
 //! Wiring: which processes make a platform on one machine, and what each is told. Besides the settings, the only file that names an engine.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use builder::packages::{Machine, PackageAccess};
 use builder::stack::{self, StackSettings};
-use builder::{BuildLimits, Builder};
+use builder::{BuildLimits, Builder, Queue};
 use controller::addons::Addons;
 use controller::drains::Drains;
 use controller::logins::LoginLimiter;
@@ -291,6 +292,10 @@ impl Places {
         let stack = self.stack()?;
         let images = stack.clone();
         let debian = Arc::new(stack.clone());
+        let at_once = match settings.builds {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            builds => builds,
+        };
         let builder = Builder {
             engine: Arc::clone(&engine),
             layers: stack.layers.clone(),
@@ -303,8 +308,10 @@ impl Places {
             limits: BuildLimits {
                 memory_bytes: settings.build_memory.0,
                 time: settings.build_time.0,
+                disk_bytes: settings.build_disk.0,
                 free_disk_bytes: settings.min_free_disk.0,
             },
+            queue: Arc::new(Queue::new(at_once)),
         };
         Ok(Arc::new(Controller {
             store,

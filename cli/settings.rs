@@ -92,6 +92,10 @@ settings! {
     build_memory: Bytes = "2GiB",
     /// Longest time of a build.
     build_time: Seconds = "15m",
+    /// What a build may have on the disk at one time.
+    build_disk: Bytes = "10GiB",
+    /// Builds that run at once, each with its own memory; the others wait their turn. 0 means one a core.
+    builds: usize = "0",
     /// A push is refused when less than this would be free on the disk of `home`.
     min_free_disk: Bytes = "1GiB",
     /// Largest push.

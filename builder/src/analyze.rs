@@ -15,9 +15,10 @@ pub(crate) struct Analysis {
     pub(crate) cache: Cache,
 }
 
-/// Reads the previous image's label and the app's cache file. Neither has to be there.
+/// Reads the app's cache file and, unless that was purged, the previous image's label. Neither has to be there.
 pub(crate) fn analyze(previous: Option<&Image>, cache: &Path) -> Analysis {
-    let label = previous.and_then(|image| image.config.labels.get(LIFECYCLE_LABEL));
+    let cache = Cache::read(cache);
+    let label = previous.filter(|_| !cache.purged).and_then(|image| image.config.labels.get(LIFECYCLE_LABEL));
     let image = label.and_then(|label| {
         serde_json::from_str(label)
             .inspect_err(
@@ -25,5 +26,5 @@ pub(crate) fn analyze(previous: Option<&Image>, cache: &Path) -> Analysis {
             )
             .ok()
     });
-    Analysis { image: image.unwrap_or_default(), cache: Cache::read(cache) }
+    Analysis { image: image.unwrap_or_default(), cache }
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use engine::{Container, EngineError, Limits, Lines, Mount, OneOff, RootFs};
 use model::Exit;
 use tokio::sync::mpsc;
 
 use crate::debian::{self, Installed};
+use crate::disk;
 use crate::errors::BuildError;
 use crate::outcome::Outcome;
 use crate::restore::Restored;
@@ -54,8 +56,34 @@ async fn run_once(
     let builder = &job.builder;
     let started = Instant::now();
     let mut running = builder.engine.run(oneoff(job, restored, packages)).await?;
+    tokio::select! {
+        () = follow(&mut running.output, output) => {}
+        outgrown = disk::outgrown(job) => {
+            builder.engine.kill(&Builder::oneoff(job.request.app, job.request.build)).await?;
+            return Err(outgrown);
+        }
+    }
+    let exit =
+        running.exit.await.map_err(|_| EngineError::Failed("the engine was lost while the build ran".to_owned()))?;
+    if exit == Exit::OutOfMemory {
+        return Err(BuildError::OutOfMemory { memory_bytes: builder.limits.memory_bytes });
+    }
+    let outcome = Outcome::read(&job.workspace.layers());
+    if let Ok(Outcome { usage: Some(usage), missing: None, .. }) = &outcome {
+        let _ = output.send(usage.describe(builder.limits.memory_bytes)).await;
+    }
+    match outcome {
+        Ok(Outcome { failure: Some(failure), .. }) => Err(failure.into()),
+        Ok(outcome) if exit.is_success() => Ok(outcome),
+        _ if started.elapsed() >= builder.limits.time => Err(BuildError::TimeLimit { limit: builder.limits.time }),
+        _ => Err(BuildError::Vanished(exit)),
+    }
+}
+
+/// Hands on what the container prints, line by line.
+async fn follow(printed: &mut mpsc::Receiver<Bytes>, output: &mpsc::Sender<String>) {
     let mut lines = Lines::default();
-    while let Some(bytes) = running.output.recv().await {
+    while let Some(bytes) = printed.recv().await {
         for line in lines.push(&bytes) {
             // A receiver that went away does not stop the build.
             let _ = output.send(line).await;
@@ -63,17 +91,6 @@ async fn run_once(
     }
     if let Some(line) = lines.rest() {
         let _ = output.send(line).await;
-    }
-    let exit =
-        running.exit.await.map_err(|_| EngineError::Failed("the engine was lost while the build ran".to_owned()))?;
-    if exit == Exit::OutOfMemory {
-        return Err(BuildError::OutOfMemory { memory_bytes: builder.limits.memory_bytes });
-    }
-    match Outcome::read(&job.workspace.layers()) {
-        Ok(Outcome { failure: Some(failure), .. }) => Err(failure.into()),
-        Ok(outcome) if exit.is_success() => Ok(outcome),
-        _ if started.elapsed() >= builder.limits.time => Err(BuildError::TimeLimit { limit: builder.limits.time }),
-        _ => Err(BuildError::Vanished(exit)),
     }
 }
 

@@ -16,13 +16,13 @@ pub enum BuildError {
     #[error(transparent)]
     Failed(#[from] Failure),
     /// The kernel killed something in the build container.
-    #[error("The build used more than {} of memory and was stopped.\n\nTry to build less at once (fewer parallel jobs, smaller bundles), or ask the operator to raise `build.memory`.", size(*memory_bytes))]
+    #[error("The build used more than {} of memory and was stopped.\n\nTry to build less at once (fewer parallel jobs, smaller bundles), or ask the operator to raise `build_memory`.", size(*memory_bytes))]
     OutOfMemory {
         /// The limit, in bytes.
         memory_bytes: u64,
     },
     /// The build took too long.
-    #[error("The build took longer than {} and was stopped.\n\nIts output above shows what it was doing. If it needs the time, ask the operator to raise `build.time`.", duration(*limit))]
+    #[error("The build took longer than {} and was stopped.\n\nIts output above shows what it was doing. If it needs the time, ask the operator to raise `build_time`.", duration(*limit))]
     TimeLimit {
         /// The limit.
         limit: Duration,
@@ -36,12 +36,18 @@ pub enum BuildError {
     #[error("The platform's stack cannot be used: {0}.\n\nNothing was deployed. Tell the operator.")]
     Stack(#[from] StackError),
     /// Too little disk is left to begin.
-    #[error("There is too little disk space to build: {} free, {} needed.\n\nRunning apps are not affected. Ask the operator to make room, or to lower `build.free_disk`, and push again.", size(*free_bytes), size(*needed_bytes))]
+    #[error("There is too little disk space to build: {} free, {} needed.\n\nRunning apps are not affected. Ask the operator to make room, or to lower `min_free_disk`, and push again.", size(*free_bytes), size(*needed_bytes))]
     DiskFull {
         /// What is free on the layer store's disk.
         free_bytes: u64,
         /// What must be.
         needed_bytes: u64,
+    },
+    /// The build wrote more than it may.
+    #[error("The build wrote more than {} to the disk and was stopped.\n\nTry to write less: leave out what the app does not need, or remove what a step leaves before the next one. Or ask the operator to raise `build_disk`.", size(*limit_bytes))]
+    DiskQuota {
+        /// The limit, in bytes.
+        limit_bytes: u64,
     },
     /// The container ended and left no outcome.
     #[error(
@@ -349,17 +355,17 @@ mod tests {
         insta::assert_snapshot!(BuildError::OutOfMemory { memory_bytes: 2 << 30 }, @r#"
         The build used more than 2048 MiB of memory and was stopped.
 
-        Try to build less at once (fewer parallel jobs, smaller bundles), or ask the operator to raise `build.memory`.
+        Try to build less at once (fewer parallel jobs, smaller bundles), or ask the operator to raise `build_memory`.
         "#);
         insta::assert_snapshot!(BuildError::TimeLimit { limit: Duration::from_secs(1800) }, @r#"
         The build took longer than 30 minutes and was stopped.
 
-        Its output above shows what it was doing. If it needs the time, ask the operator to raise `build.time`.
+        Its output above shows what it was doing. If it needs the time, ask the operator to raise `build_time`.
         "#);
         insta::assert_snapshot!(BuildError::DiskFull { free_bytes: 300 << 20, needed_bytes: 1 << 30 }, @r#"
         There is too little disk space to build: 300 MiB free, 1024 MiB needed.
 
-        Running apps are not affected. Ask the operator to make room, or to lower `build.free_disk`, and push again.
+        Running apps are not affected. Ask the operator to make room, or to lower `min_free_disk`, and push again.
         "#);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::{LayerError, OneOffId};
-use model::Digest;
+use model::{AppId, Digest};
 
 use crate::debian::Installed;
 use crate::errors::BuildError;
@@ -41,6 +41,13 @@ impl Builder {
             Ok(garbage.len())
         })
         .await
+    }
+
+    /// Makes the next build of an app start from nothing, as its first one did. No build of it may run.
+    pub async fn purge_cache(&self, app: AppId) -> Result<(), BuildError> {
+        let path = self.cache_file(app);
+        let purged = Cache { purged: true, ..Cache::default() };
+        blocking(move || purged.write(&path).map_err(|source| BuildError::Io { action: "write", path, source })).await
     }
 
     fn cached_layers(&self) -> Result<BTreeSet<Digest>, LayerError> {

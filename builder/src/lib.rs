@@ -26,6 +26,7 @@ mod buildpack;
 mod container;
 mod debian;
 mod detect;
+mod disk;
 mod env;
 mod errors;
 mod export;
@@ -37,6 +38,7 @@ mod metadata;
 mod order;
 mod outcome;
 mod plan;
+mod queue;
 mod restore;
 mod sbom;
 mod slices;
@@ -45,11 +47,13 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod usage;
 mod workspace;
 
 pub use debian::{PackageLayers, PackageName};
 pub use errors::{BuildError, Failure, Reason};
 pub use image::oci_config;
+pub use queue::Queue;
 pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
@@ -81,6 +85,8 @@ pub struct Builder {
     pub packages: packages::PackageAccess,
     /// Limits of a build.
     pub limits: BuildLimits,
+    /// Builds beyond so many wait.
+    pub queue: Arc<Queue>,
 }
 
 /// Limits of one build.
@@ -88,8 +94,10 @@ pub struct Builder {
 pub struct BuildLimits {
     /// Memory of the build container, in bytes.
     pub memory_bytes: u64,
-    /// Longest time.
+    /// Longest time, without waiting for other builds.
     pub time: Duration,
+    /// What a build may have on the disk at one time, in bytes.
+    pub disk_bytes: u64,
     /// A build is refused when less than this is free on the layer store's disk, in bytes.
     pub free_disk_bytes: u64,
 }
@@ -141,10 +149,12 @@ impl Builder {
     /// If the returned future is dropped, the container runs on until [`Engine::kill`] of [`Builder::oneoff`] or its time limit.
     pub async fn build(&self, request: BuildRequest, output: mpsc::Sender<String>) -> Result<Built, BuildError> {
         let mut phases = Phases::start();
+        let _turn = self.queue.enter(&output).await;
+        phases.end("queue");
         let builder = self.clone();
         let (job, analysis) = blocking(move || {
             let stack = (builder.stack)()?.ok_or(BuildError::NoStack)?;
-            workspace::check_disk(&builder.layers, builder.limits.free_disk_bytes)?;
+            disk::check(&builder.layers, builder.limits.free_disk_bytes)?;
             let analysis = analyze::analyze(request.previous.as_ref(), &builder.cache_file(request.app));
             let workspace = Workspace::make(&builder, &request)?;
             Ok((Arc::new(Job { builder, stack, request, workspace }), analysis))
@@ -180,7 +190,7 @@ impl Builder {
 
     /// Refuses to go on when too little of the disk is free.
     pub fn check_disk(&self) -> Result<(), BuildError> {
-        workspace::check_disk(&self.layers, self.limits.free_disk_bytes)
+        disk::check(&self.layers, self.limits.free_disk_bytes)
     }
 
     /// The id of the container that runs this build's buildpacks.

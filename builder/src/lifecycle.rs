@@ -15,12 +15,15 @@ use crate::env::Env;
 use crate::errors::Failure;
 use crate::formats::{Api, Distro, Target, escaped};
 use crate::outcome::Outcome;
+use crate::usage::Watch;
 use crate::{build, detect};
 
 /// Runs detect and build over the mounted folders.
 pub fn main(_argv: &[OsString]) -> ExitCode {
     let paths = Paths::new(std::env::vars_os());
-    let outcome = run(&paths);
+    let watch = Watch::start(Path::new("/sys/fs/cgroup"));
+    let mut outcome = run(&paths);
+    outcome.usage = watch.map(Watch::end);
     let mut code = outcome.failure.as_ref().map_or(0, Failure::exit_code);
     if let Err(error) = outcome.write(&paths.layers) {
         complain(&error);

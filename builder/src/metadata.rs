@@ -119,6 +119,9 @@ pub(crate) struct Cache {
     /// Debian packages of the last image.
     #[serde(default)]
     pub(crate) packages: Option<Installed>,
+    /// Whoever purged it wants that the next build starts from nothing: not even layers of the last image are of use.
+    #[serde(default)]
+    pub(crate) purged: bool,
 }
 
 impl Cache {

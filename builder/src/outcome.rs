@@ -13,6 +13,7 @@ use toml::Table;
 use crate::debian::{Installed, Packages};
 use crate::errors::Failure;
 use crate::formats::{GroupMember, Label, LaunchProcess, Slice, Types};
+use crate::usage::Usage;
 
 /// A larger file is not read: the app's own code may have written it.
 const SIZE_LIMIT: u64 = 16 << 20;
@@ -39,6 +40,9 @@ pub(crate) struct Outcome {
     pub(crate) detect: Duration,
     /// How long build took.
     pub(crate) build: Duration,
+    /// What both took of the machine, if that can be seen.
+    #[serde(default)]
+    pub(crate) usage: Option<Usage>,
     /// Packages that the plan asks for and the container does not have; then nothing was built.
     pub(crate) missing: Option<Packages>,
     /// The packages that the container has. Only the host knows.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::packages::PackageAccess;
 use crate::testing::{FakePackages, Uncontained, listing};
-use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, diff_id};
+use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, Queue, diff_id};
 
 /// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
 /// `downloads` for the cache alone; `conf` for launch alone, reused by its name.
@@ -91,7 +91,13 @@ impl World {
             program: path("program"),
             cache: path("cache"),
             packages: PackageAccess::default(),
-            limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 1 },
+            limits: BuildLimits {
+                memory_bytes: 1 << 30,
+                time: Duration::from_secs(60),
+                disk_bytes: 1 << 30,
+                free_disk_bytes: 1,
+            },
+            queue: Arc::new(Queue::new(1)),
         };
         Self { dir, engine, builder, app: AppId::random(&SystemRandom) }
     }
@@ -115,6 +121,16 @@ impl World {
         let result = self.builder.build(request, mpsc::channel(100).0).await;
         assert!(!source.exists(), "the build takes its source over");
         result
+    }
+
+    /// What the layers `downloads` of all builds hold, sorted.
+    fn downloads(&self) -> Vec<String> {
+        let layers = self.builder.layers.list().unwrap();
+        let log = |digest| self.builder.layers.path(digest).join("layers/t_deps/downloads/log");
+        let mut logs: Vec<String> =
+            layers.iter().filter_map(|(digest, _)| fs::read_to_string(log(digest)).ok()).collect();
+        logs.sort();
+        logs
     }
 
     /// Where a layer of the image is in the store, by a part of what made it.
@@ -188,7 +204,7 @@ async fn an_image_has_a_layer_for_each_part_and_says_what_made_it() {
     let app = world.layer(&built.image, "Application Layer").join("app/app.txt");
     assert_eq!(fs::metadata(app).unwrap().uid(), 100_007);
     let phases: Vec<&str> = built.phases.iter().map(|(phase, _)| *phase).collect();
-    assert_eq!(phases, ["analyze", "restore", "container", "detect", "build", "export"]);
+    assert_eq!(phases, ["queue", "analyze", "restore", "container", "detect", "build", "export"]);
 }
 
 #[test]
@@ -247,15 +263,18 @@ async fn a_cache_layer_comes_back_and_is_in_no_image() {
     let first = world.build(&[("lock", "1")], None).await.unwrap();
     let second = world.build(&[("lock", "1")], Some(&first.image)).await.unwrap();
     assert!(second.image.layers.iter().all(|layer| !layer.created_by.contains("downloads")));
-    let layers = world.builder.layers.list().unwrap();
-    let logs: Vec<PathBuf> = layers
-        .iter()
-        .map(|(digest, _)| world.builder.layers.path(digest).join("layers/t_deps/downloads/log"))
-        .filter(|log| log.exists())
-        .collect();
-    let mut contents: Vec<String> = logs.iter().map(|log| fs::read_to_string(log).unwrap()).collect();
-    contents.sort();
-    assert_eq!(contents, ["again\n", "again\nagain\n"]);
+    assert_eq!(world.downloads(), ["again\n", "again\nagain\n"]);
+}
+
+#[tokio::test]
+async fn after_a_purge_a_build_starts_from_nothing() {
+    let world = World::new();
+    let first = world.build(&[("lock", "1")], None).await.unwrap();
+    world.builder.purge_cache(world.app).await.unwrap();
+    let second = world.build(&[("lock", "1")], Some(&first.image)).await.unwrap();
+    assert_eq!(world.downloads(), ["again\n"], "the same as of the first");
+    world.build(&[("lock", "1")], Some(&second.image)).await.unwrap();
+    assert_eq!(world.downloads(), ["again\n", "again\nagain\n"], "only one build was meant");
 }
 
 #[tokio::test]

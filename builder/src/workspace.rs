@@ -4,9 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use engine::LayerStore;
-use nix::sys::statvfs::statvfs;
-
 use crate::errors::BuildError;
 use crate::formats::{Order, OrderEntry, OrderGroup};
 use crate::tree::{chown, make_dir};
@@ -72,6 +69,11 @@ impl Workspace {
         let path = self.layers().join("config");
         // Also if a buildpack made it a link to somewhere else: only the link goes then.
         fs::remove_dir_all(&path).map_err(|source| BuildError::Io { action: "remove", path, source })
+    }
+
+    /// All that the build writes is in here.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The commit's files: `/app` of the build.
@@ -141,16 +143,6 @@ fn chosen(ids: &[String]) -> Order {
     Order { order: vec![OrderGroup { group }] }
 }
 
-/// Refuses a build that would fill the layer store's disk.
-pub(crate) fn check_disk(store: &LayerStore, needed_bytes: u64) -> Result<(), BuildError> {
-    let path = store.staging();
-    let stats = statvfs(&path).map_err(|errno| BuildError::Io { action: "measure", path, source: errno.into() })?;
-    // The types of these differ between C libraries.
-    #[expect(clippy::useless_conversion, reason = "u64 here, narrower elsewhere")]
-    let free_bytes = u64::from(stats.blocks_available()).saturating_mul(u64::from(stats.fragment_size()));
-    if free_bytes < needed_bytes { Err(BuildError::DiskFull { free_bytes, needed_bytes }) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,14 +158,5 @@ mod tests {
         assert_eq!(group[0].version.as_deref(), Some("1.0.0"));
         let group = &chosen(&[PROCFILE.into()]).order[0].group;
         assert_eq!(group.len(), 1);
-    }
-
-    #[test]
-    fn a_disk_that_is_too_full_is_refused_before_anything_starts() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = LayerStore::open(dir.path()).unwrap();
-        check_disk(&store, 1).unwrap();
-        let error = check_disk(&store, u64::MAX).unwrap_err();
-        assert!(error.to_string().starts_with("There is too little disk space to build"), "{error}");
     }
 }

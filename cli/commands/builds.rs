@@ -171,6 +171,26 @@ impl Cancel {
     }
 }
 
+/// Forget what builds of an app kept for the next one
+///
+/// The next build downloads and makes everything again. What runs is not touched.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform builds:cache:purge -a my-app")]
+pub(crate) struct CachePurge {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl CachePurge {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let purge = || client.delete(&["apps", &name, "build-cache"]);
+        cx.done(&cx.out.step(&format!("Purging the build cache of {name}"), purge)?)
+    }
+}
+
 /// Brings an archive to the platform, and says where it is there.
 fn upload(client: &Client, file: Option<&str>) -> Result<String> {
     let source: Source = client::typed(&client.post(&["sources"], &json!({}))?)?;

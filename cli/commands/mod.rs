@@ -241,6 +241,7 @@ commands! {
     "builds:info" [] BuildsInfo(builds::Info),
     "builds:output" [] BuildsOutput(builds::Output),
     "builds:cancel" [] BuildsCancel(builds::Cancel),
+    "builds:cache:purge" [] BuildsCachePurge(builds::CachePurge),
     "lock" ["apps:lock"] Lock(locks::Lock),
     "lock:info" ["apps:lock:info"] LockInfo(locks::Info),
     "unlock" ["apps:unlock"] Unlock(locks::Unlock),

@@ -245,6 +245,24 @@ impl Controller {
         Ok(())
     }
 
+    /// Forgets what builds of an app kept for the next one.
+    pub async fn purge_build_cache(&self, app: &App, actor: &Actor) -> Result<(), Error> {
+        if self.live.building.lock().contains_key(&app.id) {
+            return Err(Error::Conflict(format!(
+                "A build of {} is running, and uses the cache. Wait until it is over, or cancel it.",
+                app.name
+            )));
+        }
+        let failed = |source: BuildError| Error::System { action: "purge the build cache", source: source.into() };
+        self.builder.purge_cache(app.id).await.map_err(failed)?;
+        let data = serde_json::json!({ "build_cache": "purged" });
+        let (resource, action) = (Resource::App, Action::Update);
+        let event = NewEvent { app: Some(app.id), resource, id: app.id.to_string(), action, data };
+        self.store.record(&self.stamp(actor), event).await?;
+        self.note(app, actor, "Purge the build cache");
+        Ok(())
+    }
+
     /// Begins to build an app, unless a build of it runs.
     fn take_turn(self: &Arc<Self>, app: AppId, (build, commit): (BuildId, &str)) -> Result<Turn, Building> {
         match self.live.building.lock().entry(app) {

@@ -10,7 +10,7 @@ use super::apps::BuildpackAnswer;
 use super::auth::{Access, MayBeHeld};
 use super::error::ApiError;
 use super::input::{Body, Text};
-use super::output::{Created, Id, Identified, Time, UserAnswer};
+use super::output::{Accepted, Created, Id, Identified, Time, UserAnswer};
 use super::range::{Page, Range};
 use crate::builds::ArchiveRequest;
 use crate::store::{App, Build};
@@ -130,6 +130,15 @@ pub(super) async fn cancel(
     let build = find(&controller, &access.app, &reference).await?;
     controller.cancel_build(&access.app, &access.actor, &build).await?;
     Ok(Json(answer(&controller.settings, &access.app, &build)))
+}
+
+/// `DELETE /apps/{app}/build-cache`: the next build starts from nothing.
+pub(super) async fn purge_cache(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+) -> Result<Accepted, ApiError> {
+    controller.purge_build_cache(&access.app, &access.actor).await?;
+    Ok(Accepted {})
 }
 
 /// A build of an app, by its id.

@@ -122,6 +122,7 @@ fn ways() -> Vec<Route> {
         post("/apps/{app}/builds", Deploy, builds::create),
         get("/apps/{app}/builds/{build}", View, builds::info),
         delete("/apps/{app}/builds/{build}", Deploy, builds::cancel),
+        delete("/apps/{app}/build-cache", Deploy, builds::purge_cache),
         get("/apps/{app}/lock", View, locks::info),
         put("/apps/{app}/lock", Manage, locks::set),
         delete("/apps/{app}/lock", Manage, locks::end),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use builder::packages::PackageAccess;
 use builder::stack::{Stack, StackSettings};
-use builder::{BuildLimits, Builder};
+use builder::{BuildLimits, Builder, Queue};
 use engine::LayerStore;
 use engine::fake::FakeEngine;
 use model::clock::SystemRandom;
@@ -168,7 +168,13 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
         program: path("platform"),
         cache: path("cache"),
         packages: PackageAccess::default(),
-        limits: BuildLimits { memory_bytes: 1 << 30, time: Duration::from_secs(60), free_disk_bytes: 0 },
+        limits: BuildLimits {
+            memory_bytes: 1 << 30,
+            time: Duration::from_secs(60),
+            disk_bytes: 1 << 40,
+            free_disk_bytes: 0,
+        },
+        queue: Arc::new(Queue::new(4)),
     };
     Arc::new(Controller {
         store: Store::open(url, &path("secrets.key"), Arc::new(SystemRandom)).await.expect("a store"),
