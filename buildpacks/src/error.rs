@@ -112,6 +112,120 @@ pub(crate) enum PackError {
     #[error("The app did not compile: `{command}` failed with {}.\n\nIts output above says why.", describe(*status))]
     GoCompile { command: String, status: ExitStatus },
 
+    // Aptfile
+    #[error(
+        "Line {number} of the Aptfile, `{line}`, cannot be installed: {reason}.\n\nList packages of Debian 13 in it, one a line: libvips42t64"
+    )]
+    AptfileLine { number: usize, line: String, reason: &'static str },
+
+    // Ruby
+    #[error(
+        "There is no Gemfile.lock, so every build could bring other gems.\n\nRun `bundle lock --add-platform x86_64-linux` on your machine, `git add Gemfile.lock`, and commit."
+    )]
+    RubyNoLock,
+
+    #[error(
+        "Ruby {requested} is not available: this stack has Ruby {available}.\n\n{file} asks for it. Ask for a version that can be had: write `ruby \"~> {}\"` in the Gemfile, run `bundle update --ruby` on your machine, and commit both files.",
+        minor(available)
+    )]
+    RubyVersion { requested: String, available: String, file: &'static str },
+
+    #[error(
+        "The app's gems could not be installed: `bundle install` failed with {}.\n\nIts output above says why.\n- If it lacks a library, name its Debian package in an Aptfile.\n- If rubygems.org cannot be reached from here, name a mirror: `platform config:set BUNDLE_MIRROR__ALL=https://…`; or bring the gems along: `bundle cache --all-platforms`, and commit vendor/cache.",
+        describe(*status)
+    )]
+    RubyGems { status: ExitStatus },
+
+    #[error(
+        "The app's assets could not be compiled: `{command}` failed with {}.\n\nIts output above says why; often the app wants a setting that only exists at run time. Set what it needs with `platform config:set`. Or compile them on your machine with the same command, and commit public/assets.",
+        describe(*status)
+    )]
+    RubyAssets { command: String, status: ExitStatus },
+
+    // PHP
+    #[error(
+        "There is no composer.lock, so every build could bring other packages.\n\nRun `composer update` on your machine, `git add composer.lock`, and commit."
+    )]
+    PhpNoLock,
+
+    #[error(
+        "These PHP extensions are not available: {}.\n\ncomposer.json or composer.lock asks for them (ext-…). Remove what needs them, or replace it: for most there is a package in plain PHP.",
+        names.join(", ")
+    )]
+    PhpExtensions { names: Vec<String> },
+
+    #[error(
+        "The stack's PHP is not one that the app can use. In Composer's words:\n\n{reason}\n\nAllow the stack's version in composer.json, for instance with `\"php\": \"^8.2\"`, run `composer update` on your machine, and commit both files."
+    )]
+    PhpVersion { reason: String },
+
+    #[error(
+        "The app's packages could not be installed: `composer install` failed with {}.\n\nIts output above says why. If composer.lock does not fit composer.json, run `composer update --lock` and commit it. If Packagist cannot be reached from here, name a mirror: `platform config:set COMPOSER_MIRROR=https://…`.",
+        describe(*status)
+    )]
+    PhpDependencies { status: ExitStatus },
+
+    #[error("`composer compile` failed with {}.\n\nIts output above says why; composer.json says in `scripts` what it runs.", describe(*status))]
+    PhpCompile { status: ExitStatus },
+
+    // Java
+    #[error(
+        "Java {requested} is not available: this stack has OpenJDK {available}.\n\nsystem.properties asks for it. Either\n- ask for one that can be had: java.runtime.version=21, or\n- name where an archive of a JDK is, with {{version}} and {{arch}} in its address: `platform config:set JDK_MIRROR=https://…/jdk-{{version}}-{{arch}}.tar.gz`."
+    )]
+    JavaVersion { requested: String, available: String },
+
+    #[error(
+        "The JDK could not be downloaded from {url}: it failed with {}.\n\nJDK_MIRROR names that address; correct it with `platform config:set JDK_MIRROR=…`, or ask for a version that the stack has.",
+        describe(*status)
+    )]
+    JavaDownload { url: String, status: ExitStatus },
+
+    #[error(
+        "The app was not built: `{command}` failed with {}.\n\nIts output above says why. If it could not reach a repository, name a mirror that can be reached from here with `platform config:set {mirror}=…`.",
+        describe(*status)
+    )]
+    JavaBuild { command: String, status: ExitStatus, mirror: &'static str },
+
+    // Rust
+    #[error(
+        "Rust {requested} is not available: the stack has Rust {available}, and {url} could not be downloaded; the output above says why.\n\n{file} asks for it. Either\n- ask for {available} or older there, or\n- name a mirror that can be reached from here: `platform config:set RUSTUP_DIST_SERVER=https://…`."
+    )]
+    RustVersion { requested: String, available: String, file: &'static str, url: String },
+
+    #[error(
+        "`{command}` failed: a dependency wants a newer Rust.\n\nThe output above says which. Name a newer Rust in a file rust-toolchain.toml, commit it, and push again:\n\n[toolchain]\nchannel = \"1.90\""
+    )]
+    RustTooOld { command: String },
+
+    #[error("The app did not compile: `{command}` failed with {}.\n\nIts output above says why.", describe(*status))]
+    RustCompile { command: String, status: ExitStatus },
+
+    #[error(
+        "There is no program in this workspace, so nothing could be started.\n\nA program is a package with src/main.rs or a [[bin]]. In a workspace, name the packages that a plain `cargo build` should build in `default-members`."
+    )]
+    RustNoProgram,
+
+    // Elixir
+    #[error(
+        "Mix could not get what it gets packages with: `mix {tool}` failed with {}.\n\nIts output above says why. If hex.pm cannot be reached from here, name mirrors: `platform config:set HEX_MIRROR=https://… HEX_BUILDS_URL=https://…`; or bring the dependencies along: commit deps/.",
+        describe(*status)
+    )]
+    ElixirTools { tool: &'static str, status: ExitStatus },
+
+    #[error("The app was not built: `{command}` failed with {}.\n\nIts output above says why.", describe(*status))]
+    ElixirStep { command: String, status: ExitStatus },
+
+    #[error(
+        "`mix release` made no program that could be started.\n\nName one in `releases:` in mix.exs, or say in a Procfile what starts."
+    )]
+    ElixirNoRelease,
+
+    // .NET
+    #[error(
+        ".NET is not offered: the stack's Debian has no packages of it.\n\nPublish the app for Linux on your machine (`dotnet publish --self-contained --runtime linux-x64`) and push what comes of it with a Procfile (web: ./MyApp --urls http://0.0.0.0:$PORT), or add a Dockerfile."
+    )]
+    Dotnet,
+
     // Static files
     #[error(
         "The folder `{root}`, whose files are to be served, does not exist.\n\n{file} names it; correct it there, or commit the folder."
@@ -120,6 +234,11 @@ pub(crate) enum PackError {
 
     #[error("static.json: `{key}` may not contain `{character}`: {value}")]
     StaticCharacter { key: &'static str, value: String, character: char },
+}
+
+/// `3.3` of `3.3.8`.
+fn minor(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -183,6 +302,32 @@ mod tests {
             PackError::GoNoMain,
             PackError::GoModules { command: "go mod download".to_owned(), status },
             PackError::GoCompile { command: "go build".to_owned(), status },
+            PackError::AptfileLine { number: 2, line: "x.deb".to_owned(), reason: "a file cannot be installed" },
+            PackError::RubyNoLock,
+            PackError::RubyVersion { requested: "2.7.8".to_owned(), available: "3.3.8".to_owned(), file: "Gemfile" },
+            PackError::RubyGems { status },
+            PackError::RubyAssets { command: "bundle exec rake assets:precompile".to_owned(), status },
+            PackError::PhpNoLock,
+            PackError::PhpExtensions { names: vec!["swoole".to_owned()] },
+            PackError::PhpVersion { reason: "- a/b requires php ^7.4".to_owned() },
+            PackError::PhpDependencies { status },
+            PackError::PhpCompile { status },
+            PackError::JavaVersion { requested: "17".to_owned(), available: "21 and 25".to_owned() },
+            PackError::JavaDownload { url: "https://host/jdk-17-amd64.tar.gz".to_owned(), status },
+            PackError::JavaBuild { command: "mvn clean install".to_owned(), status, mirror: "MAVEN_SETTINGS_URL" },
+            PackError::RustVersion {
+                requested: "1.99.0".to_owned(),
+                available: "1.85".to_owned(),
+                file: "rust-toolchain.toml",
+                url: "https://host/dist/rustc-1.99.0.tar.xz".to_owned(),
+            },
+            PackError::RustTooOld { command: "cargo build --release --locked".to_owned() },
+            PackError::RustCompile { command: "cargo build --release --locked".to_owned(), status },
+            PackError::RustNoProgram,
+            PackError::ElixirTools { tool: "local.hex", status },
+            PackError::ElixirStep { command: "mix compile".to_owned(), status },
+            PackError::ElixirNoRelease,
+            PackError::Dotnet,
             PackError::StaticRoot { root: "dist".to_owned(), file: "static.json" },
             PackError::StaticCharacter { key: "routes", value: "/{a}".to_owned(), character: '{' },
         ];

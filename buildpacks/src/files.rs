@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::command::Run;
 use crate::error::PackError;
 
 /// The text of a file of the app; none if there is no such file.
@@ -12,6 +13,44 @@ pub(crate) fn read(app: &Path, name: &str) -> Result<Option<String>, PackError> 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(PackError::File { action: "read", path: name.to_owned(), source }),
     }
+}
+
+/// Names of what is in a folder, sorted; none if there is no such folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Whether a file of this name is of the kind that ends so.
+pub(crate) fn is_a(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == ending)
+}
+
+/// Bytes of all files of a folder; none if there is no such folder.
+pub(crate) fn size(folder: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(folder).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    files.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// So many random bytes, as text.
+pub(crate) fn random_hex(bytes: usize) -> Result<String, PackError> {
+    use std::io::Read;
+    let source = Path::new("/dev/urandom");
+    let mut random = vec![0; bytes];
+    fs::File::open(source).and_then(|mut file| file.read_exact(&mut random)).map_err(failed("read", source))?;
+    Ok(hex::encode(random))
+}
+
+/// Copies a folder, if there is one, over what is at `to`, which may be missing.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), PackError> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(to).map_err(failed("make", to))?;
+    let arguments = [Path::new("--archive"), Path::new("--reflink=auto"), &from.join("."), to];
+    Run::new(Path::new("/"), "cp", arguments).quiet_or_fail(|_, _| None)
 }
 
 /// Turns a failure to do `action` to `path` into the user's words.

@@ -18,13 +18,20 @@ pub(crate) struct Go;
 
 impl Language for Go {
     fn detect(&self, app: &Path) -> Result<(), String> {
-        if app.join("go.mod").is_file() { Ok(()) } else { Err("Go: no go.mod at the top of the app".to_owned()) }
+        if SIGNS.iter().any(|name| app.join(name).is_file()) {
+            Ok(())
+        } else {
+            Err("Go: neither a go.mod nor a go.work at the top of the app".to_owned())
+        }
     }
 
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
-        let module = files::read(build.app(), "go.mod")?.unwrap_or_default();
-        let toolchain = toolchain::install(build, &Wanted::by(&module)?)?;
+        let app = build.app();
+        let module = module(app)?;
+        let version = std::env::var("GOVERSION").ok();
+        let toolchain = toolchain::install(build, &Wanted::by(&module, version.as_deref())?)?;
         let compiler = Compiler::new(build, toolchain)?;
+        compiler.hook("bin/go-pre-compile")?;
         compiler.download(&module)?;
         let programs = build.launch_layer("programs")?;
         let packages = compiler.main_packages(&module)?;
@@ -35,8 +42,34 @@ impl Language for Go {
         let bin = programs.path().join("bin");
         std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
         compiler.compile(&bin, &packages)?;
+        compiler.hook("bin/go-post-compile")?;
         processes(&packages.iter().map(|package| program_name(package)).collect::<Vec<_>>())
     }
+}
+
+/// What makes an app a Go app.
+const SIGNS: [&str; 2] = ["go.mod", "go.work"];
+
+/// The text of go.mod, or of go.work where several modules are one app.
+fn module(app: &Path) -> Result<String, PackError> {
+    let texts: Vec<_> = SIGNS.iter().map(|name| files::read(app, name)).collect::<Result<_, _>>()?;
+    Ok(texts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
+}
+
+/// The folders that go.work names in its `use` lines.
+fn used_folders(work: &str) -> Vec<String> {
+    let mut folders = Vec::new();
+    let mut is_in_list = false;
+    for line in work.lines().map(|line| line.split("//").next().unwrap_or_default().trim()) {
+        match line.strip_prefix("use") {
+            _ if is_in_list && line == ")" => is_in_list = false,
+            _ if is_in_list && !line.is_empty() => folders.push(line.to_owned()),
+            Some(rest) if rest.trim() == "(" => is_in_list = true,
+            Some(rest) if rest.starts_with(' ') => folders.push(rest.trim().to_owned()),
+            _ => {}
+        }
+    }
+    folders
 }
 
 /// The go command on the app, with caches that are kept for the next build.
@@ -65,15 +98,33 @@ impl<'a> Compiler<'a> {
         // Go takes the last of two flags that contradict each other: the app's own win.
         let vendored = if self.modules == Modules::Vendored { "-mod=vendor" } else { "" };
         let flags = format!("{vendored} {} -modcacherw", std::env::var("GOFLAGS").unwrap_or_default());
-        Run::new(self.app, "go", arguments)
-            .path(&self.root.join("bin"))
+        self.with_environment(Run::new(self.app, "go", arguments), flags.trim())
+    }
+
+    /// The app's own step, with the go command at hand.
+    fn hook(&self, script: &str) -> Result<(), PackError> {
+        if !self.app.join(script).is_file() {
+            return Ok(());
+        }
+        output::heading(&format!("Running {script}"));
+        self.with_environment(Run::new(self.app, "bash", [script]), &std::env::var("GOFLAGS").unwrap_or_default())
+            .show()
+    }
+
+    fn with_environment(&self, run: Run, flags: &str) -> Run {
+        let credentials = credentials(std::env::vars());
+        let mut run = run.env("GIT_CONFIG_COUNT", credentials.len().to_string());
+        for (index, (key, value)) in credentials.iter().enumerate() {
+            run = run.env(&format!("GIT_CONFIG_KEY_{index}"), key).env(&format!("GIT_CONFIG_VALUE_{index}"), value);
+        }
+        run.path(&self.root.join("bin"))
             .env("GOROOT", &self.root)
             .env("GOPATH", self.cache.join("path"))
             .env("GOMODCACHE", self.cache.join("modules"))
             .env("GOCACHE", self.cache.join("compiled"))
             // No other toolchain than the one that was chosen; a cache that can be removed like any folder.
             .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", flags.trim())
+            .env("GOFLAGS", flags)
     }
 
     /// Downloads the modules that are not there from the last build.
@@ -89,10 +140,20 @@ impl<'a> Compiler<'a> {
         self.go(&["mod", "download"]).show_or_fail(explain)
     }
 
-    /// Import paths of what is to be compiled: what a comment in go.mod names, or else every main package.
+    /// Import paths of what is to be compiled: what `GO_INSTALL_PACKAGE_SPEC` or a comment in go.mod names, or else every main
+    /// package.
     fn main_packages(&self, module: &str) -> Result<Vec<String>, PackError> {
-        let named = module.lines().find_map(|line| line.trim().strip_prefix("// +heroku install"));
-        let patterns: Vec<&str> = named.map_or_else(|| vec!["./..."], |named| named.split_whitespace().collect());
+        let set = std::env::var("GO_INSTALL_PACKAGE_SPEC").ok();
+        let written = || module.lines().find_map(|line| line.trim().strip_prefix("// +heroku install"));
+        let everything: Vec<String> = match used_folders(&files::read(self.app, "go.work")?.unwrap_or_default()) {
+            folders if folders.is_empty() => vec!["./...".to_owned()],
+            folders => folders.iter().map(|folder| format!("{}/...", folder.trim_end_matches('/'))).collect(),
+        };
+        let named = set.as_deref().or_else(written);
+        let patterns: Vec<&str> = match named {
+            Some(named) => named.split_whitespace().collect(),
+            None => everything.iter().map(String::as_str).collect(),
+        };
         let format = "{{if eq .Name \"main\"}}{{.ImportPath}}{{end}}";
         let arguments = [vec!["list", "-tags", "heroku", "-f", format], patterns].concat();
         let list = self.go(&arguments).read()?;
@@ -103,10 +164,31 @@ impl<'a> Compiler<'a> {
         // With a slash at the end it is a folder, also for a single package.
         let target = format!("{}/", bin.display());
         let mut arguments = vec!["build", "-tags", "heroku", "-buildvcs=false", "-o", &target];
+        let symbol = linker_symbol();
+        if let Some(symbol) = &symbol {
+            arguments.extend(["-ldflags", symbol]);
+        }
         arguments.extend(packages.iter().map(String::as_str));
         let explain = |status, _: &str| Some(PackError::GoCompile { command: "go build".to_owned(), status });
         self.go(&arguments).show_or_fail(explain)
     }
+}
+
+/// Heroku's way to put a value of the build into a variable of the program.
+fn linker_symbol() -> Option<String> {
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some(format!("-X {}={}", value("GO_LINKER_SYMBOL")?, value("GO_LINKER_VALUE")?))
+}
+
+/// Settings of git's that let it into private repositories: `GO_GIT_CRED__HTTPS__GITHUB__COM=token` or `=user:token`.
+fn credentials(variables: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let setting = |(name, value): (String, String)| {
+        let (protocol, host) = name.strip_prefix("GO_GIT_CRED__")?.split_once("__")?;
+        let (protocol, host) = (protocol.to_lowercase(), host.replace("__", ".").to_lowercase());
+        let login = if value.contains(':') { value } else { format!("{value}:x-oauth-basic") };
+        Some((format!("url.{protocol}://{login}@{host}/.insteadOf"), format!("{protocol}://{host}/")))
+    };
+    variables.filter_map(setting).collect()
 }
 
 /// The last element of an import path that is no major version: `example.com/server/v2` is `server`.
@@ -138,6 +220,34 @@ fn processes(programs: &[&str]) -> Result<Vec<Process>, PackError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn apps_are_modules_or_workspaces() {
+        let app = tempfile::tempdir().unwrap();
+        assert!(Go.detect(app.path()).unwrap_err().contains("go.work"));
+        std::fs::write(
+            app.path().join("go.work"),
+            "go 1.24\n\nuse ./api // the API\nuse (\n\t./web/\n\n\t./worker\n)\n",
+        )
+        .unwrap();
+        assert_eq!(Go.detect(app.path()), Ok(()));
+        assert_eq!(used_folders(&module(app.path()).unwrap()), ["./api", "./web/", "./worker"]);
+    }
+
+    #[test]
+    fn credentials_become_settings_of_git() {
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let variables = [
+            set("GO_GIT_CRED__HTTPS__GITHUB__COM", "t0ken"),
+            set("PATH", "/bin"),
+            set("GO_GIT_CRED__HTTPS__HOST", "me:pw"),
+        ];
+        let expected = [
+            set("url.https://t0ken:x-oauth-basic@github.com/.insteadOf", "https://github.com/"),
+            set("url.https://me:pw@host/.insteadOf", "https://host/"),
+        ];
+        assert_eq!(credentials(variables.into_iter()), expected);
+    }
 
     #[test]
     fn programs_are_called_by_their_folder() {

@@ -9,19 +9,27 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::ExitCode;
 
+mod aptfile;
 mod command;
 mod concurrency;
+mod dotnet;
+mod elixir;
 mod error;
 mod files;
 mod go;
+mod java;
 mod key;
 mod memory;
 mod nodejs;
 mod output;
 mod pack;
+mod php;
 pub mod procfile;
 mod project;
 mod python;
+mod ruby;
+mod rust;
+mod shell;
 mod static_files;
 
 use pack::{Language, Pack};
@@ -33,11 +41,19 @@ struct Entry {
     language: &'static dyn Language,
 }
 
-const ENTRIES: [Entry; 5] = [
+const ENTRIES: [Entry; 13] = [
     Entry { descriptor: include_str!("../nodejs/buildpack.toml"), language: &nodejs::NodeJs },
     Entry { descriptor: include_str!("../python/buildpack.toml"), language: &python::Python },
     Entry { descriptor: include_str!("../go/buildpack.toml"), language: &go::Go },
     Entry { descriptor: include_str!("../static/buildpack.toml"), language: &static_files::StaticFiles },
+    Entry { descriptor: include_str!("../aptfile/buildpack.toml"), language: &aptfile::Aptfile },
+    Entry { descriptor: include_str!("../ruby/buildpack.toml"), language: &ruby::Ruby },
+    Entry { descriptor: include_str!("../php/buildpack.toml"), language: &php::Php },
+    Entry { descriptor: include_str!("../java/buildpack.toml"), language: &java::Java },
+    Entry { descriptor: include_str!("../elixir/buildpack.toml"), language: &elixir::Elixir },
+    Entry { descriptor: include_str!("../rust/buildpack.toml"), language: &rust::Rust },
+    Entry { descriptor: include_str!("../shell/buildpack.toml"), language: &shell::Shell },
+    Entry { descriptor: include_str!("../dotnet/buildpack.toml"), language: &dotnet::Dotnet },
     Entry { descriptor: include_str!("../procfile/buildpack.toml"), language: &procfile::Procfile },
 ];
 

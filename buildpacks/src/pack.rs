@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use libcnb::build::{BuildContext, BuildResult, BuildResultBuilder};
-use libcnb::data::build_plan::BuildPlanBuilder;
+use libcnb::data::build_plan::{BuildPlanBuilder, Require};
 use libcnb::data::launch::{LaunchBuilder, Process, ProcessBuilder, ProcessType};
 use libcnb::data::layer::LayerName;
 use libcnb::detect::{DetectContext, DetectResult, DetectResultBuilder};
@@ -26,8 +26,34 @@ pub(crate) trait Language {
     /// Whether the app in `app` is one of this language; if not, what was looked for, in one line.
     fn detect(&self, app: &Path) -> Result<(), String>;
 
+    /// Debian packages that the app needs, found out from its files before anything is built. They are there while it is built.
+    fn packages(&self, _app: &Path) -> Packages {
+        Packages::default()
+    }
+
     /// Builds, and says what can be started.
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError>;
+}
+
+/// Debian packages that the platform installs: metadata of the name `apt` in a build plan.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Packages {
+    /// In the image, and there while it is built.
+    pub(crate) run: Vec<String>,
+    /// There only while the image is built.
+    pub(crate) build: Vec<String>,
+}
+
+impl Packages {
+    /// As a plan asks for them; none for no packages.
+    fn require(&self) -> Result<Option<Require>, PackError> {
+        if *self == Self::default() {
+            return Ok(None);
+        }
+        let mut require = Require::new("apt");
+        require.metadata(self).map_err(|error| PackError::Internal(error.to_string()))?;
+        Ok(Some(require))
+    }
 }
 
 /// A language as libcnb wants it.
@@ -42,9 +68,12 @@ impl libcnb::Buildpack for Pack {
         match self.0.detect(&context.app_dir) {
             Ok(()) => {
                 let name = context.buildpack_descriptor.buildpack.id.to_string();
-                DetectResultBuilder::pass()
-                    .build_plan(BuildPlanBuilder::new().provides(&name).requires(name).build())
-                    .build()
+                let mut plan = BuildPlanBuilder::new().provides(&name).requires(name);
+                let packages = self.0.packages(&context.app_dir).require().map_err(libcnb::Error::BuildpackError)?;
+                if let Some(packages) = packages {
+                    plan = plan.requires(packages);
+                }
+                DetectResultBuilder::pass().build_plan(plan.build()).build()
             }
             Err(looked_for) => {
                 output::not_detected(&looked_for);
@@ -161,6 +190,17 @@ impl Build {
             layer.finish()?;
         }
         Ok(layer.path())
+    }
+
+    /// A secret that stays the same from build to build, for apps that want one and have none of their own.
+    pub(crate) fn kept_secret(&self) -> Result<String, PackError> {
+        let layer = self.layer("secret", Use::LaunchCache, Key::new("secret 1"))?;
+        let file = layer.path().join("secret");
+        if !layer.is_kept {
+            std::fs::write(&file, files::random_hex(64)?).map_err(files::failed("write", &file))?;
+            layer.finish()?;
+        }
+        std::fs::read_to_string(&file).map_err(files::failed("read", &file))
     }
 
     /// Says of each cached layer whether it was of use, and why not.

@@ -24,13 +24,14 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Heroku's comment first, then the `toolchain` or `go` line: the newest patch of its minor version that is not older, or
+    /// `GOVERSION` first, then Heroku's comment, then the `toolchain` or `go` line: the newest patch of its minor version that is not older, or
     /// else a later minor version.
-    pub(super) fn by(module: &str) -> Result<Self, PackError> {
+    pub(super) fn by(module: &str, set: Option<&str>) -> Result<Self, PackError> {
         let line =
             |prefix: &str| module.lines().find_map(|line| Some((line, line.trim().strip_prefix(prefix)?.trim())));
         let wanted = |line: &str, ranges| Self { written: line.trim().to_owned(), ranges };
-        if let Some((line, version)) = line("// +heroku goVersion") {
+        let set = set.map(|version| (version, version));
+        if let Some((line, version)) = set.or_else(|| line("// +heroku goVersion")) {
             let range = match parse(version.trim_start_matches("go"), line)? {
                 (major, minor, Some(patch)) => format!("=={major}.{minor}.{patch}.*"),
                 (major, minor, None) => format!("=={major}.{minor}.*"),
@@ -126,10 +127,11 @@ mod tests {
             ("module x\n\ngo 1.17\n", "==1.21.*"),
             ("module x\n", ">=1.21"),
         ] {
-            assert_eq!(Wanted::by(module).unwrap().ranges.join(" or "), expected, "{module}");
+            assert_eq!(Wanted::by(module, None).unwrap().ranges.join(" or "), expected, "{module}");
         }
-        assert_eq!(Wanted::by("module x\n\n  go 1.25.1\n").unwrap().written, "go 1.25.1");
-        assert!(Wanted::by("module x\ngo one\n").is_err());
+        assert_eq!(Wanted::by("module x\n\n  go 1.25.1\n", None).unwrap().written, "go 1.25.1");
+        assert_eq!(Wanted::by("go 1.24\n", Some("go1.23.4")).unwrap().ranges, ["==1.23.4.*"]);
+        assert!(Wanted::by("module x\ngo one\n", None).is_err());
     }
 
     #[test]
