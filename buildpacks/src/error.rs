@@ -76,17 +76,32 @@ pub(crate) enum PackError {
     PythonVersionFile { file: &'static str, content: String, available: String },
 
     #[error(
-        "There is no requirements.txt; dependencies are declared in {declared}, and the Python buildpack installs with pip.\n\nRun `{remedy}` on your machine and commit requirements.txt."
+        "There is more than one list of dependencies: {}.\n\nEach is another package manager's, and they may disagree. Keep the one of the package manager you use, `git rm` the others, and commit.",
+        files.join(", ")
     )]
-    PythonRequirements { declared: &'static str, remedy: &'static str },
+    PythonManagers { files: Vec<&'static str> },
+
+    #[error(
+        "There is no requirements.txt, but there is {written}.\n\npip's list has to be called requirements.txt: `git mv {written} requirements.txt`, and commit."
+    )]
+    PythonMisspelt { written: &'static str },
+
+    #[error(
+        "{declared} names dependencies, but nothing says which versions to install.\n\nRun `{remedy}` on your machine and commit the file that it writes: uv.lock, poetry.lock, Pipfile.lock or requirements.txt."
+    )]
+    PythonNotLocked { declared: &'static str, remedy: &'static str },
 
     #[error(
         "There is no list of dependencies.\n\nList them in requirements.txt, one package a line, and commit it. An empty file is fine for an app that needs none."
     )]
     PythonNoDependencies,
 
-    #[error("Python dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why.", describe(*status))]
-    PythonDependencies { command: String, status: ExitStatus },
+    #[error(
+        "Python dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why.{}",
+        describe(*status),
+        if *program == "pip" { String::new() } else { format!(" If {lock_file} is out of date, run `{program} lock` on your machine and commit it.") }
+    )]
+    PythonDependencies { command: String, status: ExitStatus, lock_file: &'static str, program: &'static str },
 
     #[error(
         "Django's static files could not be collected: `{command}` failed with {}.\n\nIts output above says why; often it is a setting that only exists at run time. Set what it needs with `platform config:set`, or, if the app needs no collectstatic, `platform config:set DISABLE_COLLECTSTATIC=1`.",
@@ -225,12 +240,26 @@ pub(crate) enum PackError {
         ".NET is not offered: the stack's Debian has no packages of it.\n\nPublish the app for Linux on your machine (`dotnet publish --self-contained --runtime linux-x64`) and push what comes of it with a Procfile (web: ./MyApp --urls http://0.0.0.0:$PORT), or add a Dockerfile."
     )]
     Dotnet,
+    // Deno
+    #[error(
+        "What the app imports could not be downloaded: Deno failed with {}.\n\nIts output above says why. If deno.lock is out of date, run `deno install` on your machine and commit it.",
+        describe(*status)
+    )]
+    DenoImports { status: ExitStatus },
+
+    #[error("The task `build` of deno.json failed with {}.\n\nIts output above says why.", describe(*status))]
+    DenoTask { status: ExitStatus },
 
     // Static files
     #[error(
         "The folder `{root}`, whose files are to be served, does not exist.\n\n{file} names it; correct it there, or commit the folder."
     )]
     StaticRoot { root: String, file: &'static str },
+
+    #[error(
+        "There is nothing to start: package.json has no start script, and its build left no index.html in dist/, build/ or out/.\n\nEither\n- say in package.json how the app's server starts: \"scripts\": {{ \"start\": \"node server.js\" }}; or\n- name the folder that the build fills, in static.json: {{ \"root\": \"…\" }}"
+    )]
+    StaticNotBuilt,
 
     #[error("static.json: `{key}` may not contain `{character}`: {value}")]
     StaticCharacter { key: &'static str, value: String, character: char },
@@ -294,9 +323,22 @@ mod tests {
                 content: "latest".to_owned(),
                 available: "3.13".to_owned(),
             },
-            PackError::PythonRequirements { declared: "Pipfile", remedy: "pipenv requirements > requirements.txt" },
+            PackError::PythonManagers { files: vec!["requirements.txt", "poetry.lock"] },
+            PackError::PythonMisspelt { written: "requirement.txt" },
+            PackError::PythonNotLocked { declared: "Pipfile", remedy: "pipenv lock" },
             PackError::PythonNoDependencies,
-            PackError::PythonDependencies { command: "pip install -r requirements.txt".to_owned(), status },
+            PackError::PythonDependencies {
+                command: "pip install -r requirements.txt".to_owned(),
+                status,
+                lock_file: "requirements.txt",
+                program: "pip",
+            },
+            PackError::PythonDependencies {
+                command: "uv sync --locked".to_owned(),
+                status,
+                lock_file: "uv.lock",
+                program: "uv",
+            },
             PackError::Collectstatic { command: "python manage.py collectstatic --noinput".to_owned(), status },
             PackError::GoVersion { line: "go one".to_owned() },
             PackError::GoNoMain,
@@ -328,7 +370,10 @@ mod tests {
             PackError::ElixirStep { command: "mix compile".to_owned(), status },
             PackError::ElixirNoRelease,
             PackError::Dotnet,
+            PackError::DenoImports { status },
+            PackError::DenoTask { status },
             PackError::StaticRoot { root: "dist".to_owned(), file: "static.json" },
+            PackError::StaticNotBuilt,
             PackError::StaticCharacter { key: "routes", value: "/{a}".to_owned(), character: '{' },
         ];
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();

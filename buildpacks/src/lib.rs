@@ -12,6 +12,7 @@ use std::process::ExitCode;
 mod aptfile;
 mod command;
 mod concurrency;
+mod deno;
 mod dotnet;
 mod elixir;
 mod error;
@@ -41,10 +42,11 @@ struct Entry {
     language: &'static dyn Language,
 }
 
-const ENTRIES: [Entry; 13] = [
+const ENTRIES: [Entry; 14] = [
     Entry { descriptor: include_str!("../nodejs/buildpack.toml"), language: &nodejs::NodeJs },
     Entry { descriptor: include_str!("../python/buildpack.toml"), language: &python::Python },
     Entry { descriptor: include_str!("../go/buildpack.toml"), language: &go::Go },
+    Entry { descriptor: include_str!("../deno/buildpack.toml"), language: &deno::Deno },
     Entry { descriptor: include_str!("../static/buildpack.toml"), language: &static_files::StaticFiles },
     Entry { descriptor: include_str!("../aptfile/buildpack.toml"), language: &aptfile::Aptfile },
     Entry { descriptor: include_str!("../ruby/buildpack.toml"), language: &ruby::Ruby },

@@ -56,6 +56,20 @@ const OWNERS: [&str; 17] = [
     "deno.jsonc",
 ];
 
+/// Beginnings of start scripts that are servers for development.
+const DEVELOPMENT: [&str; 10] = [
+    "react-scripts start",
+    "vite",
+    "ng serve",
+    "vue-cli-service serve",
+    "parcel",
+    "webpack serve",
+    "webpack-dev-server",
+    "gatsby develop",
+    "astro dev",
+    "craco start",
+];
+
 impl Language for NodeJs {
     fn detect(&self, app: &Path) -> Result<(), String> {
         if app.join(MANIFEST).is_file() {
@@ -134,6 +148,20 @@ fn run_scripts(node: &Node, app: &Path, scripts: &[&str]) -> Result<(), PackErro
         node.run(app, node.runner, &["run", script]).show_or_fail(explain)?;
     }
     Ok(())
+}
+
+/// Whether `app` has a package.json.
+pub(crate) fn is_node(app: &Path) -> bool {
+    app.join(MANIFEST).is_file()
+}
+
+/// Whether `app` is built into files and has no server of its own: one that only serves while somebody writes the app is none.
+pub(crate) fn builds_a_site(app: &Path) -> bool {
+    let Ok(manifest) = Manifest::read(app) else { return false };
+    let has_server = ["Procfile", "server.js", "index.js"].iter().any(|name| app.join(name).is_file());
+    let starts = manifest.script("start").is_some_and(|line| !DEVELOPMENT.iter().any(|known| line.starts_with(known)));
+    let is_other = OWNERS.iter().any(|name| app.join(name).is_file());
+    !manifest.scripts_of_a_build().is_empty() && !has_server && !starts && !is_other
 }
 
 /// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.

@@ -101,7 +101,7 @@ impl libcnb::Buildpack for Pack {
 pub(crate) struct Build {
     context: BuildContext<Pack>,
     /// What became of each cached layer, in words.
-    cache: RefCell<Vec<String>>,
+    cache: RefCell<Vec<(&'static str, String)>>,
 }
 
 /// What a cached layer is for (Buildpack spec, "Layer Types").
@@ -170,7 +170,11 @@ impl Build {
             (_, Some(change)) => format!("cache miss because {change}"),
             (_, None) => "cache miss because the platform keeps it in another form now".to_owned(),
         };
-        self.cache.borrow_mut().push(format!("{name}: {outcome}"));
+        let mut told = self.cache.borrow_mut();
+        // Asked for again, a layer that this build has made is a hit; the first time says what it cost.
+        if !told.iter().any(|(known, _)| *known == name) {
+            told.push((name, outcome));
+        }
         let is_kept = matches!(place.state, LayerState::Restored { .. });
         Ok(Layer { place, key: Some(key), is_kept })
     }
@@ -208,7 +212,9 @@ impl Build {
         let told = self.cache.borrow();
         if !told.is_empty() {
             output::heading("Caches");
-            told.iter().for_each(|line| output::line(line));
+            for (name, outcome) in told.iter() {
+                output::line(&format!("{name}: {outcome}"));
+            }
         }
     }
 }

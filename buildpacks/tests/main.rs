@@ -88,6 +88,7 @@ fn each_buildpack_knows_its_apps_and_says_what_it_looked_for() {
         ("nodejs", "package.json"),
         ("python", "requirements.txt"),
         ("go", "go.mod"),
+        ("deno", "deno.json"),
         ("static", "index.html"),
         ("procfile", "Procfile"),
     ] {

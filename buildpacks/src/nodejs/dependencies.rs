@@ -99,8 +99,22 @@ impl Installer<'_> {
                     layer.finish()?;
                 }
                 copy_generated(&modules.join(MODULES), &layer.path().join(MODULES))?;
+                self.warn_of_missing_start(modules, &layer.path());
                 self.use_modules(&layer.path())
             }
+        }
+    }
+
+    /// A start script whose program goes with the `devDependencies` fails in every dyno, and only there.
+    fn warn_of_missing_start(&self, with_dev: &Path, production: &Path) {
+        let Some(program) = self.manifest.script("start").and_then(|line| line.split_whitespace().next()) else {
+            return;
+        };
+        let has = |folder: &Path| folder.join(super::PROGRAMS).join(program).exists();
+        if has(with_dev) && !has(production) {
+            output::warning(&format!(
+                "the start script runs `{program}`, which is in devDependencies, and those are not in the image. Start the app with what was built (for instance in a Procfile), or move the package to dependencies."
+            ));
         }
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::install;
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -37,6 +38,12 @@ pub(super) fn choose(build: &Build) -> Result<Interpreter, PackError> {
         output::heading(&format!("Using Python {} (no {VERSION_FILE}: the stack's own)", own.version));
         return Ok(own);
     };
+    if asked.file == RUNTIME_FILE {
+        let minor = minor_of(&asked.version);
+        output::warning(&format!(
+            "{RUNTIME_FILE} is Heroku's old way. `git rm {RUNTIME_FILE}` and write {minor} into {VERSION_FILE}."
+        ));
+    }
     if minor_of(&asked.version) != minor {
         let other = download(build, &asked, minor)?;
         output::heading(&format!("Using Python {} ({})", other.version, asked.file));
@@ -70,12 +77,7 @@ fn download(build: &Build, asked: &Asked, available: &str) -> Result<Interpreter
     let (versions, bin) = (layer.path().join("versions"), layer.path().join("bin"));
     if !layer.is_kept {
         output::heading(&format!("Installing Python {} with uv", asked.version));
-        // Not called uv: uv would take the layer's uv.toml for its settings.
-        let uv = build.layer("installer", Use::Cache, Key::new("uv 1"))?.path();
-        let options = ["--quiet", "--disable-pip-version-check", "--target"];
-        let arguments = ["-m", "pip", "install"].into_iter().chain(options).map(OsStr::new);
-        let arguments = arguments.chain([uv.as_os_str(), OsStr::new("uv")]);
-        Run::new(&uv, "python3", arguments).quiet_or_fail(|_, _| None)?;
+        let uv = install::installed(build, "uv")?;
         let arguments = ["python", "install", "--no-bin", "--install-dir"].map(OsStr::new).into_iter();
         let arguments = arguments.chain([versions.as_os_str(), OsStr::new(&asked.version)]);
         let explain = |_, _: &str| {
@@ -86,7 +88,7 @@ fn download(build: &Build, asked: &Asked, available: &str) -> Result<Interpreter
                 stack: build.stack(),
             })
         };
-        Run::new(&uv, &uv.join("bin/uv").to_string_lossy(), arguments).show_or_fail(explain)?;
+        Run::new(build.app(), &uv.to_string_lossy(), arguments).show_or_fail(explain)?;
         files::link(&folder_of_programs(&versions)?, &bin)?;
         layer.finish()?;
     }
@@ -102,6 +104,7 @@ fn folder_of_programs(versions: &Path) -> Result<PathBuf, PackError> {
     Ok(found.ok_or_else(missing)?.join("bin"))
 }
 
+/// What the first of these names: `.python-version`, `runtime.txt`, `Pipfile.lock`.
 fn asked(app: &Path, available: &str) -> Result<Option<Asked>, PackError> {
     for (file, prefix) in [(VERSION_FILE, ""), (RUNTIME_FILE, "python-")] {
         let Some(text) = files::read(app, file)? else { continue };
@@ -118,7 +121,18 @@ fn asked(app: &Path, available: &str) -> Result<Option<Asked>, PackError> {
         };
         return Ok(Some(Asked { version: version.ok_or_else(invalid)?.to_owned(), file }));
     }
-    Ok(None)
+    of_pipfile(app)
+}
+
+/// What `python_full_version` or `python_version` of the Pipfile became when it was locked.
+fn of_pipfile(app: &Path) -> Result<Option<Asked>, PackError> {
+    const FILE: &str = "Pipfile.lock";
+    let Some(text) = files::read(app, FILE)? else { return Ok(None) };
+    let lock: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| PackError::Malformed { file: FILE, reason: error.to_string() })?;
+    let requires = &lock["_meta"]["requires"];
+    let version = ["python_full_version", "python_version"].iter().find_map(|key| requires[key].as_str());
+    Ok(version.filter(|version| is_version(version)).map(|version| Asked { version: version.to_owned(), file: FILE }))
 }
 
 /// Two or three numbers.
@@ -141,6 +155,11 @@ mod tests {
         let app = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(app.path().join(name), text).unwrap();
         assert_eq!(asked(app.path(), "3.13").unwrap(), None);
+        write("Pipfile.lock", r#"{"_meta": {"requires": {"python_version": "3.12"}}}"#);
+        assert_eq!(
+            asked(app.path(), "3.13").unwrap().unwrap(),
+            Asked { version: "3.12".to_owned(), file: "Pipfile.lock" }
+        );
         write(RUNTIME_FILE, "python-3.13.2\n");
         assert_eq!(
             asked(app.path(), "3.13").unwrap().unwrap(),

@@ -15,7 +15,6 @@ http {
   include /etc/nginx/mime.types;
   types { text/javascript mjs; application/manifest+json webmanifest; }
   default_type application/octet-stream;
-  charset utf-8;
   charset_types text/css text/plain text/xml text/javascript application/javascript application/json;
   access_log off;
   server_tokens off;
@@ -34,24 +33,41 @@ http {
   gzip_types text/css text/plain text/xml text/javascript application/javascript application/json application/xml image/svg+xml;
 ";
 
-/// Files at the top of an app that are about the app, not of the site.
-const PRIVATE: &str = "Procfile|static\\.json|app\\.json|project\\.toml";
+/// Files whose names have a hash of their content in them never change; pages are asked for again. Builders put the former into
+/// folders of their own, where a hash is any long word with a digit or an upper case letter; elsewhere only long numbers count.
+const CACHING: &str = r#"  map $uri $cache_control {
+    default "";
+    "~\.html?$" "no-cache";
+    "~[.-][0-9a-f]{8,}\.[a-z0-9.]+$" "public, max-age=31536000, immutable";
+    "~^/(assets|static|_astro|_nuxt|_app/immutable|_next/static)/(.*/)?[^/]*[._-](?=[a-zA-Z_-]*[0-9A-Z])[0-9a-zA-Z_-]{8,}\.[a-z0-9.]+$" "public, max-age=31536000, immutable";
+  }
+  add_header Cache-Control $cache_control;
+"#;
 
-/// The whole configuration; the port is put in at the start.
+/// Files at the top of an app that are about the app, not of the site.
+const PRIVATE: &str = "Procfile|Staticfile|static\\.json|app\\.json|project\\.toml|package(-lock)?\\.json";
+
+/// The whole configuration. The port, config vars, proxies and passwords are put in at the start.
 pub(super) fn configuration(settings: &Settings, root: &str, pages: &Pages) -> String {
     let mut text = FRAME.to_owned();
     let folder = if root == "." { "/app".to_owned() } else { format!("/app/{root}") };
+    let _ = writeln!(text, "  charset \"{}\";", settings.encoding.as_deref().unwrap_or("utf-8"));
     text.push_str(&headers(settings));
     let _ = write!(text, "  server {{\n    listen PORT;\n    root \"{folder}\";\n    index index.html index.htm;\n");
-    if settings.https_only {
-        // The router says how the request came to it.
-        text.push_str("    if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }\n");
-    }
+    text.push_str(&gates(settings));
     if let Some(page) = error_page(settings, pages) {
         let _ = writeln!(text, "    error_page 404 \"{page}\";");
     }
     text.push_str("    location ~ /\\.(?!well-known/) { return 404; }\n");
     let _ = writeln!(text, "    location ~ ^/({PRIVATE})$ {{ return 404; }}");
+    for (path, proxy) in &settings.proxies {
+        let _ = writeln!(
+            text,
+            "    PROXY \"/{}\" \"{}\"",
+            with_slash(path).trim_start_matches('/'),
+            with_slash(&proxy.origin)
+        );
+    }
     for (path, redirect) in &settings.redirects {
         let status = redirect.status.unwrap_or(301);
         let _ = writeln!(text, "    location = \"{path}\" {{ return {status} \"{}\"; }}", redirect.url);
@@ -61,9 +77,38 @@ pub(super) fn configuration(settings: &Settings, root: &str, pages: &Pages) -> S
         let file = file.trim_start_matches('/');
         let _ = writeln!(text, "    location ~ \"^{}$\" {{ try_files $uri {html}$uri/ \"/{file}\"; }}", pattern(path));
     }
-    let _ = writeln!(text, "    location / {{ try_files $uri {html}$uri/ =404; }}");
+    if settings.is_one_page {
+        // A script of an older version is not found, instead of being a page.
+        text.push_str("    location ~ \"/[^/]*\\.[a-zA-Z0-9]+$\" { try_files $uri =404; }\n");
+        let _ = writeln!(text, "    location / {{ try_files $uri {html}$uri/ /index.html; }}");
+    } else {
+        let _ = writeln!(text, "    location / {{ try_files $uri {html}$uri/ =404; }}");
+    }
     text.push_str("  }\n}\n");
     text
+}
+
+/// What a request has to pass first.
+fn gates(settings: &Settings) -> String {
+    let mut text = String::new();
+    if settings.https_only {
+        // The router says how the request came to it.
+        text.push_str("    if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }\n");
+    }
+    if let Some(host) = &settings.canonical_host {
+        let _ = writeln!(
+            text,
+            "    if ($host != \"{host}\") {{ return 301 $http_x_forwarded_proto://{host}$request_uri; }}"
+        );
+    }
+    if settings.basic_auth {
+        text.push_str("    auth_basic \"Restricted\";\n    auth_basic_user_file PASSWORDS;\n");
+    }
+    text
+}
+
+fn with_slash(text: &str) -> String {
+    format!("{}/", text.trim_end_matches('/'))
 }
 
 fn error_page(settings: &Settings, pages: &Pages) -> Option<String> {
@@ -74,6 +119,10 @@ fn error_page(settings: &Settings, pages: &Pages) -> Option<String> {
 /// Headers depend on the path alone, so they are maps: `add_header` in a location would hide those of its server.
 fn headers(settings: &Settings) -> String {
     let mut text = String::new();
+    let names = settings.headers.values().flat_map(|headers| headers.keys());
+    if !names.into_iter().any(|name| name.eq_ignore_ascii_case("cache-control")) {
+        text.push_str(CACHING);
+    }
     let all = settings
         .headers
         .iter()
@@ -110,14 +159,26 @@ mod tests {
         assert_eq!(pattern("/assets/*.css"), "/assets/[^/]*[.]css");
     }
 
+    fn shown(json: &str, is_one_page: bool) -> String {
+        let mut settings: Settings = serde_json::from_str(json).unwrap();
+        settings.is_one_page = is_one_page;
+        let text = configuration(&settings, "dist", &Pages { has_404: true });
+        text.strip_prefix(FRAME).unwrap().to_owned()
+    }
+
     #[test]
     fn a_site_with_every_setting() {
-        let settings: Settings = serde_json::from_str(
+        insta::assert_snapshot!(shown(
             r#"{"clean_urls": true, "error_page": "errors/404.html", "https_only": true, "routes": {"/app/**": "index.html"},
-                "redirects": {"/old": {"url": "/new", "status": 302}}, "headers": {"/**": {"X-Frame-Options": "DENY"}}}"#,
-        )
-        .unwrap();
-        let text = configuration(&settings, "dist", &Pages { has_404: true });
-        insta::assert_snapshot!(text.strip_prefix(FRAME).unwrap());
+                "redirects": {"/old": {"url": "/new", "status": 302}}, "headers": {"/**": {"X-Frame-Options": "DENY"}},
+                "proxies": {"/api": {"origin": "https://${API}/v1"}}, "canonical_host": "www.example.com",
+                "basic_auth": true, "encoding": "US-ASCII"}"#,
+            false
+        ));
+    }
+
+    #[test]
+    fn a_site_that_is_one_page_and_sets_its_own_caching() {
+        insta::assert_snapshot!(shown(r#"{"headers": {"/**": {"cache-control": "no-store"}}}"#, true));
     }
 }

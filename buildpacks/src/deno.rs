@@ -1,0 +1,192 @@
+//! Deno: apps with a deno.json.
+//!
+//! Deno comes from the npm registry. What the app imports is in a layer that the running app reads too.
+
+use std::path::{Path, PathBuf};
+
+use libcnb::data::launch::Process;
+
+use crate::command::Run;
+use crate::error::PackError;
+use crate::files;
+use crate::key::Key;
+use crate::nodejs::registry::{self, Wanted};
+use crate::output;
+use crate::pack::{self, Build, Language, Use};
+
+pub(crate) struct Deno;
+
+/// Any of these makes an app one of Deno's.
+const SETTINGS: [&str; 2] = ["deno.json", "deno.jsonc"];
+const LOCK: &str = "deno.lock";
+/// Files that name a version.
+const VERSIONS: [&str; 2] = [".deno-version", ".dvmrc"];
+const DEFAULT: &str = "2.x";
+/// What decides what is downloaded, beside the app's own imports.
+const IMPORTS: [&str; 6] = ["deno.json", "deno.jsonc", LOCK, "import_map.json", "package.json", ".npmrc"];
+/// Programs that start an app without a start task, as railpack looks for them.
+const PROGRAMS: [&str; 9] =
+    ["main.ts", "main.js", "main.mjs", "main.mts", "server.ts", "index.ts", "app.ts", "src/main.ts", "src/index.ts"];
+
+impl Language for Deno {
+    fn detect(&self, app: &Path) -> Result<(), String> {
+        let is_there = |name: &str| app.join(name).is_file();
+        let is_locked = is_there(LOCK) && !is_there("package.json");
+        if SETTINGS.iter().any(|name| is_there(name)) || is_locked || procfile_runs_deno(app) {
+            Ok(())
+        } else {
+            Err(format!("Deno: none of {}, {LOCK} at the top of the app", SETTINGS.join(", ")))
+        }
+    }
+
+    fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
+        let app = build.app();
+        let runtime = Runtime::install(build)?;
+        let tasks = runtime.tasks(app)?;
+        let program = PROGRAMS.into_iter().find(|name| app.join(name).is_file());
+        runtime.download(app, program)?;
+        if tasks.iter().any(|task| task == "build") {
+            output::heading("Running the task build");
+            let explain = |status, _: &str| Some(PackError::DenoTask { status });
+            runtime.run(app, &["task", "build"]).show_or_fail(explain)?;
+        }
+        if tasks.iter().any(|task| task == "start") {
+            return Ok(vec![pack::process("web", ["deno", "task", "start"])?]);
+        }
+        let web = program.map(|name| pack::process("web", ["deno", "run", "--allow-all", name]));
+        if web.is_none() && !app.join("Procfile").is_file() {
+            output::warning(
+                "nothing says how the app starts. Add a task: \"tasks\": { \"start\": \"deno run --allow-net main.ts\" }",
+            );
+        }
+        web.transpose().map(|process| process.into_iter().collect())
+    }
+}
+
+/// An app may have no settings at all, and say in its Procfile what runs it.
+fn procfile_runs_deno(app: &Path) -> bool {
+    let procfile = std::fs::read_to_string(app.join("Procfile")).unwrap_or_default();
+    procfile.lines().filter_map(|line| line.split_once(':')).any(|(_, command)| command.trim().starts_with("deno "))
+}
+
+/// Deno in the build.
+struct Runtime {
+    bin: PathBuf,
+    /// Where it keeps what apps import.
+    cache: PathBuf,
+    is_locked: bool,
+}
+
+impl Runtime {
+    fn install(build: &Build) -> Result<Self, PackError> {
+        let app = build.app();
+        let (range, file) = asked(app)?;
+        let key = Key::new("deno 1")
+            .with("the wanted version", range.as_bytes())
+            .with("the architecture", build.arch().as_bytes());
+        let layer = build.layer("deno", Use::LaunchBuildCache, key)?;
+        if !layer.is_kept {
+            output::heading(&format!("Installing Deno {range}"));
+            let package = if build.arch() == "arm64" { "@deno/linux-arm64-glibc" } else { "@deno/linux-x64-glibc" };
+            let wanted = Wanted { what: "Deno", range: &range, file: file.unwrap_or("the buildpack") };
+            registry::install(&layer.path(), package, &wanted)?;
+            let program = layer.path().join("node_modules").join(package).join("deno");
+            let bin = layer.path().join("bin");
+            std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
+            files::link(&program, &bin.join("deno"))?;
+            layer.finish()?;
+        }
+        let cached = if layer.is_kept { ", cached" } else { "" };
+        output::heading(&format!(
+            "Using Deno {range} ({}{cached})",
+            file.unwrap_or("nothing asks for another: the default")
+        ));
+        let key = Key::new("imports 1").with("the version of Deno", range.as_bytes()).with_files(app, IMPORTS);
+        let imports = build.layer("imports", Use::LaunchBuildCache, key)?;
+        let cache = imports.path().join("cache");
+        if !imports.is_kept {
+            imports.launch_defaults(&[("DENO_DIR", &cache.to_string_lossy()), ("DENO_NO_UPDATE_CHECK", "1")])?;
+            imports.finish()?;
+        }
+        Ok(Self { bin: layer.path().join("bin"), cache, is_locked: app.join(LOCK).is_file() })
+    }
+
+    fn run(&self, app: &Path, arguments: &[&str]) -> Run {
+        Run::new(app, "deno", arguments).path(&self.bin).env("DENO_DIR", &self.cache).env("DENO_NO_UPDATE_CHECK", "1")
+    }
+
+    /// Downloads what the settings and `program` import, if it is not there from the last build.
+    fn download(&self, app: &Path, program: Option<&str>) -> Result<(), PackError> {
+        output::heading("Installing what the app imports");
+        let has_settings = SETTINGS.iter().chain(["package.json"].iter()).any(|name| app.join(name).is_file());
+        let words = ["install", if self.is_locked { "--frozen" } else { "--quiet" }];
+        let explain = |status, _: &str| Some(PackError::DenoImports { status });
+        if has_settings {
+            self.run(app, &words).show_or_fail(explain)?;
+        }
+        match program {
+            Some(program) => self.run(app, &["cache", program]).show_or_fail(explain),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of the app's tasks. Settings may have comments in them, which Deno's own language reads.
+    fn tasks(&self, app: &Path) -> Result<Vec<String>, PackError> {
+        let Some(name) = SETTINGS.into_iter().find(|name| app.join(name).is_file()) else { return Ok(Vec::new()) };
+        let script = format!(
+            "const text = Deno.readTextFileSync('{name}'); console.log(JSON.stringify(Object.keys(eval('(' + text + ')').tasks ?? {{}})))"
+        );
+        let list = self.run(app, &["eval", "--no-config", "--no-lock", &script]).read()?;
+        serde_json::from_str(&list).map_err(|error| PackError::Malformed { file: name, reason: error.to_string() })
+    }
+}
+
+/// A version range, and the file that names it.
+fn asked(app: &Path) -> Result<(String, Option<&'static str>), PackError> {
+    for file in VERSIONS {
+        let text = files::read(app, file)?.unwrap_or_default();
+        let version = text.trim().trim_start_matches('v');
+        if !version.is_empty() {
+            return Ok((version.to_owned(), Some(file)));
+        }
+    }
+    let manifest = files::read(app, "package.json")?.unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap_or_default();
+    let engine = manifest["engines"]["deno"].as_str().map(str::to_owned);
+    Ok(engine.map_or_else(|| (DEFAULT.to_owned(), None), |range| (range, Some("package.json (engines.deno)"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deno_apps_are_known_by_their_settings_or_their_procfile() {
+        for (files, expected) in [
+            (vec![("deno.json", "{}")], true),
+            (vec![("deno.jsonc", "")], true),
+            (vec![("deno.lock", "")], true),
+            (vec![("deno.lock", ""), ("package.json", "{}")], false),
+            (vec![("Procfile", "web: deno run main.ts\n")], true),
+            (vec![("Procfile", "web: node main.js\n")], false),
+            (vec![("main.ts", "")], false),
+        ] {
+            let app = tempfile::tempdir().unwrap();
+            for (name, text) in &files {
+                std::fs::write(app.path().join(name), text).unwrap();
+            }
+            assert_eq!(Deno.detect(app.path()).is_ok(), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_file_that_names_a_version_counts() {
+        let app = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(app.path().join(name), text).unwrap();
+        assert_eq!(asked(app.path()).unwrap(), ("2.x".to_owned(), None));
+        write("package.json", r#"{"engines": {"deno": "^1.40"}}"#);
+        assert_eq!(asked(app.path()).unwrap(), ("^1.40".to_owned(), Some("package.json (engines.deno)")));
+        write(".dvmrc", "v2.1.0\n");
+        assert_eq!(asked(app.path()).unwrap(), ("2.1.0".to_owned(), Some(".dvmrc")));
+    }
+}

@@ -1,0 +1,184 @@
+//! The app's dependencies, in a virtual environment that is a layer.
+
+use std::path::{Path, PathBuf};
+
+use super::manager::Manager;
+use super::requirements;
+use super::version::Interpreter;
+use crate::command::Run;
+use crate::error::PackError;
+use crate::files;
+use crate::key::Key;
+use crate::output;
+use crate::pack::{Build, Layer, Use};
+
+const LAYER: &str = "venv";
+
+/// The virtual environment with everything that the app's list names.
+pub(super) fn install(build: &Build, python: &Interpreter, manager: Manager) -> Result<Layer, PackError> {
+    // Asked for in every build, or one that installs nothing would lose them.
+    let cache = build.kept_cache(cache_name(manager), "cache 1")?;
+    let tool = tool(build, manager)?;
+    let layer =
+        build.layer(LAYER, Use::LaunchBuildCache, key(build.app(), manager, &python.version, &build.stack())?)?;
+    if layer.is_kept {
+        output::heading("Using dependencies from the last build (nothing they depend on has changed)");
+        return Ok(layer);
+    }
+    output::heading(&format!("Installing dependencies with {}", manager.program()));
+    let venv = layer.path();
+    // The stack's pip installs into it; one of its own would take longer to set up than most apps' dependencies.
+    make_environment(build.app(), &python.program, &venv)?;
+    let run = match &tool {
+        None => pip(build.app(), &venv, &["install", "--progress-bar", "off", "--requirement", Manager::Pip.lock()]),
+        Some(tool) => Run::new(build.app(), &tool.to_string_lossy(), words(manager)),
+    };
+    let shown = match manager {
+        Manager::Pip => format!("pip install -r {}", Manager::Pip.lock()),
+        _ => format!("{} {}", manager.program(), words(manager)[..2].join(" ")),
+    };
+    let explain = |status, _: &str| {
+        Some(PackError::PythonDependencies {
+            command: shown,
+            status,
+            lock_file: manager.lock(),
+            program: manager.program(),
+        })
+    };
+    with_environment(run, manager, &venv, &python.program, &cache).show_or_fail(explain)?;
+    layer.finish()?;
+    Ok(layer)
+}
+
+/// What installs all that the app needs to run, and fails if the lock file is not up to date.
+fn words(manager: Manager) -> &'static [&'static str] {
+    match manager {
+        Manager::Pip => &[],
+        Manager::Poetry => &["sync", "--only", "main", "--no-interaction"],
+        Manager::Uv => &["sync", "--locked", "--no-default-groups", "--no-progress"],
+        Manager::Pipenv => &["install", "--deploy"],
+    }
+}
+
+fn with_environment(run: Run, manager: Manager, venv: &Path, python: &Path, cache: &Path) -> Run {
+    let run = run.path(&venv.join("bin")).env("VIRTUAL_ENV", venv);
+    match manager {
+        Manager::Pip => run.env("PIP_CACHE_DIR", cache),
+        Manager::Poetry => run.env("POETRY_VIRTUALENVS_CREATE", "false").env("POETRY_CACHE_DIR", cache),
+        Manager::Uv => run
+            .env("UV_PROJECT_ENVIRONMENT", venv)
+            .env("UV_CACHE_DIR", cache)
+            .env("UV_PYTHON", python)
+            .env("UV_PYTHON_DOWNLOADS", "never")
+            .env("UV_COMPILE_BYTECODE", "1")
+            // The cache is another layer, so links into it would be copies all the same.
+            .env("UV_LINK_MODE", "copy"),
+        Manager::Pipenv => run
+            .env("PIPENV_VERBOSITY", "-1")
+            .env("PIPENV_NOSPIN", "1")
+            .env("PIPENV_CACHE_DIR", cache)
+            .env("PIP_CACHE_DIR", cache),
+    }
+}
+
+/// The program of a package manager that the stack does not have.
+fn tool(build: &Build, manager: Manager) -> Result<Option<PathBuf>, PackError> {
+    if manager == Manager::Pip { Ok(None) } else { installed(build, manager.program()).map(Some) }
+}
+
+/// A program from the Python package index, in a layer of its own.
+pub(super) fn installed(build: &Build, program: &'static str) -> Result<PathBuf, PackError> {
+    let layer = build.layer(program, Use::Cache, Key::new("tool 1").with("the stack", build.stack().as_bytes()))?;
+    if !layer.is_kept {
+        output::heading(&format!("Installing {program}"));
+        make_environment(build.app(), Path::new("python3"), &layer.path())?;
+        pip(build.app(), &layer.path(), &["install", "--quiet", program]).quiet_or_fail(|_, _| None)?;
+        layer.finish()?;
+    }
+    Ok(layer.path().join("bin").join(program))
+}
+
+fn make_environment(app: &Path, python: &Path, folder: &Path) -> Result<(), PackError> {
+    let arguments = [Path::new("-m"), Path::new("venv"), Path::new("--without-pip"), folder];
+    Run::new(app, &python.to_string_lossy(), arguments).quiet_or_fail(|_, _| None)
+}
+
+/// The stack's pip, on a virtual environment.
+fn pip(app: &Path, venv: &Path, arguments: &[&str]) -> Run {
+    let start = ["-m", "pip", "--disable-pip-version-check", "--no-input", "--python"].map(Path::new).into_iter();
+    let python = venv.join("bin/python");
+    // By its full name: the virtual environment's python3 comes first on the PATH.
+    Run::new(app, "/usr/bin/python3", start.chain([python.as_path()]).chain(arguments.iter().map(Path::new)))
+}
+
+fn cache_name(manager: Manager) -> &'static str {
+    match manager {
+        Manager::Pip => "pip-cache",
+        Manager::Poetry => "poetry-cache",
+        Manager::Uv => "uv-cache",
+        Manager::Pipenv => "pipenv-cache",
+    }
+}
+
+/// Changes with all that decides what is installed: the files that requirements.txt names included, and the whole app if
+/// something of it is itself installed.
+fn key(app: &Path, manager: Manager, version: &str, stack: &str) -> Result<Key, PackError> {
+    let key = Key::new(&format!("{} 1", manager.program()))
+        .with("the Python version", version.as_bytes())
+        .with("the stack", stack.as_bytes());
+    let (key, is_local) = if manager == Manager::Pip {
+        let found = requirements::read(app, manager.lock())?;
+        (key.with_files(app, found.files.iter().map(String::as_str)), found.is_local)
+    } else {
+        let lock = files::read(app, manager.lock())?.unwrap_or_default();
+        // What is installed as a link (`editable`) does not change with the app.
+        let signs = ["directory = \"", "type = \"directory\"", "path = \"."];
+        let key = key.with_files(app, [manager.lock(), "pyproject.toml", "uv.toml", "poetry.toml"]);
+        (key, signs.iter().any(|sign| lock.contains(sign)))
+    };
+    if is_local { key.with_tree("the app, which is itself installed,", app) } else { Ok(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_changes_with_requirements_and_with_the_app_only_if_that_is_installed_too() {
+        let app = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(app.path().join(name), text).unwrap();
+        let key = |manager| key(app.path(), manager, "3.13", "debian-13").unwrap();
+        write("requirements.txt", "-r base.txt\n");
+        write("base.txt", "flask==3.1.0\n");
+        write("app.py", "1");
+        let first = key(Manager::Pip);
+        write("app.py", "2");
+        assert_eq!(key(Manager::Pip), first);
+        write("base.txt", "flask==3.1.1\n");
+        assert_eq!(key(Manager::Pip).change_since(&first).unwrap(), "base.txt changed");
+        write("requirements.txt", "-e .\n");
+        let local = key(Manager::Pip);
+        write("app.py", "3");
+        assert_ne!(key(Manager::Pip), local);
+    }
+
+    #[test]
+    fn the_key_of_a_lock_file_changes_with_it() {
+        let app = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(app.path().join(name), text).unwrap();
+        let key = || key(app.path(), Manager::Uv, "3.13", "debian-13").unwrap();
+        write("uv.lock", "source = { editable = \".\" }\n");
+        write("app.py", "1");
+        let first = key();
+        write("app.py", "2");
+        assert_eq!(key(), first);
+        write("uv.lock", "source = { directory = \"lib\" }\n");
+        let local = key();
+        assert_eq!(
+            local.change_since(&first).unwrap(),
+            "the app, which is itself installed, is new and uv.lock changed"
+        );
+        write("app.py", "3");
+        assert_ne!(key(), local);
+    }
+}
