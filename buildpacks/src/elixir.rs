@@ -41,7 +41,7 @@ impl Language for Elixir {
         if let Some(task) = project.assets_task() {
             mix.step("Compiling assets", &[task])?;
         }
-        let launch = build.launch_layer("launch")?;
+        let launch = build.launch_layer("runtime")?;
         mix.set_launch_defaults(&launch, &build.kept_secret()?)?;
         if project.has_releases() {
             return release(build, &mix);

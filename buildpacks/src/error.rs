@@ -203,9 +203,9 @@ pub(crate) enum PackError {
 
     // Rust
     #[error(
-        "Rust {requested} is not available: the stack has Rust {available}, and {url} could not be downloaded; the output above says why.\n\n{file} asks for it. Either\n- ask for {available} or older there, or\n- name a mirror that can be reached from here: `platform config:set RUSTUP_DIST_SERVER=https://…`."
+        "Rust {requested} is not available: {url} could not be downloaded; the output above says why.\n\n{file} asks for it. Either\n- correct the version there; releases are listed at https://releases.rs, or\n- name a mirror that can be reached from here: `platform config:set RUSTUP_DIST_SERVER=https://…`."
     )]
-    RustVersion { requested: String, available: String, file: &'static str, url: String },
+    RustVersion { requested: String, file: &'static str, url: String },
 
     #[error(
         "`{command}` failed: a dependency wants a newer Rust.\n\nThe output above says which. Name a newer Rust in a file rust-toolchain.toml, commit it, and push again:\n\n[toolchain]\nchannel = \"1.90\""
@@ -359,7 +359,6 @@ mod tests {
             PackError::JavaBuild { command: "mvn clean install".to_owned(), status, mirror: "MAVEN_SETTINGS_URL" },
             PackError::RustVersion {
                 requested: "1.99.0".to_owned(),
-                available: "1.85".to_owned(),
                 file: "rust-toolchain.toml",
                 url: "https://host/dist/rustc-1.99.0.tar.xz".to_owned(),
             },

@@ -68,7 +68,7 @@ impl Language for Java {
             Some(Tool::Gradle) => gradle::build(build, &home)?,
             _ => maven::build(build, &home)?,
         }
-        let layer = build.launch_layer("launch")?;
+        let layer = build.launch_layer("runtime")?;
         layer.launch_script("java", LAUNCH)?;
         let (path, run) = (home.join("bin"), home.to_string_lossy());
         layer.launch_defaults(&[("JAVA_HOME", &run), ("LANG", "C.UTF-8")])?;

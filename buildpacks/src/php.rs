@@ -58,10 +58,10 @@ impl Language for Php {
         if !unknown.is_empty() {
             return Err(PackError::PhpExtensions { names: unknown });
         }
-        install_servers(build)?;
         if app.join(MANIFEST).is_file() {
             install_dependencies(build, &manifest, &version)?;
         }
+        install_servers(build)?;
         if manifest.has_compile_script {
             output::heading("Running composer compile");
             composer(app, &["compile"])?.show_or_fail(|status, _| Some(PackError::PhpCompile { status }))?;
@@ -77,17 +77,19 @@ fn serves_with_apache(app: &Path) -> bool {
     !has_web || procfile.contains("heroku-php-apache2")
 }
 
-/// Heroku's commands, on the PATH and where composer's package of them would put them.
+/// Heroku's commands, on the PATH.
 fn install_servers(build: &Build) -> Result<(), PackError> {
     let layer = build.launch_layer("servers")?;
     let script = layer.path().join("bin/heroku-php-apache2");
     files::write_program(&script, SERVE)?;
     files::link(Path::new("heroku-php-apache2"), &layer.path().join("bin/heroku-php-nginx"))?;
     layer.launch_defaults(&[("LANG", "C.UTF-8"), ("COMPOSER_NO_INTERACTION", "1")])?;
-    for name in ["heroku-php-apache2", "heroku-php-nginx"] {
-        let old = build.app().join("vendor/bin").join(name);
-        if old.symlink_metadata().is_ok() {
-            files::link(&script.with_file_name(name), &old)?;
+    // The path by which Heroku's older examples start them.
+    let older = build.app().join("vendor/bin");
+    if files::read(build.app(), "Procfile")?.is_some_and(|text| text.contains("vendor/bin/heroku-php-")) {
+        std::fs::create_dir_all(&older).map_err(files::failed("make", &older))?;
+        for name in ["heroku-php-apache2", "heroku-php-nginx"] {
+            files::link(&script.with_file_name(name), &older.join(name))?;
         }
     }
     Ok(())

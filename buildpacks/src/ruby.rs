@@ -128,7 +128,6 @@ impl Gems {
             .env("BUNDLE_PATH", &layer)
             .env("BUNDLE_WITHOUT", &self.without)
             .env("BUNDLE_FROZEN", "1")
-            .env("BUNDLE_DISABLE_SHARED_GEMS", "1")
             // Not the one that Gemfile.lock was made with: it would have to be downloaded, in every process.
             .env("BUNDLE_VERSION", "system")
             .env("RAILS_ENV", std::env::var("RAILS_ENV").unwrap_or_else(|_| "production".to_owned()))

@@ -1,10 +1,10 @@
-//! Which Rust an app asks for: the one of the stack's Debian, or one from where Rust is published, or a mirror of it.
+//! Which Rust an app asks for. It comes from where Rust is published, or from a mirror of that. Where neither can be reached, the
+//! one of the stack's Debian has to do for an app that names no version.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::MANIFEST;
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -12,21 +12,22 @@ use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Packages, Use};
 
-/// The minor version of 1 that Debian has.
-const OFFERED: u64 = 85;
+/// Debian's version.
+const OWN: &str = "1.85";
+/// The newest release.
+const STABLE: &str = "stable";
 /// Rustup's own variable for where Rust comes from, and what it says without it.
 const SOURCE: (&str, &str) = ("RUSTUP_DIST_SERVER", "https://static.rust-lang.org");
-
 /// What compiles an app, of all that a release has.
 const PARTS: [&str; 3] = ["rustc", "rust-std", "cargo"];
 
 /// What the app asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// `1.90.0`, `nightly`, …; none if the stack's will do.
-    other: Option<String>,
-    /// Which file says so.
-    file: &'static str,
+    /// `1.90.0`, `stable`, `nightly-2026-01-31`, …
+    version: String,
+    /// Which file says so, if one does.
+    file: Option<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -40,69 +41,86 @@ struct Toolchain {
 }
 
 impl Wanted {
-    /// rust-toolchain(.toml), or else `rust-version` of Cargo.toml.
+    /// What rust-toolchain(.toml) says, or else the newest: `rust-version` of Cargo.toml only says what is too old.
     pub(super) fn read(app: &Path) -> Result<Self, PackError> {
         for file in ["rust-toolchain.toml", "rust-toolchain"] {
             if let Some(text) = files::read(app, file)? {
                 let parsed = toml::from_str::<ToolchainFile>(&text).map(|file| file.toolchain.channel);
                 // The older form of the file is nothing but the channel.
                 let channel = parsed.unwrap_or_else(|_| Some(text.trim().to_owned())).unwrap_or_default();
-                return Ok(Self { other: other(&channel), file });
+                return Ok(Self { version: version(&channel), file: Some(file) });
             }
         }
-        let manifest: toml::Table = files::read(app, MANIFEST)?
-            .unwrap_or_default()
-            .parse()
-            .map_err(|error: toml::de::Error| PackError::Malformed { file: MANIFEST, reason: error.to_string() })?;
-        let tables =
-            [manifest.get("package"), manifest.get("workspace").and_then(|workspace| workspace.get("package"))];
-        let version = tables.into_iter().flatten().find_map(|package| package.get("rust-version")?.as_str());
-        Ok(Self { other: version.and_then(other), file: MANIFEST })
+        Ok(Self { version: STABLE.to_owned(), file: None })
     }
 
-    /// Debian's packages, if its Rust will do.
+    /// Debian's packages, in case the newest Rust cannot be downloaded.
     pub(super) fn packages(&self) -> Packages {
-        let build = if self.other.is_none() { vec!["cargo".to_owned()] } else { Vec::new() };
+        let build = if self.version == STABLE { vec!["cargo".to_owned()] } else { Vec::new() };
         Packages { run: Vec::new(), build }
     }
 }
 
-/// The release that is to be downloaded. A stable Rust compiles what was written for an older one, so those are no reason.
-fn other(channel: &str) -> Option<String> {
-    let numbers: Vec<u64> = channel.split('.').map_while(|number| number.parse().ok()).collect();
-    match numbers.as_slice() {
-        [1, minor, ..] if *minor <= OFFERED => None,
-        [1, minor] => Some(format!("1.{minor}.0")),
-        [1, minor, patch] => Some(format!("1.{minor}.{patch}")),
-        _ if channel.is_empty() || channel == "stable" => None,
-        _ => Some(channel.to_owned()),
+/// A channel as it is published: a release has three numbers.
+fn version(channel: &str) -> String {
+    let is_short = channel.split('.').count() == 2 && channel.split('.').all(|part| part.parse::<u64>().is_ok());
+    match channel {
+        "" => STABLE.to_owned(),
+        _ if is_short => format!("{channel}.0"),
+        _ => channel.to_owned(),
     }
 }
 
 /// The folder of the toolchain's programs; none for the stack's own.
 pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<Option<PathBuf>, PackError> {
-    let Some(version) = &wanted.other else {
-        output::heading(&format!("Using Rust 1.{OFFERED} (the stack's own)"));
-        return Ok(None);
-    };
     let source = std::env::var(SOURCE.0).unwrap_or_else(|_| SOURCE.1.to_owned());
-    let key = Key::new("rust 1").with("Rust version", version.as_bytes()).with("stack", build.stack().as_bytes());
+    let key =
+        Key::new("rust 2").with("Rust version", wanted.version.as_bytes()).with("stack", build.stack().as_bytes());
     let layer = build.layer("toolchain", Use::Cache, key)?;
+    let why = wanted.file.unwrap_or("no rust-toolchain.toml: the newest, kept until one names another");
     if !layer.is_kept {
-        output::heading(&format!("Downloading Rust {version} ({})", wanted.file));
-        for part in PARTS {
-            let url = url(&source, part, version, build.arch());
-            download(&url, &layer.path()).map_err(|_| PackError::RustVersion {
-                requested: version.clone(),
-                file: wanted.file,
-                available: format!("1.{OFFERED}"),
-                url,
-            })?;
+        output::heading(&format!("Downloading Rust {} ({why})", wanted.version));
+        match download(&source, wanted, build.arch(), &layer.path()) {
+            Err(PackError::RustVersion { url, .. }) if wanted.version == STABLE => {
+                output::warning(&format!(
+                    "{url} could not be downloaded, so the stack's own Rust {OWN} compiles the app. To end this warning, name a mirror: platform config:set RUSTUP_DIST_SERVER=https://…"
+                ));
+                return Ok(None);
+            }
+            done => done?,
         }
         layer.finish()?;
     }
-    output::heading(&format!("Using Rust {version} ({})", wanted.file));
-    Ok(Some(layer.path().join("bin")))
+    let bin = layer.path().join("bin");
+    let said = Run::new(Path::new("/"), "rustc", ["--version"]).path(&bin).read()?;
+    output::heading(&format!("Using {} ({why})", said.trim()));
+    Ok(Some(bin))
+}
+
+fn download(source: &str, wanted: &Wanted, arch: &str, folder: &Path) -> Result<(), PackError> {
+    let unavailable = |url: &str| PackError::RustVersion {
+        requested: wanted.version.clone(),
+        file: wanted.file.unwrap_or_default(),
+        url: url.to_owned(),
+    };
+    let mut version = wanted.version.clone();
+    if version == STABLE {
+        let url = format!("{}/dist/channel-rust-stable.toml", source.trim_end_matches('/'));
+        let list = Run::new(Path::new("/"), "curl", ["-fsSL", "--retry", "3", &url]).read();
+        version = list.ok().and_then(|list| newest(&list)).ok_or_else(|| unavailable(&url))?;
+    }
+    for part in PARTS {
+        let url = url(source, part, &version, arch);
+        unpack(&url, folder).map_err(|_| unavailable(&url))?;
+    }
+    Ok(())
+}
+
+/// The version of the compiler in a list of what a channel has: `1.99.1 (58cf8f9c3 2026-10-13)`.
+fn newest(list: &str) -> Option<String> {
+    let (_, compiler) = list.split_once("[pkg.rustc]\n")?;
+    let version = compiler.lines().find_map(|line| line.strip_prefix("version = \""))?;
+    Some(version.split([' ', '"']).next()?.to_owned())
 }
 
 /// Where a part of a release is; `nightly-2026-01-31` is in a folder of its day.
@@ -114,7 +132,7 @@ fn url(source: &str, part: &str, version: &str, arch: &str) -> String {
     format!("{}/dist{folder}/{part}-{name}-{machine}-unknown-linux-gnu.tar.xz", source.trim_end_matches('/'))
 }
 
-fn download(url: &str, folder: &Path) -> Result<(), PackError> {
+fn unpack(url: &str, folder: &Path) -> Result<(), PackError> {
     // The URL is an argument of the script, so nothing in it is read as shell.
     let script = "set -o pipefail
         curl -fsSL --retry 3 \"$1\" | tar --extract --xz --strip-components=2 --directory \"$2\"";
@@ -126,32 +144,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_newer_than_the_stacks_is_downloaded() {
-        for (channel, expected) in [
-            ("stable", None),
-            ("1.70", None),
-            ("1.85.1", None),
-            ("1.90", Some("1.90.0")),
-            ("1.90.1", Some("1.90.1")),
-            ("nightly-2026-01-31", Some("nightly-2026-01-31")),
+    fn versions_are_taken_where_rust_users_write_them() {
+        for (name, text, expected) in [
+            ("rust-toolchain.toml", "[toolchain]\nchannel = \"1.91.1\"", "1.91.1"),
+            ("rust-toolchain.toml", "[toolchain]\nprofile = \"minimal\"", "stable"),
+            ("rust-toolchain", "1.92\n", "1.92.0"),
+            ("rust-toolchain", "nightly-2026-01-31", "nightly-2026-01-31"),
+            ("Cargo.toml", "[package]\nrust-version = \"1.93\"", "stable"),
         ] {
-            assert_eq!(other(channel).as_deref(), expected, "{channel}");
+            let app = tempfile::tempdir().unwrap();
+            std::fs::write(app.path().join(name), text).unwrap();
+            let wanted = Wanted::read(app.path()).unwrap();
+            assert_eq!(wanted.version, expected, "{text}");
+            assert_eq!(wanted.packages().build.is_empty(), expected != "stable", "{text}");
         }
     }
 
     #[test]
-    fn versions_are_taken_where_rust_users_write_them() {
-        for (name, text, expected) in [
-            ("rust-toolchain.toml", "[toolchain]\nchannel = \"1.91.0\"", Some("1.91.0")),
-            ("rust-toolchain.toml", "[toolchain]\nprofile = \"minimal\"", None),
-            ("rust-toolchain", "1.92\n", Some("1.92.0")),
-            ("Cargo.toml", "[package]\nrust-version = \"1.93\"", Some("1.93.0")),
-            ("Cargo.toml", "[workspace.package]\nrust-version = \"1.70\"", None),
-        ] {
-            let app = tempfile::tempdir().unwrap();
-            std::fs::write(app.path().join(name), text).unwrap();
-            assert_eq!(Wanted::read(app.path()).unwrap().other.as_deref(), expected, "{text}");
-        }
+    fn the_newest_release_is_found_in_the_list_of_its_channel() {
+        let list =
+            "[pkg.cargo]\nversion = \"0.100.0 (5f9 2026-08-27)\"\n[pkg.rustc]\nversion = \"1.99.1 (58c 2026-10-13)\"\n";
+        assert_eq!(newest(list).as_deref(), Some("1.99.1"));
+        assert_eq!(newest("<html>"), None);
     }
 
     #[test]
