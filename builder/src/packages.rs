@@ -34,7 +34,7 @@ const CA_VARIABLES: [&str; 9] = [
 ];
 
 /// Variables that go into builds as they are, if the platform itself was started with them.
-const PASSED_VARIABLES: [&str; 33] = [
+const PASSED_VARIABLES: [&str; 40] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -68,6 +68,13 @@ const PASSED_VARIABLES: [&str; 33] = [
     "GOFLAGS",
     "GOVCS",
     "GOAUTH",
+    "BUNDLE_MIRROR__ALL",
+    "COMPOSER_MIRROR",
+    "HEX_BUILDS_URL",
+    "HEX_MIRROR",
+    "JDK_MIRROR",
+    "MAVEN_SETTINGS_URL",
+    "RUSTUP_DIST_SERVER",
 ];
 
 /// Keys of an npmrc that say where packages come from and how to get there. The others (`prefix`, `nodedir`, `cache` …) are
