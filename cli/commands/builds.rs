@@ -85,17 +85,22 @@ impl Create {
         let version = self.version.or_else(|| is_here.then(head_commit).flatten());
         let content = json!({ "source_blob": { "url": url, "version": version } });
         let made = client.post(&["apps", &name, "builds"], &content)?;
-        let build: Build = client::typed(&made)?;
-        if self.no_wait {
-            cx.out.note(&format!("See how it goes: platform builds:output {} -a {name}", build.id));
-            return cx.show(&made, |out| out.line(&build.id));
-        }
-        follow(cx, &client, &build)?;
-        let ended = finished(&client, &name, &build.id)?;
-        match ended["status"].as_str() {
-            Some("succeeded") => cx.done(&ended),
-            _ => Err(CliError::failed("The build failed; nothing was changed").hint("Its output is above.")),
-        }
+        show(cx, (&client, &name), &made, !self.no_wait)
+    }
+}
+
+/// Shows a build that was begun, to its end if somebody waits for that.
+pub(super) fn show(cx: &Context, (client, app): (&Client, &str), made: &Value, wait: bool) -> Result<()> {
+    let build: Build = client::typed(made)?;
+    if !wait {
+        cx.out.note(&format!("See how it goes: platform builds:output {} -a {app}", build.id));
+        return cx.show(made, |out| out.line(&build.id));
+    }
+    follow(cx, client, &build)?;
+    let ended = finished(client, app, &build.id)?;
+    match ended["status"].as_str() {
+        Some("succeeded") => cx.done(&ended),
+        _ => Err(CliError::failed("The build failed; nothing was changed").hint("Its output is above.")),
     }
 }
 

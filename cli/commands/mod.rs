@@ -37,6 +37,7 @@ mod pipelines;
 mod platform;
 mod ps;
 mod releases;
+mod repository;
 mod rollback;
 mod run;
 mod stack;
@@ -242,6 +243,10 @@ commands! {
     "builds:output" [] BuildsOutput(builds::Output),
     "builds:cancel" [] BuildsCancel(builds::Cancel),
     "builds:cache:purge" [] BuildsCachePurge(builds::CachePurge),
+    "repository" [] Repository(repository::Info),
+    "repository:link" [] RepositoryLink(repository::Link),
+    "repository:unlink" [] RepositoryUnlink(repository::Unlink),
+    "repository:deploy" [] RepositoryDeploy(repository::Deploy),
     "lock" ["apps:lock"] Lock(locks::Lock),
     "lock:info" ["apps:lock:info"] LockInfo(locks::Info),
     "unlock" ["apps:unlock"] Unlock(locks::Unlock),

@@ -215,8 +215,38 @@ impl Controller {
             Ok(_) => {}
             Err(error) => return refuse(&client, &format!(" !     The platform cannot run git: {error}.")).await,
         }
+        if let Err(error) = self.note_build(id, &commit).await {
+            return refuse(&client, &format!(" !     {error}")).await;
+        }
         let output = self.output(app.id, id, Some(client));
         self.deploy_alone(&app, &Code::Commit(commit), (&turn, output)).await
+    }
+
+    /// Begins to build and release a commit that nobody waits for, and returns at once. When it is live, its branch moves to it.
+    pub(crate) async fn start_deploy(self: &Arc<Self>, app: &App, commit: Commit) -> Result<Build, Error> {
+        let id = BuildId::random(&*self.random);
+        let turn = self.take_turn(app.id, (id, &commit.id)).map_err(|_| busy(app))?;
+        let build = self.note_build(id, &commit).await?;
+        let output = self.output(app.id, id, None);
+        let (controller, app) = (Arc::clone(self), app.clone());
+        tokio::spawn(async move {
+            let code = Code::Commit(commit);
+            if controller.deploy_alone(&app, &code, (&turn, output)).await
+                && let Code::Commit(commit) = &code
+            {
+                controller.settle_branch(id, commit).await;
+            }
+        });
+        Ok(build)
+    }
+
+    /// Notes a build of a commit before it begins.
+    async fn note_build(&self, id: BuildId, commit: &Commit) -> Result<Build, Error> {
+        let subject = subject(&repository(&self.settings, commit.app), commit).await;
+        let (user, subject, source) = (commit.by.user.id, subject.as_deref(), None);
+        let new = NewBuild { id, app: commit.app, user, commit: &commit.id, subject, source };
+        let stamp = Stamp { by: Some(commit.by.clone()), now: self.clock.now(), insists: commit.insists };
+        Ok(self.store.insert_build(new, &stamp).await?)
     }
 
     async fn may_deploy(&self, app: &App, commit: &Commit) -> Result<(), Error> {
@@ -248,10 +278,7 @@ impl Controller {
     /// Forgets what builds of an app kept for the next one.
     pub async fn purge_build_cache(&self, app: &App, actor: &Actor) -> Result<(), Error> {
         if self.live.building.lock().contains_key(&app.id) {
-            return Err(Error::Conflict(format!(
-                "A build of {} is running, and uses the cache. Wait until it is over, or cancel it.",
-                app.name
-            )));
+            return Err(busy(app));
         }
         let failed = |source: BuildError| Error::System { action: "purge the build cache", source: source.into() };
         self.builder.purge_cache(app.id).await.map_err(failed)?;
@@ -319,13 +346,6 @@ impl Controller {
         let began = Instant::now();
         let (id, user) = (turn.build, code.by().user.id);
         let stamp = || Stamp { by: Some(code.by().clone()), now: self.clock.now(), insists: code.insists() };
-        // That of an archive is noted before its sender is answered.
-        if let Code::Commit(commit) = code {
-            let subject = subject(&repository(&self.settings, app.id), commit).await;
-            let (subject, source) = (subject.as_deref(), None);
-            let new = NewBuild { id, app: app.id, user, commit: &commit.id, subject, source };
-            self.store.insert_build(new, &stamp()).await?;
-        }
         let (built, manifest, mut stages) = tokio::select! {
             made = self.make(app, code, id, output) => made?,
             () = turn.cancelled.cancelled() => {
@@ -482,6 +502,11 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+/// One build of an app runs at a time.
+fn busy(app: &App) -> Error {
+    Error::Conflict(format!("A build of {} is running. Wait until it is over, or cancel it.", app.name))
 }
 
 fn gone() -> Refused {

@@ -39,6 +39,7 @@ pub mod overview;
 pub mod people;
 mod pipelines;
 pub mod releases;
+mod repositories;
 mod rollout;
 mod serve;
 pub mod sessions;

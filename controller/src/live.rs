@@ -40,6 +40,8 @@ pub struct Live {
     pub(crate) rotating: tokio::sync::Mutex<()>,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
+    /// Apps whose linked repository is waited for.
+    pub(crate) following: Locked<BTreeSet<AppId>>,
     /// Releases whose phase runs right now.
     pub(crate) phases: Locked<BTreeSet<ReleaseId>>,
     /// Terminals that wait for their client, by secret.
@@ -74,6 +76,7 @@ impl Default for Live {
             deliveries: Notify::new(),
             rotating: tokio::sync::Mutex::default(),
             building: Locked::default(),
+            following: Locked::default(),
             phases: Locked::default(),
             attachments: Locked::default(),
             limits: RateLimits::default(),

@@ -134,7 +134,27 @@ impl Outbound {
         answer.map_err(|_| io::Error::other("the server did not answer in time"))?.map_err(io::Error::other)
     }
 
+    /// An address of the host of an `http` or `https` URL, for a program that connects by itself.
+    pub(crate) async fn resolve(&self, url: &Url) -> io::Result<SocketAddr> {
+        let addresses = self.addresses(url, url.port_or_known_default().unwrap_or(80));
+        let addresses =
+            timeout(CONNECT_LIMIT, addresses).await.map_err(|_| io::Error::other("it took too long to find"))??;
+        addresses.first().copied().ok_or_else(|| io::Error::other("it has no address"))
+    }
+
     async fn connect_tcp(&self, url: &Url, port: u16) -> io::Result<TcpStream> {
+        let mut failure = io::Error::other("it has no address");
+        for address in self.addresses(url, port).await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// The addresses of a URL's host that may be reached.
+    async fn addresses(&self, url: &Url, port: u16) -> io::Result<Vec<SocketAddr>> {
         let addresses: Vec<SocketAddr> = match url.host() {
             Some(Host::Ipv4(address)) => vec![(address, port).into()],
             Some(Host::Ipv6(address)) => vec![(address, port).into()],
@@ -142,24 +162,14 @@ impl Outbound {
             Some(Host::Domain(name)) => tokio::net::lookup_host((name, port)).await?.collect(),
             None => Vec::new(),
         };
-        let (mut refused, mut failure) = (false, None);
-        for address in addresses {
-            if !self.may_reach(address.ip()) {
-                refused = true;
-                continue;
-            }
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(match failure {
-            Some(error) => error,
-            None if refused => io::Error::other(
+        let (reached, refused): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address| self.may_reach(address.ip()));
+        if reached.is_empty() && !refused.is_empty() {
+            return Err(io::Error::other(
                 "its address is not public: the platform's operator may allow it by the setting `outbound_networks`",
-            ),
-            None => io::Error::other("it has no address"),
-        })
+            ));
+        }
+        Ok(reached)
     }
 
     fn may_reach(&self, address: IpAddr) -> bool {
@@ -170,7 +180,7 @@ impl Outbound {
 }
 
 /// `user:password@` of a URL as a header.
-fn basic(url: &Url) -> Option<HeaderValue> {
+pub(crate) fn basic(url: &Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }

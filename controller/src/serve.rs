@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, sources, streams, sweep, upkeep,
-    webhooks,
+    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, repositories, sources, streams,
+    sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -52,6 +52,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         .merge(certificate::routes(Arc::clone(&controller)))
         .merge(streams::routes(Arc::clone(&controller)))
         .merge(sources::routes(Arc::clone(&controller)))
+        .merge(repositories::routes(Arc::clone(&controller)))
         .merge(addons::routes(Arc::clone(&controller)))
         .merge(console)
         .merge(api::routes(Arc::clone(&controller)));

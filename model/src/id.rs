@@ -63,6 +63,8 @@ ids! {
     PipelineId;
     /// A release.
     ReleaseId;
+    /// A repository elsewhere that an app is deployed from.
+    RepositoryId;
     /// A session of the console.
     SessionId;
     /// A certificate of an app with its key.

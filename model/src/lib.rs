@@ -16,7 +16,8 @@ pub use dyno::{DynoName, Exit};
 pub use freeze::Freeze;
 pub use id::{
     AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId, InvitationId,
-    KeyId, PipelineId, ReleaseId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId, UserId, WebhookId,
+    KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId,
+    UserId, WebhookId,
 };
 pub use image::{Digest, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};

@@ -148,7 +148,7 @@ pub(super) async fn find(controller: &Controller, app: &App, reference: &str) ->
     build.ok_or(Error::NotFound("build"))
 }
 
-fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
+pub(super) fn answer(settings: &Settings, app: &App, build: &Build) -> BuildAnswer {
     BuildAnswer {
         app: Identified::of(&app.id),
         buildpacks: build.buildpacks.iter().map(|name| BuildpackAnswer::new(name)).collect(),

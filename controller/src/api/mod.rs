@@ -47,6 +47,7 @@ mod pipelines;
 mod platform;
 mod range;
 mod releases;
+mod repositories;
 mod rollbacks;
 mod routing;
 #[cfg(test)]
@@ -123,6 +124,10 @@ fn ways() -> Vec<Route> {
         get("/apps/{app}/builds/{build}", View, builds::info),
         delete("/apps/{app}/builds/{build}", Deploy, builds::cancel),
         delete("/apps/{app}/build-cache", Deploy, builds::purge_cache),
+        get("/apps/{app}/repository", Deploy, repositories::info),
+        put("/apps/{app}/repository", Manage, repositories::set),
+        delete("/apps/{app}/repository", Manage, repositories::delete),
+        post("/apps/{app}/repository/deploys", Deploy, repositories::deploy),
         get("/apps/{app}/lock", View, locks::info),
         put("/apps/{app}/lock", Manage, locks::set),
         delete("/apps/{app}/lock", Manage, locks::end),

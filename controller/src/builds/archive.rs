@@ -18,10 +18,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Code, Refused};
+use super::{Code, Refused, busy};
 use crate::actors::By;
 use crate::errors::chain;
 use crate::git::own;
+use crate::repositories::without_secrets;
 use crate::store::{App, Build, NewBuild};
 use crate::{Actor, Controller, Error};
 
@@ -107,17 +108,6 @@ impl Archive {
             checksum: hash,
         })
     }
-
-    /// Its URL without what may be secret in it.
-    fn shown_url(&self) -> String {
-        let mut shown = self.url.clone();
-        // These fail only for URLs that cannot have either.
-        let _ = shown.set_username("");
-        let _ = shown.set_password(None);
-        shown.set_query(None);
-        shown.set_fragment(None);
-        shown.to_string()
-    }
 }
 
 impl Controller {
@@ -133,13 +123,11 @@ impl Controller {
         let own = self.own_source(&archive.url).await?;
         let url = match &own {
             Some((id, _)) => format!("{}/sources/{id}", self.settings.api_url()),
-            None => archive.shown_url(),
+            None => without_secrets(&archive.url).to_string(),
         };
         self.live.ready().await?;
         let id = BuildId::random(&*self.random);
-        let turn = self.take_turn(app.id, (id, &archive.version)).map_err(|_| {
-            Error::Conflict(format!("A build of {} is running. Wait until it is over, or cancel it.", app.name))
-        })?;
+        let turn = self.take_turn(app.id, (id, &archive.version)).map_err(|_| busy(app))?;
         let checksum = archive.checksum.as_ref().map(|hash| format!("SHA256:{hash}"));
         let new = NewBuild {
             id,

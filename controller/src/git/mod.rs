@@ -12,6 +12,7 @@ pub(crate) use checkout::{Checkout, checkout, own};
 pub use host_key::fingerprint as host_key_fingerprint;
 pub use http::routes;
 pub(crate) use options::Options;
+pub(crate) use service::prepare;
 pub(crate) use ssh::serve as serve_ssh;
 
 use std::io;
@@ -41,6 +42,18 @@ pub(crate) async fn tip(repository: &Path, branch: &str) -> io::Result<Option<St
     let output =
         git.arg("--git-dir").arg(repository).args(["rev-parse", "--verify", "--quiet", branch]).output().await?;
     Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+}
+
+/// Moves a branch, by its full name, to a commit, if it still is where it was before.
+pub(crate) async fn move_branch(
+    repository: &Path,
+    (branch, commit): (&str, &str),
+    before: Option<&str>,
+) -> io::Result<()> {
+    let mut git = Command::new("git");
+    git.arg("--git-dir").arg(repository).args(["update-ref", branch, commit, before.unwrap_or_default()]);
+    let output = git.output().await?;
+    if output.status.success() { Ok(()) } else { Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim())) }
 }
 
 /// Where the hooks of all repositories are.

@@ -91,7 +91,7 @@ pub(super) async fn serving(controller: &Controller, service: Service, (app, act
 }
 
 /// Makes an app's repository if it is missing.
-pub(super) async fn prepare(repository: &Path) -> io::Result<()> {
+pub(crate) async fn prepare(repository: &Path) -> io::Result<()> {
     if repository.join("HEAD").exists() {
         return Ok(());
     }

@@ -139,6 +139,8 @@ words! {
     PipelineCoupling "pipeline-coupling";
     /// A release.
     Release "release";
+    /// A repository elsewhere that an app is deployed from.
+    Repository "repository";
     /// The secrets' key, a migration: the platform's own house-keeping.
     Platform "platform";
     /// Being signed in to the console.

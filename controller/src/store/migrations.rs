@@ -25,6 +25,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (16, "removed images", include_str!("../../../migrations/0016_removed_images.sql")),
     (17, "pipelines", include_str!("../../../migrations/0017_pipelines.sql")),
     (18, "locks", include_str!("../../../migrations/0018_locks.sql")),
+    (19, "repositories", include_str!("../../../migrations/0019_repositories.sql")),
 ];
 
 /// The migrations of this version.

@@ -14,6 +14,8 @@ const SEALED: &[(&str, &str)] = &[
     ("kept_requests", "answer"),
     ("log_drains", "url"),
     ("releases", "config"),
+    ("repositories", "secret"),
+    ("repositories", "url"),
     ("sni_endpoints", "private_key"),
     ("users", "totp_secret"),
     ("webhooks", "authorization_header"),
