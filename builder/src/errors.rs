@@ -244,8 +244,10 @@ fn not_stored(error: &LayerError) -> String {
 }
 
 fn packages_refused(packages: &str, output: &str) -> String {
-    let is_reason =
-        |line: &&str| line.starts_with("E: ") && !line.contains("mmdebstrap") && !line.contains("apt-get --yes");
+    let is_reason = |line: &&str| {
+        line.starts_with("E: ")
+            && !["mmdebstrap", "apt-get --yes", "setup failed"].iter().any(|ours| line.contains(ours))
+    };
     let mut reasons: Vec<&str> = output.lines().filter(is_reason).collect();
     if reasons.is_empty() {
         reasons = output.lines().collect();
