@@ -104,6 +104,11 @@ pub(crate) enum PackError {
     PythonDependencies { command: String, status: ExitStatus, lock_file: &'static str, program: &'static str },
 
     #[error(
+        "The package {package} could not be compiled for Python {python}.\n\nIts output above says why. Most packages need not be compiled: they have wheels for the versions of Python that were new with them. Either\n- take a newer version of {package} that has one for Python {python}, and push again; or\n- name an older Python in .python-version, if this machine can download it; or\n- list the Debian packages that compiling it needs in an Aptfile."
+    )]
+    PythonCompile { package: String, python: String },
+
+    #[error(
         "Django's static files could not be collected: `{command}` failed with {}.\n\nIts output above says why; often it is a setting that only exists at run time. Set what it needs with `platform config:set`, or, if the app needs no collectstatic, `platform config:set DISABLE_COLLECTSTATIC=1`.",
         describe(*status)
     )]
@@ -339,6 +344,7 @@ mod tests {
                 lock_file: "uv.lock",
                 program: "uv",
             },
+            PackError::PythonCompile { package: "psycopg2-binary".to_owned(), python: "3.13.5".to_owned() },
             PackError::Collectstatic { command: "python manage.py collectstatic --noinput".to_owned(), status },
             PackError::GoVersion { line: "go one".to_owned() },
             PackError::GoNoMain,

@@ -136,17 +136,48 @@ fn a_site_gets_a_server_that_starts_on_the_port_it_is_given() {
     let built = world.build("static");
     assert!(built.is_good, "{}", built.said);
     assert!(built.launch.contains(r#"type = "web""#), "{}", built.launch);
-    // In place of nginx: a program that shows the configuration that it was given.
+    let configuration = started(&world, &[("PORT", "4321")]);
+    assert!(configuration.contains("listen 4321;"), "{configuration}");
+    assert!(configuration.contains(r#"root "/app/public";"#), "{configuration}");
+}
+
+/// The configuration that nginx is given when a dyno with these variables starts, or what is said instead.
+fn started(world: &World, variables: &[(&str, &str)]) -> String {
     let fake = world.path("fake");
-    fs::create_dir(&fake).unwrap();
-    fs::write(fake.join("nginx"), "#!/bin/sh\ncat \"$4\"\nrm -r \"$(dirname \"$4\")\"\n").unwrap();
+    fs::create_dir_all(&fake).unwrap();
+    let show = "#!/bin/sh\ncat \"$4\" \"$(dirname \"$4\")\"/passwords 2> /dev/null\nrm -r \"$(dirname \"$4\")\"\n";
+    fs::write(fake.join("nginx"), show).unwrap();
     make_executable(&fake.join("nginx"));
     let path = format!("{}:/usr/bin:/bin", fake.display());
     let server = world.path("layers/nginx/bin/serve-files");
-    let output = Command::new(server).env("PATH", path).env("PORT", "4321").output().unwrap();
-    let configuration = said(&output);
-    assert!(configuration.contains("listen 4321;"), "{configuration}");
-    assert!(configuration.contains(r#"root "/app/public";"#), "{configuration}");
+    let output = Command::new(server).env_clear().env("PATH", path).envs(variables.iter().copied()).output().unwrap();
+    said(&output)
+}
+
+#[test]
+fn config_vars_of_a_dyno_are_put_into_the_settings_of_its_site() {
+    let settings = r#"{"root": ".", "basic_auth": true, "canonical_host": "${HOST_NAME}",
+        "proxies": {"/api": {"origin": "https://${API}/v1"}}}"#;
+    let world = World::new(&[("index.html", "hello"), ("static.json", settings)]);
+    let built = world.build("static");
+    assert!(built.is_good, "{}", built.said);
+    assert!(started(&world, &[]).contains("BASIC_AUTH_USERNAME and BASIC_AUTH_PASSWORD"));
+    let user = [("BASIC_AUTH_USERNAME", "ada"), ("BASIC_AUTH_PASSWORD", "secret")];
+    let with = |more: &[(&'static str, &'static str)]| started(&world, &[&user, more].concat());
+    assert!(with(&[]).contains("static.json: the config var HOST_NAME is not set"));
+    let hostile = with(&[("HOST_NAME", "www.example.com"), ("API", "x\"; return 200 \"")]);
+    assert!(hostile.contains("the config var API has a character that may not be there"), "{hostile}");
+    let good = with(&[("HOST_NAME", "www.example.com"), ("API", "api.example.com")]);
+    for part in [
+        "if ($host != \"www.example.com\")",
+        "location ^~ \"/api/\" {",
+        "set $origin \"https://api.example.com\";",
+        "rewrite \"^/api/(.*)$\" \"/v1/$1\" break;",
+        "ada:$6$",
+    ] {
+        assert!(good.contains(part), "{part} in {good}");
+    }
+    assert!(!good.contains("secret"), "{good}");
 }
 
 #[test]

@@ -31,23 +31,33 @@ pub(super) fn install(build: &Build, python: &Interpreter, manager: Manager) -> 
     make_environment(build.app(), &python.program, &venv)?;
     let run = match &tool {
         None => pip(build.app(), &venv, &["install", "--progress-bar", "off", "--requirement", Manager::Pip.lock()]),
-        Some(tool) => Run::new(build.app(), &tool.to_string_lossy(), words(manager)),
+        Some(tool) => {
+            let no_root = (manager == Manager::Poetry && !has_package(build.app())?).then_some("--no-root");
+            Run::new(build.app(), &tool.to_string_lossy(), words(manager).iter().copied().chain(no_root))
+        }
     };
     let shown = match manager {
         Manager::Pip => format!("pip install -r {}", Manager::Pip.lock()),
         _ => format!("{} {}", manager.program(), words(manager)[..2].join(" ")),
     };
-    let explain = |status, _: &str| {
-        Some(PackError::PythonDependencies {
-            command: shown,
-            status,
-            lock_file: manager.lock(),
-            program: manager.program(),
-        })
+    let explain = |status, said: &str| {
+        let (lock_file, program) = (manager.lock(), manager.program());
+        let failed = PackError::PythonDependencies { command: shown, status, lock_file, program };
+        let compile = |package| PackError::PythonCompile { package, python: python.version.clone() };
+        Some(not_compiled(said).map_or(failed, compile))
     };
     with_environment(run, manager, &venv, &python.program, &cache).show_or_fail(explain)?;
     layer.finish()?;
     Ok(layer)
+}
+
+/// The package that could not be compiled, as pip and uv say it.
+fn not_compiled(said: &str) -> Option<String> {
+    let signs = ["Failed building wheel for ", "Failed to build `", "Unable to build wheel for "];
+    let package = signs.iter().find_map(|sign| Some(said.split_once(sign)?.1))?;
+    let name = package.split(|character: char| !(character.is_alphanumeric() || "-_.[]".contains(character))).next()?;
+    let name = name.split("==").next()?.trim_end_matches('.');
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// What installs all that the app needs to run, and fails if the lock file is not up to date.
@@ -58,6 +68,20 @@ fn words(manager: Manager) -> &'static [&'static str] {
         Manager::Uv => &["sync", "--locked", "--no-default-groups", "--no-progress"],
         Manager::Pipenv => &["install", "--deploy"],
     }
+}
+
+/// Whether the app is itself a package: Poetry, asked to install one that is none, gives up.
+fn has_package(app: &Path) -> Result<bool, PackError> {
+    const FILE: &str = "pyproject.toml";
+    let text = files::read(app, FILE)?.unwrap_or_default();
+    let project: toml::Value =
+        toml::from_str(&text).map_err(|error| PackError::Malformed { file: FILE, reason: error.to_string() })?;
+    let poetry = project.get("tool").and_then(|tool| tool.get("poetry"));
+    let of = |table: Option<&toml::Value>| Some(table?.get("name")?.as_str()?.replace(['-', '.'], "_"));
+    let Some(name) = of(project.get("project")).or_else(|| of(poetry)) else { return Ok(false) };
+    let is_named = poetry.is_some_and(|poetry| poetry.get("packages").is_some());
+    Ok(is_named
+        || [name.clone(), format!("src/{name}"), format!("{name}.py")].iter().any(|path| app.join(path).exists()))
 }
 
 fn with_environment(run: Run, manager: Manager, venv: &Path, python: &Path, cache: &Path) -> Run {
@@ -160,6 +184,34 @@ mod tests {
         let local = key(Manager::Pip);
         write("app.py", "3");
         assert_ne!(key(Manager::Pip), local);
+    }
+
+    #[test]
+    fn what_could_not_be_compiled_is_named() {
+        for (said, expected) in [
+            (
+                "x\n  ERROR: Failed building wheel for psycopg2-binary\nFailed to build psycopg2-binary",
+                Some("psycopg2-binary"),
+            ),
+            ("  × Failed to build `httptools==0.6.1`\n", Some("httptools")),
+            ("error: No solution found", None),
+        ] {
+            assert_eq!(not_compiled(said).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn an_app_is_a_package_if_there_is_a_module_of_its_name() {
+        let app = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(app.path().join(name), text).unwrap();
+        write("pyproject.toml", "[tool.poetry]\nname = \"my-app\"\n");
+        assert!(!has_package(app.path()).unwrap());
+        write("my_app.py", "");
+        assert!(has_package(app.path()).unwrap());
+        write("pyproject.toml", "[project]\nname = \"other\"\n[tool.poetry]\npackages = []\n");
+        assert!(has_package(app.path()).unwrap());
+        write("pyproject.toml", "[project");
+        assert!(matches!(has_package(app.path()), Err(PackError::Malformed { .. })));
     }
 
     #[test]
