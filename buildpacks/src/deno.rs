@@ -112,7 +112,11 @@ impl Runtime {
     }
 
     fn run(&self, app: &Path, arguments: &[&str]) -> Run {
-        Run::new(app, "deno", arguments).path(&self.bin).env("DENO_DIR", &self.cache).env("DENO_NO_UPDATE_CHECK", "1")
+        Run::new(app, "deno", arguments)
+            .path(&self.bin)
+            .env("DENO_DIR", &self.cache)
+            .env("DENO_NO_UPDATE_CHECK", "1")
+            .env("NO_COLOR", "1")
     }
 
     /// Downloads what the settings and `program` import, if it is not there from the last build.

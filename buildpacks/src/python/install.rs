@@ -38,7 +38,7 @@ pub(super) fn install(build: &Build, python: &Interpreter, manager: Manager) -> 
     };
     let shown = match manager {
         Manager::Pip => format!("pip install -r {}", Manager::Pip.lock()),
-        _ => format!("{} {}", manager.program(), words(manager)[..2].join(" ")),
+        _ => format!("{} {}", manager.program(), words(manager).join(" ")),
     };
     let explain = |status, said: &str| {
         let (lock_file, program) = (manager.lock(), manager.program());
