@@ -1,7 +1,7 @@
-.PHONY: help demo down test bench recording screenshots build install
+.PHONY: help demo down test bench bench-deploy recording screenshots build install
 
 help: ## List what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ## From a bare machine to a pushed app that answers on its URL
 	@scripts/demo.sh
@@ -14,6 +14,9 @@ test: ## Formatting, lints and every test
 
 bench: ## Measure: push to live, requests a second, memory, the API over a large database
 	@scripts/bench.sh
+
+bench-deploy: ## Measure: from a one-line change to its first answer, with every phase, for Node, Django and Go
+	@scripts/bench-deploy.sh
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
 	@scripts/record.py
