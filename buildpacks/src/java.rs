@@ -179,6 +179,34 @@ mod tests {
         }
     }
 
+    /// What the script tells the launcher.
+    fn told(env: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", "python3 -c \"$SCRIPT\" 3>&1 >&2"]).env_clear().env("PATH", "/usr/bin:/bin");
+        let output = command.env("SCRIPT", LAUNCH).envs(env.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        toml::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn databases_are_told_in_javas_words_unless_the_user_did() {
+        let url = "postgres://me:p%40ss@db:5432/shop?sslmode=require";
+        let jdbc = "jdbc:postgresql://db:5432/shop?sslmode=require&user=me&password=p%40ss";
+        let found = told(&[("DATABASE_URL", url), ("SPRING_DATASOURCE_URL", "own"), ("COLOR_URL", "mysql://u:p@h/d")]);
+        assert_eq!(found["JDBC_DATABASE_URL"], jdbc);
+        assert_eq!(
+            (found["JDBC_DATABASE_USERNAME"].as_str(), found["JDBC_DATABASE_PASSWORD"].as_str()),
+            ("me", "p@ss")
+        );
+        assert!(!found.contains_key("SPRING_DATASOURCE_URL"));
+        assert_eq!(found["COLOR_JDBC_URL"], "jdbc:mysql://h/d?user=u&password=p");
+        assert!(found["JAVA_TOOL_OPTIONS"].starts_with("-Xmx"));
+
+        let found = told(&[("REDIS_URL", "redis://h"), ("DATABASE_URL", "not a url"), ("JAVA_TOOL_OPTIONS", "-Xmx1g")]);
+        assert_eq!(found["SPRING_DATA_REDIS_URL"], "redis://h");
+        assert!(!found.contains_key("JDBC_DATABASE_URL") && !found.contains_key("JAVA_TOOL_OPTIONS"), "{found:?}");
+    }
+
     #[test]
     fn frameworks_are_started_on_the_port() {
         let spring = ("pom.xml", "<groupId>org.springframework.boot</groupId>");

@@ -97,46 +97,61 @@ pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<Option<PathBuf>,
     Ok(Some(bin))
 }
 
+/// Downloads what the list of a channel names, as rustup does: `nightly-2026-01-31` is in a folder of its day.
 fn download(source: &str, wanted: &Wanted, arch: &str, folder: &Path) -> Result<(), PackError> {
     let unavailable = |url: &str| PackError::RustVersion {
         requested: wanted.version.clone(),
         file: wanted.file.unwrap_or_default(),
         url: url.to_owned(),
     };
-    let mut version = wanted.version.clone();
-    if version == STABLE {
-        let url = format!("{}/dist/channel-rust-stable.toml", source.trim_end_matches('/'));
-        let list = Run::new(Path::new("/"), "curl", ["-fsSL", "--retry", "3", &url]).read();
-        version = list.ok().and_then(|list| newest(&list)).ok_or_else(|| unavailable(&url))?;
-    }
-    for part in PARTS {
-        let url = url(source, part, &version, arch);
-        unpack(&url, folder).map_err(|_| unavailable(&url))?;
+    let source = source.trim_end_matches('/');
+    let url = format!("{source}/dist/{}", list_of(&wanted.version));
+    let list = Run::new(Path::new("/"), "curl", ["-fsSL", "--retry", "3", &url]).read();
+    let archives = list.ok().and_then(|list| archives(&list, arch)).ok_or_else(|| unavailable(&url))?;
+    for Archive { xz_url, xz_hash } in archives {
+        // A mirror has what the list names by its first source.
+        let url = xz_url.replacen(SOURCE.1, source, 1);
+        unpack(&url, &xz_hash, folder).map_err(|_| unavailable(&url))?;
     }
     Ok(())
 }
 
-/// The version of the compiler in a list of what a channel has: `1.99.1 (58cf8f9c3 2026-10-13)`.
-fn newest(list: &str) -> Option<String> {
-    let (_, compiler) = list.split_once("[pkg.rustc]\n")?;
-    let version = compiler.lines().find_map(|line| line.strip_prefix("version = \""))?;
-    Some(version.split([' ', '"']).next()?.to_owned())
-}
-
-/// Where a part of a release is; `nightly-2026-01-31` is in a folder of its day.
-fn url(source: &str, part: &str, version: &str, arch: &str) -> String {
-    let machine = if arch == "arm64" { "aarch64" } else { "x86_64" };
+/// Where a channel's list is.
+fn list_of(version: &str) -> String {
     let is_dated = |(channel, day): &(&str, &str)| ["nightly", "beta"].contains(channel) && day.len() == 10;
-    let dated = version.split_once('-').filter(is_dated);
-    let (folder, name) = dated.map_or((String::new(), version), |(channel, day)| (format!("/{day}"), channel));
-    format!("{}/dist{folder}/{part}-{name}-{machine}-unknown-linux-gnu.tar.xz", source.trim_end_matches('/'))
+    match version.split_once('-').filter(is_dated) {
+        Some((channel, day)) => format!("{day}/channel-rust-{channel}.toml"),
+        None => format!("channel-rust-{version}.toml"),
+    }
 }
 
-fn unpack(url: &str, folder: &Path) -> Result<(), PackError> {
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Archive {
+    xz_url: String,
+    /// SHA-256.
+    xz_hash: String,
+}
+
+/// The archives of all parts in a list; none if one is missing.
+fn archives(list: &str, arch: &str) -> Option<Vec<Archive>> {
+    let machine = if arch == "arm64" { "aarch64" } else { "x86_64" };
+    let list: toml::Table = list.parse().ok()?;
+    let target = format!("{machine}-unknown-linux-gnu");
+    let archive = |part: &str| {
+        let archive = list.get("pkg")?.get(part)?.get("target")?.get(&target)?;
+        archive.clone().try_into().ok()
+    };
+    PARTS.into_iter().map(archive).collect()
+}
+
+fn unpack(url: &str, hash: &str, folder: &Path) -> Result<(), PackError> {
     // The URL is an argument of the script, so nothing in it is read as shell.
-    let script = "set -o pipefail
-        curl -fsSL --retry 3 \"$1\" | tar --extract --xz --strip-components=2 --directory \"$2\"";
-    Run::new(Path::new("/"), "bash", ["-c", script, "bash", url, &folder.to_string_lossy()]).show()
+    let script = "set -e
+        file=$(mktemp); trap 'rm -f \"$file\"' EXIT
+        curl -fsSL --retry 3 --output \"$file\" \"$1\"
+        echo \"$2  $file\" | sha256sum --check --quiet
+        tar --extract --xz --strip-components=2 --directory \"$3\" --file \"$file\"";
+    Run::new(Path::new("/"), "bash", ["-c", script, "bash", url, hash, &folder.to_string_lossy()]).show()
 }
 
 #[cfg(test)]
@@ -161,22 +176,24 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_release_is_found_in_the_list_of_its_channel() {
-        let list =
-            "[pkg.cargo]\nversion = \"0.100.0 (5f9 2026-08-27)\"\n[pkg.rustc]\nversion = \"1.99.1 (58c 2026-10-13)\"\n";
-        assert_eq!(newest(list).as_deref(), Some("1.99.1"));
-        assert_eq!(newest("<html>"), None);
+    fn archives_are_found_in_the_list_of_a_channel() {
+        let part = |name: &str| {
+            format!(
+                "[pkg.{name}.target.x86_64-unknown-linux-gnu]\nxz_url = \"https://static.rust-lang.org/dist/d/{name}.tar.xz\"\nxz_hash = \"ab\"\n"
+            )
+        };
+        let list = ["cargo", "rustc", "rust-std"].map(part).concat();
+        let urls: Vec<String> = archives(&list, "amd64").unwrap().into_iter().map(|archive| archive.xz_url).collect();
+        assert_eq!(urls[0], "https://static.rust-lang.org/dist/d/rustc.tar.xz");
+        assert_eq!(urls.len(), 3);
+        assert_eq!(archives(&list, "arm64"), None);
+        assert_eq!(archives("<html>", "amd64"), None);
     }
 
     #[test]
-    fn a_release_has_an_address_at_any_mirror() {
-        assert_eq!(
-            url("https://mirror/rust/", "rustc", "1.90.0", "amd64"),
-            "https://mirror/rust/dist/rustc-1.90.0-x86_64-unknown-linux-gnu.tar.xz"
-        );
-        assert_eq!(
-            url("https://m", "cargo", "nightly-2026-01-31", "arm64"),
-            "https://m/dist/2026-01-31/cargo-nightly-aarch64-unknown-linux-gnu.tar.xz"
-        );
+    fn every_channel_has_a_list() {
+        assert_eq!(list_of("stable"), "channel-rust-stable.toml");
+        assert_eq!(list_of("1.90.0"), "channel-rust-1.90.0.toml");
+        assert_eq!(list_of("nightly-2026-01-31"), "2026-01-31/channel-rust-nightly.toml");
     }
 }
