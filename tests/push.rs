@@ -34,6 +34,19 @@ fn node_python_go_and_static_apps_are_built_and_answer() {
 }
 
 #[test]
+fn a_ruby_app_gets_its_language_and_its_aptfile_from_debian_only_once() {
+    let app = shared().app("ruby-app");
+    app.push().expect_ok().expect_text(&["Installing Debian packages", "bundler, hello, ruby"]);
+    assert_eq!(app.get("/").body, "Hello from Ruby, and from Debian: Hello, world!\n");
+
+    app.edit("vendor/greeting/lib/greeting.rb", "Ruby", "Bundler");
+    app.commit("second");
+    let second = app.push().expect_ok();
+    assert!(!second.text.contains("Installing Debian packages"), "{}", second.text);
+    assert!(app.get("/").body.starts_with("Hello from Bundler"));
+}
+
+#[test]
 fn a_push_that_no_buildpack_takes_is_refused_with_what_each_looked_for() {
     let app = shared().app("probe-app");
     app.git(&["rm", "-q", "-r", "."]).expect_ok();
