@@ -38,6 +38,8 @@ pub(crate) async fn run(
     let mut outcome = run_once(job, restored, packages.as_ref(), output).await?;
     if let Some(missing) = outcome.missing.take() {
         packages = debian::install(job, missing, output).await?;
+        // It has ended; what is left of it may not have gone yet, and both have one name.
+        job.builder.engine.kill(&Builder::oneoff(job.request.app, job.request.build)).await?;
         job.workspace.forget_outcome()?;
         outcome = run_once(job, restored, packages.as_ref(), output).await?;
     }
