@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -139,9 +139,8 @@ pub(crate) fn change(lower: Option<&Path>, upper: &Path) -> io::Result<Change> {
         return Err(io::Error::other(format!("{} is not a directory", upper.display())));
     }
     match lower {
-        Some(lower) if !is_opaque(upper)? => {
-            Ok(if same_directories(lower, upper)? { Change::Untouched } else { Change::Merged })
-        }
+        Some(lower) if is_same(lower, upper, false)? => Ok(Change::Untouched),
+        Some(_) if !is_opaque(upper)? => Ok(Change::Merged),
         _ => Ok(Change::Fresh),
     }
 }
@@ -180,21 +179,52 @@ pub(crate) fn size(tree: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Whether `upper` holds nothing but directories that `lower` has just so: the overlay copies a directory up for a mere touch.
-fn same_directories(lower: &Path, upper: &Path) -> io::Result<bool> {
-    let same = |a: &Metadata, b: &Metadata| a.is_dir() && b.is_dir() && (a.mode(), a.uid()) == (b.mode(), b.uid());
-    if !fs::symlink_metadata(lower)
-        .is_ok_and(|lower| fs::symlink_metadata(upper).is_ok_and(|upper| same(&lower, &upper)))
-    {
+/// Whether the overlay shows the same with `upper` as without it. It copies a directory up for a mere touch, and buildpacks write
+/// files anew as they were: neither makes another layer. `alone`: nothing of `lower` shows below a directory that was made anew.
+fn is_same(lower: &Path, upper: &Path, alone: bool) -> io::Result<bool> {
+    let Ok(before) = fs::symlink_metadata(lower) else { return Ok(false) };
+    let now = fs::symlink_metadata(upper)?;
+    let kinds = (before.file_type() == now.file_type(), before.mode() == now.mode());
+    if kinds != (true, true) || (before.uid(), before.gid()) != (now.uid(), now.gid()) {
         return Ok(false);
     }
+    if now.is_symlink() {
+        return Ok(fs::read_link(lower)? == fs::read_link(upper)?);
+    }
+    if now.is_file() {
+        return Ok(before.len() == now.len() && same_bytes(lower, upper)?);
+    }
+    // A whiteout is a device, and there is no other in a layer.
+    if !now.is_dir() {
+        return Ok(false);
+    }
+    let alone = alone || is_opaque(upper)?;
+    let mut count = 0;
     for entry in upper.read_dir()? {
         let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
-        if !fs::symlink_metadata(&path)?.is_dir() || is_opaque(&path)? || !same_directories(&lower.join(name), &path)? {
+        if !is_same(&lower.join(name), &path, alone)? {
             return Ok(false);
         }
+        count += 1;
     }
-    Ok(true)
+    Ok(!alone || lower.read_dir()?.count() == count)
+}
+
+fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
+    let mut files = [BufReader::new(File::open(one)?), BufReader::new(File::open(other)?)];
+    loop {
+        let [one, other] = &mut files;
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(left.len() == right.len());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 /// Assembles at `target` what the overlay showed of a merged directory: what is new is moved out of `upper`, what is old is
@@ -352,5 +382,52 @@ mod tests {
         write(&overlay.mounted.join("dir/new"), "x");
         overlay.unmount();
         assert_eq!(change(Some(&overlay.lower.join("dir")), &overlay.upper.join("dir")).unwrap(), Change::Fresh);
+    }
+
+    #[test]
+    fn writing_the_same_again_changes_nothing() {
+        type Act = fn(&Path);
+        let lower: Act = |lower| {
+            write(&lower.join("env/NAME"), "value");
+            write(&lower.join("env/OTHER"), "value");
+            std::os::unix::fs::symlink("env", lower.join("link")).unwrap();
+        };
+        // What is done to the mounted layer, and whether it is another one then.
+        let cases: [(Act, Change); 6] = [
+            (|dir| write(&dir.join("env/NAME"), "value"), Change::Untouched),
+            (|dir| write(&dir.join("env/NAME"), "eulav"), Change::Merged),
+            (
+                |dir| fs::set_permissions(dir.join("env/NAME"), fs::Permissions::from_mode(0o600)).unwrap(),
+                Change::Merged,
+            ),
+            (
+                |dir| {
+                    fs::remove_dir_all(dir.join("env")).unwrap();
+                    write(&dir.join("env/NAME"), "value");
+                    write(&dir.join("env/OTHER"), "value");
+                },
+                Change::Untouched,
+            ),
+            (
+                |dir| {
+                    fs::remove_dir_all(dir.join("env")).unwrap();
+                    write(&dir.join("env/NAME"), "value");
+                },
+                Change::Merged,
+            ),
+            (
+                |dir| {
+                    fs::remove_file(dir.join("link")).unwrap();
+                    std::os::unix::fs::symlink("other", dir.join("link")).unwrap();
+                },
+                Change::Merged,
+            ),
+        ];
+        for (number, (act, expected)) in cases.into_iter().enumerate() {
+            let mut overlay = Overlay::new(&lower);
+            act(&overlay.mounted);
+            overlay.unmount();
+            assert_eq!(change(Some(&overlay.lower), &overlay.upper).unwrap(), expected, "case {number}");
+        }
     }
 }
