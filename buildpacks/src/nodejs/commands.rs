@@ -73,7 +73,8 @@ pub(super) fn can_focus(app: &Path) -> bool {
     !is_old || app.join(".yarn/plugins/@yarnpkg/plugin-workspace-tools.cjs").is_file()
 }
 
-/// Tells the package manager where its cache is, and that nobody answers questions.
+/// Tells the package manager where its cache is, and that nobody answers questions. The oldest Yarn of a kind gives up at a setting
+/// that it does not know.
 pub(super) fn with_cache(run: Run, kind: Kind, cache: &Path) -> Run {
     let run = run.env("CI", "true");
     match kind {
@@ -82,7 +83,6 @@ pub(super) fn with_cache(run: Run, kind: Kind, cache: &Path) -> Run {
         Kind::Berry => run
             .env("YARN_CACHE_FOLDER", cache)
             .env("YARN_ENABLE_GLOBAL_CACHE", "false")
-            .env("YARN_ENABLE_TELEMETRY", "0")
             .env("YARN_ENABLE_PROGRESS_BARS", "0"),
         // Its later versions read the second name.
         Kind::Pnpm => run.env("npm_config_store_dir", cache).env("pnpm_config_store_dir", cache),

@@ -47,7 +47,7 @@ impl Installer<'_> {
         // By npm: others refuse to run scripts of an app that is not installed yet.
         let first = Node { runner: "npm", ..self.node.clone() };
         run_scripts(&first, build.app(), &manifest.scripts_before_install())?;
-        if !manifest.has_dependencies() {
+        if !manifest.has_dependencies() && !is_pnpm_workspace(build.app())? {
             return Ok(Installed::Nothing);
         }
         if manager.lock.is_none() {
@@ -185,11 +185,10 @@ impl Installer<'_> {
             (Kind::Npm, Some(name)) => files::read(app, name)?.unwrap_or_default(),
             _ => String::new(),
         };
-        let workspace = files::read(app, "pnpm-workspace.yaml")?.unwrap_or_default();
         let is_own = |text: &String| ["\"file:", "\"link:", "\"portal:"].iter().any(|scheme| text.contains(scheme));
         Ok([self.manifest.only_dependencies(), locked].iter().any(is_own)
             || self.manifest.has_workspaces()
-            || workspace.lines().any(|line| line.starts_with("packages:")))
+            || is_pnpm_workspace(app)?)
     }
 
     fn key(&self) -> Result<Key, PackError> {
@@ -224,6 +223,12 @@ impl Installer<'_> {
     fn use_modules(&self, layer: &Path) -> Result<(), PackError> {
         files::link(&layer.join(MODULES), &self.build.app().join(MODULES))
     }
+}
+
+/// Whether the app has packages of its own; the file may also be there for settings alone.
+fn is_pnpm_workspace(app: &Path) -> Result<bool, PackError> {
+    let text = files::read(app, "pnpm-workspace.yaml")?.unwrap_or_default();
+    Ok(text.lines().any(|line| line.starts_with("packages:")))
 }
 
 /// Whether the app's Yarn leaves packages in their archives: it does unless told otherwise.
