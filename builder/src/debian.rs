@@ -218,12 +218,31 @@ fn layer(
     Ok(found)
 }
 
-/// A line of mmdebstrap's in the user's form, if it says that a step begins.
+/// What mmdebstrap says when a step begins, and what the user reads.
+const STEPS: [(&str, &str); 4] = [
+    ("I: running apt-get update", "Reading what there is"),
+    ("I: downloading packages", "Downloading"),
+    ("I: extracting archives", "Unpacking"),
+    ("I: installing", "Installing"),
+];
+
 fn progress(line: &str) -> Option<String> {
-    let step = line.strip_prefix("I: ")?;
-    step.ends_with("...").then(|| format!("       {step}"))
+    let step = STEPS.iter().find(|(said, _)| line.starts_with(said));
+    step.map(|(_, shown)| format!("       {shown}"))
 }
 
 fn names(packages: &BTreeSet<PackageName>) -> String {
     packages.iter().map(PackageName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_installers_words_only_its_steps_are_shown() {
+        assert_eq!(progress("I: installing essential packages...").as_deref(), Some("       Installing"));
+        assert_eq!(progress("I: main() received signal PIPE: waiting for setup..."), None);
+        assert_eq!(progress("Setting up ruby (1:3.3)"), None);
+    }
 }
