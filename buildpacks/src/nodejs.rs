@@ -96,7 +96,14 @@ impl Language for NodeJs {
         if OWNERS.iter().any(|name| app.join(name).is_file()) {
             return Ok(Vec::new());
         }
-        web_process(app, &manifest, manager.kind)
+        let processes = web_process(app, &manifest, manager.kind)?;
+        let is_started_otherwise = app.join("Procfile").is_file() || app.join("static.json").is_file();
+        if processes.is_empty() && !is_started_otherwise && !builds_a_site(app) {
+            output::warning(
+                "nothing says how the app starts: package.json has no start script, and there is no server.js or index.js. Add one: \"scripts\": { \"start\": \"node app.js\" }",
+            );
+        }
+        Ok(processes)
     }
 }
 
