@@ -42,6 +42,9 @@ if [ "$purpose" != run ]; then
   want wrk have wrk
   want postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
   want procps have ps
+  # What reads the images that the platform writes.
+  want skopeo have skopeo
+  want umoci have umoci
   # The console is tested in a browser; CHROMIUM names one where the package is none, as on Ubuntu.
   want chromium have "${CHROMIUM:-chromium}"
   want nodejs have node

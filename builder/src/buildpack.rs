@@ -1,10 +1,10 @@
 //! Buildpacks as they lie in a folder, and whether one fits the stack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::errors::Failure;
-use crate::formats::{Api, BuildpackToml, GroupMember, OrderGroup, Target};
+use crate::formats::{Api, BuildpackToml, Distro, GroupMember, OrderGroup, Target};
 
 /// An installed buildpack.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(crate) struct Buildpack {
 
 impl Buildpack {
     /// Reads `<dir>/buildpack.toml`.
-    fn load(dir: PathBuf) -> Result<Self, Failure> {
+    pub(crate) fn load(dir: PathBuf) -> Result<Self, Failure> {
         let path = dir.join("buildpack.toml");
         let unusable = |problem: String| Failure::Unusable { what: path.display().to_string(), problem };
         let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
@@ -61,17 +61,40 @@ impl Buildpack {
     }
 
     /// Whether it may build for `target` (Buildpack spec, "Targets"; legacy stacks as the reference reads them).
-    pub(crate) fn supports(&self, target: &Target) -> bool {
-        if !self.toml.targets.is_empty() {
-            return self.toml.targets.iter().any(|offered| matches(offered, target));
+    pub(crate) fn fit(&self, target: &Target) -> Fit {
+        let legacy: Vec<&str> = self.toml.stacks.iter().map(|stack| stack.id.as_str()).collect();
+        let bionic = || Target {
+            distros: vec![Distro { name: "ubuntu".to_owned(), version: "18.04".to_owned() }],
+            ..Target::default()
+        };
+        let targets = match (&*self.toml.targets, &*legacy) {
+            ([], []) => vec![Target { os: "linux".to_owned(), ..Target::default() }],
+            ([], stacks) if stacks.contains(&"*") => return Fit::Yes,
+            ([], _) => vec![bionic()],
+            (targets, _) => targets.to_vec(),
+        };
+        let mut on_machine = targets.iter().filter(|offered| is_same_machine(offered, target)).peekable();
+        if on_machine.peek().is_none() {
+            return Fit::No;
         }
-        let stacks: Vec<&str> = self.toml.stacks.iter().map(|stack| stack.id.as_str()).collect();
-        match stacks.as_slice() {
-            [] => target.os == "linux" || target.os.is_empty(),
-            _ if stacks.contains(&"*") => true,
-            _ => target.distros.iter().any(|distro| distro.name == "ubuntu" && distro.version == "18.04"),
+        let offered: Vec<&Target> = on_machine.collect();
+        if offered.iter().any(|offered| is_same_distro(offered, target)) {
+            return Fit::Yes;
         }
+        let names = offered.iter().flat_map(|offered| &offered.distros).map(ToString::to_string);
+        Fit::OtherDistro(names.collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Whether a buildpack is made for what it is to build on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It is.
+    Yes,
+    /// It lists distributions, such as `ubuntu 24.04`, and ours is not among them.
+    OtherDistro(String),
+    /// It is for another kind of machine.
+    No,
 }
 
 /// Ids become names of folders, some of which are taken (Buildpack spec, "Buildpack ID" and "Version").
@@ -94,19 +117,18 @@ fn check_name(id: &str, version: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn matches(offered: &Target, target: &Target) -> bool {
-    let agree = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
-    let same_machine = agree(&offered.os, &target.os)
-        && agree(&offered.arch, &target.arch)
-        && agree(&offered.variant, &target.variant);
-    let same_distro = offered.distros.is_empty()
-        || target.distros.iter().any(|ours| {
-            offered
-                .distros
-                .iter()
-                .any(|theirs| agree(&theirs.name, &ours.name) && agree(&theirs.version, &ours.version))
-        });
-    same_machine && same_distro
+fn agree(a: &str, b: &str) -> bool {
+    a.is_empty() || b.is_empty() || a == b
+}
+
+fn is_same_machine(offered: &Target, target: &Target) -> bool {
+    agree(&offered.os, &target.os) && agree(&offered.arch, &target.arch) && agree(&offered.variant, &target.variant)
+}
+
+fn is_same_distro(offered: &Target, target: &Target) -> bool {
+    let same = |a: &Distro, b: &Distro| agree(&a.name, &b.name) && agree(&a.version, &b.version);
+    offered.distros.is_empty()
+        || target.distros.iter().any(|ours| offered.distros.iter().any(|theirs| same(theirs, ours)))
 }
 
 /// All installed buildpacks, by id and version.
@@ -140,6 +162,11 @@ impl Buildpacks {
         }
     }
 
+    /// Id and version of each.
+    pub(crate) fn names(&self) -> BTreeSet<(String, String)> {
+        self.by_id.values().flatten().map(|it| (it.id().to_owned(), it.version().to_owned())).collect()
+    }
+
     /// Ids that are installed, for messages.
     pub(crate) fn ids(&self) -> Vec<String> {
         self.by_id.keys().cloned().collect()
@@ -169,7 +196,6 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::Distro;
 
     fn buildpack(extra: &str) -> Buildpack {
         let text = format!("api = '0.10'\n[buildpack]\nid = 'a/b'\nversion = '1.0.0'\n{extra}");
@@ -183,15 +209,27 @@ mod tests {
 
     #[test]
     fn targets_match_where_either_side_is_silent() {
-        assert!(buildpack("").supports(&debian()));
-        assert!(buildpack("[[targets]]\nos = 'linux'").supports(&debian()));
-        assert!(buildpack("[[targets]]\n[[targets.distros]]\nname = 'debian'").supports(&debian()));
-        assert!(!buildpack("[[targets]]\narch = 'arm64'").supports(&debian()));
-        assert!(!buildpack("[[targets]]\n[[targets.distros]]\nname = 'ubuntu'").supports(&debian()));
+        let other = |distro: &str| Fit::OtherDistro(distro.to_owned());
         let unknown = Target { distros: Vec::new(), ..debian() };
-        assert!(!buildpack("[[targets]]\n[[targets.distros]]\nname = 'ubuntu'").supports(&unknown));
-        assert!(buildpack("[[stacks]]\nid = '*'").supports(&debian()));
-        assert!(!buildpack("[[stacks]]\nid = 'io.buildpacks.stacks.bionic'").supports(&debian()));
+        let ubuntu = "[[targets]]\n[[targets.distros]]\nname = 'ubuntu'\nversion = '24.04'\n[[targets.distros]]\nname = 'ubuntu'\nversion = '22.04'";
+        let rows = [
+            ("", debian(), Fit::Yes),
+            ("[[targets]]\nos = 'linux'", debian(), Fit::Yes),
+            ("[[targets]]\nos = 'windows'", debian(), Fit::No),
+            ("[[targets]]\narch = 'arm64'", debian(), Fit::No),
+            ("[[targets]]\narch = 'arm64'\n[[targets]]\narch = 'amd64'", debian(), Fit::Yes),
+            ("[[targets]]\narch = 'amd64'\nvariant = 'v3'", debian(), Fit::Yes),
+            ("[[targets]]\n[[targets.distros]]\nname = 'debian'", debian(), Fit::Yes),
+            ("[[targets]]\n[[targets.distros]]\nversion = '13'", debian(), Fit::Yes),
+            ("[[targets]]\n[[targets.distros]]\nname = 'debian'\nversion = '12'", debian(), other("debian 12")),
+            (ubuntu, debian(), other("ubuntu 24.04, ubuntu 22.04")),
+            (ubuntu, unknown, other("ubuntu 24.04, ubuntu 22.04")),
+            ("[[stacks]]\nid = '*'", debian(), Fit::Yes),
+            ("[[stacks]]\nid = 'io.buildpacks.stacks.bionic'", debian(), other("ubuntu 18.04")),
+        ];
+        for (text, target, expected) in rows {
+            assert_eq!(buildpack(text).fit(&target), expected, "{text}");
+        }
     }
 
     #[test]

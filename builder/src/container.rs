@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::debian::{self, Installed};
 use crate::disk;
 use crate::errors::BuildError;
+use crate::lifecycle::OTHER_DISTROS;
 use crate::outcome::Outcome;
 use crate::restore::Restored;
 use crate::stack::Stack;
@@ -97,10 +98,10 @@ async fn follow(printed: &mut mpsc::Receiver<Bytes>, output: &mpsc::Sender<Strin
 }
 
 fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOff {
-    let Job { builder, stack, request, workspace } = job;
+    let Job { builder, stack, request, workspace, .. } = job;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let rootfs = std::iter::once(&stack.build).chain(packages.map(|packages| &packages.build)).cloned();
-    let mut env = environment(stack);
+    let mut env = environment(builder, stack);
     env.insert(debian::VARIABLE.to_owned(), Installed::variable(packages));
     OneOff {
         id: Builder::oneoff(request.app, request.build),
@@ -124,7 +125,7 @@ fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOf
     }
 }
 
-fn environment(stack: &Stack) -> BTreeMap<String, String> {
+fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {
     [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", HOME),
@@ -136,6 +137,7 @@ fn environment(stack: &Stack) -> BTreeMap<String, String> {
         ("CNB_TARGET_DISTRO_VERSION", &stack.distro_version),
     ]
     .into_iter()
+    .chain(builder.other_distros.then_some((OTHER_DISTROS, "1")))
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect()
 }
@@ -147,7 +149,7 @@ fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Vec<
         bind(workspace.home(), Path::new(HOME), false),
         bind(workspace.platform(), Path::new("/platform"), true),
         bind(workspace.order(), Path::new("/cnb/order.toml"), true),
-        bind(builder.buildpacks.clone(), Path::new("/cnb/buildpacks"), true),
+        bind(workspace.buildpacks(), Path::new("/cnb/buildpacks"), false),
         layers(builder, workspace, restored),
     ];
     for name in ["platform", "lifecycle", "launcher"] {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::buildpack::{Buildpack, Buildpacks};
+use crate::buildpack::{Buildpack, Buildpacks, Fit};
 use crate::debian;
 use crate::errors::{Failure, Reason};
 use crate::formats::{Api, DetectPlan, Order};
@@ -138,8 +138,16 @@ fn error(said: String) -> Finding {
 
 /// Runs one `bin/detect`. Only the lifecycle's own trouble is an `Err`; a buildpack's is a finding.
 fn ask(paths: &Paths, buildpack: &Buildpack) -> Result<Finding, Failure> {
-    if !buildpack.supports(&paths.target) {
-        return Ok(error("does not support this stack".to_owned()));
+    match buildpack.fit(&paths.target) {
+        Fit::Yes => {}
+        Fit::OtherDistro(_) if paths.other_distros => {}
+        Fit::OtherDistro(theirs) => {
+            return Ok(error(format!(
+                "is made for {theirs}, and this stack is {}; the platform's operator may allow it by the setting `other_distros`",
+                paths.distro()
+            )));
+        }
+        Fit::No => return Ok(error("is made for another kind of machine".to_owned())),
     }
     let trouble = |error: std::io::Error| Failure::io("ask a buildpack", &error);
     let scratch = paths.scratch(&format!("detect-{}", crate::formats::escaped(buildpack.id()))).map_err(trouble)?;

@@ -54,6 +54,29 @@ pub enum BuildError {
         "The build stopped unexpectedly: its container {0}.\n\nNothing was deployed. Push again; if it happens again, tell the operator."
     )]
     Vanished(model::Exit),
+    /// The repository's `project.toml` is wrong.
+    #[error("project.toml cannot be used: {0}.\n\nCorrect it, commit it and push again.")]
+    Project(String),
+    /// A buildpack that the app or the repository names is none.
+    #[error(
+        "The buildpack {buildpack} cannot be used: {problem}.\n\nNothing was deployed. Correct it, or choose another one with `platform buildpacks:set`."
+    )]
+    Buildpack {
+        /// What was named.
+        buildpack: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A buildpack from elsewhere did not come.
+    #[error(
+        "The buildpack {buildpack} could not be fetched: {problem}.\n\nNothing was deployed. Check its address, and push again."
+    )]
+    NotFetched {
+        /// What was named.
+        buildpack: String,
+        /// Why not.
+        problem: String,
+    },
     /// A buildpack asked for a layer that is not there.
     #[error(
         "Buildpack {buildpack} wants its layer {layer:?} in the image but neither made it in this build nor in the last one.\n\nThis is a mistake in the buildpack."
@@ -169,6 +192,14 @@ impl Failure {
 
     pub(crate) fn io(action: &str, error: &std::io::Error) -> Self {
         Self::Io { action: action.to_owned(), problem: error.to_string() }
+    }
+
+    /// What is wrong, without the words around it.
+    pub(crate) fn problem(self) -> String {
+        match self {
+            Self::Unusable { problem, .. } => problem,
+            other => other.to_string(),
+        }
     }
 
     /// The reference lifecycle's exit code.

@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 
 use model::{Digest, Image, ImageConfig, Layer, Process};
 
-use crate::buildpack::Buildpacks;
 use crate::errors::BuildError;
 use crate::formats::{GroupMember, LaunchMetadata, LaunchProcess, Slice, StoreToml, escaped};
 use crate::metadata::{
     BUILD_LABEL, BuildMetadata, BuildpackLayers, BuildpackName, Cache, LIFECYCLE_LABEL, LauncherName, LegacyStack,
-    LifecycleMetadata, PROJECT_LABEL, RunImage, Sha, StoredLayer,
+    LifecycleMetadata, PROJECT_LABEL, REBASABLE_LABEL, RunImage, Sha, StoredLayer,
 };
 use crate::outcome::{BuiltLayer, Outcome};
 use crate::restore::Restored;
@@ -65,11 +64,10 @@ pub(crate) fn export(
     finish(job, restored, outcome, &Sized { layers, known: sizes })
 }
 
-/// The group comes out of a file that the app's own code may have written: only installed buildpacks can be in it.
+/// The group comes out of a file that the app's own code may have written: only buildpacks that the build was given can be in it.
 fn check_group(job: &Job, outcome: &Outcome) -> Result<(), BuildError> {
-    let installed = Buildpacks::load(&job.builder.buildpacks)?;
     for member in &outcome.group {
-        if installed.find(&member.id, Some(&member.version)).is_none() {
+        if !job.installed.contains(&(member.id.clone(), member.version.clone())) {
             return Err(BuildError::Dishonest(format!("it names a buildpack {} that is not installed", member.id)));
         }
     }
@@ -370,7 +368,7 @@ fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     labels.insert(PROJECT_LABEL.to_owned(), "{}".to_owned());
     // Packages over another run image may be other ones.
     let is_extended = outcome.packages.as_ref().is_some_and(|packages| packages.run.is_some());
-    labels.insert("io.buildpacks.rebasable".to_owned(), (!is_extended).to_string());
+    labels.insert(REBASABLE_LABEL.to_owned(), (!is_extended).to_string());
     labels.insert("io.buildpacks.stack.id".to_owned(), job.stack.name.clone());
     labels
 }

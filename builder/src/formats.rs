@@ -78,6 +78,8 @@ pub(crate) struct BuildpackToml {
 pub(crate) struct BuildpackInfo {
     pub(crate) id: String,
     pub(crate) version: String,
+    pub(crate) name: Option<String>,
+    pub(crate) description: Option<String>,
     pub(crate) homepage: Option<String>,
     #[serde(default)]
     pub(crate) clear_env: bool,
@@ -106,6 +108,12 @@ pub(crate) struct Distro {
     pub(crate) name: String,
     #[serde(default)]
     pub(crate) version: String,
+}
+
+impl fmt::Display for Distro {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(format!("{} {}", self.name, self.version).trim())
+    }
 }
 
 /// Legacy `[[stacks]]`.

@@ -23,6 +23,7 @@ mod analyze;
 mod apt;
 mod build;
 mod buildpack;
+mod catalog;
 mod container;
 mod debian;
 mod detect;
@@ -30,15 +31,21 @@ mod disk;
 mod env;
 mod errors;
 mod export;
+mod fetch;
 mod formats;
 mod garbage;
+mod gather;
 mod image;
 mod launcher_layer;
+mod layout;
 mod metadata;
 mod order;
 mod outcome;
 mod plan;
+mod project;
 mod queue;
+mod rebase;
+mod reference;
 mod restore;
 mod sbom;
 mod slices;
@@ -47,17 +54,25 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod unpack;
 mod usage;
 mod workspace;
 
+pub use catalog::Offered;
 pub use debian::{PackageLayers, PackageName};
 pub use errors::{BuildError, Failure, Reason};
+pub use fetch::{Fetch, NoFetch};
 pub use image::oci_config;
+pub use layout::write_layout;
 pub use queue::Queue;
+pub use rebase::{RebaseError, rebase};
+pub use reference::{Reference, ReferenceError, is_known};
 pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
 use debian::Installed;
+use gather::Names;
+use project::Project;
 use stack::{Stack, StackError};
 use workspace::Workspace;
 
@@ -81,6 +96,10 @@ pub struct Builder {
     pub program: PathBuf,
     /// Folder for what builds keep between themselves, one folder an app.
     pub cache: PathBuf,
+    /// Fetches buildpacks that are not part of the platform.
+    pub fetch: Arc<dyn Fetch>,
+    /// Whether buildpacks that list only other distributions than the stack's may build.
+    pub other_distros: bool,
     /// The machine's package mirrors and CA certificates.
     pub packages: packages::PackageAccess,
     /// Limits of a build.
@@ -117,8 +136,8 @@ pub struct BuildRequest {
     pub previous: Option<Image>,
     /// Config vars: user-provided environment (Platform spec, "Environment").
     pub env: BTreeMap<String, String>,
-    /// Buildpack ids (`id` or `id@version`) to use in this order instead of detecting; empty means detect.
-    pub buildpacks: Vec<String>,
+    /// Buildpacks to use in this order instead of detecting; empty means what the repository says, or detect.
+    pub buildpacks: Vec<Reference>,
 }
 
 /// A finished build.
@@ -140,6 +159,8 @@ struct Job {
     stack: Stack,
     request: BuildRequest,
     workspace: Workspace,
+    /// What the build can use.
+    installed: Names,
 }
 
 impl Builder {
@@ -157,9 +178,11 @@ impl Builder {
             disk::check(&builder.layers, builder.limits.free_disk_bytes)?;
             let analysis = analyze::analyze(request.previous.as_ref(), &builder.cache_file(request.app));
             let workspace = Workspace::make(&builder, &request)?;
-            Ok((Arc::new(Job { builder, stack, request, workspace }), analysis))
+            let project = Project::read(&workspace.app())?;
+            Ok(((builder, stack, request, workspace, project), analysis))
         })
         .await?;
+        let job = self.prepare(job).await?;
         phases.end("analyze");
 
         let restored = restore::plan(&analysis, &|layer| self.layers.contains(layer));
@@ -186,6 +209,19 @@ impl Builder {
         let _ = output.send(exported.summary()).await;
         phases.end("export");
         Ok(Built { image: exported.image, buildpacks, size_bytes: exported.size_bytes, phases: phases.times })
+    }
+
+    /// Fetches the buildpacks that are elsewhere, and fills the workspace.
+    async fn prepare(
+        &self,
+        (builder, stack, request, workspace, project): (Self, Stack, BuildRequest, Workspace, Project),
+    ) -> Result<Arc<Job>, BuildError> {
+        let fetched = self.fetch_all(request.buildpacks.iter().chain(project.references())).await?;
+        blocking(move || {
+            let installed = workspace.fill(&builder, &request, (&project, &fetched))?;
+            Ok(Arc::new(Job { builder, stack, request, workspace, installed }))
+        })
+        .await
     }
 
     /// Refuses to go on when too little of the disk is free.
@@ -237,5 +273,14 @@ impl Phases {
             *time = time.saturating_sub(sum);
         }
         self.times.extend(parts);
+    }
+}
+
+/// This machine's architecture, by OCI's names.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }

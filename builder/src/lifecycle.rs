@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::buildpack::{Buildpack, Buildpacks};
+use crate::buildpack::{Buildpack, Buildpacks, Fit};
 use crate::debian::{self, Packages};
 use crate::env::Env;
 use crate::errors::Failure;
@@ -17,6 +17,9 @@ use crate::formats::{Api, Distro, Target, escaped};
 use crate::outcome::Outcome;
 use crate::usage::Watch;
 use crate::{build, detect};
+
+/// Variable that lets buildpacks of other distributions take part.
+pub(crate) const OTHER_DISTROS: &str = "PLATFORM_OTHER_DISTROS";
 
 /// Runs detect and build over the mounted folders.
 pub fn main(_argv: &[OsString]) -> ExitCode {
@@ -60,6 +63,15 @@ fn phases(paths: &Paths, outcome: &mut Outcome) -> Result<(), Failure> {
     }
     let names: Vec<String> = group.iter().map(|buildpack| buildpack.name()).collect();
     say(&format!("-----> Building with {}", names.join(", ")));
+    for buildpack in &group {
+        if let Fit::OtherDistro(theirs) = buildpack.fit(&paths.target) {
+            say(&format!(
+                " !     Warning: {} is made for {theirs}; this stack is {}.",
+                buildpack.name(),
+                paths.distro()
+            ));
+        }
+    }
     let started = Instant::now();
     let built = build::build(paths, &group, &resolution, outcome);
     outcome.build = started.elapsed();
@@ -78,6 +90,8 @@ pub(crate) struct Paths {
     pub(crate) target: Target,
     /// Debian packages that are installed here for the app.
     pub(crate) packages: Packages,
+    /// Whether buildpacks that list only other distributions take part.
+    pub(crate) other_distros: bool,
     own: Vec<(OsString, OsString)>,
 }
 
@@ -103,8 +117,14 @@ impl Paths {
                 distros: if distro.name.is_empty() { Vec::new() } else { vec![distro] },
             },
             packages: Packages::from_variable(&text(debian::VARIABLE)),
+            other_distros: value(OTHER_DISTROS).is_some(),
             own,
         }
+    }
+
+    /// The stack's distribution, as a person calls it.
+    pub(crate) fn distro(&self) -> String {
+        self.target.distros.first().map_or_else(|| "unknown".to_owned(), ToString::to_string)
     }
 
     /// What every buildpack's environment starts from.

@@ -19,6 +19,9 @@ pub(crate) const BUILD_LABEL: &str = "io.buildpacks.build.metadata";
 /// Label that the specification wants and that says nothing here.
 pub(crate) const PROJECT_LABEL: &str = "io.buildpacks.project.metadata";
 
+/// Label that says whether another run image may be put under the app.
+pub(crate) const REBASABLE_LABEL: &str = "io.buildpacks.rebasable";
+
 /// Label `io.buildpacks.lifecycle.metadata` (Platform spec, "Labels").
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -167,12 +167,12 @@ impl Builder {
     /// The bills of materials of an image, and, if it is the one that the app's last build made, those of its build.
     pub async fn sboms(&self, app: model::AppId, image: &Image) -> Result<Vec<Sbom>, BuildError> {
         let analysis = analyze::analyze(Some(image), &self.cache_file(app));
-        let layers = self.layers.clone();
+        let (layers, image) = (self.layers.clone(), image.clone());
         let of_this_build =
             analysis.cache.sizes.keys().all(|known| image.layers.iter().any(|layer| layer.diff_id == *known));
         blocking(move || {
             let ids: Vec<String> = analysis.image.buildpacks.iter().map(|buildpack| buildpack.key.clone()).collect();
-            let mut found = Vec::new();
+            let mut found: Vec<Sbom> = stack_of(&layers, &image).into_iter().collect();
             if let Some(sha) = &analysis.image.sbom {
                 read(&layers, &sha.sha, (About::Launch, &ids), &mut found)?;
             }
@@ -183,6 +183,42 @@ impl Builder {
         })
         .await
     }
+}
+
+/// The Debian packages of the run image, which it knows itself.
+fn stack_of(store: &LayerStore, image: &Image) -> Option<Sbom> {
+    let run = image.layers.first()?;
+    let status = fs::read_to_string(store.path(&run.diff_id).join("var/lib/dpkg/status")).ok()?;
+    let distro = image.config.labels.get("io.buildpacks.stack.id").map_or("debian", String::as_str);
+    let components: Vec<_> = status.split("\n\n").filter_map(|stanza| component(stanza, distro)).collect();
+    let document = serde_json::json!({
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.5",
+        "version": 1,
+        "metadata": { "component": { "type": "operating-system", "name": distro } },
+        "components": components,
+    });
+    Some(Sbom {
+        buildpack: distro.to_owned(),
+        layer: None,
+        launch: true,
+        media_type: FORMATS[0].1,
+        document: document.to_string(),
+    })
+}
+
+/// A stanza of dpkg's status, if its package is installed.
+fn component(stanza: &str, distro: &str) -> Option<serde_json::Value> {
+    let field = |name: &str| {
+        let mut lines = stanza.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let (name, version) = (field("Package")?, field("Version")?);
+    let is_installed = field("Status").is_some_and(|status| status.ends_with(" installed"));
+    let arch = field("Architecture").unwrap_or("all");
+    let version_in_url = version.replace('+', "%2B").replace(':', "%3A").replace('~', "%7E");
+    let purl = format!("pkg:deb/debian/{}@{version_in_url}?arch={arch}&distro={distro}", name.replace('+', "%2B"));
+    is_installed.then(|| serde_json::json!({ "type": "library", "name": name, "version": version, "purl": purl }))
 }
 
 fn read(
@@ -212,4 +248,18 @@ fn read(
         found.push(Sbom { buildpack: buildpack.clone(), layer, launch, media_type, document });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_packages_have_an_address() {
+        let stanza = "Package: libstdc++6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:14.2.0-19\nDescription: x";
+        let found = component(stanza, "debian-13").unwrap();
+        assert_eq!(found["purl"], "pkg:deb/debian/libstdc%2B%2B6@1%3A14.2.0-19?arch=amd64&distro=debian-13");
+        assert_eq!(component(&stanza.replace("ok installed", "ok config-files"), "debian-13"), None);
+        assert_eq!(component("", "debian-13"), None);
+    }
 }

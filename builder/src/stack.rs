@@ -193,7 +193,7 @@ fn make_images(settings: &StackSettings, place: &Path, output: &mut dyn FnMut(&s
         distro_name: "debian".to_owned(),
         distro_version: "13".to_owned(),
         os: "linux".to_owned(),
-        arch: arch().to_owned(),
+        arch: crate::architecture().to_owned(),
     };
     write_record(&making.join("stack.json"), &stack)?;
     finish_making(settings, &making, place)?;
@@ -303,14 +303,6 @@ fn packages(list: &str) -> String {
 /// A path as one word of a shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
-}
-
-fn arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "aarch64" => "arm64",
-        "x86_64" => "amd64",
-        other => other,
-    }
 }
 
 /// Lines of a failed program that its error shows.
@@ -439,7 +431,7 @@ mod tests {
             distro_name: "debian".to_owned(),
             distro_version: "13".to_owned(),
             os: "linux".to_owned(),
-            arch: arch().to_owned(),
+            arch: crate::architecture().to_owned(),
         };
         make_folder(&folder.path().join("stacks")).unwrap();
         let record = record_path(&settings.home);

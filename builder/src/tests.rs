@@ -90,6 +90,8 @@ impl World {
             buildpacks: path("buildpacks"),
             program: path("program"),
             cache: path("cache"),
+            fetch: Arc::new(crate::NoFetch),
+            other_distros: false,
             packages: PackageAccess::default(),
             limits: BuildLimits {
                 memory_bytes: 1 << 30,
@@ -422,4 +424,66 @@ async fn packages_that_cannot_be_had_are_named_and_what_is_no_name_never_gets_to
         let error = build(&format!("run = ['{name}']")).await;
         assert!(error.contains("is not the name of a Debian package"), "{name}: {error}");
     }
+}
+
+#[tokio::test]
+async fn an_exported_image_has_the_digests_that_it_says() {
+    use std::io::Read;
+    let world = World::new();
+    let long = format!("{}/{}", "d".repeat(90), "f".repeat(90));
+    let built = world.build(&[("lock", "1"), ("app.txt", "hello"), (&long, "x")], None).await.unwrap();
+    let mut bytes = Vec::new();
+    crate::write_layout(&world.builder.layers, &built.image, "v1", &mut bytes).unwrap();
+    let mut again = Vec::new();
+    crate::write_layout(&world.builder.layers, &built.image, "v1", &mut again).unwrap();
+    assert!(bytes == again, "the same image is the same file");
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(entry.path().unwrap().display().to_string(), content);
+    }
+    let blob = |digest: &serde_json::Value| {
+        let hex = digest.as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        let content = &files[&format!("blobs/sha256/{hex}")];
+        assert_eq!(hex::encode(<sha2::Sha256 as sha2::Digest>::digest(content)), hex);
+        content.clone()
+    };
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    let manifest = json(&blob(&json(&files["index.json"])["manifests"][0]["digest"]));
+    assert_eq!(manifest["config"]["digest"], built.image.digest.as_str());
+    let config = json(&blob(&manifest["config"]["digest"]));
+    for (layer, diff_id) in
+        manifest["layers"].as_array().unwrap().iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap())
+    {
+        assert_eq!((&layer["digest"], layer["size"].as_u64()), (diff_id, Some(blob(diff_id).len() as u64)));
+    }
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), built.image.layers.len());
+}
+
+#[tokio::test]
+async fn a_rebased_image_differs_in_its_run_image_alone() {
+    let world = World::new();
+    let built = world.build(&[("lock", "1")], None).await.unwrap();
+    let stack = (world.builder.stack)().unwrap().unwrap();
+    assert_eq!(crate::rebase(&built.image, &stack), Ok(None), "it lies on the newest already");
+    let newer = crate::stack::Stack { run: built.image.digest.clone(), version: "2".into(), ..stack.clone() };
+    let rebased = crate::rebase(&built.image, &newer).unwrap().unwrap();
+    assert_eq!(rebased.layers[0].diff_id, newer.run);
+    assert_eq!(rebased.layers[1..], built.image.layers[1..]);
+    assert_ne!(rebased.digest, built.image.digest);
+    assert_eq!(
+        rebased.digest.hex(),
+        hex::encode(<sha2::Sha256 as sha2::Digest>::digest(crate::oci_config(&rebased, "amd64")))
+    );
+    assert_eq!(crate::rebase(&rebased, &newer), Ok(None));
+    assert_eq!(crate::rebase(&rebased, &stack).unwrap().unwrap(), built.image, "and back");
+    let other = crate::stack::Stack { name: "other-1".into(), ..newer.clone() };
+    assert_eq!(crate::rebase(&built.image, &other), Err(crate::RebaseError::OtherStack));
+    let mut fixed = built.image.clone();
+    fixed.config.labels.insert("io.buildpacks.rebasable".into(), "false".into());
+    assert_eq!(crate::rebase(&fixed, &newer), Err(crate::RebaseError::NotRebasable));
+    let next = world.build(&[("lock", "1")], Some(&rebased)).await.unwrap();
+    assert_eq!(next.image, built.image, "the next build finds its layers in it");
 }

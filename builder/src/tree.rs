@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,39 @@ use tar::{EntryType, Header};
 use walkdir::WalkDir;
 
 /// 1980-01-01T00:00:01Z, the time of everything in an image (Platform spec, "exporter").
-const EPOCH: u64 = 315_532_801;
+pub(crate) const EPOCH: u64 = 315_532_801;
 
 /// Writes the layer in `tree`, which starts at the container's root, as an uncompressed tar: sorted by path, owners and modes as
 /// they are on disk, one time for all, no extended attributes. Sockets, pipes and devices are left out. The same tree always
 /// gives the same bytes, and their SHA-256 is the layer's diffID.
 pub fn write_tar(tree: &Path, writer: impl Write) -> io::Result<()> {
+    write_entries(tree, writer, &|path, _| Ok(Box::new(File::open(path)?)))
+}
+
+/// How many bytes [`write_tar`] writes, without reading the files.
+pub(crate) fn tar_size(tree: &Path) -> io::Result<u64> {
+    let mut count = Count(0);
+    write_entries(tree, &mut count, &|_, bytes| Ok(Box::new(io::repeat(0).take(bytes))))?;
+    Ok(count.0)
+}
+
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives the content of a file of this many bytes.
+type Open<'a> = &'a dyn Fn(&Path, u64) -> io::Result<Box<dyn Read>>;
+
+fn write_entries(tree: &Path, writer: impl Write, open: Open<'_>) -> io::Result<()> {
     let mut builder = tar::Builder::new(writer);
     for entry in WalkDir::new(tree).min_depth(1).sort_by_file_name() {
         let entry = entry?;
@@ -30,7 +57,7 @@ pub fn write_tar(tree: &Path, writer: impl Write) -> io::Result<()> {
         let metadata = entry.metadata()?;
         let mut header = header(&metadata);
         if metadata.is_file() {
-            builder.append_data(&mut header, name, File::open(path)?)?;
+            builder.append_data(&mut header, name, open(path, metadata.len())?)?;
         } else if metadata.is_dir() {
             builder.append_data(&mut header, name, io::empty())?;
         } else if metadata.is_symlink() {

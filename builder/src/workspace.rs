@@ -5,12 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::errors::BuildError;
-use crate::formats::{Order, OrderEntry, OrderGroup};
+use crate::fetch::Fetched;
+use crate::gather::{Gathering, Names};
+use crate::project::Project;
 use crate::tree::{chown, make_dir};
 use crate::{BuildRequest, Builder};
-
-/// Always part of a build, also when the user names the buildpacks: process types are the app's own matter.
-const PROCFILE: &str = "platform/procfile";
 
 /// Removed, in the background, when dropped.
 pub(crate) struct Workspace {
@@ -23,45 +22,47 @@ impl Workspace {
     pub(crate) fn make(builder: &Builder, request: &BuildRequest) -> Result<Self, BuildError> {
         let root = builder.layers.staging().join(format!("build-{}", request.build));
         let workspace = Self { root };
-        workspace.fill(builder, request)?;
+        if workspace.root.exists() {
+            fs::remove_dir_all(&workspace.root).map_err(prepare(&workspace.root))?;
+        }
+        make_dir(&workspace.root, 0o700).map_err(prepare(&workspace.root))?;
+        fs::rename(&request.source, workspace.app()).map_err(prepare(&request.source))?;
         Ok(workspace)
     }
 
-    fn fill(&self, builder: &Builder, request: &BuildRequest) -> Result<(), BuildError> {
-        let trouble = |path: &Path| {
-            let path = path.to_owned();
-            move |source| BuildError::Io { action: "prepare", path, source }
-        };
-        if self.root.exists() {
-            fs::remove_dir_all(&self.root).map_err(trouble(&self.root))?;
-        }
-        make_dir(&self.root, 0o700).map_err(trouble(&self.root))?;
-        fs::rename(&request.source, self.app()).map_err(trouble(&request.source))?;
-        fs::set_permissions(self.app(), fs::Permissions::from_mode(0o755)).map_err(trouble(&self.app()))?;
+    /// Puts everything else into it that the build finds, and says which buildpacks it can use.
+    pub(crate) fn fill(
+        &self,
+        builder: &Builder,
+        request: &BuildRequest,
+        (project, fetched): (&Project, &Fetched),
+    ) -> Result<Names, BuildError> {
+        fs::set_permissions(self.app(), fs::Permissions::from_mode(0o755)).map_err(prepare(&self.app()))?;
         for dir in [self.layers(), self.home(), self.env_dir(), self.overlay_work(), self.trees()] {
-            make_dir(&dir, 0o755).map_err(trouble(&dir))?;
+            make_dir(&dir, 0o755).map_err(prepare(&dir))?;
         }
         let mut env = builder.packages.env.clone();
+        env.extend(project.env.clone());
         env.extend(request.env.clone());
         for (name, value) in env {
-            fs::write(self.env_dir().join(&name), value).map_err(trouble(&self.env_dir()))?;
+            fs::write(self.env_dir().join(&name), value).map_err(prepare(&self.env_dir()))?;
         }
-        self.write_order(builder, request)?;
-        for dir in [self.app(), self.layers(), self.home(), self.platform()] {
-            chown(&dir, request.uid).map_err(trouble(&dir))?;
+        // A folder that is left out may hold a buildpack all the same.
+        let chosen = &request.buildpacks;
+        let gathering = Gathering { ours: &builder.buildpacks, app: &self.app(), chosen, project, fetched };
+        let (order, names) = gathering.gather(&self.buildpacks())?;
+        let text = toml::to_string(&order).map_err(|error| prepare(&self.order())(std::io::Error::other(error)))?;
+        fs::write(self.order(), text).map_err(prepare(&self.order()))?;
+        project.leave_out(&self.app()).map_err(prepare(&self.app()))?;
+        for dir in [self.app(), self.layers(), self.home(), self.platform(), self.buildpacks()] {
+            chown(&dir, request.uid).map_err(prepare(&dir))?;
         }
-        Ok(())
+        Ok(names)
     }
 
-    fn write_order(&self, builder: &Builder, request: &BuildRequest) -> Result<(), BuildError> {
-        let file = builder.buildpacks.join("order.toml");
-        let trouble = |source| BuildError::Io { action: "read", path: file.clone(), source };
-        let text = if request.buildpacks.is_empty() {
-            fs::read_to_string(&file).map_err(trouble)?
-        } else {
-            toml::to_string(&chosen(&request.buildpacks)).map_err(|error| trouble(std::io::Error::other(error)))?
-        };
-        fs::write(self.order(), text).map_err(|source| BuildError::Io { action: "write", path: self.order(), source })
+    /// `/cnb/buildpacks` of the build: its own copy, which it may change.
+    pub(crate) fn buildpacks(&self) -> PathBuf {
+        self.root.join("buildpacks")
     }
 
     /// Removes what a container that only detected left for the host: the next one's end must not be read from it.
@@ -130,33 +131,7 @@ impl Drop for Workspace {
     }
 }
 
-/// The one group that a user chose.
-fn chosen(ids: &[String]) -> Order {
-    let entry = |id: &str, optional| {
-        let (id, version) = id.split_once('@').map_or((id, None), |(id, version)| (id, Some(version.to_owned())));
-        OrderEntry { id: id.to_owned(), version, optional }
-    };
-    let mut group: Vec<OrderEntry> = ids.iter().map(|id| entry(id, false)).collect();
-    if !group.iter().any(|entry| entry.id == PROCFILE) {
-        group.push(entry(PROCFILE, true));
-    }
-    Order { order: vec![OrderGroup { group }] }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chosen_buildpacks_are_one_group_with_the_procfile() {
-        let order = toml::to_string(&chosen(&["a/b@1.0.0".into(), "c".into()])).unwrap();
-        let group = &toml::from_str::<Order>(&order).unwrap().order[0].group;
-        assert_eq!(
-            group.iter().map(|e| (e.id.as_str(), e.optional)).collect::<Vec<_>>(),
-            [("a/b", false), ("c", false), (PROCFILE, true)]
-        );
-        assert_eq!(group[0].version.as_deref(), Some("1.0.0"));
-        let group = &chosen(&[PROCFILE.into()]).order[0].group;
-        assert_eq!(group.len(), 1);
-    }
+fn prepare(path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
+    let path = path.to_owned();
+    move |source| BuildError::Io { action: "prepare", path, source }
 }

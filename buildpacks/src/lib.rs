@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod aptfile;
+mod classic;
 mod command;
 mod concurrency;
 mod deno;
@@ -67,6 +68,9 @@ const PROGRAM: &str = "/cnb/lifecycle/platform";
 /// Becomes the buildpack and phase that the lifecycle asks for (Buildpack spec, "Buildpack Interface").
 pub fn main() -> ExitCode {
     let folder = std::env::var_os("CNB_BUILDPACK_DIR").unwrap_or_default();
+    if Path::new(&folder).join(classic::FOLDER).is_dir() {
+        libcnb::libcnb_runtime(&classic::Classic);
+    }
     let descriptor = std::fs::read_to_string(Path::new(&folder).join("buildpack.toml")).unwrap_or_default();
     let wanted = id_and_version(&descriptor);
     match ENTRIES.iter().find(|entry| wanted.is_some() && id_and_version(entry.descriptor) == wanted) {

@@ -1,6 +1,7 @@
 //! `buildpacks` and its kin: which buildpacks the next build uses.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::{self, BuildpackInstallation, Client};
@@ -32,7 +33,7 @@ Examples:
   $ platform buildpacks:set platform/nodejs
   $ platform buildpacks:set platform/python --index 2 -a my-app")]
 pub(crate) struct Set {
-    /// Id of a buildpack
+    /// Id or address of a buildpack, or ./ and a folder of the repository
     buildpack: String,
     /// Place to put it, from 1; what is there goes
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -59,9 +60,10 @@ impl Set {
 #[command(after_help = "\
 Examples:
   $ platform buildpacks:add platform/python
+  $ platform buildpacks:add https://git.example.com/team/buildpack.git#v3
   $ platform buildpacks:add platform/nodejs --index 1 -a my-app")]
 pub(crate) struct Add {
-    /// Id of a buildpack
+    /// Id or address of a buildpack, or ./ and a folder of the repository
     buildpack: String,
     /// Place to put it before, from 1
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -131,6 +133,92 @@ impl Clear {
         change(cx, &self.app, |buildpacks| {
             buildpacks.clear();
             Ok(())
+        })
+    }
+}
+
+/// A buildpack of the platform, as far as it is printed.
+#[derive(Debug, Deserialize)]
+struct Offered {
+    id: String,
+    version: String,
+    name: Option<String>,
+    description: Option<String>,
+    homepage: Option<String>,
+    heroku_name: Option<String>,
+}
+
+impl Offered {
+    fn is_about(&self, term: &str) -> bool {
+        let term = term.to_lowercase();
+        let texts = [Some(&self.id), self.name.as_ref(), self.description.as_ref(), self.heroku_name.as_ref()];
+        texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&term))
+    }
+}
+
+/// Look for a buildpack among those of the platform
+///
+/// An app can name others by their address: see `platform help buildpacks:add`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform buildpacks:search
+  $ platform buildpacks:search node")]
+pub(crate) struct Search {
+    /// Part of its id, its name or what it is for
+    term: Option<String>,
+}
+
+impl Search {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let mut value = cx.client()?.get(&["buildpacks"])?;
+        let term = self.term.unwrap_or_default();
+        if let Some(list) = value.as_array_mut() {
+            list.retain(|one| client::typed::<Offered>(one).is_ok_and(|offered| offered.is_about(&term)));
+        }
+        cx.show_list(&value, |out, found: Vec<Offered>| {
+            let row = |offered: Offered| {
+                vec![
+                    offered.id.into(),
+                    offered.heroku_name.unwrap_or_default().into(),
+                    offered.description.unwrap_or_default().into(),
+                ]
+            };
+            let empty = "No buildpack of the platform is about that. An app can name any other by its address.";
+            out.table(&["Buildpack", "Also", "What it builds"], found.into_iter().map(row).collect(), empty)
+        })
+    }
+}
+
+/// Show a buildpack of the platform
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform buildpacks:info heroku/nodejs")]
+pub(crate) struct Info {
+    /// Its id, or Heroku's name for it
+    buildpack: String,
+}
+
+impl Info {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let value = cx.client()?.get(&["buildpacks"])?;
+        let is_meant =
+            |one: &&Value| one["id"] == self.buildpack.as_str() || one["heroku_name"] == self.buildpack.as_str();
+        let found = value.as_array().and_then(|list| list.iter().find(is_meant)).ok_or_else(|| {
+            CliError::failed(format!("The platform has no buildpack {}", self.buildpack))
+                .hint("`platform buildpacks:search` lists those that it has.")
+        })?;
+        cx.show(found, |out| {
+            let offered: Offered = client::typed(found)?;
+            out.heading(&offered.id)?;
+            out.pairs([
+                ("Name", offered.name.unwrap_or_default().into()),
+                ("Version", offered.version.into()),
+                ("What it builds", offered.description.unwrap_or_default().into()),
+                ("Also", offered.heroku_name.unwrap_or_default().into()),
+                ("Homepage", offered.homepage.unwrap_or_default().into()),
+            ])
         })
     }
 }

@@ -24,8 +24,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("apps:diff", "`platform releases:info` shows what a release changed; `git diff` compares the code."),
     ("apps:errors", "`platform logs --source heroku | grep code=` shows the errors that the router answered with."),
     ("apps:favorites", "There are no favourites; `platform apps` lists your apps."),
-    ("buildpacks:info", REGISTRY),
-    ("buildpacks:search", REGISTRY),
     ("buildpacks:versions", REGISTRY),
     ("certs:auto", "Certificates are not made automatically yet: bring one with `platform certs:add CERT KEY`."),
     (
@@ -113,7 +111,8 @@ const COPY: &str =
 const EXEC: &str = "`platform run bash` gives a terminal in a new dyno with the same code and config vars.";
 const JOIN: &str =
     "Whoever is in a team works on its apps already; `platform access` shows who else does, and who can let you in.";
-const REGISTRY: &str = "There is no registry of buildpacks; `platform buildpacks` shows those of an app.";
+const REGISTRY: &str =
+    "The platform has one version of each of its buildpacks: `platform buildpacks:search` shows them.";
 const SCHEDULE: &str = "Backups are not scheduled yet: let cron run `platform pg:backups:capture -a APP`.";
 
 /// What to do instead of a command that only Heroku has.

@@ -40,6 +40,7 @@ mod releases;
 mod repository;
 mod rollback;
 mod run;
+mod sbom;
 mod stack;
 mod teams;
 mod two_factor;
@@ -229,13 +230,17 @@ commands! {
     "releases:info" [] ReleasesInfo(releases::Info),
     "releases:diff" [] ReleasesDiff(rollback::Diff),
     "releases:output" [] ReleasesOutput(releases::Output),
+    "releases:export" ["builds:export"] ReleasesExport(releases::Export),
     "rollback" ["releases:rollback"] Rollback(rollback::Rollback),
     "buildpacks" [] Buildpacks(buildpacks::List),
     "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
     "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),
     "buildpacks:remove" [] BuildpacksRemove(buildpacks::Remove),
     "buildpacks:clear" [] BuildpacksClear(buildpacks::Clear),
+    "buildpacks:search" [] BuildpacksSearch(buildpacks::Search),
+    "buildpacks:info" [] BuildpacksInfo(buildpacks::Info),
     "stack" ["apps:stacks"] Stack(stack::List),
+    "stack:rebase" [] StackRebase(stack::Rebase),
     "stack:set" ["apps:stacks:set"] StackSet(stack::Set),
     "builds" [] Builds(releases::Builds),
     "builds:create" [] BuildsCreate(builds::Create),
@@ -247,6 +252,7 @@ commands! {
     "repository:link" [] RepositoryLink(repository::Link),
     "repository:unlink" [] RepositoryUnlink(repository::Unlink),
     "repository:deploy" [] RepositoryDeploy(repository::Deploy),
+    "builds:sbom" [] BuildsSbom(sbom::Show),
     "lock" ["apps:lock"] Lock(locks::Lock),
     "lock:info" ["apps:lock:info"] LockInfo(locks::Info),
     "unlock" ["apps:unlock"] Unlock(locks::Unlock),

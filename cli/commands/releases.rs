@@ -1,11 +1,13 @@
-//! `releases`, `releases:info`, `releases:output`, `builds`.
+//! `releases`, `releases:info`, `releases:output`, `releases:export`, `builds`.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::{self, Build, Client, ConfigVarChange, Release, Scaled};
 use crate::context::{self, AppArg, Context};
@@ -279,4 +281,54 @@ mod tests {
         assert_eq!(version_of("12").unwrap(), 12);
         assert!(version_of("latest").is_err());
     }
+}
+
+/// Write the image of a release as a file that other container programs read
+///
+/// The file is an OCI layout in tar form: an `oci-archive` for skopeo and podman.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform releases:export v12 -o app.tar
+  $ platform releases:export | skopeo copy oci-archive:/dev/stdin docker://registry.example.com/app:v12")]
+pub(crate) struct Export {
+    /// The release, such as v12; the current one if none
+    release: Option<String>,
+    /// The file; standard output if none
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Export {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let version = match &self.release {
+            Some(release) => version_of(release)?,
+            None => current(&client, &name)?,
+        };
+        let mut image = client.read(&["apps", &name, "releases", &version.to_string(), "image"])?;
+        let cannot = |error: io::Error| CliError::failed("The image cannot be written").because(&error);
+        let Some(path) = self.output else {
+            if io::stdout().is_terminal() {
+                return Err(CliError::usage("An image is not for a terminal").hint("Name a file with --output."));
+            }
+            return io::copy(&mut image, &mut io::stdout()).map(|_| ()).map_err(cannot);
+        };
+        let write = || io::copy(&mut image, &mut std::fs::File::create(&path).map_err(cannot)?).map_err(cannot);
+        let bytes = cx.out.step(&format!("Fetching the image of v{version} of {name}"), write)?;
+        cx.show(&json!({ "file": path, "bytes": bytes }), |out| out.line(path.display().to_string()))
+    }
+}
+
+/// Version of the release that an app runs.
+fn current(client: &Client, app: &str) -> Result<u32> {
+    let releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], SEARCH)?)?;
+    let found = releases.into_iter().find(|release| release.current);
+    let none = || {
+        CliError::failed(format!("{app} runs nothing yet"))
+            .hint("The first release comes with `git push platform main`.")
+    };
+    found.map(|release| release.version).ok_or_else(none)
 }

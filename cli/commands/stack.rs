@@ -1,12 +1,12 @@
-//! `stack`, `stack:set`, and `stack:update` for the operator on the platform's own machine.
+//! `stack`, `stack:set`, `stack:rebase`, and `stack:update` for the operator on the platform's own machine.
 
 use builder::stack::{self, Make};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::client::{self, App, Named};
+use crate::client::{self, App, Client, Named};
 use crate::commands::platform::need_root;
-use crate::context::{AppArg, Context};
+use crate::context::{AppArg, Context, ReleaseArg};
 use crate::error::{CliError, Result};
 use crate::output::Task;
 use crate::server::Places;
@@ -57,7 +57,8 @@ impl Set {
 
 /// Make the stack anew with the newest packages, as root
 ///
-/// The stack is the pair of base images, for builds and for apps. Apps get the new one with their next build.
+/// The stack is the pair of base images, for builds and for apps. Apps get the new one with their next build, or by
+/// `platform stack:rebase`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -96,4 +97,53 @@ impl Update {
         let stack = present.map_or_else(make, Ok)?;
         cx.show(&json!(stack), |out| out.line(format!("Stack {}, version {}", stack.name, stack.version)))
     }
+}
+
+/// Put apps on the newest run image of their stack, without a build
+///
+/// Each gets a new release in which only the operating system is another one: what buildpacks made stays as it is. After
+/// `stack:update`, this is how a patch reaches apps that nobody pushes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform stack:rebase -a my-app
+  $ platform stack:rebase --all")]
+pub(crate) struct Rebase {
+    /// Every app that you may deploy to
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    app: ReleaseArg,
+}
+
+impl Rebase {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        if !self.all {
+            let (client, name) = cx.app_to_release(&self.app)?;
+            let release = rebase(cx, &client, &name)?;
+            return cx.done(&release);
+        }
+        let client = cx.client()?;
+        let apps: Vec<App> = client::typed(&client.list(&["apps"])?)?;
+        let (mut releases, mut failed) = (Vec::new(), Vec::new());
+        for app in apps {
+            match rebase(cx, &client, &app.name) {
+                Ok(release) => releases.push(release),
+                Err(error) => {
+                    cx.out.note(&format!("{}:\n{}", app.name, error.report(cx.out.paint)));
+                    failed.push(app.name);
+                }
+            }
+        }
+        cx.done(&json!(releases))?;
+        match failed.as_slice() {
+            [] => Ok(()),
+            some => Err(CliError::failed(format!("Not rebased: {}", some.join(", "))).hint("Each says above why not.")),
+        }
+    }
+}
+
+fn rebase(cx: &Context, client: &Client, app: &str) -> Result<Value> {
+    let rebase = || client.post(&["apps", app, "actions", "rebase"], &json!({}));
+    cx.out.step(&format!("Rebasing {app}"), rebase)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use builder::{BuildError, BuildRequest, Builder, Built};
+use builder::{BuildError, BuildRequest, Builder, Built, Reference};
 use manifest::Manifest;
 use model::{AppId, BuildId, LogSource, Timestamp};
 use tokio::sync::mpsc;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::By;
-use crate::buildpacks::id_of;
 use crate::git::{Checkout, checkout, repository, tip};
 use crate::holds::locked;
 use crate::live::Stages;
@@ -453,7 +452,7 @@ impl Controller {
             source,
             previous: self.store.newest_image(app.id).await?,
             env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks: buildpacks.iter().map(|name| id_of(name).to_owned()).collect(),
+            buildpacks: references(&buildpacks)?,
         };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {
@@ -507,6 +506,11 @@ impl Controller {
 /// One build of an app runs at a time.
 fn busy(app: &App) -> Error {
     Error::Conflict(format!("A build of {} is running. Wait until it is over, or cancel it.", app.name))
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>, Refused> {
+    let parse = |name: &String| name.parse().map_err(|error| Refused::Said(format!("{error}.")));
+    names.iter().map(parse).collect()
 }
 
 fn gone() -> Refused {

@@ -2,26 +2,27 @@
 //!
 //! Whoever owns an app is not trusted with the network that the platform is in. So a name is resolved here, and only addresses
 //! of the public internet are connected to, and those that the operator allows; a name that means another address later gains
-//! nothing, since what was checked is what is connected to. Redirects are not followed here.
+//! nothing, since what was checked is what is connected to.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -31,6 +32,9 @@ use url::{Host, Url};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a server may take until its answer begins.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Redirects that are followed.
+const MAX_REDIRECTS: usize = 5;
 
 /// What is no address of the public internet (IANA's special-purpose registries).
 const RESERVED: [&str; 23] = [
@@ -140,6 +144,47 @@ impl Outbound {
         let addresses =
             timeout(CONNECT_LIMIT, addresses).await.map_err(|_| io::Error::other("it took too long to find"))??;
         addresses.first().copied().ok_or_else(|| io::Error::other("it has no address"))
+    }
+
+    /// What a `GET` is answered with, redirects followed. From `https` they lead only to `https`; `headers` go only to the host
+    /// that they are meant for.
+    pub(crate) async fn get(&self, mut url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
+        let host = url.host_str().map(str::to_owned);
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::get("/").body(Full::default()).map_err(io::Error::other)?;
+            if url.host_str() == host.as_deref() {
+                request.headers_mut().clone_from(headers);
+            }
+            let answer = self.send(&url, request).await?;
+            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let next = location.filter(|_| answer.status().is_redirection()).and_then(|to| url.join(to).ok());
+            let Some(next) = next else { return Ok(answer) };
+            let is_worse = url.scheme() == "https" && next.scheme() != "https";
+            if is_worse || !["http", "https"].contains(&next.scheme()) {
+                return Err(io::Error::other(format!("the server redirects to {}", next.scheme())));
+            }
+            url = next;
+        }
+        Err(io::Error::other(format!("the server redirects more than {MAX_REDIRECTS} times")))
+    }
+
+    /// Fetches into a file, which has at most `limit` bytes then.
+    pub(crate) async fn download(&self, url: Url, headers: &HeaderMap, file: &Path, limit: u64) -> io::Result<()> {
+        let answer = self.get(url, headers).await?;
+        if !answer.status().is_success() {
+            return Err(io::Error::other(format!("the server answered {}", answer.status())));
+        }
+        let mut file = tokio::fs::File::create(file).await?;
+        let (mut body, mut bytes) = (answer.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(io::Error::other)?.into_data() else { continue };
+            bytes += data.len() as u64;
+            if bytes > limit {
+                return Err(io::Error::other(format!("it has more than {limit} bytes")));
+            }
+            file.write_all(&data).await?;
+        }
+        file.flush().await
     }
 
     async fn connect_tcp(&self, url: &Url, port: u16) -> io::Result<TcpStream> {

@@ -125,7 +125,8 @@ impl Controller {
         Err(Error::Conflict(format!("{} is being changed by others all the time. Try again.", app.name)))
     }
 
-    async fn current_release(&self, app: &App) -> Result<Release, Error> {
+    /// The release that an app runs.
+    pub async fn current_release(&self, app: &App) -> Result<Release, Error> {
         let app = self.store.app(app.id).await?.ok_or(Error::NotFound("app"))?;
         self.store.release(app.current_release).await?.ok_or(Error::NotFound("release"))
     }

@@ -185,6 +185,9 @@ pub(super) async fn set_buildpacks(
     if buildpacks.len() > MAX_BUILDPACKS {
         return Err(ApiError::invalid(format!("updates can have at most {MAX_BUILDPACKS} buildpacks")));
     }
+    for name in &buildpacks {
+        name.parse::<builder::Reference>().map_err(|error| ApiError::invalid(error.to_string()))?;
+    }
     let update = AppUpdate { buildpacks: Some(buildpacks), ..AppUpdate::default() };
     let app = controller.update_app(&access.app, &access.actor, update).await?;
     Ok(installations(&app))

@@ -45,8 +45,19 @@ pub(super) struct BackupAnswer {
     state: String,
 }
 
-/// The bytes of a backup.
+/// A file: a backup, or an image.
 pub(super) struct Content(Response);
+
+impl Content {
+    /// As the file that a program saves it in.
+    pub(super) fn new(file: &str, body: Body) -> Self {
+        let headers = [
+            (CONTENT_TYPE, BYTES.to_str().unwrap_or_default().to_owned()),
+            (CONTENT_DISPOSITION, format!("attachment; filename=\"{file}\"")),
+        ];
+        Self((headers, body).into_response())
+    }
+}
 
 impl IntoResponse for Content {
     fn into_response(self) -> Response {

@@ -29,6 +29,7 @@ mod events;
 mod features;
 mod formation;
 mod idempotency;
+mod images;
 mod input;
 mod invitations;
 mod keys;
@@ -50,6 +51,7 @@ mod releases;
 mod repositories;
 mod rollbacks;
 mod routing;
+mod sboms;
 #[cfg(test)]
 mod schemathesis;
 mod sessions;
@@ -128,6 +130,7 @@ fn ways() -> Vec<Route> {
         put("/apps/{app}/repository", Manage, repositories::set),
         delete("/apps/{app}/repository", Manage, repositories::delete),
         post("/apps/{app}/repository/deploys", Deploy, repositories::deploy),
+        get("/apps/{app}/builds/{build}/sbom", View, sboms::list),
         get("/apps/{app}/lock", View, locks::info),
         put("/apps/{app}/lock", Manage, locks::set),
         delete("/apps/{app}/lock", Manage, locks::end),
@@ -285,6 +288,8 @@ fn things() -> Vec<Route> {
         post("/apps/{app}/releases", Deploy, releases::rollback),
         get("/apps/{app}/releases/{release}", View, releases::info),
         get("/apps/{app}/releases/{release}/config-vars", Deploy, releases::config_vars),
+        get("/apps/{app}/releases/{release}/image", Deploy, images::download),
+        post("/apps/{app}/actions/rebase", Deploy, releases::rebase),
         get("/apps/{app}/releases/{release}/rollback", Deploy, rollbacks::preview),
         get("/apps/{app}/releases/{release}/diff/{other}", View, rollbacks::diff),
         get("/apps/{app}/formation", View, formation::list),
@@ -350,6 +355,7 @@ fn things() -> Vec<Route> {
         get("/addon-services/{service}/plans/{plan}", SignedIn, addon_services::plan),
         get("/plans/{plan}", SignedIn, addon_services::any_plan),
         get("/events", SignedIn, events::list),
+        get("/buildpacks", SignedIn, buildpacks::list),
         get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
         get("/platform", Anyone, platform::info),
         get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),

@@ -165,6 +165,22 @@ pub(super) async fn rollback(
     Ok(if done.is_new { Done::Made(release) } else { Done::Already(release) })
 }
 
+/// `POST /apps/{app}/actions/rebase`: onto the newest run image of its stack, without a build. 201 if that made a release, 200
+/// with the present one if the app is there already.
+pub(super) async fn rebase(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    _: MayBeHeld,
+) -> Result<Done<ReleaseAnswer>, ApiError> {
+    let made = controller.rebase(&access.app, &access.actor).await?;
+    let deployed = controller.store.was_deployed(access.app.id).await?;
+    let answer = |release: &Release| answer(&controller.settings, &access.app, release, deployed);
+    Ok(match made {
+        Some(release) => Done::Made(answer(&release)),
+        None => Done::Already(answer(&controller.current_release(&access.app).await?)),
+    })
+}
+
 pub(super) fn answer(settings: &Settings, app: &App, release: &Release, app_was_deployed: bool) -> ReleaseAnswer {
     let attachments = release.attachments.as_ref();
     let mut plans: Vec<_> = attachments.into_iter().flatten().map(|(_, addon)| addon.plan.clone()).collect();

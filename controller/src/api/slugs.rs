@@ -140,7 +140,11 @@ pub(super) async fn image(
     }))
 }
 
-async fn result(controller: &Controller, access: &Access, reference: &str) -> Result<Option<(Build, Image)>, ApiError> {
+pub(super) async fn result(
+    controller: &Controller,
+    access: &Access,
+    reference: &str,
+) -> Result<Option<(Build, Image)>, ApiError> {
     let Ok(build) = find(controller, &access.app, reference).await else { return Ok(None) };
     Ok(controller.store.image_of_build(build.id).await?.map(|image| (build, image)))
 }

@@ -7,14 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use futures::TryFutureExt;
-use http::header::LOCATION;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::HeaderMap;
 use model::BuildId;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use url::Url;
 
@@ -28,8 +23,6 @@ use crate::{Actor, Controller, Error};
 
 /// The longest that a download may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Redirects that are followed.
-const MAX_REDIRECTS: usize = 5;
 /// An archive may become so many times as large as the largest push when it is unpacked, and have so many files.
 const MAX_GROWTH: u64 = 4;
 const MAX_ENTRIES: usize = 500_000;
@@ -177,45 +170,11 @@ impl Controller {
         }
     }
 
-    async fn download(&self, mut url: Url, file: &Path) -> Result<(), Refused> {
-        let failed = |why: String| Refused::Said(format!("The archive cannot be fetched: {why}."));
-        for _ in 0..=MAX_REDIRECTS {
-            let request = Request::get("/").body(Full::default()).map_err(|error| failed(error.to_string()))?;
-            let answer = self.outbound.send(&url, request).map_err(|error| failed(chain(&error))).await?;
-            if answer.status().is_success() {
-                return self.keep(answer, file).await;
-            }
-            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-            let next = location.filter(|_| answer.status().is_redirection()).and_then(|to| url.join(to).ok());
-            let next = next.ok_or_else(|| failed(format!("the server answered {}", answer.status())))?;
-            let is_worse = url.scheme() == "https" && next.scheme() != "https";
-            if is_worse || !["http", "https"].contains(&next.scheme()) {
-                return Err(failed(format!("the server redirects to {}", next.scheme())));
-            }
-            url = next;
-        }
-        Err(failed(format!("the server redirects more than {MAX_REDIRECTS} times")))
-    }
-
-    async fn keep(&self, answer: Response<Incoming>, path: &Path) -> Result<(), Refused> {
+    async fn download(&self, url: Url, file: &Path) -> Result<(), Refused> {
+        let failed = |error: &io::Error| Refused::Said(format!("The archive cannot be fetched: {}.", chain(error)));
+        tokio::fs::create_dir_all(self.checkouts()).await.map_err(|error| failed(&error))?;
         let limit = self.settings.push_limit;
-        let failed =
-            |error: &dyn std::error::Error| Refused::Said(format!("The archive cannot be fetched: {}.", chain(error)));
-        let write = async {
-            tokio::fs::create_dir_all(self.checkouts()).await?;
-            tokio::fs::File::create(path).await
-        };
-        let mut file = write.await.map_err(|error| failed(&error))?;
-        let (mut body, mut bytes) = (answer.into_body(), 0);
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| failed(&error))?.into_data() else { continue };
-            bytes += data.len() as u64;
-            if bytes > limit {
-                return Err(Refused::Said(format!("The archive was refused: it has more than {limit} bytes.")));
-            }
-            file.write_all(&data).await.map_err(|error| failed(&error))?;
-        }
-        file.flush().await.map_err(|error| failed(&error))
+        self.outbound.download(url, &HeaderMap::new(), file, limit).await.map_err(|error| failed(&error))
     }
 }
 

@@ -46,6 +46,22 @@ impl Store {
         Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
+    /// Keeps an image that is another one on a new run image; what is kept of the app's manifest stays with it.
+    pub async fn keep_rebased(&self, image: &Image, of: &Digest, now: Timestamp) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO images (digest, document, manifest, created_at) \
+             SELECT $1, $2, manifest, $3 FROM images WHERE digest = $4 \
+             ON CONFLICT (digest) DO UPDATE SET removed_at = NULL",
+        )
+        .bind(image.digest.as_str())
+        .bind(serde_json::to_string(image)?)
+        .bind(now.as_millis())
+        .bind(of.as_str())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Keeps the document of an image that can run from now on.
     pub(super) async fn keep_image(
         tx: &mut sqlx::AnyConnection,

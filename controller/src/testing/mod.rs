@@ -167,6 +167,8 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
         buildpacks: path("buildpacks"),
         program: path("platform"),
         cache: path("cache"),
+        fetch: Arc::new(builder::NoFetch),
+        other_distros: false,
         packages: PackageAccess::default(),
         limits: BuildLimits {
             memory_bytes: 1 << 30,

@@ -1,0 +1,103 @@
+//! An image for the world outside: an OCI layout in one tar stream (OCI image spec, "Image Layout"), which skopeo and others read as
+//! `oci-archive`.
+//!
+//! Layers are written as they are, uncompressed: their digest is their diffID, so nothing has to be put together beforehand.
+
+use std::io::{self, Write};
+
+use engine::LayerStore;
+use model::{Digest, Image};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tar::{EntryType, Header};
+
+use crate::{architecture, oci_config, tree};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Writes `image`, whose layers are all in `store`, to be known as `name`. The index comes first, so that whoever reads the stream
+/// knows what the blobs are.
+pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl Write) -> io::Result<()> {
+    let mut sizes = Vec::new();
+    for layer in &image.layers {
+        sizes.push(tree::tar_size(&store.path(&layer.diff_id))?);
+    }
+    let config = oci_config(image, architecture());
+    let manifest = manifest(image, &config, &sizes).to_string().into_bytes();
+    let mut tar = tar::Builder::new(writer);
+    append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    append(&mut tar, "index.json", index(&manifest, name).to_string().as_bytes())?;
+    append(&mut tar, &blob(&digest(&manifest)), &manifest)?;
+    append(&mut tar, &blob(&image.digest), &config)?;
+    let mut written = std::collections::BTreeSet::new();
+    for (layer, size) in image.layers.iter().zip(sizes) {
+        // Two layers of the same files are one blob.
+        if written.insert(&layer.diff_id) {
+            append_header(&mut tar, &blob(&layer.diff_id), size)?;
+            tree::write_tar(&store.path(&layer.diff_id), tar.get_mut())?;
+            pad(tar.get_mut(), size)?;
+        }
+    }
+    tar.finish()
+}
+
+fn manifest(image: &Image, config: &[u8], sizes: &[u64]) -> Value {
+    let layers = image.layers.iter().zip(sizes);
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": { "mediaType": CONFIG, "digest": image.digest, "size": config.len() },
+        "layers": layers
+            .map(|(layer, size)| json!({ "mediaType": LAYER, "digest": layer.diff_id, "size": size }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn index(manifest: &[u8], name: &str) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": MANIFEST,
+            "digest": digest(manifest),
+            "size": manifest.len(),
+            "platform": { "architecture": architecture(), "os": "linux" },
+            "annotations": { "org.opencontainers.image.ref.name": name },
+        }],
+    })
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(Sha256::digest(bytes).into())
+}
+
+fn blob(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn append(tar: &mut tar::Builder<impl Write>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    append_header(tar, path, bytes.len() as u64)?;
+    tar.get_mut().write_all(bytes)?;
+    pad(tar.get_mut(), bytes.len() as u64)
+}
+
+fn append_header(tar: &mut tar::Builder<impl Write>, path: &str, size: u64) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_path(path)?;
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_mtime(tree::EPOCH);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    tar.get_mut().write_all(header.as_bytes())
+}
+
+/// A tar file consists of blocks of 512 bytes.
+fn pad(writer: &mut impl Write, size: u64) -> io::Result<()> {
+    let missing = (512 - size % 512) % 512;
+    io::copy(&mut io::Read::take(io::repeat(0), missing), writer).map(|_| ())
+}
