@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 
 use async_trait::async_trait;
 use builder::{Fetch, Reference};
@@ -13,6 +12,7 @@ use tokio::process::Command;
 use url::Url;
 
 use crate::errors::chain;
+use crate::git::{plain, remote};
 use crate::outbound::Outbound;
 use crate::registry::{ImageName, Repository};
 
@@ -32,32 +32,11 @@ impl Fetcher {
         Self { outbound: Outbound::new(allowed) }
     }
 
-    /// git over a connection to an address that was checked: the name is not asked for again.
-    async fn git(&self, url: &Url) -> io::Result<Command> {
-        let address = self.outbound.resolve(url).await?;
-        let (port, address) = (address.port(), address.ip());
-        let host = url.host_str().unwrap_or_default();
-        let mut git = Command::new("git");
-        for setting in [
-            format!("http.curloptResolve={host}:{port}:{address}"),
-            "http.followRedirects=false".to_owned(),
-            "protocol.allow=never".to_owned(),
-            "protocol.http.allow=always".to_owned(),
-            "protocol.https.allow=always".to_owned(),
-            "core.hooksPath=/dev/null".to_owned(),
-            "credential.helper=".to_owned(),
-        ] {
-            git.args(["-c", &setting]);
-        }
-        git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-        git.stdin(Stdio::null()).kill_on_drop(true);
-        Ok(git)
-    }
-
     async fn clone(&self, url: &Url, what: &str, target: &Path) -> io::Result<()> {
-        let run = async |arguments: &[&str]| said(self.git(url).await?.arg("-C").arg(target).args(arguments)).await;
+        let git = async || remote(&self.outbound, url, MAX_ARCHIVE).await;
+        let run = async |arguments: &[&str]| said(git().await?.arg("-C").arg(target).args(arguments)).await;
         run(&["init", "-q"]).await?;
-        run(&["fetch", "-q", "--depth", "1", "--no-tags", url.as_str(), what]).await?;
+        run(&["fetch", "-q", "--depth", "1", "--no-tags", plain(url).as_str(), what]).await?;
         run(&["checkout", "-q", "--detach", "FETCH_HEAD"]).await?;
         tokio::fs::remove_dir_all(target.join(".git")).await
     }
@@ -141,8 +120,8 @@ impl Fetch for Fetcher {
                         return Ok(what.to_owned());
                     }
                     let url = parse(url)?;
-                    let found =
-                        said(self.git(&url).await?.args(["ls-remote", "--quiet", "--", url.as_str(), what])).await?;
+                    let mut git = remote(&self.outbound, &url, MAX_ARCHIVE).await?;
+                    let found = said(git.args(["ls-remote", "--quiet", "--", plain(&url).as_str(), what])).await?;
                     let commit = found.split_whitespace().next().map(str::to_owned);
                     commit.ok_or_else(|| io::Error::other(format!("it has no branch or tag {what}")))
                 }

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::actors::By;
 use crate::builds::Commit;
-use crate::git::{move_branch, repository, tip};
+use crate::git::{move_branch, plain, repository, tip};
 use crate::store::{App, Build, Repository};
 use crate::{Actor, Controller, Error, Origin};
 
@@ -32,19 +32,8 @@ const POLL: Duration = Duration::from_secs(1);
 impl Repository {
     /// Its URL without what may be secret in it.
     pub fn shown_url(&self) -> String {
-        Url::parse(&self.url).map(|url| without_secrets(&url).to_string()).unwrap_or_default()
+        Url::parse(&self.url).map(|url| plain(&url).to_string()).unwrap_or_default()
     }
-}
-
-/// A URL without name, password, query and fragment.
-pub(crate) fn without_secrets(url: &Url) -> Url {
-    let mut shown = url.clone();
-    // These fail only for URLs that cannot have either.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    shown.set_query(None);
-    shown.set_fragment(None);
-    shown
 }
 
 impl Controller {

@@ -16,8 +16,7 @@ use url::Url;
 use super::{Code, Refused, busy};
 use crate::actors::By;
 use crate::errors::chain;
-use crate::git::own;
-use crate::repositories::without_secrets;
+use crate::git::{own, plain};
 use crate::store::{App, Build, NewBuild};
 use crate::{Actor, Controller, Error};
 
@@ -116,7 +115,7 @@ impl Controller {
         let own = self.own_source(&archive.url).await?;
         let url = match &own {
             Some((id, _)) => format!("{}/sources/{id}", self.settings.api_url()),
-            None => without_secrets(&archive.url).to_string(),
+            None => plain(&archive.url).to_string(),
         };
         self.live.ready().await?;
         let id = BuildId::random(&*self.random);

@@ -5,6 +5,7 @@ pub mod hook;
 mod host_key;
 mod http;
 mod options;
+mod remote;
 mod service;
 mod ssh;
 
@@ -12,6 +13,7 @@ pub(crate) use checkout::{Checkout, checkout, own};
 pub use host_key::fingerprint as host_key_fingerprint;
 pub use http::routes;
 pub(crate) use options::Options;
+pub(crate) use remote::{plain, remote};
 pub(crate) use service::prepare;
 pub(crate) use ssh::serve as serve_ssh;
 

@@ -1,16 +1,11 @@
 //! Fetching a branch from a place that a user named, with git itself.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use http::HeaderValue;
-use tokio::process::Command;
 use tokio::time::timeout;
 use url::Url;
 
-use super::without_secrets;
-use crate::git::{prepare, repository};
-use crate::outbound::basic;
+use crate::git::{plain, prepare, remote, repository};
 use crate::store::Repository;
 use crate::{Controller, Error};
 
@@ -28,7 +23,8 @@ impl Controller {
         let repository = repository(&self.settings, linked.app);
         prepare(&repository).await.map_err(failed)?;
         let url = Url::parse(&linked.url).map_err(|_| refused("its URL is damaged"))?;
-        let mut git = self.git(&url).await?;
+        let git = remote(&self.outbound, &url, self.settings.push_limit).await;
+        let mut git = git.map_err(|error| refused(&error.to_string()))?;
         git.arg("--git-dir").arg(&repository).args([
             "fetch",
             "--quiet",
@@ -36,7 +32,7 @@ impl Controller {
             "--no-write-fetch-head",
             "--force",
         ]);
-        git.arg(without_secrets(&url).as_str()).arg(format!("+refs/heads/{}:{FETCHED}", linked.branch));
+        git.arg(plain(&url).as_str()).arg(format!("+refs/heads/{}:{FETCHED}", linked.branch));
         let output = timeout(LIMIT, git.output()).await.map_err(|_| refused("it took longer than ten minutes"))?;
         let output = output.map_err(failed)?;
         if output.status.success() {
@@ -44,33 +40,6 @@ impl Controller {
             return fetched.ok_or_else(|| refused("git fetched nothing"));
         }
         Err(refused(&self.explain(linked, &String::from_utf8_lossy(&output.stderr))))
-    }
-
-    /// git, such that it goes only where the platform lets users go, asks nobody, and writes no more than a push may.
-    async fn git(&self, url: &Url) -> Result<Command, Error> {
-        let address = self.outbound.resolve(url).await.map_err(|error| refused(&error.to_string()))?;
-        let (host, port) = (url.host_str().unwrap_or_default(), address.port());
-        let mut settings = vec![
-            ("http.followRedirects", "false".to_owned()),
-            // What was looked at is what is connected to.
-            ("http.curloptResolve", format!("{host}:{port}:{}", address.ip())),
-            ("http.lowSpeedLimit", "1000".to_owned()),
-            ("http.lowSpeedTime", "60".to_owned()),
-            ("credential.helper", String::new()),
-            ("gc.auto", "0".to_owned()),
-        ];
-        // Not in the arguments, which everybody on the machine can read.
-        let credentials = basic(url).as_ref().and_then(|value| HeaderValue::to_str(value).ok().map(str::to_owned));
-        settings.extend(credentials.map(|value| ("http.extraHeader", format!("Authorization: {value}"))));
-        let mut git = Command::new("prlimit");
-        git.arg(format!("--fsize={}", self.settings.push_limit)).arg("git");
-        git.env("GIT_TERMINAL_PROMPT", "0").env("GIT_ALLOW_PROTOCOL", "http:https").env("LC_ALL", "C");
-        git.env("GIT_CONFIG_COUNT", settings.len().to_string());
-        for (number, (key, value)) in settings.into_iter().enumerate() {
-            git.env(format!("GIT_CONFIG_KEY_{number}"), key).env(format!("GIT_CONFIG_VALUE_{number}"), value);
-        }
-        git.stdin(Stdio::null()).kill_on_drop(true);
-        Ok(git)
     }
 
     /// What git says, in words that help.
