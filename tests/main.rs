@@ -2,6 +2,7 @@
 
 mod access;
 mod addons;
+mod buildpacks;
 mod config;
 mod console;
 mod errors;
