@@ -69,7 +69,10 @@ impl libcnb::Buildpack for Classic {
     }
 
     fn on_error(&self, error: libcnb::Error<PackError>) {
-        output::error(&error.to_string());
+        match error {
+            libcnb::Error::BuildpackError(error) => output::error(&error.to_string()),
+            other => output::error(&other.to_string()),
+        }
     }
 }
 
@@ -96,7 +99,8 @@ struct Program<'a> {
 impl Program<'_> {
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.folder.join("bin").join(name));
-        command.arg(self.app).current_dir(self.app).stdin(Stdio::null()).env("STACK", STACK);
+        // Some find their own files by the folder that they are started in.
+        command.arg(self.app).current_dir(&self.folder).stdin(Stdio::null()).env("STACK", STACK);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"CNB_")) {
             command.env_remove(name);
         }
