@@ -152,6 +152,8 @@ impl TestController {
 async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: &FakeEngine) -> Arc<Controller> {
     let path = |name: &str| home.join(name);
     let layers = LayerStore::open(&path("layers")).expect("a layer store");
+    // A platform that starts installs its buildpacks; here it has none.
+    std::fs::create_dir_all(path("buildpacks")).expect("a folder");
     let debian = StackSettings {
         home: home.to_owned(),
         layers: layers.clone(),
