@@ -54,7 +54,7 @@ impl<'r> FromRow<'r, AnyRow> for Collaborator {
 const OWNER: &str = "owner";
 
 /// The ids of the apps that the user `$1` may see. A team's app has a row for its owner too, which says nothing. A query with it
-/// that is asked often is to be planned for each user (`persistent(false)`): PostgreSQL keeps a plan for users of as many
+/// that is asked often is to be planned for each user ([`Store::keeps_plan`]): PostgreSQL keeps a plan for users of as many
 /// apps as is usual, and goes through all apps with it for somebody who has few.
 pub(super) const APPS_OF: &str = "SELECT c.app_id FROM collaborators c JOIN apps x ON x.id = c.app_id \
      WHERE c.user_id = $1 AND (c.role <> 'owner' OR x.team_id IS NULL) \

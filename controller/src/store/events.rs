@@ -360,7 +360,7 @@ impl Store {
     ) -> Result<Part<Event>, StoreError> {
         let (sql, Binds { texts, numbers }) = statement(filter, many, slice);
         // Who sees few needs a plan of their own, see `APPS_OF`.
-        let query = sqlx::query_as(&sql).persistent(many || filter.visible_to.is_none());
+        let query = sqlx::query_as(&sql).persistent(self.keeps_plan(many || filter.visible_to.is_none()));
         let query = texts.into_iter().fold(query, sqlx::query::QueryAs::bind);
         let query = numbers.into_iter().fold(query, sqlx::query::QueryAs::bind);
         let mut items: Vec<Event> = query.fetch_all(&self.pool).await?;

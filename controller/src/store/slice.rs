@@ -138,6 +138,11 @@ impl Store {
         Ok(count >= MANY)
     }
 
+    /// Whether a query is planned once for everybody. SQLite's plan does not depend on who asks.
+    pub(super) fn keeps_plan(&self, alike: bool) -> bool {
+        alike || self.turn.is_some()
+    }
+
     async fn slice<T>(&self, list: &List<'_>, slice: &Slice) -> Result<Part<T>, StoreError>
     where
         T: for<'r> FromRow<'r, AnyRow>,
@@ -160,7 +165,7 @@ impl Store {
         let (select, id, order) = (list.select, list.id, format!("ORDER BY {} {order}{tie}", field.column));
         let part = format!("SELECT {id} FROM {} WHERE {conditions} {order} LIMIT {}", list.from, max + 1);
         let sql = format!("{select} WHERE {id} IN ({part}) {order}");
-        let mut query = sqlx::query(&sql).persistent(list.alike).bind(&list.owner);
+        let mut query = sqlx::query(&sql).persistent(self.keeps_plan(list.alike)).bind(&list.owner);
         for value in binds {
             query = match value {
                 Value::Text(text) => query.bind(text),

@@ -88,7 +88,7 @@ impl Store {
         let of = if many { SEEN } else { &visible() };
         let some = format!("SELECT a.id FROM apps a WHERE {of} AND {NAMED} ORDER BY a.name LIMIT {max} OFFSET {skip}");
         let sql = format!("{SELECT} WHERE a.id IN ({some}) ORDER BY a.name");
-        let query = sqlx::query_as(&sql).persistent(many);
+        let query = sqlx::query_as(&sql).persistent(self.keeps_plan(many));
         Ok(query.bind(user.to_string()).bind(pattern).fetch_all(&self.pool).await?)
     }
 
