@@ -115,7 +115,6 @@ measure small node "Node, 50 MB of dependencies" '{ "date-fns": "4.1.0", "typesc
 measure django django "Django"
 measure go go "Go"
 
-# rolled NAME COMMAND...: seconds until the app says something else
 for _ in 1 2 3 4 5; do
   begun=$EPOCHREALTIME
   "$platform" config:set "GREETING=g$begun" -a node >/dev/null 2>&1 &
