@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -30,14 +30,14 @@ struct Pushed {
 
 /// `POST /repositories/<id>`, signed.
 pub(crate) fn routes(controller: Arc<Controller>) -> Router {
-    Router::new().route("/repositories/{id}", post(told)).layer(DefaultBodyLimit::max(LARGEST)).with_state(controller)
+    Router::new().route("/repositories/{id}", post(told)).with_state(controller)
 }
 
 async fn told(
     State(controller): State<Arc<Controller>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     let Ok(id) = id.parse::<RepositoryId>() else { return say(StatusCode::NOT_FOUND, "There is no such webhook.") };
     let linked = match controller.store.repository(id).await {
@@ -47,6 +47,10 @@ async fn told(
             tracing::error!(error = &error as &dyn std::error::Error, "A linked repository cannot be looked up");
             return say(StatusCode::SERVICE_UNAVAILABLE, "The platform cannot look it up just now.");
         }
+    };
+    // Not before it is known whom it is for: it may be long, and anybody may send it.
+    let Ok(body) = to_bytes(body, LARGEST).await else {
+        return say(StatusCode::PAYLOAD_TOO_LARGE, "The body did not come whole, or is longer than 25 MiB.");
     };
     if !is_signed(&headers, &body, &linked.secret) {
         return say(
