@@ -22,18 +22,18 @@ pub(crate) fn check(store: &LayerStore, needed_bytes: u64) -> Result<(), BuildEr
 
 /// Ends once the build has written more than it may, or the disk has too little left for everybody else.
 pub(crate) async fn outgrown(job: &Job) -> BuildError {
-    let look = || {
-        let (store, limits, root) =
-            (job.builder.layers.clone(), job.builder.limits.clone(), job.workspace.root().to_owned());
-        blocking(move || Ok((free(&store)?, limits, root)))
-    };
     let mut before = None;
     loop {
-        let Ok((free, limits, root)) = look().await else { return std::future::pending().await };
-        let before = *before.get_or_insert(free);
-        let judged = blocking(move || Ok(judge((before, free), &limits, || written(&root)))).await;
-        if let Ok(Some(error)) = judged {
-            return error;
+        let (store, limits) = (job.builder.layers.clone(), job.builder.limits.clone());
+        let root = job.workspace.root().to_owned();
+        let looked = blocking(move || {
+            let now = free(&store)?;
+            Ok((now, judge((before.unwrap_or(now), now), &limits, || written(&root))))
+        });
+        match looked.await {
+            Ok((_, Some(error))) => return error,
+            Ok((now, None)) => before = before.or(Some(now)),
+            Err(error) => tracing::warn!(%error, "the disk of a build cannot be measured"),
         }
         tokio::time::sleep(LOOK).await;
     }
