@@ -123,10 +123,12 @@ pub(super) fn release_made(app: AppId, release: ReleaseId, data: serde_json::Val
     NewEvent { app: Some(app), resource, id: release.to_string(), action, data }
 }
 
+/// The owner is looked up for each app: of a join PostgreSQL makes a look through the owners of all apps.
 pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, \
      t.name AS team_name, a.maintenance, a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, \
-     a.updated_at FROM apps a JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' \
-     JOIN users u ON u.id = o.user_id LEFT JOIN teams t ON t.id = a.team_id";
+     a.updated_at FROM apps a \
+     JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
+     LEFT JOIN teams t ON t.id = a.team_id";
 
 impl Store {
     /// Makes an app with its owner, its uid and its first, empty release.

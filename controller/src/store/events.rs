@@ -414,19 +414,21 @@ fn statement(filter: &EventFilter, many: bool, slice: &Slice) -> (String, Binds)
         (conditions.join(" AND "), format!("ORDER BY e.sequence {order} LIMIT {}", slice.max + 1));
     let of = match filter.visible_to {
         None => "1 = 1".to_owned(),
-        // Many of all events are theirs: the part is full after few steps along all of them.
+        // Many of all events are theirs: the part is full after few steps along all of them. Of an EXISTS, PostgreSQL would make
+        // a list of all their apps before the first step.
         Some(_) if many => {
-            format!("(e.actor_id = $1 OR EXISTS (SELECT a.id FROM apps a WHERE a.id = e.app_id AND {SEEN}))")
+            format!("(e.actor_id = $1 OR (SELECT a.id FROM apps a WHERE a.id = e.app_id AND {SEEN}) IS NOT NULL)")
         }
         // Few are: no more of each app, and of what they did themselves, than the part can hold.
         Some(_) => {
             let some = format!("SELECT e.sequence FROM events e WHERE e.app_id = m.app_id AND {conditions} {limit}");
             let to = if slice.descending { ">=" } else { "<=" };
             format!(
-                "e.sequence IN (SELECT e.sequence FROM ({APPS_OF}) AS m JOIN events e ON e.app_id = m.app_id \
-                 AND {conditions} AND e.sequence {to} (SELECT {last}(p.sequence) FROM ({some}) AS p) \
+                "e.sequence IN (SELECT e.sequence FROM (SELECT e.sequence FROM ({APPS_OF}) AS m \
+                 JOIN events e ON e.app_id = m.app_id AND {conditions} \
+                 AND e.sequence {to} (SELECT {last}(p.sequence) FROM ({some}) AS p) \
                  UNION SELECT o.sequence FROM (SELECT e.sequence FROM events e WHERE e.actor_id = $1 AND {conditions} \
-                 {limit}) AS o)"
+                 {limit}) AS o) AS e {limit})"
             )
         }
     };

@@ -80,7 +80,8 @@ impl Store {
 
     /// The apps that are a user's own, by name.
     pub async fn apps_owned_by(&self, user: UserId) -> Result<Vec<App>, StoreError> {
-        let sql = format!("{} WHERE o.user_id = $1 AND a.team_id IS NULL ORDER BY a.name", apps::SELECT);
+        let owned = "SELECT c.app_id FROM collaborators c WHERE c.user_id = $1 AND c.role = 'owner'";
+        let sql = format!("{} WHERE a.id IN ({owned}) AND a.team_id IS NULL ORDER BY a.name", apps::SELECT);
         Ok(sqlx::query_as(&sql).bind(user.to_string()).fetch_all(&self.pool).await?)
     }
 

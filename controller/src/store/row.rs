@@ -13,7 +13,7 @@ pub(super) fn text<T>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
-    parse(column, &row.try_get::<String, _>(column)?)
+    parse(column, row.try_get(column)?)
 }
 
 /// The same for a column that may be null.
@@ -21,7 +21,7 @@ pub(super) fn optional_text<T>(row: &AnyRow, column: &str) -> Result<Option<T>, 
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
-    row.try_get::<Option<String>, _>(column)?.map(|value| parse(column, &value)).transpose()
+    row.try_get::<Option<&str>, _>(column)?.map(|value| parse(column, value)).transpose()
 }
 
 /// A moment.
@@ -49,13 +49,13 @@ pub(super) fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
 
 /// A JSON document.
 pub(super) fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
-    serde_json::from_str(&row.try_get::<String, _>(column)?).map_err(|error| broken(column, error.into()))
+    serde_json::from_str(row.try_get(column)?).map_err(|error| broken(column, error.into()))
 }
 
 /// A JSON document that may be null.
 pub(super) fn optional_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<Option<T>, sqlx::Error> {
-    let document: Option<String> = row.try_get(column)?;
-    document.map(|document| serde_json::from_str(&document)).transpose().map_err(|error| broken(column, error.into()))
+    let document: Option<&str> = row.try_get(column)?;
+    document.map(serde_json::from_str).transpose().map_err(|error| broken(column, error.into()))
 }
 
 fn parse<T>(column: &str, value: &str) -> Result<T, sqlx::Error>

@@ -52,7 +52,8 @@ const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS o
      a.updated_at, \
      c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
      n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at \
-     FROM apps a JOIN collaborators o ON o.app_id = a.id AND o.role = 'owner' JOIN users u ON u.id = o.user_id \
+     FROM apps a \
+     JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
      LEFT JOIN teams t ON t.id = a.team_id \
      JOIN releases c ON c.id = a.current_release_id \
      JOIN releases n ON n.app_id = a.id AND n.version = a.last_version";
