@@ -4,6 +4,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::collaborators::{SEEN, visible};
+use super::select::Select;
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, TeamRef, UserRef, row};
 
 /// An app.
@@ -124,11 +125,13 @@ pub(super) fn release_made(app: AppId, release: ReleaseId, data: serde_json::Val
 }
 
 /// The owner is looked up for each app: of a join PostgreSQL makes a look through the owners of all apps.
-pub(super) const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, \
-     t.name AS team_name, a.maintenance, a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, \
-     a.updated_at FROM apps a \
-     JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
-     LEFT JOIN teams t ON t.id = a.team_id";
+pub(super) const SELECT: Select = Select {
+    columns: "a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, t.name AS team_name, a.maintenance, \
+         a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at",
+    from: ("apps", "a"),
+    joins: "JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
+         LEFT JOIN teams t ON t.id = a.team_id",
+};
 
 impl Store {
     /// Makes an app with its owner, its uid and its first, empty release.

@@ -3,6 +3,7 @@ use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
+use super::select::Select;
 use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 
 /// One run of the buildpacks over one commit.
@@ -77,9 +78,12 @@ impl<'r> FromRow<'r, AnyRow> for Build {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.source_url, \
-     b.source_checksum, b.status, b.buildpacks, b.size_bytes, r.id AS release_id, b.output_secret, b.created_at, b.updated_at FROM builds b \
-     JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id";
+pub(super) const SELECT: Select = Select {
+    columns: "b.id, b.app_id, b.user_id, u.email, b.commit_id, b.subject, b.source_url, b.source_checksum, b.status, \
+         b.buildpacks, b.size_bytes, r.id AS release_id, b.output_secret, b.created_at, b.updated_at",
+    from: ("builds", "b"),
+    joins: "JOIN users u ON u.id = b.user_id LEFT JOIN releases r ON r.build_id = b.id",
+};
 
 impl Store {
     /// Notes a build that is about to start. It succeeds with [`super::Change::Deploy`].

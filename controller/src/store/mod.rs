@@ -34,6 +34,7 @@ mod requests;
 mod rotation;
 mod row;
 mod secrets;
+mod select;
 mod sessions;
 mod setups;
 mod slice;
@@ -231,11 +232,17 @@ impl Store {
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(PATIENCE)
-            // A file does not hang up.
-            .test_before_acquire(!sqlite)
+            .test_before_acquire(false)
             // When SQLite finds the disk full it may end a transaction by itself, or not end it with COMMIT. The driver miscounts
             // then, and such a connection would hold the lock of all writers, or an old state of everything, for ever.
-            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .before_acquire(move |connection, meta| {
+                Box::pin(async move {
+                    if !sqlite && meta.idle_for > TRUSTED {
+                        connection.ping().await?;
+                    }
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     connection.execute(if sqlite { SQLITE_SETTINGS } else { POSTGRESQL_SETTINGS }).await?;
@@ -279,6 +286,9 @@ impl Store {
 
 /// So long whoever wants something of the database waits for a connection, before they are told that it is away.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So long after its last use a connection is taken to be alive: to ask before each query would make each twice as far away.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// Readers never wait for the writer (WAL), and what was committed survives a power cut (FULL): a push that was told "v7
 /// is live" stays so. 8 MB of each connection hold what most queries of a large database go through.

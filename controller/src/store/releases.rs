@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, FromRow, Row};
 use super::contents::{Attached, Attachments, ConfigChanges, Contents, Formation};
 use super::events::Write;
 use super::formation::restore_formation;
+use super::select::Select;
 use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
@@ -108,12 +109,15 @@ impl<'r> FromRow<'r, AnyRow> for Release {
     }
 }
 
-pub(super) const SELECT: &str = "SELECT r.id, r.app_id, r.version, r.description, r.reason, r.user_id, u.email, r.image, \
-     i.removed_at AS image_removed_at, COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, r.formation, \
-     COALESCE(r.restores, 0) AS restores, r.attachments, r.config_changes, COALESCE(r.phase, 0) AS phase, r.status, \
-     r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at FROM releases r \
-     JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id LEFT JOIN images i ON i.digest = r.image \
-     LEFT JOIN builds s ON s.id = COALESCE(r.slug_id, r.build_id)";
+pub(super) const SELECT: Select = Select {
+    columns: "r.id, r.app_id, r.version, r.description, r.reason, r.user_id, u.email, r.image, \
+         i.removed_at AS image_removed_at, COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, \
+         r.formation, COALESCE(r.restores, 0) AS restores, r.attachments, r.config_changes, COALESCE(r.phase, 0) AS phase, \
+         r.status, r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at",
+    from: ("releases", "r"),
+    joins: "JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id LEFT JOIN images i ON i.digest = r.image \
+         LEFT JOIN builds s ON s.id = COALESCE(r.slug_id, r.build_id)",
+};
 
 impl Store {
     /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.

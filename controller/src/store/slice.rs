@@ -4,6 +4,7 @@ use model::{AppId, Timestamp, UserId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
+use super::select::Select;
 use super::{App, Build, Release, Store, StoreError, apps, builds, collaborators, releases};
 
 /// Nothing longer is read at once.
@@ -73,9 +74,7 @@ enum Holds {
 
 /// What to read: whose, and with which fields, the usual one first.
 struct List<'a> {
-    select: &'a str,
-    /// The table by itself, whose index finds the part before anything is joined to it.
-    from: &'a str,
+    select: &'a Select,
     /// A condition on `$1`.
     of: &'a str,
     owner: String,
@@ -108,22 +107,22 @@ impl Store {
         // Few are looked up one by one and sorted. Of many, the part is full after few steps along the index.
         let many = self.sees_many(user).await?;
         let of = if many { collaborators::SEEN } else { &collaborators::visible() };
-        let (select, from, fields) = (apps::SELECT, "apps a", APPS);
-        self.slice(&List { select, from, of, owner: user.to_string(), alike: many, id: "a.id", fields }, slice).await
+        let (select, owner, fields) = (&apps::SELECT, user.to_string(), APPS);
+        self.slice(&List { select, of, owner, alike: many, id: "a.id", fields }, slice).await
     }
 
     /// Part of the releases of an app: by version or id.
     pub async fn releases_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Release>, StoreError> {
-        let (select, from, of) = (releases::SELECT, "releases r", "r.app_id = $1");
+        let (select, of) = (&releases::SELECT, "r.app_id = $1");
         let (owner, fields) = (app.to_string(), RELEASES);
-        self.slice(&List { select, from, of, owner, alike: true, id: "r.id", fields }, slice).await
+        self.slice(&List { select, of, owner, alike: true, id: "r.id", fields }, slice).await
     }
 
     /// Part of the builds of an app: by time or id.
     pub async fn builds_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Build>, StoreError> {
-        let (select, from, of) = (builds::SELECT, "builds b", "b.app_id = $1");
+        let (select, of) = (&builds::SELECT, "b.app_id = $1");
         let (owner, fields) = (app.to_string(), BUILDS);
-        self.slice(&List { select, from, of, owner, alike: true, id: "b.id", fields }, slice).await
+        self.slice(&List { select, of, owner, alike: true, id: "b.id", fields }, slice).await
     }
 
     /// Whether there are so many apps of a user that walking along all apps finds some of them soon. It is about what is quick
@@ -162,9 +161,9 @@ impl Store {
         }
         let order = if slice.descending { "DESC" } else { "ASC" };
         let tie = if field.holds == Holds::Time { format!(", {} {order}", list.id) } else { String::new() };
-        let (select, id, order) = (list.select, list.id, format!("ORDER BY {} {order}{tie}", field.column));
-        let part = format!("SELECT {id} FROM {} WHERE {conditions} {order} LIMIT {}", list.from, max + 1);
-        let sql = format!("{select} WHERE {id} IN ({part}) {order}");
+        let order = format!("ORDER BY {} {order}{tie}", field.column);
+        let part = list.select.of_part(&format!("WHERE {conditions} {order} LIMIT {}", max + 1));
+        let sql = format!("{part} {order}");
         let mut query = sqlx::query(&sql).persistent(self.keeps_plan(list.alike)).bind(&list.owner);
         for value in binds {
             query = match value {

@@ -3,6 +3,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::collaborators::{SEEN, visible};
+use super::select::Select;
 use super::{App, Status, Store, StoreError, row};
 
 /// An app at a glance.
@@ -47,16 +48,16 @@ impl<'r> FromRow<'r, AnyRow> for AppSummary {
     }
 }
 
-const SELECT: &str = "SELECT a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, \
-     t.name AS team_name, a.maintenance, a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, \
-     a.updated_at, \
-     c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
-     n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at \
-     FROM apps a \
-     JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
-     LEFT JOIN teams t ON t.id = a.team_id \
-     JOIN releases c ON c.id = a.current_release_id \
-     JOIN releases n ON n.app_id = a.id AND n.version = a.last_version";
+const SELECT: Select = Select {
+    columns: "a.id, a.name, a.uid, u.id AS owner_id, u.email AS owner_email, a.team_id, t.name AS team_name, a.maintenance, \
+         a.acm, a.stack, a.buildpacks, a.current_release_id, a.released_at, a.created_at, a.updated_at, \
+         c.version AS current_version, c.image AS current_image, n.version AS newest_version, \
+         n.description AS newest_description, n.status AS newest_status, n.created_at AS newest_created_at",
+    from: ("apps", "a"),
+    joins: "JOIN users u ON u.id = (SELECT o.user_id FROM collaborators o WHERE o.app_id = a.id AND o.role = 'owner') \
+         LEFT JOIN teams t ON t.id = a.team_id JOIN releases c ON c.id = a.current_release_id \
+         JOIN releases n ON n.app_id = a.id AND n.version = a.last_version",
+};
 
 /// The condition that the app `a` has a name like `$2`.
 const NAMED: &str = "a.name LIKE $2";
@@ -84,11 +85,10 @@ impl Store {
         (skip, max): (usize, usize),
     ) -> Result<Vec<AppSummary>, StoreError> {
         let Some(pattern) = pattern(part) else { return Ok(Vec::new()) };
-        // Found before anything is joined to them: all others need not be read.
         let many = self.sees_many(user).await?;
         let of = if many { SEEN } else { &visible() };
-        let some = format!("SELECT a.id FROM apps a WHERE {of} AND {NAMED} ORDER BY a.name LIMIT {max} OFFSET {skip}");
-        let sql = format!("{SELECT} WHERE a.id IN ({some}) ORDER BY a.name");
+        let some = SELECT.of_part(&format!("WHERE {of} AND {NAMED} ORDER BY a.name LIMIT {max} OFFSET {skip}"));
+        let sql = format!("{some} ORDER BY a.name");
         let query = sqlx::query_as(&sql).persistent(self.keeps_plan(many));
         Ok(query.bind(user.to_string()).bind(pattern).fetch_all(&self.pool).await?)
     }
