@@ -15,10 +15,10 @@ pub(crate) struct Analysis {
     pub(crate) cache: Cache,
 }
 
-/// Reads the app's cache file and, unless that was purged, the previous image's label. Neither has to be there.
+/// Reads the app's cache file and the previous image's label. Neither has to be there.
 pub(crate) fn analyze(previous: Option<&Image>, cache: &Path) -> Analysis {
     let cache = Cache::read(cache);
-    let label = previous.filter(|_| !cache.purged).and_then(|image| image.config.labels.get(LIFECYCLE_LABEL));
+    let label = previous.and_then(|image| image.config.labels.get(LIFECYCLE_LABEL));
     let image = label.and_then(|label| {
         serde_json::from_str(label)
             .inspect_err(

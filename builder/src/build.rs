@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -61,7 +62,7 @@ fn plan_for(id: &str, resolution: &Resolution, met: &BTreeSet<String>) -> BuildP
 }
 
 fn run(paths: &Paths, buildpack: &Buildpack, plan: &BuildPlan, env: &Env) -> Result<(), Failure> {
-    let trouble = |error: std::io::Error| Failure::io("run a buildpack", &error);
+    let trouble = |error: io::Error| Failure::io("run a buildpack", &error);
     let layers = paths.layers_of(buildpack.id());
     fs::create_dir_all(&layers).map_err(trouble)?;
     let scratch = paths.scratch(&format!("build-{}", escaped(buildpack.id()))).map_err(trouble)?;
@@ -124,10 +125,9 @@ fn invalid(buildpack: &Buildpack, problem: String) -> Failure {
     Failure::BuildpackInvalid { buildpack: buildpack.name(), problem }
 }
 
-/// Every `<layer>.toml` with at least one flag. One without takes no part; its directory stays where it is and goes with the
-/// container.
+/// Every `<layer>.toml` with at least one flag. One without takes no part: its directory is put aside and goes with the container.
 fn read_layers(dir: &Path, buildpack: &Buildpack) -> Result<Vec<BuiltLayer>, Failure> {
-    let trouble = |error: std::io::Error| Failure::io("read a buildpack's layers", &error);
+    let trouble = |error: io::Error| Failure::io("read a buildpack's layers", &error);
     let mut layers = Vec::new();
     for entry in dir.read_dir().map_err(trouble)? {
         let file = entry.map_err(trouble)?.file_name();
@@ -138,13 +138,26 @@ fn read_layers(dir: &Path, buildpack: &Buildpack) -> Result<Vec<BuiltLayer>, Fai
         let text = fs::read_to_string(dir.join(&file)).map_err(trouble)?;
         let toml = LayerToml::parse(&text).map_err(|problem| invalid(buildpack, format!("{name}.toml: {problem}")))?;
         let types = toml.types.unwrap_or_default();
-        if !types.is_none() {
+        if types.is_none() {
+            put_aside(dir, name).map_err(trouble)?;
+        } else {
             let (buildpack, name) = (buildpack.id().to_owned(), name.to_owned());
             layers.push(BuiltLayer { buildpack, name, types, metadata: toml.metadata });
         }
     }
     layers.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(layers)
+}
+
+/// Takes the layer `name`, which is for nothing, out of the way of the buildpacks that follow (Buildpack spec, "Layer Types").
+fn put_aside(dir: &Path, name: &str) -> io::Result<()> {
+    let layer = dir.join(name);
+    match fs::rename(&layer, dir.join(format!("{name}.ignore"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // An overlay does not rename what lies below it.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => fs::remove_dir_all(&layer),
+        renamed => renamed,
+    }
 }
 
 fn read_toml<T: serde::de::DeserializeOwned>(path: &Path, buildpack: &Buildpack) -> Result<Option<T>, Failure> {

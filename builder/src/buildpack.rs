@@ -60,19 +60,21 @@ impl Buildpack {
         }
     }
 
-    /// Whether it may build for `target` (Buildpack spec, "Targets"; legacy stacks as the reference reads them).
+    /// What it says that it is made for (Buildpack spec, "Targets"; legacy stacks as the reference reads them).
+    fn targets(&self) -> Vec<Target> {
+        let mut targets = self.toml.targets.clone();
+        if targets.is_empty() {
+            targets.extend(self.toml.stacks.iter().filter_map(|stack| target_of_stack(&stack.id)));
+        }
+        if targets.is_empty() {
+            targets.push(Target { os: "linux".to_owned(), ..Target::default() });
+        }
+        targets
+    }
+
+    /// Whether it may build for `target`.
     pub(crate) fn fit(&self, target: &Target) -> Fit {
-        let legacy: Vec<&str> = self.toml.stacks.iter().map(|stack| stack.id.as_str()).collect();
-        let bionic = || Target {
-            distros: vec![Distro { name: "ubuntu".to_owned(), version: "18.04".to_owned() }],
-            ..Target::default()
-        };
-        let targets = match (&*self.toml.targets, &*legacy) {
-            ([], []) => vec![Target { os: "linux".to_owned(), ..Target::default() }],
-            ([], stacks) if stacks.contains(&"*") => return Fit::Yes,
-            ([], _) => vec![bionic()],
-            (targets, _) => targets.to_vec(),
-        };
+        let targets = self.targets();
         let mut on_machine = targets.iter().filter(|offered| is_same_machine(offered, target)).peekable();
         if on_machine.peek().is_none() {
             return Fit::No;
@@ -115,6 +117,20 @@ fn check_name(id: &str, version: &str) -> Result<(), String> {
         return Err(format!("{version:?} is not a version such as 1.2.3"));
     }
     Ok(())
+}
+
+/// What a legacy stack stands for; most stand for nothing that is known.
+fn target_of_stack(id: &str) -> Option<Target> {
+    match id {
+        "*" => Some(Target::default()),
+        "io.buildpacks.stacks.bionic" => Some(Target {
+            os: "linux".to_owned(),
+            arch: "amd64".to_owned(),
+            distros: vec![Distro { name: "ubuntu".to_owned(), version: "18.04".to_owned() }],
+            ..Target::default()
+        }),
+        _ => None,
+    }
 }
 
 fn agree(a: &str, b: &str) -> bool {
@@ -226,6 +242,10 @@ mod tests {
             (ubuntu, unknown, other("ubuntu 24.04, ubuntu 22.04")),
             ("[[stacks]]\nid = '*'", debian(), Fit::Yes),
             ("[[stacks]]\nid = 'io.buildpacks.stacks.bionic'", debian(), other("ubuntu 18.04")),
+            ("[[stacks]]\nid = 'io.buildpacks.stacks.bionic'", Target { arch: "arm64".into(), ..debian() }, Fit::No),
+            ("[[stacks]]\nid = 'io.buildpacks.stacks.bionic'\n[[stacks]]\nid = '*'", debian(), Fit::Yes),
+            ("[[stacks]]\nid = 'heroku-24'", debian(), Fit::Yes),
+            ("[[stacks]]\nid = '*'\n[[targets]]\nos = 'windows'", debian(), Fit::No),
         ];
         for (text, target, expected) in rows {
             assert_eq!(buildpack(text).fit(&target), expected, "{text}");

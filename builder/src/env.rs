@@ -311,15 +311,24 @@ mod tests {
 
     #[test]
     fn a_launched_process_does_not_see_the_platforms_own_variables() {
-        let own = [("CNB_APP_DIR", "/app"), ("PATH", "/cnb/process:/cnb/lifecycle:/usr/bin"), ("PORT", "5000")];
-        let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let hidden = ["LAYERS_DIR", "APP_DIR", "PROCESS_TYPE", "PLATFORM_API", "DEPRECATION_MODE"];
+        let hidden = hidden.map(|name| (format!("CNB_{name}"), "x"));
+        let own = [("PATH", "/cnb/process:/cnb/lifecycle:/usr/bin"), ("PORT", "5000")];
+        let own = own
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .chain(hidden)
+            .map(|(name, value)| (name.into(), value.into()));
         assert_eq!(Env::for_launch(own), env(&[("PATH", "/usr/bin"), ("PORT", "5000")]));
     }
 
     #[test]
     fn a_buildpack_inherits_only_the_listed_variables() {
-        let own = [("PATH", "/usr/bin"), ("SECRET", "x"), ("HOME", "/home")];
-        let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(Env::for_build(own), env(&[("HOME", "/home"), ("PATH", "/usr/bin")]));
+        let listed = "PATH LD_LIBRARY_PATH LIBRARY_PATH CPATH PKG_CONFIG_PATH HOME HOSTNAME CNB_STACK_ID \
+                      HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy";
+        let others = "SECRET CNB_LAYERS_DIR CNB_REGISTRY_AUTH PLATFORM_PACKAGES USER LANG SSL_CERT_FILE";
+        let own = listed.split_whitespace().chain(others.split_whitespace()).map(|name| (name.into(), "x".into()));
+        let expected: Vec<(&str, &str)> = listed.split_whitespace().map(|name| (name, "x")).collect();
+        assert_eq!(Env::for_build(own), env(&expected));
     }
 }

@@ -135,7 +135,7 @@ impl Launch {
                 match words.as_mut_slice() {
                     _ if !process.direct => self.shell(&words, profiles),
                     [shell, flag, line, ..] if is_bash(shell) && flag == "-c" => {
-                        *line = with_profiles(&self.app_profiles(), line);
+                        *line = self.with_profiles(&self.app_profiles(), line);
                         words
                     }
                     _ => words,
@@ -153,7 +153,7 @@ impl Launch {
     /// `bash` over the profiles and then the command: a script if it stands alone, else words that are expanded one by one.
     fn shell(&self, words: &[OsString], profiles: &[PathBuf]) -> Vec<OsString> {
         let profiles: Vec<PathBuf> = profiles.iter().cloned().chain(self.app_profiles()).collect();
-        let script = with_profiles(&profiles, OsStr::new("exec bash -c \"$@\""));
+        let script = self.with_profiles(&profiles, OsStr::new("exec bash -c \"$@\""));
         let mut shell: Vec<OsString> = vec!["/bin/bash".into(), "-c".into(), script, self.argv0.clone()];
         if words.len() > 1 {
             let expand = |index| format!("\"$(eval echo \\\"${{{index}}}\\\")\"");
@@ -162,6 +162,17 @@ impl Launch {
         }
         shell.extend_from_slice(words);
         shell
+    }
+
+    /// `script` after sourcing `profiles`, which find themselves in the app's folder and may leave it as Heroku's do.
+    fn with_profiles(&self, profiles: &[PathBuf], script: &OsStr) -> OsString {
+        let mut text: Vec<u8> = profiles.iter().flat_map(|profile| line("source", profile)).collect();
+        let working_dir = self.working_dir();
+        if working_dir != self.app {
+            text = [line("cd", &self.app), text, line("cd", &working_dir)].concat();
+        }
+        text.extend_from_slice(script.as_bytes());
+        OsString::from_vec(text)
     }
 
     /// Heroku's `.profile.d/*.sh`, then `.profile`.
@@ -231,16 +242,10 @@ fn is_bash(program: &OsStr) -> bool {
     program == "bash" || program == "/bin/bash"
 }
 
-/// `script` after sourcing `profiles`; itself if there are none.
-fn with_profiles(profiles: &[PathBuf], script: &OsStr) -> OsString {
-    let mut text = Vec::new();
-    for profile in profiles {
-        let quoted =
-            profile.as_os_str().as_bytes().split(|byte| *byte == b'\'').collect::<Vec<_>>().join(&b"'\\''"[..]);
-        text.extend([b"source '", quoted.as_slice(), b"'\n"].concat());
-    }
-    text.extend_from_slice(script.as_bytes());
-    OsString::from_vec(text)
+/// A line of a shell script: a word and a path.
+fn line(word: &str, path: &Path) -> Vec<u8> {
+    let quoted = path.as_os_str().as_bytes().split(|byte| *byte == b'\'').collect::<Vec<_>>().join(&b"'\\''"[..]);
+    [word.as_bytes(), b" '", quoted.as_slice(), b"'\n"].concat()
 }
 
 /// The files of `<layer>/<dir>`, then those of `<layer>/<dir>/<type>`.
@@ -259,135 +264,4 @@ fn files_of(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    /// An image's file system, small.
-    struct World(tempfile::TempDir);
-
-    impl World {
-        fn new(metadata: &str) -> Self {
-            let world = Self(tempfile::tempdir().unwrap());
-            fs::create_dir_all(world.path("app")).unwrap();
-            world.file("layers/config/metadata.toml", metadata);
-            world
-        }
-
-        fn path(&self, path: &str) -> PathBuf {
-            self.0.path().join(path)
-        }
-
-        fn file(&self, path: &str, content: &str) {
-            let path = self.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-        }
-
-        /// What the process that `argv` asks for prints.
-        fn run(&self, argv: &[&str]) -> Result<String, String> {
-            let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
-            let own = [
-                ("CNB_APP_DIR", self.path("app").into_os_string()),
-                ("CNB_LAYERS_DIR", self.path("layers").into_os_string()),
-                ("PATH", "/cnb/process:/usr/bin:/bin".into()),
-                ("CONFIG", "it's $HOME\n\"ö\"".into()),
-                ("PORT", "99".into()),
-            ];
-            let own = own.into_iter().map(|(name, value)| (name.into(), value));
-            let output = Launch::prepare(&argv, own)?.command()?.output().map_err(|error| error.to_string())?;
-            assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-            Ok(String::from_utf8(output.stdout).unwrap())
-        }
-    }
-
-    const METADATA: &str = r#"
-        [[buildpacks]]
-        id = "a/new"
-        version = "1.0.0"
-        api = "0.10"
-        [[buildpacks]]
-        id = "a/old"
-        version = "1.0.0"
-        api = "0.8"
-        [[processes]]
-        type = "web"
-        command = ["echo", "always"]
-        args = ["default"]
-        direct = true
-        buildpackID = "a/new"
-        [[processes]]
-        type = "old"
-        command = ["echo"]
-        args = ["default", "$PORT"]
-        direct = false
-        buildpackID = "a/old"
-        [[processes]]
-        type = "line"
-        command = ["bash", "-c"]
-        args = ["echo \"$FROM_PROFILE $CONFIG\""]
-        direct = true
-        buildpackID = "a/new"
-        [[processes]]
-        type = "where"
-        command = ["pwd"]
-        direct = true
-        working-dir = "sub"
-        buildpackID = "a/new"
-    "#;
-
-    #[test]
-    fn user_arguments_replace_the_default_ones_or_follow_them_in_old_buildpacks() {
-        let world = World::new(METADATA);
-        assert_eq!(world.run(&["/cnb/process/web"]).unwrap(), "always default\n");
-        assert_eq!(world.run(&["/cnb/process/web", "a", "b"]).unwrap(), "always a b\n");
-        assert_eq!(world.run(&["/cnb/process/old", "a b"]).unwrap(), "default 99 a b\n");
-    }
-
-    #[test]
-    fn commands_run_directly_or_in_a_shell() {
-        let world = World::new(METADATA);
-        assert_eq!(world.run(&["launcher", "--", "echo", "$PORT"]).unwrap(), "$PORT\n");
-        assert_eq!(world.run(&["launcher", "echo $PORT; echo b"]).unwrap(), "99\nb\n");
-        assert_eq!(world.run(&["launcher", "echo", "$PORT", "a b"]).unwrap(), "99 a b\n");
-        let error = world.run(&["launcher"]).unwrap_err();
-        assert_eq!(error, "a process type or a command is required; process types: web, old, line, where");
-    }
-
-    #[test]
-    fn a_procfile_line_sees_the_profiles_and_its_variables_unharmed() {
-        let world = World::new(METADATA);
-        assert_eq!(world.run(&["line"]).unwrap(), " it's $HOME\n\"ö\"\n");
-        world.file("app/.profile.d/b.sh", "FROM_PROFILE=${FROM_PROFILE}b");
-        world.file("app/.profile.d/it's a.sh", "FROM_PROFILE=${FROM_PROFILE}a");
-        world.file("app/.profile.d/ignored.txt", "exit 1");
-        world.file("app/.profile", "export FROM_PROFILE=${FROM_PROFILE}!");
-        assert_eq!(world.run(&["line"]).unwrap(), "ba! it's $HOME\n\"ö\"\n");
-        assert_eq!(world.run(&["launcher", "echo $FROM_PROFILE"]).unwrap(), "ba!\n");
-    }
-
-    #[test]
-    fn layers_lend_their_directories_environment_and_programs() {
-        let world = World::new(METADATA);
-        world.file("layers/a_new/one/bin/tool", "#!/bin/sh\necho tool $A $B $C $D");
-        world.file("layers/a_new/one/env.launch/A.default", "a");
-        world.file("layers/a_new/one/env.launch/CONFIG.default", "not this");
-        world.file("layers/a_new/one/exec.d/x", "#!/bin/sh\necho 'B = \"b\"' >&3");
-        world.file("layers/a_new/two/exec.d/y", "#!/bin/sh\necho \"C = '$B$A'\" >&3");
-        world.file("layers/a_new/two/exec.d/web/z", "#!/bin/sh\necho 'D = \"d\"' >&3");
-        assert_eq!(world.run(&["launcher", "--", "tool"]).unwrap(), "tool a b ba\n");
-        assert_eq!(world.run(&["launcher", "--", "printenv", "CONFIG"]).unwrap(), "it's $HOME\n\"ö\"\n");
-        world.file("layers/a_new/two/exec.d/w", "#!/bin/sh\nexit 3");
-        let error = world.run(&["launcher", "--", "tool"]).unwrap_err();
-        assert!(error.ends_with("exec.d/w: failed: exit status: 3"), "{error}");
-    }
-
-    #[test]
-    fn a_process_starts_in_its_directory() {
-        let world = World::new(METADATA);
-        fs::create_dir(world.path("app/sub")).unwrap();
-        assert_eq!(world.run(&["where"]).unwrap().trim(), world.path("app/sub").to_str().unwrap());
-    }
-}
+mod tests;

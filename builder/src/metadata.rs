@@ -122,7 +122,7 @@ pub(crate) struct Cache {
     /// Debian packages of the last image.
     #[serde(default)]
     pub(crate) packages: Option<Installed>,
-    /// Whoever purged it wants that the next build starts from nothing: not even layers of the last image are of use.
+    /// Whoever purged it wants that the next build starts from nothing: it gets no layers of the last image either.
     #[serde(default)]
     pub(crate) purged: bool,
 }

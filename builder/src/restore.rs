@@ -13,7 +13,7 @@ use toml::Table;
 
 use crate::analyze::Analysis;
 use crate::formats::{LayerToml, StoreToml, Types, escaped};
-use crate::metadata::StoredLayer;
+use crate::metadata::{BuildpackLayers, StoredLayer};
 use crate::sbom;
 
 /// Identifies a layer: buildpack id and layer name.
@@ -36,10 +36,16 @@ pub(crate) struct Restored {
 
 /// Decides what is restored (Buildpack spec, "Layer Types"): layers with `cache` with metadata and contents or not at all, launch
 /// layers with metadata only, anything else not. Layers come from the previous image before the cache file, which may be of a build
-/// that never was released.
+/// that never was released. After a purge no layer comes, but the buildpacks' stores do (Platform spec, "restorer").
 pub(crate) fn plan(analysis: &Analysis, has: &dyn Fn(&Digest) -> bool) -> Restored {
+    let with_store = |buildpack: &BuildpackLayers| Some((buildpack.key.clone(), buildpack.store.clone()?));
+    let stores = analysis.image.buildpacks.iter().filter_map(with_store).collect();
+    let mut restored = Restored { stores, ..Restored::default() };
+    if analysis.cache.purged {
+        return restored;
+    }
     let sboms = analysis.cache.sbom.iter().chain(analysis.image.sbom.as_ref().map(|sbom| &sbom.sha));
-    let mut restored = Restored { sboms: sboms.filter(|sha| has(sha)).cloned().collect(), ..Restored::default() };
+    restored.sboms = sboms.filter(|sha| has(sha)).cloned().collect();
     for buildpack in &analysis.image.buildpacks {
         for (name, layer) in &buildpack.layers {
             let key = (buildpack.key.clone(), name.clone());
@@ -47,9 +53,6 @@ pub(crate) fn plan(analysis: &Analysis, has: &dyn Fn(&Digest) -> bool) -> Restor
                 restored.reusable.insert(key.clone(), layer.sha.clone());
                 restored.add(key, layer);
             }
-        }
-        if let Some(store) = &buildpack.store {
-            restored.stores.insert(buildpack.key.clone(), store.clone());
         }
     }
     for (id, layers) in &analysis.cache.layers {
@@ -117,7 +120,7 @@ fn write_toml<T: serde::Serialize>(path: &Path, value: &T, uid: u32) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::{BuildpackLayers, Cache, LifecycleMetadata};
+    use crate::metadata::{Cache, LifecycleMetadata};
 
     fn sha(digit: char) -> Digest {
         format!("sha256:{}", digit.to_string().repeat(64)).parse().unwrap()

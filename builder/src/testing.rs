@@ -206,6 +206,18 @@ impl Engine for Uncontained {
     }
 }
 
+/// Writes a buildpack of two shell scripts into a folder of buildpacks: its id, its API, and more of its `buildpack.toml`.
+pub(crate) fn write_buildpack(folder: &Path, (id, api, more): (&str, &str, &str), detect: &str, build: &str) {
+    let bin = folder.join(escaped(id)).join("1.0.0/bin");
+    fs::create_dir_all(&bin).unwrap();
+    let toml = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{more}");
+    fs::write(bin.join("../buildpack.toml"), toml).unwrap();
+    for (name, script) in [("detect", detect), ("build", build)] {
+        fs::write(bin.join(name), format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
 /// The folders of a build, with buildpacks that are shell scripts: what happens in the container, without one.
 pub(crate) struct Folders(tempfile::TempDir);
 
@@ -240,14 +252,7 @@ impl Folders {
 
     /// A buildpack of some API, with more in its `buildpack.toml`.
     pub(crate) fn described(self, id: &str, (api, more): (&str, &str), detect: &str, build: &str) -> Self {
-        let bin = self.path(&format!("buildpacks/{}/1.0.0/bin", escaped(id)));
-        fs::create_dir_all(&bin).unwrap();
-        let toml = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{more}");
-        fs::write(bin.join("../buildpack.toml"), toml).unwrap();
-        for (name, script) in [("detect", detect), ("build", build)] {
-            fs::write(bin.join(name), format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
-            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        write_buildpack(&self.path("buildpacks"), (id, api, more), detect, build);
         self
     }
 

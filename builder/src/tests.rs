@@ -1,10 +1,11 @@
 //! Whole builds, one after the other, over shell-script buildpacks. Only the container is missing.
 
+mod layers;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use model::{AppId, BuildId, Image};
 use tokio::sync::mpsc;
 
 use crate::packages::PackageAccess;
-use crate::testing::{FakePackages, Uncontained, listing};
+use crate::testing::{FakePackages, Uncontained, listing, write_buildpack};
 use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, Queue, diff_id};
 
 /// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
@@ -37,7 +38,8 @@ test ! -f $OLDPWD/slices || cat $OLDPWD/slices >> launch.toml
 test ! -f $OLDPWD/bills || . $OLDPWD/bills
 "#;
 
-const DESCRIPTOR: &str = "api = '0.10'\n[buildpack]\nid = 't/deps'\nversion = '1.0.0'\nsbom-formats = ['application/vnd.cyclonedx+json', 'application/spdx+json']";
+/// What it may write beside its layers.
+const FORMATS: &str = "sbom-formats = ['application/vnd.cyclonedx+json', 'application/spdx+json']";
 
 /// Asks for the Debian packages that a file lists.
 const DETECT: &str = r#"
@@ -56,13 +58,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let bin = path("buildpacks/t_deps/1.0.0/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::write(bin.join("../buildpack.toml"), DESCRIPTOR).unwrap();
-        for (name, script) in [("detect", DETECT), ("build", BUILD)] {
-            fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
-            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        write_buildpack(&path("buildpacks"), ("t/deps", "0.10", FORMATS), DETECT, BUILD);
         fs::write(path("buildpacks/order.toml"), "[[order]]\ngroup = [{id = 't/deps'}]").unwrap();
         fs::write(path("program"), "the launcher").unwrap();
         let layers = LayerStore::open(&path("layers")).unwrap();
@@ -102,6 +98,11 @@ impl World {
             queue: Arc::new(Queue::new(1)),
         };
         Self { dir, engine, builder, app: AppId::random(&SystemRandom) }
+    }
+
+    /// What `t/deps` does from now on.
+    fn script(&self, build: &str) {
+        write_buildpack(&self.dir.path().join("buildpacks"), ("t/deps", "0.10", FORMATS), DETECT, build);
     }
 
     async fn build(&self, files: &[(&str, &str)], previous: Option<&Image>) -> Result<Built, BuildError> {
@@ -453,6 +454,10 @@ async fn an_exported_image_has_the_digests_that_it_says() {
     let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     let manifest = json(&blob(&json(&files["index.json"])["manifests"][0]["digest"]));
     assert_eq!(manifest["config"]["digest"], built.image.digest.as_str());
+    let kinds = manifest["layers"].as_array().unwrap().iter().chain([&manifest, &manifest["config"]]);
+    for kind in kinds.map(|part| part["mediaType"].as_str().unwrap()) {
+        assert!(kind.starts_with("application/vnd.oci.image."), "digest 7.8: {kind}");
+    }
     let config = json(&blob(&manifest["config"]["digest"]));
     for (layer, diff_id) in
         manifest["layers"].as_array().unwrap().iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap())

@@ -1,11 +1,12 @@
-//! The rules of the buildpack specification that show from inside a build, one table a section. What a row's script checks, it
-//! checks by failing.
+//! The rules of the buildpack specification that show from inside a build. A row begins with the section of the specification's
+//! digest; what its script checks, it checks by failing. What shows only from build to build or in the image is in
+//! [`super::layers`], what shows when the image runs in the launcher's own tests.
 
-use std::fmt::Write;
+mod building;
+
 use std::fs;
 
 use crate::buildpack::Buildpacks;
-use crate::formats::LaunchProcess;
 use crate::testing::Folders;
 
 /// How a build of one buildpack ended: nothing, or what went wrong.
@@ -20,23 +21,23 @@ fn descriptors() {
     let version = |version: &str| format!("api = '0.10'\n[buildpack]\nid = 'a'\nversion = '{version}'");
     let more = |more: &str| format!("{}\n{more}", id("a"));
     let rows = [
-        ("an id has letters, digits, dots, slashes, dashes", id("a.b/C-9"), ""),
-        ("an id that the lifecycle uses", id("sbom"), "is not an id"),
-        ("an id that leads elsewhere", id("../a"), "is not an id"),
-        ("an id with a space", id("a b"), "is not an id"),
-        ("a version has three numbers", version("10.0.3"), ""),
-        ("a version of two", version("1.0"), "is not a version"),
-        ("a number with a zero before it", version("1.02.0"), "is not a version"),
-        ("an API from before our time", id("a").replace("0.10", "0.6"), "Buildpack API 0.6 is not supported"),
-        ("the oldest API", id("a").replace("0.10", "0.7"), ""),
-        ("the newest API", id("a").replace("0.10", "0.12"), ""),
-        ("keys that nobody knows", more("exec-env = ['test']\n[metadata]\nanything = [1]\n[odd]\nx = 1"), ""),
+        ("2.2 an id has letters, digits, dots, slashes, dashes", id("a.b/C-9"), ""),
+        ("2.2 an id that the lifecycle uses", id("sbom"), "is not an id"),
+        ("2.2 an id that leads elsewhere", id("../a"), "is not an id"),
+        ("2.2 an id with a space", id("a b"), "is not an id"),
+        ("2.2 a version has three numbers", version("10.0.3"), ""),
+        ("2.2 a version of two", version("1.0"), "is not a version"),
+        ("2.2 a number with a zero before it", version("1.02.0"), "is not a version"),
+        ("2.1 an API from before our time", id("a").replace("0.10", "0.6"), "Buildpack API 0.6 is not supported"),
+        ("2.1 the oldest API", id("a").replace("0.10", "0.7"), ""),
+        ("2.1 the newest API", id("a").replace("0.10", "0.12"), ""),
+        ("2.7 keys that nobody knows", more("exec-env = ['test']\n[metadata]\nanything = [1]\n[odd]\nx = 1"), ""),
         (
-            "licences, keywords and formats",
+            "2.1 licences, keywords and formats",
             more("sbom-formats = ['a/b']\nkeywords = ['x']\nlicenses = [{type = 'MIT'}]"),
             "",
         ),
-        ("no TOML", "api = ".to_owned(), "buildpack.toml cannot be used"),
+        ("2.1 no TOML", "api = ".to_owned(), "buildpack.toml cannot be used"),
     ];
     for (rule, toml, problem) in rows {
         let folder = tempfile::tempdir().unwrap();
@@ -50,41 +51,45 @@ fn descriptors() {
 #[test]
 fn detection() {
     let rows = [
-        ("it runs in the app's folder", "test -f app.txt", ""),
-        ("it is given the platform's folder and the plan", "test -d \"$1/env\"; test -f \"$2\"; test ! -s \"$2\"", ""),
+        ("3.1 it runs in the app's folder", "test -f app.txt", ""),
         (
-            "both are in its environment",
+            "3.1 it is given the platform's folder and the plan",
+            "test -d \"$1/env\"; test -f \"$2\"; test ! -s \"$2\"",
+            "",
+        ),
+        (
+            "3.2 both are in its environment",
             "test \"$1\" = \"$CNB_PLATFORM_DIR\"; test \"$2\" = \"$CNB_BUILD_PLAN_PATH\"",
             "",
         ),
-        ("it knows where it lies", "test -x \"$CNB_BUILDPACK_DIR/bin/detect\"", ""),
+        ("3.2 it knows where it lies", "test -x \"$CNB_BUILDPACK_DIR/bin/detect\"", ""),
         (
-            "it knows the target, as far as that is known",
+            "3.2 it knows the target, as far as that is known",
             "test $CNB_TARGET_OS = linux; test -z \"${CNB_TARGET_ARCH_VARIANT+x}\"",
             "",
         ),
-        ("nothing else of the lifecycle's environment", "test -z \"$SECRET$CNB_LAYERS_DIR$CNB_APP_DIR\"", ""),
-        ("it has no input", "! read -r line", ""),
-        ("100 means no", "echo needs: that; exit 100", "t/a  needs: that"),
-        ("anything else is an error", "echo oops >&2; exit 1", "t/a  bin/detect failed (exit status: 1): oops"),
-        ("a plan must be TOML", "echo 'provides = 1' > $2", "wrote a build plan that is not valid"),
-        ("no plan is read of one that says no", "echo 'provides = 1' > $2; exit 100", "t/a  did not say why"),
+        ("5.1 nothing else of the lifecycle's environment", "test -z \"$SECRET$CNB_LAYERS_DIR$CNB_APP_DIR\"", ""),
+        ("3.1 it has no input", "! read -r line", ""),
+        ("3.3 100 means no", "echo needs: that; exit 100", "t/a  needs: that"),
+        ("3.3 anything else is an error", "echo oops >&2; exit 1", "t/a  bin/detect failed (exit status: 1): oops"),
+        ("3.4 a plan must be TOML", "echo 'provides = 1' > $2", "wrote a build plan that is not valid"),
+        ("3.4 no plan is read of one that says no", "echo 'provides = 1' > $2; exit 100", "t/a  did not say why"),
         (
-            "a version of a require belongs into its metadata",
+            "3.4 a version of a require belongs into its metadata",
             "printf '[[requires]]\nname = \"x\"\nversion = \"1\"' > $2",
             "the version of `x`",
         ),
         (
-            "what is provided must be required",
+            "3.9 what is provided must be required",
             "printf '[[provides]]\nname = \"x\"' > $2",
             "provides x, which no buildpack requires",
         ),
         (
-            "one may require what one provides",
+            "3.9 one may require what one provides",
             "printf '[[provides]]\nname = \"x\"\n[[requires]]\nname = \"x\"' > $2",
             "",
         ),
-        ("an alternative may do", "printf '[[provides]]\nname = \"x\"\n[[or]]' > $2", ""),
+        ("3.8 an alternative may do", "printf '[[provides]]\nname = \"x\"\n[[or]]' > $2", ""),
     ];
     for (rule, script, problem) in rows {
         let said = ended("0.10", script, "true");
@@ -92,6 +97,7 @@ fn detection() {
     }
 }
 
+/// Digest 3.2 and 4.1.
 #[test]
 fn each_api_has_its_variables() {
     let names = "CNB_PLATFORM_DIR CNB_BUILD_PLAN_PATH CNB_LAYERS_DIR CNB_BP_PLAN_PATH CNB_TARGET_OS CNB_EXEC_ENV";
@@ -118,6 +124,7 @@ fn each_api_has_its_variables() {
     }
 }
 
+/// Digest 3.5.
 #[test]
 fn a_buildpack_of_several_groups_is_asked_once() {
     let order = "[[order]]\ngroup = [{id = 't/a'}, {id = 't/no'}]\n[[order]]\ngroup = [{id = 't/a'}]";
@@ -126,6 +133,95 @@ fn a_buildpack_of_several_groups_is_asked_once() {
     assert_eq!(fs::read_to_string(folders.path("app/asked")).unwrap(), "asked\n");
 }
 
+/// Order and groups: what `bin/detect` of a, b and c does, and who builds then, with the names of its plan, or how it ends.
+#[test]
+fn groups() {
+    /// Provides and requires, `+x -y`, with alternatives after `|`.
+    fn plan(words: &str) -> String {
+        let table = |or: &str, word: &str| {
+            let key = if word.starts_with('+') { "provides" } else { "requires" };
+            format!("[[{or}{key}]]\\nname = \"{}\"\\n", &word[1..])
+        };
+        let section = |(index, section): (usize, &str)| {
+            let (or, begin) = if index == 0 { ("", "") } else { ("or.", "[[or]]\\n") };
+            section.split_whitespace().fold(begin.to_owned(), |text, word| text + &table(or, word))
+        };
+        let toml: String = words.split('|').enumerate().map(section).collect();
+        format!("printf '{toml}' > $CNB_BUILD_PLAN_PATH")
+    }
+    let yes = || "true".to_owned();
+    let (no, broken) = (|| "exit 100".to_owned(), || "exit 1".to_owned());
+    let rows = [
+        ("3.7 the first that fits", "a\nb", [yes(), yes(), yes()], "a"),
+        ("3.7 all that are required must fit", "a b\nc", [yes(), no(), yes()], "c"),
+        ("3.3 and not be broken", "a b\nc", [yes(), broken(), yes()], "c"),
+        ("3.3 who is optional may say no", "a b?", [yes(), no(), yes()], "a"),
+        ("3.3 or be broken", "a b?", [yes(), broken(), yes()], "a"),
+        ("3.7 but takes part if it fits", "a b?", [yes(), yes(), yes()], "a b"),
+        ("3.7 somebody must be left", "a? b?", [no(), no(), yes()], "20"),
+        ("1.4 nobody fits", "a\nb", [no(), no(), yes()], "20"),
+        ("1.4 nobody fits and one is broken", "a\nb", [no(), broken(), yes()], "21"),
+        ("3.6 nobody is in a group twice", "a b a", [yes(), yes(), yes()], "a b"),
+        ("2.3 each group of a composite in turn, with those around it", "abc b", [no(), yes(), yes()], "c b"),
+        ("3.6 a composite may be optional as a whole", "abc? b", [no(), yes(), no()], "b"),
+        ("3.9 what is required is provided before", "a b", [plan("-x"), plan("+x"), yes()], "20"),
+        ("3.9 by somebody who is there", "a? b", [plan("-x"), yes(), yes()], "b"),
+        ("3.9 who goes for that may take others along", "a? b? c", [plan("+x"), plan("-x -y"), yes()], "c"),
+        ("3.10 a second provider too must be required", "a b c", [plan("+x"), plan("-x"), plan("+x")], "20"),
+        ("3.7 a group whose plan does not resolve gives way", "a\nb", [plan("+x"), yes(), yes()], "b"),
+        ("3.8 an alternative of one may serve another", "a b", [plan("+x | +y"), plan("-y"), yes()], "a:y b"),
+        ("3.8 the earliest ones that fit together", "a b", [plan("+x -x | +y -y"), plan("| +z"), yes()], "a:x b"),
+        ("3.8 those of the last change first", "a b", [plan("+x | +y"), plan("-z | -x | -y"), yes()], "a:x b"),
+        ("3.9 an optional one is worth its last alternative", "a? b", [plan("+y | +x -x"), yes(), yes()], "a:x b"),
+    ];
+    for (rule, order, scripts, expected) in rows {
+        let entry = |word: &str| format!("{{id='t/{}',optional={}}}", word.trim_end_matches('?'), word.ends_with('?'));
+        let group = |line: &str| line.split(' ').map(entry).collect::<Vec<_>>().join(",");
+        let order: String =
+            order.lines().map(|line| format!("[[order]]\ngroup = [{}]\n", group(line))).collect::<Vec<_>>().concat();
+        let composite = "api='0.10'\n[buildpack]\nid='t/abc'\nversion='1.0.0'\n\
+                         [[order]]\ngroup=[{id='t/a',version='1.0.0'}]\n[[order]]\ngroup=[{id='t/c',version='1.0.0'}]";
+        let folders = ["t/a", "t/b", "t/c"].iter().zip(&scripts).fold(Folders::new(&order), |folders, (id, script)| {
+            folders.buildpack(id, script, "sed -n 's/^name = \"\\(.*\\)\"/:\\1/p' $3 > plan-${CNB_LAYERS_DIR##*_}")
+        });
+        let folders = folders.file("buildpacks/t_abc/1.0.0/buildpack.toml", composite);
+        let outcome = folders.run();
+        let names: Vec<String> = (outcome.group.iter().map(|member| member.id.trim_start_matches("t/").to_owned()))
+            .map(|id| fs::read_to_string(folders.path(&format!("app/plan-{id}"))).map(|plan| id.clone() + plan.trim()))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let said = outcome.failure.map_or_else(|| names.join(" "), |failure| failure.exit_code().to_string());
+        assert_eq!(said, expected, "{rule}");
+    }
+}
+
+/// Digest 2.6; one that may stay away does.
+#[test]
+fn a_buildpack_for_another_system_is_an_error_where_it_is_required() {
+    let other = "[[targets]]\nos = 'windows'";
+    for (optional, ended) in [(false, 21), (true, 0)] {
+        let order = format!("[[order]]\ngroup = [{{id = 't/a'}}, {{id = 't/other', optional = {optional}}}]");
+        let folders = Folders::new(&order).buildpack("t/a", "true", "true");
+        let outcome = folders.described("t/other", ("0.10", other), "true", "true").run();
+        assert_eq!(outcome.failure.as_ref().map_or(0, crate::Failure::exit_code), ended, "{:?}", outcome.failure);
+    }
+}
+
+/// Digest 1.1, with defaults of our own for the app.
+#[test]
+fn folders_are_where_the_variables_say() {
+    let paths = crate::lifecycle::Paths::new(std::iter::empty());
+    let show = |paths: &crate::lifecycle::Paths| {
+        let all = [&paths.app, &paths.layers, &paths.platform, &paths.buildpacks, &paths.order, &paths.build_config];
+        all.map(|path| path.display().to_string()).join(" ")
+    };
+    assert_eq!(show(&paths), "/app /layers /platform /cnb/buildpacks /cnb/order.toml /cnb/build-config");
+    let names = ["APP_DIR", "LAYERS_DIR", "PLATFORM_DIR", "BUILDPACKS_DIR", "ORDER_PATH", "BUILD_CONFIG_DIR"];
+    let vars = names.map(|name| (format!("CNB_{name}").into(), name.into()));
+    assert_eq!(show(&crate::lifecycle::Paths::new(vars.into_iter())), names.join(" "));
+}
+
+/// Digest 1.4.
 #[test]
 fn exit_codes() {
     let rows = [
@@ -138,138 +234,4 @@ fn exit_codes() {
         let failure = Folders::one("0.10", detect, build).run().failure.unwrap();
         assert_eq!(failure.exit_code(), code, "{detect} {build}");
     }
-}
-
-#[test]
-fn building() {
-    let launch = |toml: &str| format!("cat > $1/launch.toml <<'X'\n{toml}\nX");
-    let rows = [
-        ("0.10", "it runs in the app's folder", "test -f app.txt".to_owned(), ""),
-        ("0.10", "its folders and plan", "test -d \"$1\"; test -d \"$2\"; test -f \"$3\"; test \"$1\" = $CNB_LAYERS_DIR; test \"$3\" = $CNB_BP_PLAN_PATH".to_owned(), ""),
-        ("0.10", "a failure ends the build", "exit 9".to_owned(), "failed with exit code 9"),
-        ("0.10", "flags belong into [types]", "echo 'cache = true' > $1/x.toml".to_owned(), "`cache` belongs into the table [types]"),
-        ("0.10", "odd keys are nobody's matter", "printf '[types]\nlaunch = true\nmetadata = \"x\"\nodd = 1' > $1/x.toml; mkdir $1/x".to_owned(), ""),
-        ("0.10", "a layer's file is TOML", "echo '[' > $1/x.toml".to_owned(), "x.toml:"),
-        ("0.10", "launch, build and store are no layers", "touch $1/build.toml $1/launch.toml $1/store.toml".to_owned(), ""),
-        ("0.10", "unmet is what was planned", "printf '[[unmet]]\nname = \"y\"' > $1/build.toml".to_owned(), "\"y\" unmet"),
-        ("0.10", "one default of a file", launch("processes = [{type='a',command=['x'],default=true},{type='b',command=['x'],default=true}]"), "more than one process is the default"),
-        ("0.10", "a type is letters, digits, dots, dashes", launch("processes = [{type='a/b',command=['x']}]"), "has a type that is not"),
-        ("0.9", "since 0.9 a command is a list", launch("processes = [{type='a',command='x'}]"), "has a string as its command"),
-        ("0.9", "since 0.9 nothing is said of directness", launch("processes = [{type='a',command=['x'],direct=true}]"), "has the key `direct`"),
-        ("0.8", "before, a command is a string", launch("processes = [{type='a',command=['x']}]"), "has a list as its command"),
-        ("0.8", "and may be direct", launch("processes = [{type='a',command='x',direct=true}]"), ""),
-        ("0.10", "a bill of materials of a format that was not announced", "mkdir $1/x; printf '[types]\nlaunch=true' > $1/x.toml; echo {} > $1/x.sbom.cdx.json".to_owned(), "its sbom-formats do not list application/vnd.cyclonedx+json"),
-    ];
-    for (api, rule, script, problem) in rows {
-        let said = ended(api, "true", &script);
-        assert!(said.contains(problem) && said.is_empty() == problem.is_empty(), "{rule}: {said}");
-    }
-}
-
-#[test]
-fn what_is_planned_goes_to_its_providers_until_one_meets_it() {
-    let provide = "printf '[[provides]]\nname = \"x\"\n[[provides]]\nname = \"y\"\n[[requires]]\nname = \"x\"\n[[requires]]\nname = \"y\"' > $2";
-    let order = "[[order]]\ngroup = [{id = 't/a'}, {id = 't/b'}, {id = 't/c'}]";
-    let folders = Folders::new(order)
-        .buildpack("t/a", provide, "cp $3 a; printf '[[unmet]]\nname = \"y\"' > $1/build.toml")
-        .buildpack("t/b", provide, "cp $3 b")
-        .buildpack("t/c", provide, "cp $3 c");
-    assert_eq!(folders.run().failure, None);
-    let names = |file: &str| {
-        let text = fs::read_to_string(folders.path("app").join(file)).unwrap();
-        text.lines().filter(|line| line.starts_with("name")).map(|line| line[8..9].to_owned()).collect::<String>()
-    };
-    assert_eq!((names("a"), names("b"), names("c")), ("xxxyyy".into(), "yyy".into(), String::new()));
-}
-
-#[test]
-fn processes_of_several_buildpacks() {
-    let launch = |processes: &str| format!("echo \"processes = [{processes}]\" > $1/launch.toml");
-    let rows = [
-        (
-            "the last definition wins whole",
-            "{type='a',command=['1'],args=['x']}",
-            "{type='a',command=['2']}",
-            "a:2",
-            "",
-        ),
-        ("they are sorted", "{type='b',command=['1']}", "{type='a',command=['2']}", "a:2 b:1", ""),
-        (
-            "the last default wins",
-            "{type='a',command=['1'],default=true}",
-            "{type='b',command=['2'],default=true}",
-            "a:1 b:2",
-            "b",
-        ),
-        ("a default stays", "{type='a',command=['1'],default=true}", "{type='b',command=['2']}", "a:1 b:2", "a"),
-        ("unless it is defined anew", "{type='a',command=['1'],default=true}", "{type='a',command=['2']}", "a:2", ""),
-        ("web is no default by itself", "{type='web',command=['1']}", "", "web:1", ""),
-    ];
-    for (rule, first, second, processes, default) in rows {
-        let folders = Folders::new("[[order]]\ngroup = [{id = 't/a'}, {id = 't/b'}]")
-            .buildpack("t/a", "true", &launch(first))
-            .buildpack("t/b", "true", &launch(second));
-        let outcome = folders.run();
-        assert_eq!(outcome.failure, None, "{rule}");
-        let show = |process: &LaunchProcess| {
-            format!("{}:{}", process.process_type, [&process.command[..], &process.args].concat().concat())
-        };
-        assert_eq!(outcome.processes.iter().map(show).collect::<Vec<_>>().join(" "), processes, "{rule}");
-        assert_eq!(outcome.default_process.unwrap_or_default(), default, "{rule}");
-    }
-}
-
-#[test]
-fn environments_of_builds() {
-    /// What the first buildpack leaves in its layers, as `path=content`, and what the second one then sees of a variable.
-    const ROWS: [(&str, &str, &str, &str); 12] = [
-        ("bin is before PATH, the last layer first", "l1/bin/x= l2/bin/x=", "PATH", "L/l2/bin:L/l1/bin:/usr/bin:/bin"),
-        ("lib serves the linker too", "l1/lib/x=", "LIBRARY_PATH", "L/l1/lib"),
-        ("lib serves programs", "l1/lib/x=", "LD_LIBRARY_PATH", "L/l1/lib"),
-        ("include", "l1/include/x=", "CPATH", "L/l1/include"),
-        ("pkgconfig", "l1/pkgconfig/x=", "PKG_CONFIG_PATH", "L/l1/pkgconfig"),
-        ("a later layer comes later", "l1/env/A.append=1 l2/env/A.append=2", "A", "12"),
-        ("env before env.build", "l1/env/A=1 l1/env.build/A=2", "A", "2"),
-        ("env.launch is for launching", "l1/env.launch/A=1", "A", ""),
-        ("the first default wins", "l1/env/A.default=1 l2/env/A.default=2", "A", "1"),
-        ("the user's value replaces", "l1/env/USERS=1", "USERS", "mine"),
-        ("the operator's is a default", "l1/env/A=1", "OPS", "ops"),
-        ("an operator may insist", "l1/env/USERS=1", "FORCED", "ops"),
-    ];
-    for (rule, files, variable, expected) in ROWS {
-        let mut script = String::new();
-        for (path, content) in files.split(' ').filter_map(|file| file.split_once('=')) {
-            let layer = path.split('/').next().unwrap();
-            let _ = write!(
-                script,
-                "mkdir -p $(dirname $1/{path}); echo -n '{content}' > $1/{path}; printf '[types]\nbuild = true' > $1/{layer}.toml\n"
-            );
-        }
-        let folders = Folders::new("[[order]]\ngroup = [{id = 't/a'}, {id = 't/b'}]")
-            .buildpack("t/a", "true", &script)
-            .buildpack("t/b", "true", &format!("echo -n \"${variable}\" > seen"))
-            .file("platform/env/USERS", "mine")
-            .file("platform/env/FORCED", "mine")
-            .file("build-config/env/OPS", "ops")
-            .file("build-config/env/USERS", "ops")
-            .file("build-config/env/FORCED.override", "ops");
-        assert_eq!(folders.run().failure, None, "{rule}");
-        let layers = folders.path("layers/t_a").display().to_string();
-        assert_eq!(fs::read_to_string(folders.path("app/seen")).unwrap().replace(&layers, "L"), expected, "{rule}");
-    }
-}
-
-#[test]
-fn a_buildpack_may_want_nothing_of_the_users_environment() {
-    let folders = Folders::new("[[order]]\ngroup = [{id = 't/a'}]")
-        .described(
-            "t/a",
-            ("0.10", "clear-env = true"),
-            "test -z \"$USERS\"; test $OPS = ops",
-            "cat $2/env/USERS > seen",
-        )
-        .file("platform/env/USERS", "mine")
-        .file("build-config/env/OPS", "ops");
-    assert_eq!(folders.run().failure, None);
-    assert_eq!(fs::read_to_string(folders.path("app/seen")).unwrap(), "mine", "it is still there to be read");
 }
