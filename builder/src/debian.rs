@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::errors::{BuildError, Failure};
 use crate::formats::{DetectPlan, PlanSections, Provide};
 use crate::metadata::Cache;
+use crate::patience::Patience;
 use crate::plan::{Member, Resolution};
 use crate::stack::{Stack, StackError};
 use crate::{Builder, Job, blocking};
@@ -31,11 +32,13 @@ pub trait PackageLayers: Send + Sync {
     /// The layer that these packages add to the image `base`, if it is made.
     fn find(&self, base: &Digest, packages: &BTreeSet<PackageName>) -> Result<Option<Digest>, StackError>;
 
-    /// Makes it, unless somebody else did meanwhile. What goes on is told to `output` line by line.
+    /// Makes it, unless somebody else did meanwhile, and gives up when `patience` is over. What goes on is told to `output` line
+    /// by line.
     fn make(
         &self,
         base: &Digest,
         packages: &BTreeSet<PackageName>,
+        patience: &Patience,
         output: &mut dyn FnMut(&str),
     ) -> Result<Digest, StackError>;
 }
@@ -180,12 +183,15 @@ pub(crate) async fn install(
         return Ok(None);
     }
     let (job, output) = (Arc::clone(job), output.clone());
+    // A cancelled build drops this, and `waiting` with it.
+    let (patience, _waiting) = Patience::for_at_most(job.builder.limits.time);
     blocking(move || {
         // A receiver that went away does not stop the build.
         let mut say = |line: &str| drop(output.blocking_send(line.to_owned()));
-        let build = layer(&job, &job.stack.build, &packages.in_build(), &mut say)?;
-        let run =
-            if packages.run.is_empty() { None } else { Some(layer(&job, &job.stack.run, &packages.run, &mut say)?) };
+        let mut layer =
+            |base: &Digest, packages: &BTreeSet<PackageName>| layer(&job, (base, packages), &patience, &mut say);
+        let build = layer(&job.stack.build, &packages.in_build())?;
+        let run = if packages.run.is_empty() { None } else { Some(layer(&job.stack.run, &packages.run)?) };
         Ok(Some(Installed { packages, base: job.stack.build.clone(), build, run }))
     })
     .await
@@ -193,8 +199,8 @@ pub(crate) async fn install(
 
 fn layer(
     job: &Job,
-    base: &Digest,
-    packages: &BTreeSet<PackageName>,
+    (base, packages): (&Digest, &BTreeSet<PackageName>),
+    patience: &Patience,
     say: &mut dyn FnMut(&str),
 ) -> Result<Digest, BuildError> {
     let maker = &job.builder.debian;
@@ -208,7 +214,8 @@ fn layer(
                 say(&step);
             }
         };
-        maker.make(base, packages, &mut show).map_err(|error| match error {
+        maker.make(base, packages, patience, &mut show).map_err(|error| match error {
+            StackError::GivenUp => BuildError::TimeLimit { limit: job.builder.limits.time },
             StackError::Failed { output, .. } => BuildError::Packages { packages: names(packages), output },
             other => other.into(),
         })?

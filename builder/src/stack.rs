@@ -9,18 +9,24 @@ mod service;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use engine::{LayerError, LayerStore};
 use model::Digest;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::apt::SUITE;
 use crate::packages::PackageAccess;
+use crate::patience::Patience;
 pub use service::ServiceImage;
 
 /// The name of the stack that this program makes.
@@ -120,6 +126,9 @@ pub enum StackError {
         /// Its last lines.
         output: String,
     },
+    /// Nobody waits for it any more.
+    #[error("it took too long")]
+    GivenUp,
     /// What goes on from the stack's run image finds none.
     #[error("the stack is not made yet; `platform stack:update` makes it")]
     NoStack,
@@ -177,7 +186,7 @@ fn short_hash(parts: &[&str]) -> String {
 
 fn make_images(settings: &StackSettings, place: &Path, output: &mut dyn FnMut(&str)) -> Result<Stack, StackError> {
     let making = start_making(settings)?;
-    let recipe = Recipe { folder: &making, packages: &settings.packages };
+    let recipe = Recipe { folder: &making, packages: &settings.packages, patience: &Patience::default() };
     recipe.write()?;
     output("Making the run image…");
     recipe.mmdebstrap("run", output)?;
@@ -221,6 +230,7 @@ fn finish_making(settings: &StackSettings, making: &Path, place: &Path) -> Resul
 struct Recipe<'a> {
     folder: &'a Path,
     packages: &'a PackageAccess,
+    patience: &'a Patience,
 }
 
 impl Recipe<'_> {
@@ -254,7 +264,7 @@ impl Recipe<'_> {
         command.arg(format!("--customize-hook={}", self.script("clean")));
         command.arg(SUITE).arg(self.folder.join(image)).args(&self.packages.apt.sources);
         command.envs(self.packages.env.iter().map(|(name, value)| (name, self.inside(value))));
-        run(command, image, output)
+        run(command, image, self.patience, output)
     }
 
     /// The build image goes on from the run image, so that whatever an app finds at run time is there, the same, at build time.
@@ -308,23 +318,68 @@ fn quoted(path: &Path) -> String {
 /// Lines of a failed program that its error shows.
 const LAST_LINES: usize = 30;
 
-fn run(mut command: Command, image: &'static str, output: &mut dyn FnMut(&str)) -> Result<(), StackError> {
+/// How often somebody who may give up is asked whether they did.
+const LOOK: Duration = Duration::from_millis(200);
+
+fn run(
+    mut command: Command,
+    image: &'static str,
+    patience: &Patience,
+    output: &mut dyn FnMut(&str),
+) -> Result<(), StackError> {
     let program = "mmdebstrap";
     let failed = |output: String| StackError::Failed { program, image, output };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    if patience.is_limited() {
+        // What it starts is ended with it.
+        command.process_group(0);
+    }
     let missing = |source| StackError::Missing { program, package: "mmdebstrap", source };
     let mut child = command.spawn().map_err(missing)?;
+    let lines = lines(child.stderr.take());
     let mut last = std::collections::VecDeque::new();
-    for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')) {
-        let line = String::from_utf8_lossy(&line.map_err(|error| failed(error.to_string()))?).into_owned();
-        output(&line);
-        last.push_back(line);
-        if last.len() > LAST_LINES {
-            last.pop_front();
+    loop {
+        match lines.recv_timeout(LOOK) {
+            Ok(line) => {
+                output(&line);
+                last.push_back(line);
+                if last.len() > LAST_LINES {
+                    last.pop_front();
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if patience.is_over() {
+            end(&mut child).map_err(|error| failed(error.to_string()))?;
+            return Err(StackError::GivenUp);
         }
     }
     let status = child.wait().map_err(|error| failed(error.to_string()))?;
     if status.success() { Ok(()) } else { Err(failed(Vec::from(last).join("\n"))) }
+}
+
+/// What a program prints, read by a thread of its own: none of the program's children can hold up whoever waits for a line.
+fn lines(printed: Option<ChildStderr>) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in printed.into_iter().flat_map(|printed| BufReader::new(printed).split(b'\n')) {
+            let Ok(line) = line else { return };
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Ends a program that is the first of its own process group, and all that it started.
+fn end(child: &mut Child) -> std::io::Result<()> {
+    if let Ok(group) = i32::try_from(child.id()) {
+        // One that has ended by itself is no error.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    child.wait().map(drop)
 }
 
 /// Begins names of folders that are not whole: what is there when nobody holds the lock was interrupted.
@@ -445,5 +500,26 @@ mod tests {
         stack.recipe = "of an older program".to_owned();
         write_record(&record, &stack).unwrap();
         assert_eq!(open(&settings).unwrap(), None);
+    }
+
+    #[test]
+    fn a_program_that_nobody_waits_for_is_ended_with_all_that_it_started() {
+        let (patience, waiting) = Patience::for_at_most(Duration::from_secs(3600));
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 100000 & echo $! >&2; wait"]);
+        let (mut sleeper, mut waiting) = (String::new(), Some(waiting));
+        let mut output = |line: &str| {
+            line.clone_into(&mut sleeper);
+            drop(waiting.take());
+        };
+        let error = run(command, "root", &patience, &mut output).unwrap_err();
+        assert!(matches!(error, StackError::GivenUp), "{error}");
+        let stat = PathBuf::from(format!("/proc/{sleeper}/stat"));
+        let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "));
+        let limit = std::time::Instant::now() + Duration::from_secs(60);
+        while runs() {
+            assert!(std::time::Instant::now() < limit, "it sleeps on");
+            std::thread::yield_now();
+        }
     }
 }

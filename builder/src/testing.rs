@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use engine::{
@@ -15,13 +15,14 @@ use engine::{
 use futures::stream::BoxStream;
 use model::{Digest, Exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use walkdir::WalkDir;
 
 use crate::debian::{PackageLayers, PackageName};
 use crate::formats::escaped;
 use crate::lifecycle::{Paths, run};
 use crate::outcome::Outcome;
+use crate::patience::Patience;
 use crate::stack::StackError;
 
 /// A real overlay mount in a temporary directory; unmounted when dropped.
@@ -81,6 +82,8 @@ pub(crate) fn listing(tree: &Path) -> String {
 pub(crate) struct FakePackages {
     pub(crate) layers: LayerStore,
     pub(crate) made: Mutex<BTreeMap<(Digest, BTreeSet<PackageName>), Digest>>,
+    /// Told when a package that never comes is begun, and when it is given up.
+    pub(crate) forever: Arc<Notify>,
 }
 
 impl PackageLayers for FakePackages {
@@ -93,8 +96,17 @@ impl PackageLayers for FakePackages {
         &self,
         base: &Digest,
         packages: &BTreeSet<PackageName>,
+        patience: &Patience,
         output: &mut dyn FnMut(&str),
     ) -> Result<Digest, StackError> {
+        if packages.iter().any(|package| package.as_str() == "forever") {
+            self.forever.notify_one();
+            while !patience.is_over() {
+                std::thread::yield_now();
+            }
+            self.forever.notify_one();
+            return Err(StackError::GivenUp);
+        }
         if packages.iter().any(|package| package.as_str() == "missing") {
             let output = "E: Unable to locate package missing".to_owned();
             return Err(StackError::Failed { program: "apt", image: "root", output });

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use engine::{Engine, LayerStore, RootFs};
 use model::clock::SystemRandom;
 use model::{AppId, BuildId, Image};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::packages::PackageAccess;
 use crate::testing::{FakePackages, Uncontained, listing, write_buildpack};
@@ -52,6 +52,8 @@ struct World {
     engine: Arc<Uncontained>,
     builder: Builder,
     app: AppId,
+    /// See [`FakePackages`].
+    forever: Arc<Notify>,
 }
 
 impl World {
@@ -78,9 +80,14 @@ impl World {
             arch: "amd64".into(),
         };
         let engine = Arc::new(Uncontained { dir: tempfile::tempdir().unwrap(), roots: Mutex::default() });
+        let forever = Arc::new(Notify::new());
         let builder = Builder {
             engine: Arc::clone(&engine) as Arc<dyn Engine>,
-            debian: Arc::new(FakePackages { layers: layers.clone(), made: Mutex::default() }),
+            debian: Arc::new(FakePackages {
+                layers: layers.clone(),
+                made: Mutex::default(),
+                forever: Arc::clone(&forever),
+            }),
             layers,
             stack: Arc::new(move || Ok(Some(stack.clone()))),
             buildpacks: path("buildpacks"),
@@ -97,7 +104,7 @@ impl World {
             },
             queue: Arc::new(Queue::new(1)),
         };
-        Self { dir, engine, builder, app: AppId::random(&SystemRandom) }
+        Self { dir, engine, builder, app: AppId::random(&SystemRandom), forever }
     }
 
     /// What `t/deps` does from now on.
@@ -425,6 +432,22 @@ async fn packages_that_cannot_be_had_are_named_and_what_is_no_name_never_gets_to
         let error = build(&format!("run = ['{name}']")).await;
         assert!(error.contains("is not the name of a Debian package"), "{name}: {error}");
     }
+}
+
+#[tokio::test]
+async fn packages_that_do_not_come_are_given_up_in_time_and_with_the_build() {
+    let forever = [("lock", "1"), ("packages", "run = ['forever']")];
+    let world = World::new();
+    tokio::select! {
+        _ = world.build(&forever, None) => unreachable!("it never comes"),
+        () = world.forever.notified() => {}
+    }
+    world.forever.notified().await;
+
+    let mut world = World::new();
+    world.builder.limits.time = Duration::ZERO;
+    let error = world.build(&forever, None).await.unwrap_err();
+    assert!(matches!(error, BuildError::TimeLimit { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::{
     write_record,
 };
 use crate::debian::{PackageLayers, PackageName};
+use crate::patience::Patience;
 
 /// What apt and the making of an image leave, and what every container gets of its own.
 const REMAINS: [&str; 9] =
@@ -36,6 +37,7 @@ impl PackageLayers for StackSettings {
         &self,
         base: &Digest,
         packages: &BTreeSet<PackageName>,
+        patience: &Patience,
         output: &mut dyn FnMut(&str),
     ) -> Result<Digest, StackError> {
         let folder = self.folder();
@@ -44,8 +46,12 @@ impl PackageLayers for StackSettings {
         if let Some(layer) = self.find(base, packages)? {
             return Ok(layer);
         }
+        if patience.is_over() {
+            return Err(StackError::GivenUp);
+        }
         let making = Making { folder: self.layers.staging().join("packages") };
-        let upper = making.install(self, &self.layers.path(base), packages, output)?;
+        let recipe = Recipe { folder: &making.folder, packages: &self.packages, patience };
+        let upper = making.install(&recipe, &self.layers.path(base), packages, output)?;
         strip(&upper).map_err(failed("clear", &upper))?;
         let layer = (self.digest)(&upper).map_err(failed("read", &upper))?;
         let staging = fs::File::open(self.layers.staging()).map_err(failed("open", &upper))?;
@@ -77,7 +83,7 @@ impl Making {
     /// Returns the folder of what the packages add to the image in `base`. The caller holds the lock.
     fn install(
         &self,
-        settings: &StackSettings,
+        recipe: &Recipe<'_>,
         base: &Path,
         packages: &BTreeSet<PackageName>,
         output: &mut dyn FnMut(&str),
@@ -87,7 +93,6 @@ impl Making {
         for folder in [&upper, &work, &root] {
             make_folder(folder)?;
         }
-        let recipe = Recipe { folder: &self.folder, packages: &settings.packages };
         recipe.write()?;
         let names: Vec<&str> = packages.iter().map(PackageName::as_str).collect();
         let mut command = Command::new("unshare");

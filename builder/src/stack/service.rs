@@ -10,6 +10,7 @@ use super::{
     BUSY, CLEAN, Recipe, SUITE, StackError, StackSettings, failed, finish_making, import, lock, make_folder, quoted,
     read_record, remove_rubbish, short_hash, start_making, write_record,
 };
+use crate::patience::Patience;
 
 /// The run image and some packages more: one layer, a whole root file system.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,7 @@ impl ServiceImage {
         output: &mut dyn FnMut(&str),
     ) -> Result<Record, StackError> {
         let making = start_making(settings)?;
-        let maker = Recipe { folder: &making, packages: &settings.packages };
+        let maker = Recipe { folder: &making, packages: &settings.packages, patience: &Patience::default() };
         maker.write()?;
         output(&format!("Making the image of {}…", self.name));
         let mut command = Command::new("mmdebstrap");
