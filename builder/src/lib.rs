@@ -55,6 +55,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trust_store;
 mod unpack;
 mod usage;
 mod workspace;

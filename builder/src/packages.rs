@@ -13,8 +13,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::trust_store;
+
 /// Where a build finds the CA bundle: Debian's own place.
 const CA_TARGET: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where Debian's Java looks; no variable tells it of another place.
+const JAVA_CA_TARGET: &str = "/etc/ssl/certs/java/cacerts";
 const PIP_TARGET: &str = "/etc/platform-packages/pip.conf";
 const NPM_TARGET: &str = "/etc/platform-packages/npmrc";
 /// cargo reads `.cargo/config.toml` of every parent folder of its working directory.
@@ -228,13 +232,16 @@ impl PackageAccess {
 #[derive(Debug, Default)]
 struct Found {
     env: BTreeMap<String, String>,
-    files: BTreeMap<&'static str, String>,
+    files: BTreeMap<&'static str, Vec<u8>>,
     apt: AptAccess,
 }
 
 impl Found {
     fn add_ca(&mut self, bundle: String) {
-        self.files.insert(CA_TARGET, bundle);
+        if let Some(store) = trust_store::from_pem(&bundle) {
+            self.files.insert(JAVA_CA_TARGET, store);
+        }
+        self.files.insert(CA_TARGET, bundle.into_bytes());
         self.env.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), CA_TARGET.to_owned())));
     }
 
@@ -246,12 +253,12 @@ impl Found {
                 self.env.entry(variable.to_owned()).or_insert(value);
             }
         }
-        self.files.insert(PIP_TARGET, config.to_owned());
+        self.files.insert(PIP_TARGET, config.as_bytes().to_owned());
         self.env.insert("PIP_CONFIG_FILE".to_owned(), PIP_TARGET.to_owned());
     }
 
     fn add_npm(&mut self, config: &str) {
-        self.files.insert(NPM_TARGET, config.to_owned());
+        self.files.insert(NPM_TARGET, config.as_bytes().to_owned());
         // The least of npm's files, so that an app's own .npmrc wins.
         self.env.insert("NPM_CONFIG_GLOBALCONFIG".to_owned(), NPM_TARGET.to_owned());
     }
@@ -307,7 +314,7 @@ fn from_host(machine: &Machine) -> Result<Found, PackageError> {
         found.add_npm(&npm);
     }
     if let Some(cargo) = cargo_config(&read_all(&cargo)?) {
-        found.files.insert(CARGO_TARGET, cargo);
+        found.files.insert(CARGO_TARGET, cargo.into_bytes());
     }
     for (key, value) in read_all(&go)?.lines().filter_map(|line| line.split_once('=')) {
         if PASSED_VARIABLES.contains(&key) {
@@ -330,7 +337,7 @@ fn from_table(given: &GivenPackages) -> Result<Found, PackageError> {
         found.add_npm(&read(path)?);
     }
     if let Some(path) = &given.cargo {
-        found.files.insert(CARGO_TARGET, read(path)?);
+        found.files.insert(CARGO_TARGET, read(path)?.into_bytes());
     }
     found.apt.sources.clone_from(&given.apt);
     Ok(found)
