@@ -108,7 +108,7 @@ settings! {
     boot_timeout: Seconds = "60s",
     /// Time from SIGTERM to SIGKILL when an instance stops.
     stop_grace: Seconds = "30s",
-    /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks, buildpacks and archives of builds may be.
+    /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks, buildpacks, images and archives of builds may be.
     outbound_networks: List<IpNet> = "",
     /// How long the events of the audit log are kept.
     event_retention: Seconds = "90d",

@@ -8,6 +8,7 @@ mod console;
 mod errors;
 mod faults;
 mod heroku;
+mod images;
 mod locks;
 mod platform;
 mod push;

@@ -61,7 +61,7 @@ async fn run_once(
     let mut running = builder.engine.run(oneoff(job, restored, packages)).await?;
     tokio::select! {
         () = follow(&mut running.output, output) => {}
-        outgrown = disk::outgrown(job) => {
+        outgrown = disk::outgrown(builder, &job.workspace) => {
             builder.engine.kill(&Builder::oneoff(job.request.app, job.request.build)).await?;
             return Err(outgrown);
         }

@@ -9,7 +9,8 @@ use nix::sys::statvfs::statvfs;
 use walkdir::WalkDir;
 
 use crate::errors::BuildError;
-use crate::{BuildLimits, Job, blocking};
+use crate::workspace::Workspace;
+use crate::{BuildLimits, Builder, blocking};
 
 /// How often the disk is looked at while a build runs: on the fastest, a few gigabytes are written meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,11 +22,11 @@ pub(crate) fn check(store: &LayerStore, needed_bytes: u64) -> Result<(), BuildEr
 }
 
 /// Ends once the build has written more than it may, or the disk has too little left for everybody else.
-pub(crate) async fn outgrown(job: &Job) -> BuildError {
+pub(crate) async fn outgrown(builder: &Builder, workspace: &Workspace) -> BuildError {
     let mut before = None;
     loop {
-        let (store, limits) = (job.builder.layers.clone(), job.builder.limits.clone());
-        let root = job.workspace.root().to_owned();
+        let (store, limits) = (builder.layers.clone(), builder.limits.clone());
+        let root = workspace.root().to_owned();
         let looked = blocking(move || {
             let now = free(&store)?;
             Ok((now, judge((before.unwrap_or(now), now), &limits, || written(&root))))

@@ -77,6 +77,14 @@ pub enum BuildError {
         /// Why not.
         problem: String,
     },
+    /// An image from elsewhere did not come, or is none that can run here.
+    #[error("The image {name} cannot be used: {problem}.\n\nNothing was deployed; what ran before still runs.")]
+    Image {
+        /// What was named.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A buildpack asked for a layer that is not there.
     #[error(
         "Buildpack {buildpack} wants its layer {layer:?} in the image but neither made it in this build nor in the last one.\n\nThis is a mistake in the buildpack."

@@ -12,6 +12,7 @@ use model::{Digest, Image, ImageConfig, Layer, Process};
 
 use crate::errors::BuildError;
 use crate::formats::{GroupMember, LaunchMetadata, LaunchProcess, Slice, StoreToml, escaped};
+use crate::launcher_layer::LAUNCHER;
 use crate::metadata::{
     BUILD_LABEL, BuildMetadata, BuildpackLayers, BuildpackName, Cache, LIFECYCLE_LABEL, LauncherName, LegacyStack,
     LifecycleMetadata, PROJECT_LABEL, REBASABLE_LABEL, RunImage, Sha, StoredLayer,
@@ -20,9 +21,6 @@ use crate::outcome::{BuiltLayer, Outcome};
 use crate::restore::Restored;
 use crate::tree::{self, Change, make_parents};
 use crate::{Job, image, launcher_layer, sbom, slices};
-
-/// Path of the launcher in every image.
-const LAUNCHER: &str = "/cnb/lifecycle/launcher";
 
 /// A finished image.
 pub(crate) struct Exported {
@@ -297,7 +295,7 @@ fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> R
     let digest = image::digest(&layers, &config, &job.stack.arch);
     let new_layers = sized.layers.iter().filter(|stored| stored.new_bytes.is_some()).count();
     Ok(Exported {
-        image: Image { digest, layers, config, processes },
+        image: Image { digest, layers, config, processes, foreign: None },
         size_bytes: cache.sizes.values().sum(),
         cache,
         new_layers,
@@ -342,6 +340,7 @@ fn config(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     ImageConfig {
         env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         entrypoint: vec![default.map_or(LAUNCHER.to_owned(), |process_type| format!("/cnb/process/{process_type}"))],
+        cmd: Vec::new(),
         working_dir: "/app".to_owned(),
         labels: labels(job, restored, outcome, layers),
     }

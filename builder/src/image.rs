@@ -27,6 +27,7 @@ fn document(layers: &[Layer], config: &ImageConfig, architecture: &str) -> Vec<u
         config: Config {
             env: config.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
             entrypoint: &config.entrypoint,
+            cmd: &config.cmd,
             working_dir: &config.working_dir,
             labels: &config.labels,
         },
@@ -52,6 +53,8 @@ struct Document<'a> {
 struct Config<'a> {
     env: Vec<String>,
     entrypoint: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    cmd: &'a [String],
     working_dir: &'a str,
     labels: &'a BTreeMap<String, String>,
 }

@@ -6,10 +6,17 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use model::Digest;
+use model::image::FOREIGN_FIRST;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::BuildError;
+use crate::stack::Stack;
 use crate::{Builder, tree};
+
+/// Path of the launcher in every image.
+pub(crate) const LAUNCHER: &str = "/cnb/lifecycle/launcher";
+/// Needs nothing else of an image: no library, no loader.
+const STATIC_TINI: &str = "usr/bin/tini-static";
 
 /// Which program the layer was made of. Reading a hundred megabytes for their digest in every build would be the longest part of it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +38,7 @@ pub(crate) fn ensure(builder: &Builder, dir: &Path) -> Result<Digest, BuildError
     {
         return Ok(made.layer);
     }
-    let layer = make(&builder.program, dir).map_err(trouble)?;
+    let layer = make(&builder.program, LAUNCHER, dir).map_err(trouble)?;
     builder.layers.insert(&layer, dir)?;
     let text = serde_json::to_vec(&Made::of(&program, layer.clone())).map_err(|error| trouble(error.into()))?;
     fs::create_dir_all(&builder.cache).and_then(|()| fs::write(&note, text)).map_err(trouble)?;
@@ -44,17 +51,25 @@ impl Made {
     }
 }
 
-fn make(program: &Path, dir: &Path) -> io::Result<Digest> {
-    let mut folder = dir.to_owned();
-    tree::make_dir(&folder, 0o755)?;
-    for part in ["cnb", "lifecycle"] {
-        folder.push(part);
-        tree::make_dir(&folder, 0o755)?;
-    }
-    let launcher = folder.join("launcher");
-    fs::copy(program, &launcher)?;
-    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755))?;
-    chown(&launcher, Some(0), Some(0))?;
-    fs::File::open(&launcher)?.sync_all()?;
+/// The layer with the first process of containers whose image is not ours; its tree begins as `dir`, which is the caller's alone.
+pub(crate) fn ensure_first(builder: &Builder, stack: &Stack, dir: &Path) -> Result<Digest, BuildError> {
+    let program = builder.layers.path(&stack.run).join(STATIC_TINI);
+    let layer = make(&program, FOREIGN_FIRST, dir).map_err(|source| BuildError::Io {
+        action: "make a layer of",
+        path: program,
+        source,
+    })?;
+    builder.layers.insert(&layer, dir)?;
+    Ok(layer)
+}
+
+/// Puts a program to its path in a tree, and says which layer that is.
+fn make(program: &Path, path: &str, dir: &Path) -> io::Result<Digest> {
+    let target = dir.join(path.trim_start_matches('/'));
+    tree::make_parents(dir, &target)?;
+    fs::copy(program, &target)?;
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?;
+    chown(&target, Some(0), Some(0))?;
+    fs::File::open(&target)?.sync_all()?;
     tree::diff_id(dir)
 }

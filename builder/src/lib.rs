@@ -32,13 +32,16 @@ mod env;
 mod errors;
 mod export;
 mod fetch;
+mod flatten;
 mod formats;
 mod garbage;
 mod gather;
 mod image;
+mod import;
 mod launcher_layer;
 mod layout;
 mod metadata;
+mod oci;
 mod order;
 mod outcome;
 mod patience;
@@ -65,6 +68,7 @@ pub use debian::{PackageLayers, PackageName};
 pub use errors::{BuildError, Failure, Reason};
 pub use fetch::{Fetch, NoFetch};
 pub use image::oci_config;
+pub use import::{ImageSource, ImportRequest};
 pub use layout::write_layout;
 pub use patience::Patience;
 pub use queue::Queue;
@@ -179,8 +183,11 @@ impl Builder {
         let (job, analysis) = blocking(move || {
             let stack = (builder.stack)()?.ok_or(BuildError::NoStack)?;
             disk::check(&builder.layers, builder.limits.free_disk_bytes)?;
-            let analysis = analyze::analyze(request.previous.as_ref(), &builder.cache_file(request.app));
-            let workspace = Workspace::make(&builder, &request)?;
+            // The labels of an image from elsewhere could name anybody's layers.
+            let previous = request.previous.as_ref().filter(|image| image.foreign.is_none());
+            let analysis = analyze::analyze(previous, &builder.cache_file(request.app));
+            let workspace = Workspace::make(&builder, request.build)?;
+            workspace.take(&request.source)?;
             let project = Project::read(&workspace.app())?;
             Ok(((builder, stack, request, workspace, project), analysis))
         })

@@ -15,10 +15,16 @@ pub enum RebaseError {
     /// It was built on another stack, or by somebody else.
     #[error("its image was not built on this stack; push it again to build it on the new one")]
     OtherStack,
+    /// It lies on no stack of ours.
+    #[error("its image came from elsewhere and lies on no stack; update it where it is made, and deploy it again")]
+    Foreign,
 }
 
 /// `image` on the run image of `stack`; none if that is what it lies on already.
 pub fn rebase(image: &Image, stack: &Stack) -> Result<Option<Image>, RebaseError> {
+    if image.foreign.is_some() {
+        return Err(RebaseError::Foreign);
+    }
     let labels = &image.config.labels;
     if labels.get(REBASABLE_LABEL).is_some_and(|value| value == "false") {
         return Err(RebaseError::NotRebasable);
@@ -41,5 +47,5 @@ pub fn rebase(image: &Image, stack: &Stack) -> Result<Option<Image>, RebaseError
     let run = Layer { diff_id: stack.run.clone(), created_by: format!("Run image {}", stack.name) };
     let layers: Vec<Layer> = std::iter::once(run).chain(above.iter().cloned()).collect();
     let digest = image::digest(&layers, &config, &stack.arch);
-    Ok(Some(Image { digest, layers, config, processes: image.processes.clone() }))
+    Ok(Some(Image { digest, layers, config, processes: image.processes.clone(), foreign: None }))
 }

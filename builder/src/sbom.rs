@@ -166,6 +166,10 @@ pub(crate) fn restore<'a>(
 impl Builder {
     /// The bills of materials of an image, and, if it is the one that the app's last build made, those of its build.
     pub async fn sboms(&self, app: model::AppId, image: &Image) -> Result<Vec<Sbom>, BuildError> {
+        // Its labels and files are anybody's, and could name or lead to what is not the app's.
+        if image.foreign.is_some() {
+            return Ok(Vec::new());
+        }
         let analysis = analyze::analyze(Some(image), &self.cache_file(app));
         let (layers, image) = (self.layers.clone(), image.clone());
         let of_this_build =

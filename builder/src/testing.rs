@@ -15,6 +15,7 @@ use engine::{
 use futures::stream::BoxStream;
 use model::{Digest, Exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
 use walkdir::WalkDir;
 
@@ -76,6 +77,37 @@ pub(crate) fn listing(tree: &Path) -> String {
         writeln!(text, "{} {content}", entry.path().strip_prefix(tree).unwrap().display()).unwrap();
     }
     text
+}
+
+/// Path, kind, and content or target.
+pub(crate) type Entries<'a> = &'a [(&'a str, tar::EntryType, &'a str)];
+
+/// A tar file of programs that would all be set-user-id.
+pub(crate) fn tar_of(entries: Entries<'_>) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, kind, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(0o4755);
+        // Past the library's own check of what is written.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        let data = if kind.is_file() { content.as_bytes() } else { &[] };
+        header.set_size(data.len() as u64);
+        if !kind.is_file() && !content.is_empty() {
+            header.set_link_name_literal(content).unwrap();
+        }
+        header.set_cksum();
+        builder.append(&header, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Writes a blob of an OCI layout, and returns its digest.
+pub(crate) fn put(layout: &Path, bytes: &[u8]) -> String {
+    let hex = hex::encode(Sha256::digest(bytes));
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    fs::write(layout.join("blobs/sha256").join(&hex), bytes).unwrap();
+    format!("sha256:{hex}")
 }
 
 /// Packages that are one file each, named by what they lie on.

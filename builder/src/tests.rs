@@ -1,5 +1,6 @@
 //! Whole builds, one after the other, over shell-script buildpacks. Only the container is missing.
 
+mod images;
 mod layers;
 mod spec;
 
@@ -65,7 +66,8 @@ impl World {
         fs::write(path("program"), "the launcher").unwrap();
         let layers = LayerStore::open(&path("layers")).unwrap();
         let base = layers.staging().join("base");
-        fs::create_dir(&base).unwrap();
+        fs::create_dir_all(base.join("usr/bin")).unwrap();
+        fs::write(base.join("usr/bin/tini-static"), "the first process").unwrap();
         let digest = diff_id(&base).unwrap();
         layers.insert(&digest, &base).unwrap();
         let stack = crate::stack::Stack {

@@ -5,16 +5,14 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::fetch::PACKAGE;
+use crate::oci::Layout;
 
 /// Most bytes and files that an archive may have, unpacked.
 const MAX_BYTES: u64 = 2 << 30;
-const MAX_ENTRIES: usize = 200_000;
-/// A longer document of a layout is not read.
-const MAX_DOCUMENT: u64 = 8 << 20;
+pub(crate) const MAX_ENTRIES: usize = 500_000;
 
 /// Label of an image with the buildpack that it is named after.
 const LABEL: &str = "io.buildpacks.buildpackage.metadata";
@@ -28,10 +26,12 @@ pub(crate) enum UnpackError {
     Outside(PathBuf),
     #[error("{} is neither a file, a folder nor a link", .0.display())]
     Kind(PathBuf),
-    #[error("unpacked it has more than {} GiB", MAX_BYTES >> 30)]
-    TooLarge,
+    #[error("unpacked it has more than {}", crate::errors::size(*.0))]
+    TooLarge(u64),
     #[error("it has more than {MAX_ENTRIES} files")]
     TooMany,
+    #[error("it is compressed by zstd, which is not read here; make it with gzip")]
+    Zstandard,
     #[error("it is not an OCI layout: {0}")]
     Layout(String),
     #[error("its blob {0} does not have that digest")]
@@ -62,15 +62,26 @@ pub(crate) fn inner(folder: PathBuf) -> PathBuf {
     }
 }
 
-fn extract(archive: &Path, target: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), UnpackError> {
+/// The tar stream of an archive, with a bound for everything that may be in it.
+pub(crate) fn open(archive: &Path, limit_bytes: u64) -> Result<tar::Archive<impl Read>, UnpackError> {
     let mut file = File::open(archive)?;
-    let mut magic = [0; 2];
-    let is_gzip = file.read(&mut magic)? == 2 && magic == [0x1f, 0x8b];
+    let mut magic = [0; 4];
+    let known = file.read(&mut magic)?;
     file.rewind()?;
-    let reader: Box<dyn Read> =
-        if is_gzip { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(BufReader::new(file)) };
+    let file = BufReader::new(file);
+    let reader: Box<dyn Read> = match magic[..known] {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
+        [0x28, 0xb5, 0x2f, 0xfd] => return Err(UnpackError::Zstandard),
+        _ => Box::new(file),
+    };
     // A tar file has a header of at most some blocks for each entry.
-    let mut archive = tar::Archive::new(reader.take(MAX_BYTES + (MAX_ENTRIES as u64) * 2048));
+    let whole = reader.take(limit_bytes.saturating_add((MAX_ENTRIES as u64) * 2048));
+    // Some tools leave out what pads the last file to a block, and the two empty blocks of the end.
+    Ok(tar::Archive::new(whole.chain(io::repeat(0).take(3 * 512))))
+}
+
+fn extract(archive: &Path, target: &Path, wanted: &dyn Fn(&Path) -> bool) -> Result<(), UnpackError> {
+    let mut archive = open(archive, MAX_BYTES)?;
     archive.set_preserve_mtime(false);
     let (mut bytes, mut count) = (0u64, 0);
     for entry in archive.entries()? {
@@ -84,7 +95,7 @@ fn extract(archive: &Path, target: &Path, wanted: &dyn Fn(&Path) -> bool) -> Res
         bytes = bytes.saturating_add(entry.size());
         count += 1;
         match () {
-            () if bytes > MAX_BYTES => return Err(UnpackError::TooLarge),
+            () if bytes > MAX_BYTES => return Err(UnpackError::TooLarge(MAX_BYTES)),
             () if count > MAX_ENTRIES => return Err(UnpackError::TooMany),
             () if !is_inside(&relative) => return Err(UnpackError::Outside(path)),
             () if !wanted(&relative) => continue,
@@ -104,119 +115,27 @@ fn extract(archive: &Path, target: &Path, wanted: &dyn Fn(&Path) -> bool) -> Res
     Ok(())
 }
 
-fn is_inside(path: &Path) -> bool {
+pub(crate) fn is_inside(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-}
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    media_type: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Clone, Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    config: Settings,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Settings {
-    #[serde(rename = "Labels")]
-    labels: Option<std::collections::BTreeMap<String, String>>,
 }
 
 /// Unpacks the buildpacks of the image in an OCI layout to `target/cnb/buildpacks/…`, and notes in `package.json` which one it is
 /// named after (Distribution spec, "Buildpackage").
 pub(crate) fn package(layout: &Path, target: &Path) -> Result<(), UnpackError> {
     fs::create_dir_all(target)?;
-    let manifest = manifest(layout)?;
-    let config: Config = document(&blob(layout, &manifest.config.digest)?)?;
-    let label = config.config.labels.unwrap_or_default().remove(LABEL).ok_or(UnpackError::NoLabel)?;
-    for layer in &manifest.layers {
-        extract(&blob(layout, &layer.digest)?, target, &|path| path.starts_with("cnb/buildpacks"))?;
+    let image = Layout::read(layout)?;
+    let label = image.settings.labels.get(LABEL).ok_or(UnpackError::NoLabel)?;
+    for layer in &image.layers {
+        extract(&image.blob(layer)?, target, &|path| path.starts_with("cnb/buildpacks"))?;
     }
     fs::write(target.join(PACKAGE), label)?;
     Ok(())
 }
 
-/// The manifest for this machine, or the only one.
-fn manifest(layout: &Path) -> Result<Manifest, UnpackError> {
-    let mut file = layout.join("index.json");
-    // An index may be within an index; nobody goes deeper.
-    for _ in 0..3 {
-        let index: Index = document(&file)?;
-        let is_ours = |platform: &Platform| platform.os == "linux" && platform.architecture == crate::architecture();
-        let found = index.manifests.iter().find(|one| one.platform.as_ref().is_none_or(is_ours));
-        let found = found.ok_or_else(|| UnpackError::Layout("it has no image for this machine".to_owned()))?;
-        file = blob(layout, &found.digest)?;
-        if !found.media_type.ends_with("index.v1+json") && !found.media_type.ends_with("list.v2+json") {
-            return document(&file);
-        }
-    }
-    Err(UnpackError::Layout("its indexes lead to no image".to_owned()))
-}
-
-/// The file of a blob, which has this digest.
-fn blob(layout: &Path, digest: &str) -> Result<PathBuf, UnpackError> {
-    let parsed: model::Digest = digest.parse().map_err(|_| UnpackError::Layout(format!("{digest:?} is no digest")))?;
-    let file = layout.join("blobs/sha256").join(parsed.hex());
-    if self::digest(&file)? == parsed.hex() { Ok(file) } else { Err(UnpackError::Damaged(digest.to_owned())) }
-}
-
-fn document<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, UnpackError> {
-    let mut text = Vec::new();
-    File::open(file)?.take(MAX_DOCUMENT).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(|error| UnpackError::Layout(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::listing;
-
-    /// Path, kind, and content or target.
-    type Entries<'a> = &'a [(&'a str, tar::EntryType, &'a str)];
-
-    fn tar_of(entries: Entries<'_>) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (path, kind, content) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(0o755);
-            // Past the library's own check of what is written.
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            let data = if kind.is_file() { content.as_bytes() } else { &[] };
-            header.set_size(data.len() as u64);
-            if !kind.is_file() && !content.is_empty() {
-                header.set_link_name_literal(content).unwrap();
-            }
-            header.set_cksum();
-            builder.append(&header, data).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
+    use crate::testing::{Entries, listing, put, tar_of};
 
     #[test]
     fn nothing_is_written_outside() {
@@ -239,14 +158,6 @@ mod tests {
             assert!(said.contains(problem) && said.is_empty() == problem.is_empty(), "{entries:?}: {said}");
             assert!(!dir.path().join("x").exists());
         }
-    }
-
-    /// Writes a blob and returns its digest.
-    fn put(layout: &Path, bytes: &[u8]) -> String {
-        let hex = hex::encode(Sha256::digest(bytes));
-        fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-        fs::write(layout.join("blobs/sha256").join(&hex), bytes).unwrap();
-        format!("sha256:{hex}")
     }
 
     #[test]

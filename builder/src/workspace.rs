@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use model::BuildId;
+
 use crate::errors::BuildError;
 use crate::fetch::Fetched;
 use crate::gather::{Gathering, Names};
@@ -18,16 +20,20 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Makes the folder and moves the commit's files into it.
-    pub(crate) fn make(builder: &Builder, request: &BuildRequest) -> Result<Self, BuildError> {
-        let root = builder.layers.staging().join(format!("build-{}", request.build));
+    /// Makes the folder, with nothing in it.
+    pub(crate) fn make(builder: &Builder, build: BuildId) -> Result<Self, BuildError> {
+        let root = builder.layers.staging().join(format!("build-{build}"));
         let workspace = Self { root };
         if workspace.root.exists() {
             fs::remove_dir_all(&workspace.root).map_err(prepare(&workspace.root))?;
         }
         make_dir(&workspace.root, 0o700).map_err(prepare(&workspace.root))?;
-        fs::rename(&request.source, workspace.app()).map_err(prepare(&request.source))?;
         Ok(workspace)
+    }
+
+    /// Moves the files that are built into it.
+    pub(crate) fn take(&self, source: &Path) -> Result<(), BuildError> {
+        fs::rename(source, self.app()).map_err(prepare(source))
     }
 
     /// Puts everything else into it that the build finds, and says which buildpacks it can use.

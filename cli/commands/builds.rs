@@ -47,15 +47,17 @@ struct SourceUrls {
     put_url: String,
 }
 
-/// Build and release an app from an archive instead of a push
+/// Build and release an app from an archive, or an image, instead of a push
 ///
-/// Without an argument, from the files of the last commit here.
+/// Without an argument, from the files of the last commit here. An archive may hold an image as an OCI layout, as `docker save` and
+/// `podman save --format oci-archive` write it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform builds:create
   $ platform builds:create --source-tar app.tar.gz -a my-app
-  $ platform builds:create --source-url https://example.com/app.tar.gz --version v1.2")]
+  $ platform builds:create --source-url https://example.com/app.tar.gz --version v1.2
+  $ platform builds:create --image ghcr.io/example/shop:1.2 -a my-app")]
 pub(crate) struct Create {
     /// An archive here: tar, plain or gzipped
     #[arg(long, value_name = "FILE", conflicts_with = "source_url")]
@@ -63,6 +65,9 @@ pub(crate) struct Create {
     /// An archive elsewhere, which the platform fetches
     #[arg(long, value_name = "URL")]
     source_url: Option<String>,
+    /// An image of a registry, as `docker pull` reads its name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["source_tar", "source_url"])]
+    image: Option<String>,
     /// What people call it: a commit, a version
     #[arg(long)]
     version: Option<String>,
@@ -76,12 +81,14 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app_to_release(&self.app)?;
-        let url = match &self.source_url {
-            Some(url) => url.clone(),
+        let image = self.image.as_ref().map(|image| format!("docker://{image}"));
+        let elsewhere = self.source_url.or(image);
+        let is_here = self.source_tar.is_none() && elsewhere.is_none();
+        let url = match elsewhere {
+            Some(url) => url,
             None => cx.out.step("Uploading the source", || upload(&client, self.source_tar.as_deref()))?,
         };
         // An archive need not be of the commit that is checked out here.
-        let is_here = self.source_tar.is_none() && self.source_url.is_none();
         let version = self.version.or_else(|| is_here.then(head_commit).flatten());
         let content = json!({ "source_blob": { "url": url, "version": version } });
         let made = client.post(&["apps", &name, "builds"], &content)?;

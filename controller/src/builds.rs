@@ -1,6 +1,7 @@
-//! From a pushed commit, or an archive, to a live release, as straight-line code.
+//! From a pushed commit, an archive or an image to a live release, as straight-line code.
 
 mod archive;
+mod make;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,24 +11,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use builder::{BuildError, BuildRequest, Builder, Built, Reference};
-use manifest::Manifest;
+use builder::{BuildError, Builder};
 use model::{AppId, BuildId, LogSource, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::actors::By;
-use crate::git::{Checkout, checkout, repository, tip};
+use crate::git::{repository, tip};
 use crate::holds::locked;
 use crate::live::Stages;
 use crate::store::{
-    Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Scope, Stamp, Status,
-    StoreError,
+    Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Stamp, Status, StoreError,
 };
 use crate::{Actor, Controller, Error};
-use archive::Archive;
 pub use archive::ArchiveRequest;
+use archive::{Archive, NamedImage};
 
 /// Characters of a commit's subject that are kept.
 const SUBJECT: usize = 200;
@@ -62,6 +61,7 @@ pub(crate) struct Commit {
 enum Code {
     Commit(Commit),
     Archive(Archive),
+    Image(NamedImage),
 }
 
 impl Code {
@@ -69,6 +69,7 @@ impl Code {
         match self {
             Self::Commit(commit) => &commit.by,
             Self::Archive(archive) => &archive.by,
+            Self::Image(image) => &image.by,
         }
     }
 
@@ -76,28 +77,38 @@ impl Code {
         match self {
             Self::Commit(commit) => commit.insists,
             Self::Archive(archive) => archive.insists,
+            Self::Image(image) => image.insists,
         }
     }
 
     fn reason(&self) -> Option<&str> {
         match self {
             Self::Commit(commit) => commit.reason.as_deref(),
-            Self::Archive(_) => None,
+            Self::Archive(_) | Self::Image(_) => None,
         }
     }
 
-    /// The commit, or what its sender calls an archive.
+    /// The commit, or what its sender calls an archive or an image.
     fn version(&self) -> &str {
         match self {
             Self::Commit(commit) => &commit.id,
             Self::Archive(archive) => &archive.version,
+            Self::Image(image) => &image.version,
+        }
+    }
+
+    /// The version as people read it.
+    fn title(&self) -> &str {
+        match self {
+            Self::Commit(_) | Self::Archive(_) => short(self.version()),
+            Self::Image(image) => &image.version,
         }
     }
 
     fn received(&self) -> Duration {
         match self {
             Self::Commit(commit) => commit.received,
-            Self::Archive(_) => Duration::ZERO,
+            Self::Archive(_) | Self::Image(_) => Duration::ZERO,
         }
     }
 }
@@ -366,7 +377,7 @@ impl Controller {
             starts: &starts,
             manifest: kept.as_deref(),
         };
-        let description = format!("Deploy {}", short(code.version())).trim_end().to_owned();
+        let description = format!("Deploy {}", code.title()).trim_end().to_owned();
         let change = Change::Deploy(deploy);
         let new = NewRelease { app: app.id, user, description: &description, reason: code.reason(), change };
         let release = match self.store.create_release(new, &stamp()).await {
@@ -391,77 +402,9 @@ impl Controller {
         Ok(self.postdeploy((app, &release), script, output).await?)
     }
 
-    /// Everything up to the image.
-    async fn make(
-        self: &Arc<Self>,
-        app: &App,
-        code: &Code,
-        id: BuildId,
-        output: &mut Output,
-    ) -> Result<(Built, Manifest, Stages), Refused> {
-        let began = Instant::now();
-        let version = if code.version().is_empty() { "an archive" } else { short(code.version()) };
-        output.line(&format!("-----> Building {} from {version}", app.name)).await;
-        let (source, buildpacks) = match code {
-            Code::Commit(commit) => (self.check_out(app, commit, id).await?, None),
-            Code::Archive(archive) => (self.unpack_archive(app, archive, id).await?, archive.buildpacks.clone()),
-        };
-        let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
-        let asked = Instant::now();
-        let manifest = self.read_manifest(app, &source, output).await?;
-        let actor = Actor { insists: code.insists(), ..self.pusher(code.by()).await? };
-        let app = &self.set_up((app, &actor), &manifest, output).await?;
-        stages.push(("set up", asked.elapsed()));
-        let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
-        let built = self.build(app, id, (source, buildpacks), output).await?;
-        stages.extend(&built.phases);
-        Ok((built, manifest, stages))
-    }
-
-    async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {
-        let target = self.checkouts().join(id.to_string());
-        let (repository, env) = (repository(&self.settings, app.id), commit.env.clone());
-        let (commit, uid, folder) = (commit.id.clone(), app.uid, target.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            checkout(&Checkout { repository: &repository, commit: &commit, env: &env, target: &folder, uid })
-        });
-        let failed = |error: &dyn std::error::Error| Refused::Said(format!("{}.", crate::errors::chain(error)));
-        match written.await {
-            Ok(Ok(())) => Ok(target),
-            Ok(Err(error)) => Err(failed(&error)),
-            Err(panic) => Err(failed(&panic)),
-        }
-    }
-
     /// Files of commits that are being built. Nothing in it outlives the process.
     pub(crate) fn checkouts(&self) -> PathBuf {
         self.settings.home.join("checkouts")
-    }
-
-    async fn build(
-        &self,
-        app: &App,
-        id: BuildId,
-        (source, buildpacks): (PathBuf, Vec<String>),
-        output: &mut Output,
-    ) -> Result<Built, Refused> {
-        let request = BuildRequest {
-            build: id,
-            app: app.id,
-            uid: app.uid,
-            source,
-            previous: self.store.newest_image(app.id).await?,
-            env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks: references(&buildpacks)?,
-        };
-        let (sender, mut lines) = mpsc::channel::<String>(256);
-        let forward = async {
-            while let Some(line) = lines.recv().await {
-                output.line(&line).await;
-            }
-        };
-        let (built, ()) = tokio::join!(self.builder.build(request, sender), forward);
-        built.map_err(|error| Refused::Said(error.to_string()))
     }
 
     /// Waits until a release is live, and shows what its release phase prints meanwhile.
@@ -506,11 +449,6 @@ impl Controller {
 /// One build of an app runs at a time.
 fn busy(app: &App) -> Error {
     Error::Conflict(format!("A build of {} is running. Wait until it is over, or cancel it.", app.name))
-}
-
-fn references(names: &[String]) -> Result<Vec<Reference>, Refused> {
-    let parse = |name: &String| name.parse().map_err(|error| Refused::Said(format!("{error}.")));
-    names.iter().map(parse).collect()
 }
 
 fn gone() -> Refused {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::attach::Protocol;
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
+use crate::rollout::Task;
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
 pub(crate) use oneoffs::Listed;
@@ -170,9 +171,7 @@ impl Controller {
         let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
         let number = self.run_number();
         let name = DynoName { process_type: process_type(ONE_OFF)?, number };
-        let shell: &[&str] = if release.image.is_some() { &["/cnb/lifecycle/launcher"] } else { &["bash", "-c"] };
-        let args = shell.iter().chain([&&*request.command]).map(|&arg| arg.to_owned()).collect();
-        let mut container = self.container(app, &release, args, &size.name).await?;
+        let mut container = self.container(app, &release, Task::Line(&request.command), &size.name).await?;
         container.env.extend(request.env.iter().cloned());
         container.env.insert("DYNO".to_owned(), name.to_string());
         let wants_tty = request.attach.is_some() && !request.no_tty;

@@ -19,7 +19,7 @@ pub use id::{
     KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId,
     UserId, WebhookId,
 };
-pub use image::{Digest, Image, ImageConfig, Layer};
+pub use image::{Digest, Foreign, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};
 pub use name::{
     AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,

@@ -18,9 +18,10 @@ pub struct Process {
 impl Process {
     /// The command as people read it in `ps`: a Procfile line as it was written, anything else joined by spaces.
     pub fn display(&self) -> String {
-        match (self.command.as_slice(), self.args.as_slice()) {
-            ([shell, flag], [line]) if shell == "bash" && flag == "-c" => line.clone(),
-            (command, args) => command.iter().chain(args).map(String::as_str).collect::<Vec<_>>().join(" "),
+        let words: Vec<&str> = self.command.iter().chain(&self.args).map(String::as_str).collect();
+        match words[..] {
+            ["bash" | "/bin/sh", "-c", line] => line.to_owned(),
+            _ => words.join(" "),
         }
     }
 }

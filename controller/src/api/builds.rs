@@ -38,12 +38,12 @@ pub(super) struct BuildAnswer {
     user: UserAnswer,
 }
 
-/// A build of an archive.
+/// A build of an archive, or a deploy of an image.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct CreateBuild {
     /// Buildpacks of this build only.
     buildpacks: Option<Vec<BuildpackWish>>,
-    /// The archive.
+    /// The archive or the image.
     source_blob: SourceBlobWish,
 }
 
@@ -54,12 +54,12 @@ pub(super) struct BuildpackWish {
     name: Option<Text>,
 }
 
-/// A tar file, which may be compressed by gzip.
+/// A tar file, which may be compressed by gzip: of an app, or of an image as an OCI layout. Or an image of a registry.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct SourceBlobWish {
     /// `SHA256:` and 64 hex digits.
     checksum: Option<Text>,
-    /// A source's `get_url`, or any of `http` or `https`.
+    /// A source's `get_url`, or any of `http` or `https`; or `docker://` and the name of an image.
     url: Text,
     /// What to call it: a commit, a version.
     version: Option<Text>,

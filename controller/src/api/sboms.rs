@@ -38,6 +38,10 @@ pub(super) async fn list(
 ) -> Result<List<SbomAnswer>, ApiError> {
     let (_, image) =
         slugs::result(&controller, &access, &reference).await?.ok_or(Error::NotFound("bill of materials"))?;
+    if let Some(foreign) = &image.foreign {
+        let why = "was not built here, so the platform does not know what is in it. Ask those who made it";
+        return Err(Error::Invalid(format!("The image {} {why}", foreign.name)).into());
+    }
     let failed =
         |source: builder::BuildError| Error::System { action: "read the bills of materials", source: source.into() };
     let sboms = controller.builder.sboms(access.app.id, &image).await.map_err(failed)?;

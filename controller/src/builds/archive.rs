@@ -1,4 +1,4 @@
-//! The files of a build that is no push: an archive at a URL.
+//! What is built that is no push: an archive at a URL, or an image of a registry.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -17,6 +17,7 @@ use super::{Code, Refused, busy};
 use crate::actors::By;
 use crate::errors::chain;
 use crate::git::{own, plain};
+use crate::registry::ImageName;
 use crate::store::{App, Build, NewBuild};
 use crate::{Actor, Controller, Error};
 
@@ -33,7 +34,7 @@ const MAX_VERSION: usize = 200;
 /// What a user says of an archive to build.
 #[derive(Debug, Default)]
 pub struct ArchiveRequest {
-    /// Where it is: a source's `get_url`, or any of `http` or `https`.
+    /// Where it is: a source's `get_url`, or any of `http` or `https`; or `docker://` and the name of an image.
     pub url: String,
     /// `SHA256:` and 64 hex digits.
     pub checksum: Option<String>,
@@ -57,6 +58,22 @@ pub(crate) struct Archive {
     checksum: Option<String>,
 }
 
+/// An image of a registry to deploy.
+#[derive(Debug)]
+pub(crate) struct NamedImage {
+    /// Who asks for it.
+    pub(super) by: By,
+    /// They want it even if the app is locked.
+    pub(super) insists: bool,
+    /// What to call it: its name, if nothing else was said.
+    pub(super) version: String,
+    /// As `docker pull` reads it.
+    pub(super) name: String,
+}
+
+/// Begins the URL of an image.
+const IMAGE: &str = "docker://";
+
 /// Why an archive cannot be unpacked, for the person who sent it.
 #[derive(Debug, thiserror::Error)]
 enum UnpackError {
@@ -79,7 +96,9 @@ impl Archive {
     fn check(request: ArchiveRequest, actor: &Actor) -> Result<Self, Error> {
         let invalid = |what: &str| Error::Invalid(what.to_owned());
         let url = Url::parse(&request.url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-        let url = url.ok_or_else(|| invalid("source_blob.url must be a URL of http or https"))?;
+        let url = url.ok_or_else(|| {
+            invalid("source_blob.url must be a URL of http or https, or docker:// and the name of an image")
+        })?;
         let checksum = request.checksum.map(|text| text.to_ascii_lowercase());
         let digits = |text: &String| text.strip_prefix("sha256:").map(str::to_owned);
         let is_hash = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -87,10 +106,7 @@ impl Archive {
         if checksum.is_some() && hash.is_none() {
             return Err(invalid("source_blob.checksum must be SHA256: and 64 hex digits"));
         }
-        let version = request.version.unwrap_or_default();
-        if version.len() > MAX_VERSION || version.contains(char::is_control) {
-            return Err(Error::Invalid(format!("source_blob.version can have at most {MAX_VERSION} characters")));
-        }
+        let version = checked(request.version.unwrap_or_default())?;
         Ok(Self {
             by: actor.by(),
             insists: actor.insists,
@@ -102,8 +118,27 @@ impl Archive {
     }
 }
 
+impl NamedImage {
+    fn check(name: &str, request: ArchiveRequest, actor: &Actor) -> Result<Self, Error> {
+        ImageName::parse(name).map_err(Error::Invalid)?;
+        if request.checksum.is_some() || request.buildpacks.is_some() {
+            let text = "An image takes no buildpacks, and has its checksum in its name: name@sha256:…";
+            return Err(Error::Invalid(text.to_owned()));
+        }
+        let version = checked(request.version.unwrap_or_else(|| name.to_owned()))?;
+        Ok(Self { by: actor.by(), insists: actor.insists, version, name: name.to_owned() })
+    }
+}
+
+fn checked(version: String) -> Result<String, Error> {
+    if version.len() > MAX_VERSION || version.contains(char::is_control) {
+        return Err(Error::Invalid(format!("source_blob.version can have at most {MAX_VERSION} characters")));
+    }
+    Ok(version)
+}
+
 impl Controller {
-    /// Begins to build and release an archive, and returns at once.
+    /// Begins to build and release an archive or an image, and returns at once.
     pub async fn start_build(
         self: &Arc<Self>,
         app: &App,
@@ -111,28 +146,37 @@ impl Controller {
         request: ArchiveRequest,
     ) -> Result<Build, Error> {
         self.check_held(app, actor).await?;
+        if let Some(name) = request.url.strip_prefix(IMAGE).map(str::to_owned) {
+            let (image, url) = (NamedImage::check(&name, request, actor)?, format!("{IMAGE}{name}"));
+            return self.begin(app, actor, Code::Image(image), (&url, None)).await;
+        }
         let archive = Archive::check(request, actor)?;
         let own = self.own_source(&archive.url).await?;
         let url = match &own {
             Some((id, _)) => format!("{}/sources/{id}", self.settings.api_url()),
             None => plain(&archive.url).to_string(),
         };
+        let checksum = archive.checksum.as_ref().map(|hash| format!("SHA256:{hash}"));
+        self.begin(app, actor, Code::Archive(archive), (&url, checksum.as_deref())).await
+    }
+
+    /// Begins to build what is no commit. `source` is where it is, and its checksum.
+    async fn begin(
+        self: &Arc<Self>,
+        app: &App,
+        actor: &Actor,
+        code: Code,
+        source: (&str, Option<&str>),
+    ) -> Result<Build, Error> {
         self.live.ready().await?;
         let id = BuildId::random(&*self.random);
-        let turn = self.take_turn(app.id, (id, &archive.version)).map_err(|_| busy(app))?;
-        let checksum = archive.checksum.as_ref().map(|hash| format!("SHA256:{hash}"));
-        let new = NewBuild {
-            id,
-            app: app.id,
-            user: actor.user.id,
-            commit: &archive.version,
-            subject: None,
-            source: Some((&url, checksum.as_deref())),
-        };
+        let turn = self.take_turn(app.id, (id, code.version())).map_err(|_| busy(app))?;
+        let (user, source) = (actor.user.id, Some(source));
+        let new = NewBuild { id, app: app.id, user, commit: code.version(), subject: None, source };
         let build = self.store.insert_build(new, &self.stamp(actor)).await?;
         let output = self.output(app.id, id, None);
         let (controller, app) = (Arc::clone(self), app.clone());
-        tokio::spawn(async move { controller.deploy_alone(&app, &Code::Archive(archive), (&turn, output)).await });
+        tokio::spawn(async move { controller.deploy_alone(&app, &code, (&turn, output)).await });
         Ok(build)
     }
 

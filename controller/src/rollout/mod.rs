@@ -17,3 +17,4 @@ mod workload;
 
 pub use changed::Changed;
 pub(crate) use worker::Rollout;
+pub(crate) use workload::Task;

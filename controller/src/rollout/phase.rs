@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
 
+use super::workload::Task;
 use crate::formation::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
@@ -33,8 +34,7 @@ impl Controller {
     pub(super) async fn release_phase(&self, app: &App, release: &Release) -> Result<Option<String>, Error> {
         let id = OneOffId(format!("release-{}-{}", app.id, release.version));
         self.engine.kill(&id).await?;
-        let args = vec![format!("/cnb/process/{PROCESS_TYPE}")];
-        let mut container = self.container(app, release, args, DEFAULT_SIZE).await?;
+        let mut container = self.container(app, release, Task::Process(PROCESS_TYPE), DEFAULT_SIZE).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT };
         let path = self.release_output(app.id, release.id);

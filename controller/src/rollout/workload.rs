@@ -17,30 +17,50 @@ pub(super) const PORT: u16 = 5000;
 /// A process without a port is healthy once it stayed up for this long.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// What a container of a release runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Task<'a> {
+    /// A process type of its image.
+    Process(&'a str),
+    /// A command line.
+    Line(&'a str),
+}
+
 impl Controller {
-    /// The container of one command in a release: its image, its config vars, its limits. `PORT` is for web processes.
+    /// The container of one task in a release: its image, its config vars, its limits. `PORT` is for web processes.
     pub(crate) async fn container(
         &self,
         app: &App,
         release: &Release,
-        args: Vec<String>,
+        task: Task<'_>,
         size: &str,
     ) -> Result<Container, Error> {
         let image = if release.image.is_some() { self.image_of(release).await? } else { self.bare_image()? };
         let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
         let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
+        let args = match task {
+            Task::Process(name) => image.process_args(name),
+            // Nothing was deployed yet: there is no launcher.
+            Task::Line(line) if release.image.is_none() => {
+                ["/usr/bin/tini", "-g", "--", "bash", "-c", line].map(str::to_owned).to_vec()
+            }
+            Task::Line(line) => image.line_args(line),
+        };
         let mut env = image.config.env.clone();
         env.extend(self.metadata(release).await?);
         env.extend(self.store.contents(release).await?.environment(Scope::Run));
+        let home = match &image.foreign {
+            None => "/app".to_owned(),
+            Some(_) => env.get("HOME").unwrap_or(&image.config.working_dir).clone(),
+        };
         env.extend([
-            ("HOME".to_owned(), "/app".to_owned()),
+            ("HOME".to_owned(), home),
             ("USER".to_owned(), format!("u{}", app.uid)),
             ("LANG".to_owned(), env.get("LANG").cloned().unwrap_or_else(|| "C.UTF-8".to_owned())),
         ]);
         Ok(Container {
             rootfs: RootFs::Layers(image.layers.iter().map(|layer| layer.diff_id.clone()).collect()),
-            // A first process that reaps orphans and passes signals on to everything the app started.
-            args: ["/usr/bin/tini", "-g", "--"].into_iter().map(str::to_owned).chain(args).collect(),
+            args,
             env,
             working_dir: image.config.working_dir,
             uid: app.uid,
@@ -62,8 +82,8 @@ impl Controller {
         id: WorkloadId,
         (process_type, scale): (&ProcessType, &Scale),
     ) -> Result<Workload, Error> {
-        let program = format!("/cnb/process/{process_type}");
-        let mut container = self.container(app, release, vec![program], &scale.size).await?;
+        let task = Task::Process(process_type.as_str());
+        let mut container = self.container(app, release, task, &scale.size).await?;
         let probe = if process_type.as_str() == "web" {
             container.env.insert("PORT".to_owned(), PORT.to_string());
             Probe::Tcp { port: PORT, boot_timeout: self.settings.boot_timeout }
@@ -93,7 +113,7 @@ impl Controller {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let env = [("PATH".to_owned(), path.to_owned())].into();
         let config = ImageConfig { env, working_dir: "/app".to_owned(), ..ImageConfig::default() };
-        Ok(Image { digest: stack.run, layers: vec![layer], config, processes: Vec::new() })
+        Ok(Image { digest: stack.run, layers: vec![layer], config, processes: Vec::new(), foreign: None })
     }
 
     /// What a release runs.

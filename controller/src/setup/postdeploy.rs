@@ -8,6 +8,7 @@ use model::{Exit, LogSource};
 
 use crate::builds::Output;
 use crate::formation::DEFAULT_SIZE;
+use crate::rollout::Task;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 
@@ -55,9 +56,8 @@ impl Controller {
         let id = OneOffId(format!("postdeploy-{}", app.id));
         // One that an earlier controller left running is not in this push.
         self.engine.kill(&id).await?;
-        let args = vec!["/cnb/lifecycle/launcher".to_owned(), script.command.clone()];
         let size = script.size.as_deref().unwrap_or(DEFAULT_SIZE);
-        let mut container = self.container(app, release, args, size).await?;
+        let mut container = self.container(app, release, Task::Line(&script.command), size).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT };
         let mut running = self.engine.run(oneoff).await?;

@@ -290,5 +290,6 @@ pub(crate) fn image(types: &[&str]) -> Image {
         layers: vec![Layer { diff_id: Digest::from_sha256([7; 32]), created_by: "test".to_owned() }],
         config: ImageConfig { working_dir: "/app".to_owned(), ..ImageConfig::default() },
         processes: types.iter().map(process).collect(),
+        foreign: None,
     }
 }

@@ -1,0 +1,144 @@
+//! From what was sent to an image that runs.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use builder::{BuildError, BuildRequest, Built, ImageSource, ImportRequest, Reference};
+use manifest::Manifest;
+use model::BuildId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Code, Commit, Output, Refused};
+use crate::git::{Checkout, checkout, repository};
+use crate::live::Stages;
+use crate::store::{App, Scope};
+use crate::{Actor, Controller};
+
+/// The file that makes a folder an OCI layout (OCI image spec, "oci-layout file").
+const LAYOUT: &str = "oci-layout";
+
+/// What an image is made of.
+enum Source {
+    /// An app's files.
+    Files(PathBuf),
+    Image(ImageSource),
+}
+
+impl Controller {
+    /// Everything up to the image.
+    pub(super) async fn make(
+        self: &Arc<Self>,
+        app: &App,
+        code: &Code,
+        id: BuildId,
+        output: &mut Output,
+    ) -> Result<(Built, Manifest, Stages), Refused> {
+        let began = Instant::now();
+        let version = if code.version().is_empty() { "an archive" } else { code.title() };
+        output.line(&format!("-----> Building {} from {version}", app.name)).await;
+        let (source, buildpacks) = match code {
+            Code::Commit(commit) => (Source::Files(self.check_out(app, commit, id).await?), None),
+            Code::Archive(archive) => {
+                (Source::Files(self.unpack_archive(app, archive, id).await?), archive.buildpacks.clone())
+            }
+            Code::Image(image) => (Source::Image(ImageSource::Registry(image.name.clone())), None),
+        };
+        let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
+        let asked = Instant::now();
+        let manifest = match &source {
+            Source::Files(folder) => self.read_manifest(app, folder, output).await?,
+            Source::Image(_) => Manifest::default(),
+        };
+        let actor = Actor { insists: code.insists(), ..self.pusher(code.by()).await? };
+        let app = &self.set_up((app, &actor), &manifest, output).await?;
+        stages.push(("set up", asked.elapsed()));
+        let built = match source {
+            Source::Files(folder) if folder.join(LAYOUT).is_file() => {
+                let name = if code.version().is_empty() { "in the archive" } else { code.title() };
+                self.import(app, id, (name, ImageSource::Layout(folder), &manifest), output).await?
+            }
+            Source::Image(image) => self.import(app, id, (code.title(), image, &manifest), output).await?,
+            Source::Files(folder) => {
+                let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
+                self.build(app, id, (folder, buildpacks), output).await?
+            }
+        };
+        stages.extend(&built.phases);
+        Ok((built, manifest, stages))
+    }
+
+    async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {
+        let target = self.checkouts().join(id.to_string());
+        let (repository, env) = (repository(&self.settings, app.id), commit.env.clone());
+        let (commit, uid, folder) = (commit.id.clone(), app.uid, target.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            checkout(&Checkout { repository: &repository, commit: &commit, env: &env, target: &folder, uid })
+        });
+        let failed = |error: &dyn std::error::Error| Refused::Said(format!("{}.", crate::errors::chain(error)));
+        match written.await {
+            Ok(Ok(())) => Ok(target),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(panic) => Err(failed(&panic)),
+        }
+    }
+
+    async fn build(
+        &self,
+        app: &App,
+        id: BuildId,
+        (source, buildpacks): (PathBuf, Vec<String>),
+        output: &mut Output,
+    ) -> Result<Built, Refused> {
+        let request = BuildRequest {
+            build: id,
+            app: app.id,
+            uid: app.uid,
+            source,
+            previous: self.store.newest_image(app.id).await?,
+            env: self.store.present(app.id).await?.environment(Scope::Build),
+            buildpacks: references(&buildpacks)?,
+        };
+        shown(output, |lines| self.builder.build(request, lines)).await
+    }
+
+    /// Takes an image over that was made elsewhere.
+    async fn import(
+        &self,
+        app: &App,
+        id: BuildId,
+        (name, source, manifest): (&str, ImageSource, &Manifest),
+        output: &mut Output,
+    ) -> Result<Built, Refused> {
+        let request = ImportRequest {
+            build: id,
+            uid: app.uid,
+            name: name.to_owned(),
+            source,
+            previous: self.store.newest_image(app.id).await?,
+            processes: manifest.processes.clone(),
+        };
+        shown(output, |lines| self.builder.import(request, lines)).await
+    }
+}
+
+/// Shows what the builder says while it works.
+async fn shown<F: Future<Output = Result<Built, BuildError>>>(
+    output: &mut Output,
+    work: impl FnOnce(mpsc::Sender<String>) -> F,
+) -> Result<Built, Refused> {
+    let (sender, mut lines) = mpsc::channel::<String>(256);
+    let forward = async {
+        while let Some(line) = lines.recv().await {
+            output.line(&line).await;
+        }
+    };
+    let (built, ()) = tokio::join!(work(sender), forward);
+    built.map_err(|error| Refused::Said(error.to_string()))
+}
+
+fn references(names: &[String]) -> Result<Vec<Reference>, Refused> {
+    let parse = |name: &String| name.parse().map_err(|error| Refused::Said(format!("{error}.")));
+    names.iter().map(parse).collect()
+}
