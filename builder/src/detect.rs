@@ -16,6 +16,9 @@ use crate::plan::{self, Member, Resolution};
 /// Longest output of one `bin/detect` that is kept, in bytes.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
 
+/// From so many on nobody of a later group is asked together with them.
+const AT_ONCE: usize = 6;
+
 /// What one `bin/detect` said.
 #[derive(Debug, Clone)]
 struct Finding {
@@ -40,9 +43,10 @@ pub(crate) fn detect<'a>(
     let order: Order = toml::from_str(&text).map_err(|error| Failure::unusable(&paths.order, &error.message()))?;
     let mut detection = Detection { paths, findings: BTreeMap::new() };
     let mut mismatches = Vec::new();
-    for group in order::expand(&order, installed)? {
-        detection.run_missing(&group)?;
-        match detection.resolve(&group) {
+    let groups = order::expand(&order, installed)?;
+    for (index, group) in groups.iter().enumerate() {
+        detection.run_missing(&groups[index..])?;
+        match detection.resolve(group) {
             Ok(resolution) => {
                 let stays =
                     |candidate: &Candidate<'a>| resolution.group.iter().any(|id| id == candidate.buildpack.id());
@@ -62,13 +66,20 @@ struct Detection<'a> {
 }
 
 impl Detection<'_> {
-    /// Asks those members of the group that were not asked yet, all at once.
-    fn run_missing(&mut self, group: &[Candidate]) -> Result<(), Failure> {
-        let missing: Vec<&Buildpack> = group
-            .iter()
-            .map(|candidate| candidate.buildpack)
-            .filter(|buildpack| !self.findings.contains_key(&buildpack.name()))
-            .collect();
+    /// Asks those members of the first group that were not asked yet, all at once, and with them a few of the next groups:
+    /// most groups differ in one buildpack, and one at a time would leave all cores but one idle.
+    fn run_missing(&mut self, groups: &[Vec<Candidate>]) -> Result<(), Failure> {
+        let mut missing: Vec<&Buildpack> = Vec::new();
+        for group in groups {
+            for buildpack in group.iter().map(|candidate| candidate.buildpack) {
+                if !self.findings.contains_key(&buildpack.name()) && !missing.iter().any(|m| m.name() == buildpack.name()) {
+                    missing.push(buildpack);
+                }
+            }
+            if missing.is_empty() || missing.len() >= AT_ONCE {
+                break;
+            }
+        }
         let paths = self.paths;
         let findings = std::thread::scope(|scope| {
             let asked: Vec<_> = missing.iter().map(|buildpack| scope.spawn(|| ask(paths, buildpack))).collect();
