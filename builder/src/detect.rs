@@ -72,7 +72,9 @@ impl Detection<'_> {
         let mut missing: Vec<&Buildpack> = Vec::new();
         for group in groups {
             for buildpack in group.iter().map(|candidate| candidate.buildpack) {
-                if !self.findings.contains_key(&buildpack.name()) && !missing.iter().any(|m| m.name() == buildpack.name()) {
+                if !self.findings.contains_key(&buildpack.name())
+                    && !missing.iter().any(|m| m.name() == buildpack.name())
+                {
                     missing.push(buildpack);
                 }
             }
