@@ -45,6 +45,8 @@ if [ "$purpose" != run ]; then
   # What reads the images that the platform writes.
   want skopeo have skopeo
   want umoci have umoci
+  want oci-image-tool have oci-image-tool
+  want docker-registry have docker-registry
   # The console is tested in a browser; CHROMIUM names one where the package is none, as on Ubuntu.
   want chromium have "${CHROMIUM:-chromium}"
   want nodejs have node

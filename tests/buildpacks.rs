@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::platform::{App, shared};
+use crate::registry::Registry;
 
 /// What a hostile buildpack would like to do. Each line that works says so.
 const HOSTILE: &str = r#"
@@ -86,6 +87,7 @@ fn an_exported_image_is_one_for_other_programs() {
     let image = run("skopeo", &["inspect", "oci-archive:app.tar"]).expect_ok();
     image.expect_text(&["io.buildpacks.build.metadata", "CNB_APP_DIR=/app"]);
     run("skopeo", &["copy", "-q", "oci-archive:app.tar", "oci:layout:v1"]).expect_ok();
+    run("oci-image-tool", &["validate", "--type", "image", "--ref", "name=v1", "layout"]).expect_ok();
     run("umoci", &["unpack", "--image", "layout:v1", "bundle"]).expect_ok();
     let root = folder.join("bundle/rootfs");
     assert_eq!(
@@ -95,6 +97,23 @@ fn an_exported_image_is_one_for_other_programs() {
     let link = std::fs::read_link(root.join("cnb/process/web")).expect("a link");
     assert_eq!(link, std::path::Path::new("/cnb/lifecycle/launcher"));
     std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn an_image_goes_to_a_registry_as_the_help_says() {
+    let app = shared().app("probe-app");
+    app.push().expect_ok();
+    let registry = Registry::start();
+    let image = format!("docker://{}/{}:v2", registry.address, app.name);
+    let run = |command: String| {
+        shared().run("sh", |shell: &mut Command| {
+            shell.current_dir(&app.folder).args(["-c", &command]);
+        })
+    };
+    let export = format!("{} releases:export -a {} -o app.tar", env!("CARGO_BIN_EXE_platform"), app.name);
+    run(format!("{export} && skopeo copy --dest-tls-verify=false oci-archive:app.tar {image}")).expect_ok();
+    let there = run(format!("skopeo inspect --tls-verify=false {image}")).expect_ok();
+    there.expect_text(&["io.buildpacks.build.metadata", "CNB_APP_DIR=/app"]);
 }
 
 fn script(app: &App, path: &str, text: &str) {

@@ -12,6 +12,7 @@ mod images;
 mod locks;
 mod platform;
 mod push;
+mod registry;
 mod release;
 mod run;
 mod terminal;

@@ -290,7 +290,7 @@ mod tests {
 #[command(after_help = "\
 Examples:
   $ platform releases:export v12 -o app.tar
-  $ platform releases:export | skopeo copy oci-archive:/dev/stdin docker://registry.example.com/app:v12")]
+  $ skopeo copy oci-archive:app.tar docker://registry.example.com/app:v12")]
 pub(crate) struct Export {
     /// The release, such as v12; the current one if none
     release: Option<String>,
