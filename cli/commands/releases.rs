@@ -260,7 +260,12 @@ fn what(release: &Release) -> String {
 }
 
 fn state(release: &Release) -> Field {
-    if release.current { Field::from("current").mood(Mood::Good) } else { status(&release.status) }
+    match release.status.as_str() {
+        _ if release.current => Field::from("current").mood(Mood::Good),
+        // Nobody can go back to it.
+        "succeeded" if release.image_removed => "image removed".into(),
+        other => status(other),
+    }
 }
 
 fn status(status: &str) -> Field {
