@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::platform::{App, Platform};
 
 /// Visitors that ask one app without pause, and what they saw.
-struct Load {
+pub(crate) struct Load {
     answered: AtomicU64,
     failed: AtomicU64,
     first_failure: std::sync::Mutex<Option<String>>,
@@ -15,7 +15,7 @@ struct Load {
 
 impl Load {
     /// Runs `during` while four visitors ask `app`, and gives back how many requests were answered and how the first one failed.
-    fn around(app: &App<'_>, during: impl FnOnce()) -> (u64, Option<String>) {
+    pub(crate) fn around(app: &App<'_>, during: impl FnOnce()) -> (u64, Option<String>) {
         let load = Self {
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 mod access;
 mod addons;
 mod buildpacks;
+mod builds;
 mod config;
 mod console;
 mod errors;
