@@ -21,16 +21,25 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// `Used 1.9 of 2.0 GB of memory and 41 s of CPU`
+    /// `Used 1.9 of 2.0 GB of memory and 41 s of CPU`; of a small build `Used 38 MB of 2.0 GB of memory and 0.4 s of CPU`.
     pub(crate) fn describe(self, limit_bytes: u64) -> String {
-        let gigabytes = |bytes: u64| {
-            let tenths = bytes.saturating_add((1 << 30) / 20).saturating_mul(10) >> 30;
+        let tenths = |bytes: u64, unit: u64| {
+            let tenths = bytes.saturating_add(unit / 20).saturating_mul(10) / unit;
             format!("{}.{}", tenths / 10, tenths % 10)
         };
-        let (used, limit) = (gigabytes(self.memory_bytes), gigabytes(limit_bytes));
-        format!("       Used {used} of {limit} GB of memory and {} s of CPU", self.cpu.as_secs_f64().round())
+        let (limit, cpu) = (tenths(limit_bytes, GB), self.cpu.as_secs_f64());
+        let used = if self.memory_bytes < GB / 10 {
+            format!("{} MB", self.memory_bytes.div_ceil(MB))
+        } else {
+            tenths(self.memory_bytes, GB)
+        };
+        let cpu = if cpu < 9.95 { format!("{cpu:.1}") } else { format!("{cpu:.0}") };
+        format!("       Used {used} of {limit} GB of memory and {cpu} s of CPU")
     }
 }
+
+const MB: u64 = 1 << 20;
+const GB: u64 = 1 << 30;
 
 /// Watches from the beginning of a build to its end.
 pub(crate) struct Watch {
@@ -144,5 +153,11 @@ mod tests {
             assert_eq!(usage.describe(2 << 30), "       Used 1.0 of 2.0 GB of memory and 41 s of CPU");
         }
         assert!(Watch::start(tempfile::tempdir().unwrap().path()).is_none());
+    }
+
+    #[test]
+    fn what_a_small_build_took_is_not_nothing() {
+        let usage = Usage { memory_bytes: 37 * MB + 1, cpu: Duration::from_millis(430) };
+        assert_eq!(usage.describe(3 * GB / 2), "       Used 38 MB of 1.5 GB of memory and 0.4 s of CPU");
     }
 }
