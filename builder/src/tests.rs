@@ -439,7 +439,8 @@ async fn packages_that_cannot_be_had_are_named_and_what_is_no_name_never_gets_to
 #[tokio::test]
 async fn packages_that_do_not_come_are_given_up_in_time_and_with_the_build() {
     let forever = [("lock", "1"), ("packages", "run = ['forever']")];
-    let world = World::new();
+    let mut world = World::new();
+    world.builder.limits.time = Duration::from_secs(3600);
     tokio::select! {
         _ = world.build(&forever, None) => unreachable!("it never comes"),
         () = world.forever.notified() => {}

@@ -96,12 +96,14 @@ async fn a_layer_without_contents_is_that_of_the_last_image() {
 }
 
 #[tokio::test]
-async fn a_store_outlives_builds_that_do_not_write_it_and_a_purged_cache() {
+async fn a_store_outlives_builds_that_do_not_write_it_and_a_purged_cache_which_no_layer_does() {
     let world = World::new();
-    let look = "test ! -e $1/store.toml || cp $1/store.toml found; rm -f $1/store.toml";
-    let (_, second) = world.twice("printf '[metadata]\nn = 7\n' > $1/store.toml", look).await;
+    let first = format!("{}; printf '[metadata]\nn = 7\n' > $1/store.toml", layer("launch cache", 1));
+    let keep = only_toml("launch cache", 1);
+    let look = format!("mv $1/store.toml found; if test -e $1/x.toml; then echo x >> found; {keep}; fi");
+    let (_, second) = world.twice(&first, &look).await;
     let second = second.unwrap();
-    assert_eq!(world.app_file(&second, "found"), "[metadata]\nn = 7\n", "4.9 it is there in the next build");
+    assert_eq!(world.app_file(&second, "found"), "[metadata]\nn = 7\nx\n", "4.9 it is there in the next build");
     world.builder.purge_cache(world.app).await.unwrap();
     let third = world.build(&[("lock", "1")], Some(&second.image)).await.unwrap();
     assert_eq!(world.app_file(&third, "found"), "[metadata]\nn = 7\n", "1.5 and when no layer is");
