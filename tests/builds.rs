@@ -22,7 +22,7 @@ fn builds_that_want_all_memory_and_every_core_cost_a_running_app_no_request() {
     const BUSY: &str = "for worker in 1 2 3 4; do (i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done) & done; wait";
     let platform = Platform::start(&[("PLATFORM_BUILD_MEMORY", "512MiB"), ("PLATFORM_BUILDS", "2")]);
     let steady = platform.app("probe-app");
-    steady.push().expect_ok().expect_text(&["Used 0.", " of 0.5 GB of memory and "]);
+    steady.push().expect_ok().expect_text(&["Used ", " of 0.5 GB of memory and "]);
     let hungry = platform.app("probe-app");
     add_script(&hungry, HUNGRY);
     let busy = [(); 3].map(|()| platform.app("probe-app"));
