@@ -54,6 +54,7 @@ deploy() {
   until_says "$1" "$2" "$begun"
   wait $!
 }
+quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }; }
 # new_app NAME SOURCE
 new_app() {
   cp -r "$apps/$2" "$work/$1"
@@ -64,7 +65,7 @@ new_app() {
   git -C "$work/$1" init -q
   git -C "$work/$1" add -A
   git -C "$work/$1" commit -qm first
-  "$platform" create "$1" --no-remote >/dev/null 2>&1
+  quietly "$platform" create "$1" --no-remote
   git -C "$work/$1" remote add platform "$PLATFORM_API/$1.git"
 }
 # boot APP: the time that its own process takes until it listens, in the same container without the platform around it
@@ -113,7 +114,7 @@ measure() {
 measure node node "Node, 450 MB of dependencies"
 measure small node "Node, 50 MB of dependencies" '{ "date-fns": "4.1.0", "typescript": "5.7.3" }'
 measure django django "Django"
-measure go go "Go"
+measure golang go "Go"
 
 for _ in 1 2 3 4 5; do
   begun=$EPOCHREALTIME
@@ -139,17 +140,17 @@ row "memory of the builder's process, at most" "$(awk '/^VmHWM/ { printf "%.0f M
 # Ten builds at once, while somebody asks an app that runs.
 for number in $(seq 10); do
   cp -r "$work/small" "$work/crowd-$number"
-  "$platform" create "crowd-$number" --no-remote >/dev/null 2>&1
+  quietly "$platform" create "crowd-$number" --no-remote
   git -C "$work/crowd-$number" remote set-url platform "$PLATFORM_API/crowd-$number.git"
 done
-quiet=$(wrk -t1 -c4 -d5s --latency -H "Host: go.localhost" "http://127.0.0.1:$port/" | awk '/99%/ { print $2 }')
+quiet=$(wrk -t1 -c4 -d5s --latency -H "Host: golang.localhost" "http://127.0.0.1:$port/" | awk '/99%/ { print $2 }')
 begun=$EPOCHREALTIME
 waits=()
 for number in $(seq 10); do
   (git -C "$work/crowd-$number" push platform main >"$work/crowd-$number.log" 2>&1; seconds "$begun" "$EPOCHREALTIME" >>"$work/crowd.times") &
   waits+=($!)
 done
-wrk -t1 -c4 -d20s --latency -H "Host: go.localhost" "http://127.0.0.1:$port/" >"$work/crowd.wrk"
+wrk -t1 -c4 -d20s --latency -H "Host: golang.localhost" "http://127.0.0.1:$port/" >"$work/crowd.wrk"
 wait "${waits[@]}"
 row "ten builds at once, first and last done" "$(sort -n "$work/crowd.times" | sed -n '1p;$p' | paste -sd, | sed 's/,/ s, /') s"
 row "  meanwhile a running app: p99 before and then; errors" "$quiet, $(awk '/99%/ { print $2 }' "$work/crowd.wrk"); $(awk '/Non-2xx|Socket errors/ { found = $0 } END { print found == "" ? "none" : found }' "$work/crowd.wrk")"
