@@ -58,19 +58,7 @@ async fn run_once(
 ) -> Result<Outcome, BuildError> {
     let builder = &job.builder;
     let started = Instant::now();
-    let mut running = builder.engine.run(oneoff(job, restored, packages)).await?;
-    tokio::select! {
-        () = follow(&mut running.output, output) => {}
-        outgrown = disk::outgrown(builder, &job.workspace) => {
-            builder.engine.kill(&Builder::oneoff(job.request.app, job.request.build)).await?;
-            return Err(outgrown);
-        }
-    }
-    let exit =
-        running.exit.await.map_err(|_| EngineError::Failed("the engine was lost while the build ran".to_owned()))?;
-    if exit == Exit::OutOfMemory {
-        return Err(BuildError::OutOfMemory { memory_bytes: builder.limits.memory_bytes });
-    }
+    let exit = attend(builder, &job.workspace, oneoff(job, restored, packages), output).await?;
     let outcome = Outcome::read(&job.workspace.layers());
     if let Ok(Outcome { usage: Some(usage), missing: None, .. }) = &outcome {
         let _ = output.send(usage.describe(builder.limits.memory_bytes)).await;
@@ -81,6 +69,30 @@ async fn run_once(
         _ if started.elapsed() >= builder.limits.time => Err(BuildError::TimeLimit { limit: builder.limits.time }),
         _ => Err(BuildError::Vanished(exit)),
     }
+}
+
+/// Runs a container of a build to its end, and shows what it prints.
+pub(crate) async fn attend(
+    builder: &Builder,
+    workspace: &Workspace,
+    oneoff: OneOff,
+    output: &mpsc::Sender<String>,
+) -> Result<Exit, BuildError> {
+    let id = oneoff.id.clone();
+    let mut running = builder.engine.run(oneoff).await?;
+    tokio::select! {
+        () = follow(&mut running.output, output) => {}
+        outgrown = disk::outgrown(builder, workspace) => {
+            builder.engine.kill(&id).await?;
+            return Err(outgrown);
+        }
+    }
+    let exit =
+        running.exit.await.map_err(|_| EngineError::Failed("the engine was lost while the build ran".to_owned()))?;
+    if exit == Exit::OutOfMemory {
+        return Err(BuildError::OutOfMemory { memory_bytes: builder.limits.memory_bytes });
+    }
+    Ok(exit)
 }
 
 /// Hands on what the container prints, line by line.
@@ -99,7 +111,6 @@ async fn follow(printed: &mut mpsc::Receiver<Bytes>, output: &mpsc::Sender<Strin
 
 fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOff {
     let Job { builder, stack, request, workspace, .. } = job;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let rootfs = std::iter::once(&stack.build).chain(packages.map(|packages| &packages.build)).cloned();
     let mut env = environment(builder, stack);
     env.insert(debian::VARIABLE.to_owned(), Installed::variable(packages));
@@ -112,16 +123,23 @@ fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOf
             env,
             working_dir: "/app".to_owned(),
             uid: request.uid,
-            limits: Limits {
-                memory_bytes: builder.limits.memory_bytes,
-                cpu_millis: u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000),
-                cpu_weight: CPU_WEIGHT,
-                pids: PIDS,
-            },
+            nested: false,
+            limits: limits(builder),
             mounts: mounts(builder, workspace, restored),
         },
         tty: None,
         time_limit: builder.limits.time,
+    }
+}
+
+/// What a container of a build may take.
+pub(crate) fn limits(builder: &Builder) -> Limits {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Limits {
+        memory_bytes: builder.limits.memory_bytes,
+        cpu_millis: u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000),
+        cpu_weight: CPU_WEIGHT,
+        pids: PIDS,
     }
 }
 

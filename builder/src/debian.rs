@@ -188,8 +188,9 @@ pub(crate) async fn install(
     blocking(move || {
         // A receiver that went away does not stop the build.
         let mut say = |line: &str| drop(output.blocking_send(line.to_owned()));
-        let mut layer =
-            |base: &Digest, packages: &BTreeSet<PackageName>| layer(&job, (base, packages), &patience, &mut say);
+        let mut layer = |base: &Digest, packages: &BTreeSet<PackageName>| {
+            layer(&job.builder, (&job.stack, base), packages, &patience, &mut say)
+        };
         let build = layer(&job.stack.build, &packages.in_build())?;
         let run = if packages.run.is_empty() { None } else { Some(layer(&job.stack.run, &packages.run)?) };
         Ok(Some(Installed { packages, base: job.stack.build.clone(), build, run }))
@@ -197,17 +198,19 @@ pub(crate) async fn install(
     .await
 }
 
-fn layer(
-    job: &Job,
-    (base, packages): (&Digest, &BTreeSet<PackageName>),
+/// The layer of `packages` over an image of the stack, made if this machine does not have it yet.
+pub(crate) fn layer(
+    builder: &Builder,
+    (stack, base): (&Stack, &Digest),
+    packages: &BTreeSet<PackageName>,
     patience: &Patience,
     say: &mut dyn FnMut(&str),
 ) -> Result<Digest, BuildError> {
-    let maker = &job.builder.debian;
+    let maker = &builder.debian;
     let found = if let Some(layer) = maker.find(base, packages)? {
         layer
     } else {
-        let place = if *base == job.stack.run { "image" } else { "build" };
+        let place = if *base == stack.run { "image" } else { "build" };
         say(&format!("-----> Installing Debian packages for the {place}, once for all apps: {}", names(packages)));
         let mut show = |line: &str| {
             if let Some(step) = progress(line) {
@@ -215,13 +218,13 @@ fn layer(
             }
         };
         maker.make(base, packages, patience, &mut show).map_err(|error| match error {
-            StackError::GivenUp => BuildError::TimeLimit { limit: job.builder.limits.time },
+            StackError::GivenUp => BuildError::TimeLimit { limit: builder.limits.time },
             StackError::Failed { output, .. } => BuildError::Packages { packages: names(packages), output },
             other => other.into(),
         })?
     };
     // Nothing refers to it until the build is done: without this, one that nobody used for a while might be taken away.
-    job.builder.layers.touch(&found)?;
+    builder.layers.touch(&found)?;
     Ok(found)
 }
 

@@ -85,6 +85,11 @@ pub enum BuildError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What the Dockerfile says did not work.
+    #[error(
+        "The Dockerfile could not be built: buildah {0}.\n\nIts output above says at which step and why. Nothing was deployed; what ran before still runs."
+    )]
+    Dockerfile(model::Exit),
     /// A buildpack asked for a layer that is not there.
     #[error(
         "Buildpack {buildpack} wants its layer {layer:?} in the image but neither made it in this build nor in the last one.\n\nThis is a mistake in the buildpack."

@@ -45,9 +45,18 @@ impl Builder {
 
     /// Makes the next build of an app start from nothing, as its first one did. No build of it may run.
     pub async fn purge_cache(&self, app: AppId) -> Result<(), BuildError> {
-        let path = self.cache_file(app);
+        let (path, docker) = (self.cache_file(app), self.docker_cache(app));
         let purged = Cache { purged: true, ..Cache::default() };
-        blocking(move || purged.write(&path).map_err(|source| BuildError::Io { action: "write", path, source })).await
+        blocking(move || {
+            match std::fs::remove_dir_all(&docker) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(BuildError::Io { action: "remove", path: docker, source });
+                }
+                _ => {}
+            }
+            purged.write(&path).map_err(|source| BuildError::Io { action: "write", path, source })
+        })
+        .await
     }
 
     fn cached_layers(&self) -> Result<BTreeSet<Digest>, LayerError> {

@@ -89,23 +89,40 @@ impl Builder {
             outgrown = disk::outgrown(self, &workspace) => return Err(outgrown),
         };
         phases.end("fetch");
-        let (builder, (sender, name)) = (self.clone(), (output.clone(), request.name.clone()));
+        let layout = workspace.app();
+        let (image, size_bytes) = self.take_over((request, stack, workspace), (manifest, layout), &output).await?;
+        phases.end("import");
+        Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: phases.times })
+    }
+
+    /// Makes the image in a layout this platform's own. `manifest` is what names it where it came from, if not its own.
+    pub(crate) async fn take_over(
+        &self,
+        (request, stack, workspace): (ImportRequest, Stack, Workspace),
+        (manifest, layout): (Option<Digest>, PathBuf),
+        output: &mpsc::Sender<String>,
+    ) -> Result<(Image, u64), BuildError> {
+        let (builder, sender) = (self.clone(), output.clone());
         let made = blocking(move || {
             let mut say = |line: String| drop(sender.blocking_send(line));
             let same = manifest.as_ref().and_then(|manifest| builder.same(&request, manifest));
-            let imported = if let Some(same) = same {
-                say(format!("-----> The image {name} is that of the last release"));
-                same
-            } else {
-                builder.unpack(&request, manifest, &workspace, &mut say)?
+            let imported = match same {
+                Some(same) => same,
+                None => builder.unpack(&request, (manifest, &layout), &workspace, &mut say)?,
             };
+            if request
+                .previous
+                .as_ref()
+                .is_some_and(|previous| previous.layers.iter().any(|it| it.diff_id == imported.layer))
+            {
+                say(format!("-----> The image {} is that of the last release", request.name));
+            }
             builder.finish(&request, &stack, imported, &workspace)
         });
         let (image, size_bytes) = made.await?;
         let names = image.processes.iter().map(|process| process.process_type.as_str()).collect::<Vec<_>>().join(", ");
         let _ = output.send(format!("       Process types: {names}")).await;
-        phases.end("import");
-        Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: phases.times })
+        Ok((image, size_bytes))
     }
 
     /// Brings the layout into the workspace, unless the image is that of the last release. Says what names it where it is.
@@ -142,13 +159,13 @@ impl Builder {
     fn unpack(
         &self,
         request: &ImportRequest,
-        manifest: Option<Digest>,
+        (manifest, layout): (Option<Digest>, &Path),
         workspace: &Workspace,
         say: &mut dyn FnMut(String),
     ) -> Result<Imported, BuildError> {
         let name = &request.name;
         let failed = |error: UnpackError| BuildError::Image { name: name.clone(), problem: error.to_string() };
-        let layout = Layout::read(&workspace.app()).map_err(failed)?;
+        let layout = Layout::read(layout).map_err(failed)?;
         if let Some(same) = self.same(request, &layout.manifest) {
             return Ok(same);
         }

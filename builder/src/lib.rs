@@ -28,6 +28,7 @@ mod container;
 mod debian;
 mod detect;
 mod disk;
+mod dockerfile;
 mod env;
 mod errors;
 mod export;
@@ -65,6 +66,7 @@ mod workspace;
 
 pub use catalog::Offered;
 pub use debian::{PackageLayers, PackageName};
+pub use dockerfile::DockerRequest;
 pub use errors::{BuildError, Failure, Reason};
 pub use fetch::{Fetch, NoFetch};
 pub use image::oci_config;
@@ -247,6 +249,11 @@ impl Builder {
 
     fn cache_file(&self, app: AppId) -> PathBuf {
         self.cache.join(app.to_string()).join("cache.json")
+    }
+
+    /// What builds by a Dockerfile keep.
+    fn docker_cache(&self, app: AppId) -> PathBuf {
+        self.cache.join(app.to_string()).join("docker")
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::trust_store;
 
 /// Where a build finds the CA bundle: Debian's own place.
-const CA_TARGET: &str = "/etc/ssl/certs/ca-certificates.crt";
+pub(crate) const CA_TARGET: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where Debian's Java looks; no variable tells it of another place.
 const JAVA_CA_TARGET: &str = "/etc/ssl/certs/java/cacerts";
 const PIP_TARGET: &str = "/etc/platform-packages/pip.conf";

@@ -105,6 +105,14 @@ impl Code {
         }
     }
 
+    /// Buildpacks of this build only.
+    fn buildpacks(&self) -> Option<&Vec<String>> {
+        match self {
+            Self::Archive(archive) => archive.buildpacks.as_ref(),
+            Self::Commit(_) | Self::Image(_) => None,
+        }
+    }
+
     fn received(&self) -> Duration {
         match self {
             Self::Commit(commit) => commit.received,

@@ -503,6 +503,7 @@ mod tests {
             env: BTreeMap::new(),
             working_dir: "/".to_owned(),
             uid: 100_000,
+            nested: false,
             limits: Limits { memory_bytes: 1 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 16 },
             mounts: Vec::new(),
         }

@@ -24,8 +24,8 @@ pub use layers::{LayerError, LayerStore};
 pub use lines::Lines;
 pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use workload::{
-    Container, Instance, InstanceState, Limits, Mount, Probe, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
-    check_volume_name,
+    Container, Instance, InstanceState, Limits, Mount, NESTED_IDS, Probe, ProbeReport, RootFs, Service, Workload,
+    WorkloadStatus, check_volume_name,
 };
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.

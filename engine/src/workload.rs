@@ -102,11 +102,18 @@ pub struct Container {
     pub working_dir: String,
     /// The app's own uid and gid; never 0.
     pub uid: u32,
+    /// Whether `uid` is root of a user namespace, whose other users are the [`NESTED_IDS`] − 1 ids after it: for what makes images,
+    /// and nothing else. It may make namespaces and mounts in there; on the host it is as little root as anybody else.
+    #[serde(default)]
+    pub nested: bool,
     /// Limits of this one container.
     pub limits: Limits,
     /// What to mount; for the platform's own needs, never at an app's wish.
     pub mounts: Vec<Mount>,
 }
+
+/// How many users a [`Container::nested`] container has.
+pub const NESTED_IDS: u32 = 65_536;
 
 impl Container {
     /// Names of the volumes that it mounts.

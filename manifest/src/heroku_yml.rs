@@ -1,9 +1,12 @@
-//! `heroku.yml` (Dev Center, "Building Docker Images with heroku.yml"), as far as it is not about containers.
+//! `heroku.yml` (Dev Center, "Building Docker Images with heroku.yml").
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use crate::app_json::{addon, config_var, process_type, text};
 use crate::node::{Fields, Item, Reader};
 use crate::problem::Problem;
-use crate::{EnvVar, HEROKU_YML, Manifest, yaml};
+use crate::{Docker, EnvVar, HEROKU_YML, Manifest, yaml};
 
 pub(crate) fn read(bytes: &[u8], manifest: &mut Manifest, problems: &mut Vec<Problem>) {
     let mut reader = Reader { file: HEROKU_YML, problems };
@@ -21,7 +24,7 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
         config(&mut setup, manifest, reader);
     }
     if let Some(item) = fields.take("build") {
-        build(item, reader);
+        manifest.docker = build(item, reader);
     }
     if let Some(item) = fields.take("run") {
         for entry in reader.entries(item) {
@@ -61,16 +64,54 @@ fn config(setup: &mut Fields, manifest: &mut Manifest, reader: &mut Reader<'_>) 
     }
 }
 
-fn build(item: Item, reader: &mut Reader<'_>) {
-    let Some(mut fields) = reader.fields(item, &["docker", "config"]) else { return };
-    for (name, why) in [
-        ("docker", "apps are built by buildpacks here, not from Dockerfiles"),
-        ("config", "it is for Docker builds; buildpacks are given the config vars"),
-    ] {
-        if let Some(item) = fields.take(name) {
-            reader.warning(item.spot, format!("build.{name} changes nothing: {why}"));
+/// Every process type has an image on Heroku, and here all of an app have one.
+fn build(item: Item, reader: &mut Reader<'_>) -> Option<Docker> {
+    let mut fields = reader.fields(item, &["docker", "config"])?;
+    let mut args = BTreeMap::new();
+    for entry in fields.take("config").map(|item| reader.entries(item)).unwrap_or_default() {
+        args.extend(reader.text(entry.item).map(|value| (entry.key.name, value)));
+    }
+    let mut found: Option<(String, Docker)> = None;
+    let entries = fields.take("docker").map(|item| reader.entries(item)).unwrap_or_default();
+    if let Some(first) = entries.first().filter(|_| entries.iter().all(|entry| entry.key.name != "web")) {
+        reader.error(first.key.spot, "build.docker has no web: the image of an app is that of its web process");
+    }
+    for entry in entries {
+        let (path, spot) = (entry.item.path.clone(), entry.item.spot);
+        let Some(docker) = dockerfile(entry.item, reader) else { continue };
+        match &found {
+            Some((first, other)) if *other != docker => reader.error(
+                spot,
+                format!("{path} is another image than {first}, and an app has one here; put both into one image, and name the command in run"),
+            ),
+            Some(_) => {}
+            None => found = Some((path, docker)),
         }
     }
+    found.map(|(_, docker)| Docker { args, ..docker })
+}
+
+/// `path`, or `{dockerfile: path, target}`.
+fn dockerfile(item: Item, reader: &mut Reader<'_>) -> Option<Docker> {
+    let (path, spot) = (item.path.clone(), item.spot);
+    let (dockerfile, target) = if item.is_map() {
+        let mut fields = reader.fields(item, &["dockerfile", "target"])?;
+        let mut field = |name: &str| fields.take(name).map(|item| reader.text(item));
+        (field("dockerfile").flatten(), field("target").flatten())
+    } else {
+        (reader.text(item), None)
+    };
+    let Some(dockerfile) = dockerfile else {
+        reader.error(spot, format!("{path} must have a dockerfile"));
+        return None;
+    };
+    let is_inside =
+        Path::new(&dockerfile).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !is_inside || dockerfile.is_empty() {
+        reader.error(spot, format!("{path} must be the path of a Dockerfile from the top of the repository"));
+        return None;
+    }
+    Some(Docker { dockerfile, target, args: BTreeMap::new() })
 }
 
 /// `command`, `[command, …]`, or `{command: either, image}`.

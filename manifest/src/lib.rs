@@ -22,7 +22,7 @@ pub use problem::{At, Problem, Severity, Spot};
 
 /// The file of Heroku's schema.
 pub const APP_JSON: &str = "app.json";
-/// The file of Heroku's container builds, of which we read what is not about containers.
+/// The file of Heroku's container builds.
 pub const HEROKU_YML: &str = "heroku.yml";
 /// Most bytes of each file that are read.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -48,6 +48,19 @@ pub struct Manifest {
     pub cron: Vec<CronJob>,
     /// Process types of `heroku.yml`, for an app without Procfile.
     pub processes: BTreeMap<ProcessType, String>,
+    /// The Dockerfile that it is built from; none means by buildpacks.
+    pub docker: Option<Docker>,
+}
+
+/// A Dockerfile to build an app from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Docker {
+    /// Its path from the top of the repository. The folder that it is in is what it can copy from.
+    pub dockerfile: String,
+    /// The stage of it that runs; the last one if none.
+    pub target: Option<String>,
+    /// Values of its `ARG`s.
+    pub args: BTreeMap<String, String>,
 }
 
 /// A config var that the app wants.

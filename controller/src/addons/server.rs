@@ -119,6 +119,7 @@ fn container<'a>(
         env,
         working_dir: "/".to_owned(),
         uid: addon.uid,
+        nested: false,
         limits: Limits { memory_bytes: CLIENT_MEMORY, cpu_millis: 1000, cpu_weight: 100, pids: PIDS },
         mounts: Vec::new(),
     }

@@ -4,13 +4,13 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use builder::{BuildError, BuildRequest, Built, ImageSource, ImportRequest, Reference};
-use manifest::Manifest;
+use builder::{BuildError, BuildRequest, Built, DockerRequest, Failure, ImageSource, ImportRequest, Reference};
+use manifest::{Docker, Manifest};
 use model::BuildId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Code, Commit, Output, Refused};
+use super::{Code, Commit, Output, Refused, gone};
 use crate::git::{Checkout, checkout, repository};
 use crate::live::Stages;
 use crate::store::{App, Scope};
@@ -18,6 +18,8 @@ use crate::{Actor, Controller};
 
 /// The file that makes a folder an OCI layout (OCI image spec, "oci-layout file").
 const LAYOUT: &str = "oci-layout";
+/// Asks for nothing, but is better than no way to build.
+const DOCKERFILE: &str = "Dockerfile";
 
 /// What an image is made of.
 enum Source {
@@ -38,13 +40,7 @@ impl Controller {
         let began = Instant::now();
         let version = if code.version().is_empty() { "an archive" } else { code.title() };
         output.line(&format!("-----> Building {} from {version}", app.name)).await;
-        let (source, buildpacks) = match code {
-            Code::Commit(commit) => (Source::Files(self.check_out(app, commit, id).await?), None),
-            Code::Archive(archive) => {
-                (Source::Files(self.unpack_archive(app, archive, id).await?), archive.buildpacks.clone())
-            }
-            Code::Image(image) => (Source::Image(ImageSource::Registry(image.name.clone())), None),
-        };
+        let source = self.bring(app, code, id).await?;
         let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
         let asked = Instant::now();
         let manifest = match &source {
@@ -60,13 +56,19 @@ impl Controller {
                 self.import(app, id, (name, ImageSource::Layout(folder), &manifest), output).await?
             }
             Source::Image(image) => self.import(app, id, (code.title(), image, &manifest), output).await?,
-            Source::Files(folder) => {
-                let buildpacks = buildpacks.unwrap_or_else(|| app.buildpacks.clone());
-                self.build(app, id, (folder, buildpacks), output).await?
-            }
+            Source::Files(folder) => self.build(app, code, (id, folder, &manifest), output).await?,
         };
         stages.extend(&built.phases);
         Ok((built, manifest, stages))
+    }
+
+    /// Brings what is built to this machine.
+    async fn bring(&self, app: &App, code: &Code, id: BuildId) -> Result<Source, Refused> {
+        Ok(match code {
+            Code::Commit(commit) => Source::Files(self.check_out(app, commit, id).await?),
+            Code::Archive(archive) => Source::Files(self.unpack_archive(app, archive, id).await?),
+            Code::Image(image) => Source::Image(ImageSource::Registry(image.name.clone())),
+        })
     }
 
     async fn check_out(&self, app: &App, commit: &Commit, id: BuildId) -> Result<PathBuf, Refused> {
@@ -84,23 +86,60 @@ impl Controller {
         }
     }
 
+    /// Builds files as they ask for: by a Dockerfile, or by buildpacks, or, where none fits, by the Dockerfile that is there.
     async fn build(
         &self,
         app: &App,
-        id: BuildId,
-        (source, buildpacks): (PathBuf, Vec<String>),
+        code: &Code,
+        (id, folder, manifest): (BuildId, PathBuf, &Manifest),
         output: &mut Output,
     ) -> Result<Built, Refused> {
+        if let Some(docker) = &manifest.docker {
+            return self.build_dockerfile(app, (id, folder, manifest), docker, output).await;
+        }
+        let chosen = code.buildpacks().unwrap_or(&app.buildpacks);
+        let may_fall_back = chosen.is_empty() && folder.join(DOCKERFILE).is_file();
         let request = BuildRequest {
             build: id,
             app: app.id,
             uid: app.uid,
-            source,
+            source: folder,
             previous: self.store.newest_image(app.id).await?,
             env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks: references(&buildpacks)?,
+            buildpacks: references(chosen)?,
         };
-        shown(output, |lines| self.builder.build(request, lines)).await
+        match shown(output, |lines| self.builder.build(request, lines)).await {
+            Err(BuildError::Failed(Failure::NothingDetected { errored: false, .. })) if may_fall_back => {
+                output.line("-----> No buildpack fits, and there is a Dockerfile").await;
+                // The build took the files over, and may have changed them.
+                let Source::Files(folder) = self.bring(app, code, id).await? else { return Err(gone()) };
+                let docker = Docker { dockerfile: DOCKERFILE.to_owned(), ..Docker::default() };
+                self.build_dockerfile(app, (id, folder, manifest), &docker, output).await
+            }
+            built => built.map_err(|error| said(&error)),
+        }
+    }
+
+    async fn build_dockerfile(
+        &self,
+        app: &App,
+        (id, source, manifest): (BuildId, PathBuf, &Manifest),
+        docker: &Docker,
+        output: &mut Output,
+    ) -> Result<Built, Refused> {
+        let Docker { dockerfile, target, args } = docker.clone();
+        let request = DockerRequest {
+            build: id,
+            app: app.id,
+            uid: app.uid,
+            source,
+            dockerfile,
+            target,
+            args,
+            previous: self.store.newest_image(app.id).await?,
+            processes: manifest.processes.clone(),
+        };
+        shown(output, |lines| self.builder.build_dockerfile(request, lines)).await.map_err(|error| said(&error))
     }
 
     /// Takes an image over that was made elsewhere.
@@ -119,7 +158,7 @@ impl Controller {
             previous: self.store.newest_image(app.id).await?,
             processes: manifest.processes.clone(),
         };
-        shown(output, |lines| self.builder.import(request, lines)).await
+        shown(output, |lines| self.builder.import(request, lines)).await.map_err(|error| said(&error))
     }
 }
 
@@ -127,7 +166,7 @@ impl Controller {
 async fn shown<F: Future<Output = Result<Built, BuildError>>>(
     output: &mut Output,
     work: impl FnOnce(mpsc::Sender<String>) -> F,
-) -> Result<Built, Refused> {
+) -> Result<Built, BuildError> {
     let (sender, mut lines) = mpsc::channel::<String>(256);
     let forward = async {
         while let Some(line) = lines.recv().await {
@@ -135,7 +174,11 @@ async fn shown<F: Future<Output = Result<Built, BuildError>>>(
         }
     };
     let (built, ()) = tokio::join!(work(sender), forward);
-    built.map_err(|error| Refused::Said(error.to_string()))
+    built
+}
+
+fn said(error: &BuildError) -> Refused {
+    Refused::Said(error.to_string())
 }
 
 fn references(names: &[String]) -> Result<Vec<Reference>, Refused> {

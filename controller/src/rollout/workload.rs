@@ -64,6 +64,7 @@ impl Controller {
             env,
             working_dir: image.config.working_dir,
             uid: app.uid,
+            nested: false,
             limits: Limits {
                 memory_bytes: size.memory_bytes,
                 cpu_millis: size.cpu_millis,

@@ -57,7 +57,10 @@ impl Controller {
             output.line(&format!(" !     {warning}")).await;
         }
         if errors.is_empty() {
-            files::write_procfile(source, app.uid, &manifest.processes, output).await?;
+            // What a Dockerfile copies is what was pushed.
+            if manifest.docker.is_none() {
+                files::write_procfile(source, app.uid, &manifest.processes, output).await?;
+            }
             return Ok(manifest);
         }
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();

@@ -1,7 +1,7 @@
 //! The few files of a container's root file system that are its own from the start.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use engine::{Container, LayerStore, RootFs};
@@ -51,6 +51,12 @@ pub(crate) fn prepare(
         let path = etc.join(name);
         fs::write(&path, text).map_err(Fault::on("write", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(Fault::on("set the mode of", &path))?;
+    }
+    if container.nested {
+        // Root in there makes what is mounted in its root.
+        for path in [&upper, &etc, &tmp] {
+            lchown(path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", path))?;
+        }
     }
     Ok(())
 }

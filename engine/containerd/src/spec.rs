@@ -1,18 +1,20 @@
 //! The OCI runtime spec of a container: what it sees, what it may do, how much it gets.
 //!
-//! Instances run as their app's own uid with no capability and no way to gain one. User namespaces are not used: every
+//! Instances run as their app's own uid with no capability and no way to gain one. User namespaces are not used for them: every
 //! file of an app is owned by its uid on the host already, and a mapping for one single id would leave runc without the
-//! root inside that it sets containers up with.
+//! root inside that it sets containers up with. A nested container, which makes an image, has one with ids that are nobody else's:
+//! it is root in there, with what that needs to lay layers over each other and to change its root.
 
 use std::path::{Path, PathBuf};
 
-use engine::{Container, Limits, Mount, TtySize};
+use engine::{Container, Limits, Mount, NESTED_IDS, TtySize};
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{
-    BoxBuilder, Linux, LinuxBuilder, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
-    MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    BoxBuilder, Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
+    LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, LinuxSeccompAction, LinuxSyscallBuilder, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
 use oci_spec::{OciSpecError, runtime as oci};
 
@@ -23,6 +25,26 @@ use crate::volumes::Volumes;
 /// Allows what servers and builds use; above all no new namespaces, no `io_uring`, no `bpf`, no `keyctl`, and of the
 /// socket families only those below `AF_ALG`.
 const SECCOMP: &str = include_str!("seccomp.json");
+
+/// What a nested container may besides: make namespaces of its own, mount in them, and change its root.
+const NESTED_CALLS: [&str; 10] =
+    ["clone", "unshare", "setns", "mount", "umount", "umount2", "pivot_root", "chroot", "sethostname", "setdomainname"];
+
+/// What root of a nested container is in its own namespace. Devices and the kernel's settings are in none.
+const NESTED_CAPABILITIES: [Capability; 12] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysAdmin,
+    Capability::SysChroot,
+];
 
 /// Enough for a server of many connections, and no reason for old programs to walk through a billion of them.
 const OPEN_FILES: u64 = 65_536;
@@ -70,14 +92,13 @@ fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
     if blueprint.tty.is_some() && !container.env.contains_key("TERM") {
         env.push("TERM=xterm-256color".to_owned());
     }
-    let mut none = LinuxCapabilities::default();
-    none.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    let uid = if container.nested { 0 } else { container.uid };
     let mut process = ProcessBuilder::default()
-        .user(UserBuilder::default().uid(container.uid).gid(container.uid).build()?)
+        .user(UserBuilder::default().uid(uid).gid(uid).build()?)
         .args(container.args.clone())
         .env(env)
         .cwd(container.working_dir.as_str())
-        .capabilities(none)
+        .capabilities(capabilities(container))
         .no_new_privileges(true)
         .build()?;
     process.set_rlimits(Some(rlimits()?));
@@ -87,6 +108,14 @@ fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
         process.set_console_size(Some(size));
     }
     Ok(process)
+}
+
+fn capabilities(container: &Container) -> LinuxCapabilities {
+    let all = container.nested.then(|| std::collections::HashSet::from(NESTED_CAPABILITIES));
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities.set_bounding(all.clone()).set_effective(all.clone()).set_permitted(all);
+    capabilities.set_inheritable(None).set_ambient(None);
+    capabilities
 }
 
 /// Without these an instance would have whatever limits containerd was started with.
@@ -114,7 +143,9 @@ fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<oci::Mount>, O
         // Language runtimes read their memory and CPU limits here.
         ("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
     ];
-    let base = base.into_iter().map(|(target, kind, options)| {
+    // A namespace mounts only what belongs to it, and the network does not.
+    let is_there = |(target, ..): &(&str, &str, &[&str])| !container.nested || !target.starts_with("/sys");
+    let base = base.into_iter().filter(is_there).map(|(target, kind, options)| {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
     });
@@ -163,8 +194,21 @@ fn linux(blueprint: &Blueprint<'_>) -> Result<Linux, OciSpecError> {
     }
     let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(blueprint.netns.as_path());
     namespaces.push(network.build()?);
-    let seccomp: LinuxSeccomp = serde_json::from_str(SECCOMP)?;
-    LinuxBuilder::default()
+    let container = blueprint.container;
+    let mut seccomp: LinuxSeccomp = serde_json::from_str(SECCOMP)?;
+    let mut linux = LinuxBuilder::default();
+    if container.nested {
+        namespaces.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build()?);
+        let more = LinuxSyscallBuilder::default()
+            .names(NESTED_CALLS.map(str::to_owned))
+            .action(LinuxSeccompAction::ScmpActAllow)
+            .build()?;
+        seccomp.set_syscalls(Some(seccomp.syscalls().iter().flatten().cloned().chain([more]).collect()));
+        let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(container.uid).size(NESTED_IDS);
+        let mapping = vec![mapping.build()?];
+        linux = linux.uid_mappings(mapping.clone()).gid_mappings(mapping);
+    }
+    linux
         .namespaces(namespaces)
         .resources(resources(&blueprint.container.limits, blueprint.cgroups)?)
         .cgroups_path(blueprint.cgroup.as_path())
@@ -223,12 +267,17 @@ mod tests {
     use super::*;
 
     fn json_of(cgroups: Version) -> Value {
+        json_with(cgroups, false)
+    }
+
+    fn json_with(cgroups: Version, nested: bool) -> Value {
         let container = Container {
             rootfs: RootFs::Layers(Vec::new()),
             args: vec!["a \"b\"".to_owned()],
             env: BTreeMap::from([("A".to_owned(), "x\ny".to_owned())]),
             working_dir: "/app".to_owned(),
             uid: 100_001,
+            nested,
             limits: Limits { memory_bytes: 512 << 20, cpu_millis: 1500, cpu_weight: 50, pids: 256 },
             mounts: Vec::new(),
         };
@@ -273,6 +322,19 @@ mod tests {
         assert!(has("maskedPaths", "/proc/kcore") && has("readonlyPaths", "/proc/sys"));
         let kinds = linux["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
         assert_eq!(kinds.collect::<Vec<_>>(), ["pid", "mount", "ipc", "uts", "cgroup", "network"]);
+    }
+
+    #[test]
+    fn a_nested_container_is_root_of_its_own_users_only() {
+        let spec = json_with(Version::V2, true);
+        assert_eq!(spec["process"]["user"]["uid"], 0);
+        assert_eq!(spec["process"]["noNewPrivileges"], true);
+        let capabilities = spec["process"]["capabilities"]["effective"].as_array().expect("a list");
+        assert!(!capabilities.contains(&json!("CAP_MKNOD")) && !capabilities.contains(&json!("CAP_NET_ADMIN")));
+        let mapping = json!([{ "containerID": 0, "hostID": 100_001, "size": 65_536 }]);
+        assert_eq!((&spec["linux"]["uidMappings"], &spec["linux"]["gidMappings"]), (&mapping, &mapping));
+        let kinds = spec["linux"]["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
+        assert!(kinds.into_iter().any(|kind| kind == "user"));
     }
 
     #[test]

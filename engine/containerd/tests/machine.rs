@@ -355,6 +355,7 @@ pub fn container() -> Container {
         env: BTreeMap::new(),
         working_dir: "/".to_owned(),
         uid: UID,
+        nested: false,
         limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 256 },
         mounts: Vec::new(),
     }
