@@ -275,6 +275,8 @@ await withBrowser(async (browser) => {
       await notice("Visitors get the maintenance page now.");
       await until("visitors are told", async () => (await visit("/")).status === 503);
       await button("End maintenance").click();
+      // The answer is the page that the next form is on: what is filled in before it is there is lost.
+      await notice("Visitors get the app again.");
       await until("visitors get the app", async () => (await visit("/")).status === 200);
       await page.getByLabel("Name").fill(`${app}-two`);
       await button("Rename").click();

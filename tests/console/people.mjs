@@ -126,6 +126,7 @@ const steps = (browser, page) => {
       await page.goto(await asks(program));
       await page.locator(".facts").getByText("Heroku CLI login from").waitFor();
       await button("Let it in").click();
+      await notice("The program is logged in");
       await program.says(new RegExp(`Logged in as .*${settings.email}`));
       assert.equal(await program.ended, 0, program.text);
     },
