@@ -189,10 +189,10 @@ impl Builder {
     }
 }
 
-/// The Debian packages of the run image, which it knows itself.
+/// The Debian packages of the image. dpkg keeps the list of them; where a layer adds some, it has the whole list anew.
 fn stack_of(store: &LayerStore, image: &Image) -> Option<Sbom> {
-    let run = image.layers.first()?;
-    let status = fs::read_to_string(store.path(&run.diff_id).join("var/lib/dpkg/status")).ok()?;
+    let list = |layer: &model::Layer| fs::read_to_string(store.path(&layer.diff_id).join("var/lib/dpkg/status")).ok();
+    let status = image.layers.iter().rev().find_map(list)?;
     let distro = image.config.labels.get("io.buildpacks.stack.id").map_or("debian", String::as_str);
     let components: Vec<_> = status.split("\n\n").filter_map(|stanza| component(stanza, distro)).collect();
     let document = serde_json::json!({

@@ -149,6 +149,11 @@ impl PackageLayers for FakePackages {
         for package in packages {
             fs::write(tree.join("usr/share").join(package.as_str()), base.hex()).unwrap();
         }
+        let status = |package: &PackageName| {
+            format!("Package: {package}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\n")
+        };
+        fs::create_dir_all(tree.join("var/lib/dpkg")).unwrap();
+        fs::write(tree.join("var/lib/dpkg/status"), packages.iter().map(status).collect::<String>()).unwrap();
         let digest = crate::diff_id(&tree).unwrap();
         self.layers.insert(&digest, &tree).unwrap();
         self.made.lock().unwrap().insert((base.clone(), packages.clone()), digest.clone());

@@ -397,10 +397,12 @@ async fn packages_of_the_plan_lie_under_the_app_and_the_next_build_starts_with_t
     assert_eq!(world.roots(), [1, 2], "only detect ran without the packages");
     let packages = &first.image.layers[1];
     assert_eq!(packages.created_by, "Debian packages: ruby3.3");
+    let sboms = world.builder.sboms(world.app, &first.image).await.unwrap();
+    assert!(sboms[0].document.contains("pkg:deb/debian/ruby3.3@1?"), "{sboms:?}");
     let base = first.image.layers[0].diff_id.hex();
     assert_eq!(
-        listing(&world.builder.layers.path(&packages.diff_id)),
-        format!("usr /\nusr/share /\nusr/share/ruby3.3 {base}\n")
+        listing(&world.builder.layers.path(&packages.diff_id).join("usr")),
+        format!("share /\nshare/ruby3.3 {base}\n")
     );
     assert_eq!(first.image.config.labels["io.buildpacks.rebasable"], "false");
 

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use libcnb::data::launch::Process;
 
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
+use crate::nodejs::installed;
 use crate::nodejs::registry::{self, Wanted};
 use crate::output;
-use crate::pack::{self, Build, Language, Use};
+use crate::pack::{self, Build, Language, Layer, Use};
 
 pub(crate) struct Deno;
 
@@ -21,6 +23,8 @@ const SETTINGS: [&str; 2] = ["deno.json", "deno.jsonc"];
 const LOCK: &str = "deno.lock";
 /// Files that name a version.
 const VERSIONS: [&str; 2] = [".deno-version", ".dvmrc"];
+/// Folder of the imports' layer.
+const CACHE: &str = "cache";
 const DEFAULT: &str = "2.x";
 /// What decides what is downloaded, beside the app's own imports.
 const IMPORTS: [&str; 6] = ["deno.json", "deno.jsonc", LOCK, "import_map.json", "package.json", ".npmrc"];
@@ -45,6 +49,7 @@ impl Language for Deno {
         let tasks = runtime.tasks(app)?;
         let program = PROGRAMS.into_iter().find(|name| app.join(name).is_file());
         runtime.download(app, program)?;
+        runtime.imports.bill(&bill(&files::read(app, LOCK)?.unwrap_or_default()))?;
         if tasks.iter().any(|task| task == "build") {
             output::heading("Running the task build");
             let explain = |status, _: &str| Some(PackError::DenoTask { status });
@@ -73,7 +78,7 @@ fn procfile_runs_deno(app: &Path) -> bool {
 struct Runtime {
     bin: PathBuf,
     /// Where it keeps what apps import.
-    cache: PathBuf,
+    imports: Layer,
     is_locked: bool,
 }
 
@@ -94,6 +99,7 @@ impl Runtime {
             let bin = layer.path().join("bin");
             std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
             files::link(&program, &bin.join("deno"))?;
+            layer.bill(&installed::bill(&layer.path()))?;
             layer.finish()?;
         }
         let cached = if layer.is_kept { ", cached" } else { "" };
@@ -103,18 +109,18 @@ impl Runtime {
         ));
         let key = Key::new("imports 1").with("the version of Deno", range.as_bytes()).with_files(app, IMPORTS);
         let imports = build.layer("imports", Use::LaunchBuildCache, key)?;
-        let cache = imports.path().join("cache");
         if !imports.is_kept {
+            let cache = imports.path().join(CACHE);
             imports.launch_defaults(&[("DENO_DIR", &cache.to_string_lossy()), ("DENO_NO_UPDATE_CHECK", "1")])?;
             imports.finish()?;
         }
-        Ok(Self { bin: layer.path().join("bin"), cache, is_locked: app.join(LOCK).is_file() })
+        Ok(Self { bin: layer.path().join("bin"), imports, is_locked: app.join(LOCK).is_file() })
     }
 
     fn run(&self, app: &Path, arguments: &[&str]) -> Run {
         Run::new(app, "deno", arguments)
             .path(&self.bin)
-            .env("DENO_DIR", &self.cache)
+            .env("DENO_DIR", self.imports.path().join(CACHE))
             .env("DENO_NO_UPDATE_CHECK", "1")
             .env("NO_COLOR", "1")
     }
@@ -143,6 +149,22 @@ impl Runtime {
         let list = self.run(app, &["eval", "--no-config", "--no-lock", &script]).read()?;
         serde_json::from_str(&list).map_err(|error| PackError::Malformed { file: name, reason: error.to_string() })
     }
+}
+
+/// What deno.lock names, which Deno has written by now if the app has none: `"npm": {"chalk@5.3.0_peer@1.0.0": …}`.
+fn bill(lock: &str) -> Bill {
+    let lock: serde_json::Value = serde_json::from_str(lock).unwrap_or_default();
+    let of = |registry, key: &str| {
+        // Before version 4 the lists were one level down.
+        let list = [&lock[key], &lock["packages"][key]].into_iter().find_map(serde_json::Value::as_object);
+        let package = |name: &String| {
+            let at = name.get(1..)?.find('@')? + 1;
+            let version = name[at + 1..].split('_').next().unwrap_or_default();
+            Some((name[..at].to_owned(), version.to_owned()))
+        };
+        Bill::of(registry, list.into_iter().flat_map(|list| list.keys()).filter_map(package))
+    };
+    of(Registry::Npm, "npm").with(of(Registry::Jsr, "jsr"))
 }
 
 /// A version range, and the file that names it.
@@ -181,6 +203,19 @@ mod tests {
             }
             assert_eq!(Deno.detect(app.path()).is_ok(), expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn imports_are_billed_by_every_version_of_the_lock_file() {
+        let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        let npm = |name, version| Bill::of(Registry::Npm, [pair(name, version)]);
+        let lock =
+            r#"{"version":"5","jsr":{"@std/path@1.0.8":{}},"npm":{"chalk@5.3.0":{},"@a/b@1.0.0_react@18.2.0":{}}}"#;
+        let expected = npm("chalk", "5.3.0").with(npm("@a/b", "1.0.0"));
+        assert_eq!(bill(lock), expected.with(Bill::of(Registry::Jsr, [pair("@std/path", "1.0.8")])));
+        assert_eq!(bill(r#"{"version":"3","packages":{"npm":{"chalk@5.3.0":{}}}}"#), npm("chalk", "5.3.0"));
+        assert_eq!(bill(r#"{"npm":{"":{},"x":{}}}"#), Bill::default());
+        assert_eq!(bill(""), Bill::default());
     }
 
     #[test]

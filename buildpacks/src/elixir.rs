@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use libcnb::data::launch::Process;
 
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -41,6 +42,7 @@ impl Language for Elixir {
         if let Some(task) = project.assets_task() {
             mix.step("Compiling assets", &[task])?;
         }
+        build.bill(mix.bill()?.with_runtime("elixir", version.trim()));
         let launch = build.launch_layer("runtime")?;
         mix.set_launch_defaults(&launch, &build.kept_secret()?)?;
         if project.has_releases() {
@@ -141,6 +143,14 @@ impl<'a> Mix<'a> {
         Ok(())
     }
 
+    /// What is in the folder of dependencies of what mix.lock names: `"jason": {:hex, :jason, "1.4.4", …},`
+    fn bill(&self) -> Result<Bill, PackError> {
+        let folder = if self.is_vendored() { self.app.join("deps") } else { self.deps.path() };
+        let lock = files::read(self.app, LOCK)?.unwrap_or_default();
+        let packages = lock.lines().filter_map(locked).filter(|(name, _)| folder.join(name).is_dir());
+        Ok(Bill::of(Registry::Hex, packages))
+    }
+
     /// What a process without a release needs to find everything again, and one with it does not mind.
     fn set_launch_defaults(&self, layer: &Layer, secret: &str) -> Result<(), PackError> {
         let folders = [self.compiled.clone(), self.home.join("mix"), self.deps.path()];
@@ -158,6 +168,14 @@ impl<'a> Mix<'a> {
         }
         layer.launch_defaults(&variables)
     }
+}
+
+/// The package of a line of mix.lock, if it is from Hex, and its version.
+fn locked(line: &str) -> Option<(String, String)> {
+    let (_, package) = line.split_once("{:hex, :")?;
+    let mut parts = package.split(", ");
+    let (name, version) = (parts.next()?, parts.next()?);
+    Some((name.trim_matches('"').to_owned(), version.trim_matches('"').to_owned()))
 }
 
 /// `mix release`, as a layer.
@@ -184,6 +202,14 @@ mod tests {
         assert_eq!(phoenix.assets_task(), Some("assets.deploy"));
         assert_eq!(project("{:phoenix_html, \"1\"}").assets_task(), Some("phx.digest"));
         assert!(project("releases: [demo: []]").has_releases());
+    }
+
+    #[test]
+    fn packages_of_hex_are_read_from_the_lock() {
+        let line = r#"  "jason": {:hex, :jason, "1.4.4", "b9", [:mix], [{:decimal, "~> 1.0"}], "hexpm", "c5"},"#;
+        assert_eq!(locked(line), Some(("jason".to_owned(), "1.4.4".to_owned())));
+        assert_eq!(locked(r#"  "own": {:git, "https://host/own.git", "ab", []},"#), None);
+        assert_eq!(locked("%{"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use libcnb::data::launch::Process;
 
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -42,6 +43,7 @@ impl Language for Go {
         let bin = programs.path().join("bin");
         std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
         compiler.compile(&bin, &packages)?;
+        programs.bill(&bill(&compiler.go(&["version", "-m", &bin.to_string_lossy()]).read()?))?;
         compiler.hook("bin/go-post-compile")?;
         processes(&packages.iter().map(|package| program_name(package)).collect::<Vec<_>>())
     }
@@ -174,6 +176,27 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// The modules that are in programs, as `go version -m` lists them: a module, or what it was replaced by in the line after it.
+fn bill(listed: &str) -> Bill {
+    let mut modules: Vec<(String, String)> = Vec::new();
+    for line in listed.lines() {
+        match line.split('\t').collect::<Vec<_>>().as_slice() {
+            ["", "dep", module, version, ..] => modules.push(((*module).to_owned(), (*version).to_owned())),
+            ["", "=>", module, version, ..] => {
+                modules.pop();
+                modules.push(((*module).to_owned(), (*version).to_owned()));
+            }
+            [program] => {
+                let version = program.rsplit_once(": go").map(|(_, version)| version.to_owned());
+                modules.extend(version.map(|version| ("stdlib".to_owned(), version)));
+            }
+            _ => {}
+        }
+    }
+    // A folder of the app's own has no version.
+    Bill::of(Registry::Golang, modules.into_iter().filter(|(_, version)| !["", "(devel)"].contains(&version.as_str())))
+}
+
 /// Heroku's way to put a value of the build into a variable of the program.
 fn linker_symbol() -> Option<String> {
     let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -232,6 +255,16 @@ mod tests {
         .unwrap();
         assert_eq!(Go.detect(app.path()), Ok(()));
         assert_eq!(used_folders(&module(app.path()).unwrap()), ["./api", "./web/", "./worker"]);
+    }
+
+    #[test]
+    fn programs_are_billed_by_the_modules_in_them() {
+        let listed = "/bin/api: go1.24.3\n\tpath\texample.com/api\n\tmod\texample.com/api\t(devel)\t\n\
+                      \tdep\tgithub.com/a/b\tv1.2.0\th1:x=\n\tdep\tgithub.com/c/d\tv1.0.0\n\t=>\tgithub.com/fork/d\tv1.0.1\th1:y=\n\
+                      \tdep\texample.com/own\tv0.0.0\n\t=>\t./own\t(devel)\t\n\tbuild\t-compiler=gc\n";
+        let expected = [("stdlib", "1.24.3"), ("github.com/a/b", "v1.2.0"), ("github.com/fork/d", "v1.0.1")];
+        let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
+        assert_eq!(bill(listed), Bill::of(Registry::Golang, expected));
     }
 
     #[test]

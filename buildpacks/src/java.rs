@@ -1,9 +1,11 @@
 //! Java and other languages of its virtual machine: apps built with Maven or Gradle. The stack's Debian has the JDKs.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use libcnb::data::launch::Process;
 
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -20,6 +22,8 @@ pub(crate) struct Java;
 
 /// Finds out variables when a process starts: where the database is, in Java's words, and how much memory there is.
 const LAUNCH: &str = include_str!("java/launch.py");
+/// Finds the libraries in what was built.
+const BILL: &str = include_str!("java/bill.py");
 
 /// Who builds the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +68,11 @@ impl Language for Java {
     fn build(&self, build: &Build) -> Result<Vec<Process>, PackError> {
         let app = build.app();
         let home = jdk::install(build, &Wanted::read(app)?)?;
-        match Tool::of(app) {
+        let kept = match Tool::of(app) {
             Some(Tool::Gradle) => gradle::build(build, &home)?,
             _ => maven::build(build, &home)?,
-        }
+        };
+        build.bill(bill(app, &kept)?);
         let layer = build.launch_layer("runtime")?;
         layer.launch_script("java", LAUNCH)?;
         let (path, run) = (home.join("bin"), home.to_string_lossy());
@@ -76,6 +81,14 @@ impl Language for Java {
         files::link(&path, &layer.path().join("bin"))?;
         processes(app)
     }
+}
+
+/// The libraries that are in the app, of those that its builder keeps in a folder.
+fn bill(app: &Path, kept: &Path) -> Result<Bill, PackError> {
+    let folders = [app, kept].map(Path::as_os_str);
+    let listed = Run::new(app, "python3", ["-c", BILL].map(OsStr::new).into_iter().chain(folders)).read()?;
+    let libraries = listed.lines().filter_map(|line| line.rsplit_once(' '));
+    Ok(Bill::of(Registry::Maven, libraries.map(|(name, version)| (name.to_owned(), version.to_owned()))))
 }
 
 /// A tool of the app's own, or else the stack's.
@@ -160,6 +173,23 @@ mod tests {
         fn web(&self) -> Option<String> {
             processes(self.0.path()).unwrap().first().map(|process| process.args.join(" "))
         }
+    }
+
+    #[test]
+    fn libraries_are_found_in_what_was_built() {
+        let kept = App::new(&[
+            ("repository/org/slf4j/slf4j-api/2.0.9/slf4j-api-2.0.9.jar", ""),
+            ("repository/org/unused/unused/1.0/unused-1.0.jar", ""),
+            ("caches/modules-2/files-2.1/com.h2/h2/2.2/abc/h2-2.2.jar", ""),
+        ]);
+        let app = App::new(&[("target/dependency/h2-2.2.jar", ""), ("target/broken.jar", "no archive")]);
+        let make = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.writestr('BOOT-INF/lib/slf4j-api-2.0.9.jar', '')
+z.writestr('META-INF/maven/a.b/c/pom.properties', 'artifactId=c\\nversion=3.1\\n'); z.close()";
+        let jar = app.0.path().join("target/app.jar");
+        Run::new(app.0.path(), "python3", ["-c", make, &jar.to_string_lossy()]).show().unwrap();
+        let expected = [("a.b/c", "3.1"), ("com.h2/h2", "2.2"), ("org.slf4j/slf4j-api", "2.0.9")];
+        let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
+        assert_eq!(bill(app.0.path(), kept.0.path()).unwrap(), Bill::of(Registry::Maven, expected));
     }
 
     #[test]

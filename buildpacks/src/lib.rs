@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 mod aptfile;
+mod bill;
 mod classic;
 mod command;
 mod concurrency;

@@ -16,6 +16,7 @@ use crate::{concurrency, files, memory, project};
 
 mod commands;
 mod dependencies;
+pub(crate) mod installed;
 mod manager;
 mod manifest;
 pub(crate) mod registry;
@@ -84,7 +85,8 @@ impl Language for NodeJs {
         let manifest = Manifest::read(app)?;
         let manager = Manager::choose(app, &manifest)?;
         let node = runtime::install(build, &manifest, &manager)?;
-        set_launch_environment(build)?;
+        let is_helper = OWNERS.iter().any(|name| app.join(name).is_file());
+        set_launch_environment(build, is_helper)?;
         let keeps_dev = commands::keeps_dev(manager.kind, |name| std::env::var(name).ok())
             || project::switch(app, &["com", "heroku", "buildpacks", "nodejs", "actions", "prune_dev_dependencies"])?
                 == Some(false);
@@ -93,7 +95,7 @@ impl Language for NodeJs {
         run_scripts(&node, app, &manifest.scripts_of_a_build())?;
         installer.leave_only_production(&dependencies)?;
         run_scripts(&node, app, &manifest.scripts_at_the_end())?;
-        if OWNERS.iter().any(|name| app.join(name).is_file()) {
+        if is_helper {
             return Ok(Vec::new());
         }
         let processes = web_process(app, &manifest, manager.kind)?;
@@ -172,11 +174,14 @@ pub(crate) fn builds_a_site(app: &Path) -> bool {
 }
 
 /// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.
-fn set_launch_environment(build: &Build) -> Result<(), PackError> {
+fn set_launch_environment(build: &Build, is_helper: bool) -> Result<(), PackError> {
     let layer = build.launch_layer("env")?;
     // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
     files::link(&build.app().join(PROGRAMS), &layer.path().join("bin"))?;
-    layer.launch_script("web-concurrency", &concurrency::for_node())?;
+    // Nothing can take a variable back: Puma, where Heroku's Ruby says nothing of it, would start as many processes.
+    if !is_helper {
+        layer.launch_script("web-concurrency", &concurrency::for_node())?;
+    }
     layer.launch_defaults(&[
         ("NODE_ENV", "production"),
         ("NPM_CONFIG_LOGLEVEL", "error"),

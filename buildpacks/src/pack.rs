@@ -16,6 +16,7 @@ use libcnb::layer::{
 use libcnb::layer_env::{LayerEnv, ModificationBehavior, Scope};
 use serde::{Deserialize, Serialize};
 
+use crate::bill::Bill;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
@@ -83,10 +84,12 @@ impl libcnb::Buildpack for Pack {
     }
 
     fn build(&self, context: BuildContext<Self>) -> libcnb::Result<BuildResult, PackError> {
-        let build = Build { context, cache: RefCell::default() };
+        let build = Build { context, cache: RefCell::default(), bill: RefCell::default() };
         let processes = self.0.build(&build).map_err(libcnb::Error::BuildpackError)?;
         build.tell_cache();
-        BuildResultBuilder::new().launch(LaunchBuilder::new().processes(processes).build()).build()
+        let result = BuildResultBuilder::new().launch(LaunchBuilder::new().processes(processes).build());
+        let bill = build.bill.take();
+        if bill.is_empty() { result.build() } else { result.launch_sbom(bill.to_sbom()).build() }
     }
 
     fn on_error(&self, error: libcnb::Error<PackError>) {
@@ -102,6 +105,8 @@ pub(crate) struct Build {
     context: BuildContext<Pack>,
     /// What became of each cached layer, in words.
     cache: RefCell<Vec<(&'static str, String)>>,
+    /// What the image has in it besides what is in layers of ours.
+    bill: RefCell<Bill>,
 }
 
 /// What a cached layer is for (Buildpack spec, "Layer Types").
@@ -207,6 +212,11 @@ impl Build {
         std::fs::read_to_string(&file).map_err(files::failed("read", &file))
     }
 
+    /// Says what is in the image outside of the layers that this build makes: in the app's own folder, or of the stack.
+    pub(crate) fn bill(&self, bill: Bill) {
+        self.bill.replace_with(|known| std::mem::take(known).with(bill));
+    }
+
     /// Says of each cached layer whether it was of use, and why not.
     fn tell_cache(&self) {
         let told = self.cache.borrow();
@@ -229,6 +239,11 @@ impl Layer {
     pub(crate) fn finish(&self) -> Result<(), PackError> {
         let Some(key) = self.key.clone() else { return Ok(()) };
         self.place.write_metadata(LayerMetadata { key }).map_err(internal)
+    }
+
+    /// Says what is in the layer. One that is kept keeps what was said of it.
+    pub(crate) fn bill(&self, bill: &Bill) -> Result<(), PackError> {
+        self.place.write_sboms(&[bill.to_sbom()]).map_err(internal)
     }
 
     /// A program that finds out variables when a process starts (Buildpack spec, "exec.d").

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use libcnb::data::launch::Process;
 
+use crate::bill::Bill;
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -61,6 +62,8 @@ impl Language for Php {
         if app.join(MANIFEST).is_file() {
             install_dependencies(build, &manifest, &version)?;
         }
+        let installed = files::read(app, &format!("{}/composer/installed.json", manifest.vendor))?;
+        build.bill(installed.map_or_else(Bill::default, |text| manifest::bill(&text)).with_runtime("php", &version));
         install_servers(build)?;
         if manifest.has_compile_script {
             output::heading("Running composer compile");

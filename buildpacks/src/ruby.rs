@@ -4,6 +4,7 @@ use std::path::Path;
 
 use libcnb::data::launch::Process;
 
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -98,8 +99,16 @@ impl Gems {
         gems.bundle_install(app, &downloads)?;
         // A layer's `bin` is on the PATH (Buildpack spec, "Layer Paths").
         files::link(Path::new(&format!("ruby/{ABI}/bin")), &gems.layer.path().join("bin"))?;
+        gems.layer.bill(&gems.bill(lock).with_runtime("ruby", version))?;
         gems.layer.finish()?;
         Ok(gems)
+    }
+
+    /// The gems of the lock file that were installed: not those for other platforms or for development.
+    fn bill(&self, lock: &Lock) -> Bill {
+        let folder = self.layer.path().join("ruby").join(ABI);
+        let specification = |gem: &str| folder.join(format!("specifications/{gem}.gemspec")).is_file();
+        Bill::of(Registry::Gem, lock.installed(specification))
     }
 
     /// From vendor/cache alone if that is enough: `bundle install` asks the registry even then.

@@ -10,6 +10,7 @@ use crate::files;
 use crate::output;
 use crate::pack::{self, Build, Language, Packages};
 
+mod lock;
 mod toolchain;
 mod workspace;
 
@@ -56,7 +57,10 @@ impl Language for Rust {
             return Err(PackError::RustNoProgram);
         }
         cargo.compile()?;
-        let bin = build.launch_layer("programs")?.path().join("bin");
+        let programs = build.launch_layer("programs")?;
+        let lock = files::read(app, LOCK)?.unwrap_or_default();
+        programs.bill(&lock::bill(&lock).unwrap_or_default())?;
+        let bin = programs.path().join("bin");
         std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
         for program in &workspace.programs {
             let (from, to) = (cargo.target.join("release").join(program), bin.join(program));

@@ -1,6 +1,6 @@
 //! Gradle, by Heroku's rules.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{tool, words};
 use crate::error::PackError;
@@ -13,8 +13,8 @@ pub(super) const SIGNS: [&str; 4] = ["build.gradle", "build.gradle.kts", "settin
 /// Frameworks whose `build` makes a program; its tests belong elsewhere.
 const FRAMEWORKS: [&str; 3] = ["org.springframework.boot", "io.quarkus", "io.micronaut"];
 
-/// `GRADLE_TASK`, or the task `stage` if there is one, or `build`.
-pub(super) fn build(build: &Build, home: &Path) -> Result<(), PackError> {
+/// `GRADLE_TASK`, or the task `stage` if there is one, or `build`. Returns where it keeps what it downloads.
+pub(super) fn build(build: &Build, home: &Path) -> Result<PathBuf, PackError> {
     let app = build.app();
     let cache = build.kept_cache("gradle", "gradle 1")?;
     let has_wrapper = app.join("gradlew").is_file();
@@ -34,7 +34,8 @@ pub(super) fn build(build: &Build, home: &Path) -> Result<(), PackError> {
     }
     let command = format!("{} {}", if has_wrapper { "./gradlew" } else { "gradle" }, tasks.join(" "));
     output::heading(&format!("Building with {command}"));
-    gradle(&tasks).show_or_fail(|status, _| Some(PackError::JavaBuild { command, status, mirror: "GRADLE_OPTS" }))
+    gradle(&tasks).show_or_fail(|status, _| Some(PackError::JavaBuild { command, status, mirror: "GRADLE_OPTS" }))?;
+    Ok(cache)
 }
 
 /// What the build files say.

@@ -1,6 +1,6 @@
 //! Maven, by Heroku's rules.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{tool, words};
 use crate::command::Run;
@@ -12,8 +12,9 @@ use crate::pack::Build;
 pub(super) const SIGNS: [&str; 8] =
     ["pom.xml", "pom.atom", "pom.clj", "pom.groovy", "pom.rb", "pom.scala", "pom.yaml", "pom.yml"];
 
-/// `mvn clean install` without tests, or what `MAVEN_CUSTOM_GOALS` and `MAVEN_CUSTOM_OPTS` say.
-pub(super) fn build(build: &Build, home: &Path) -> Result<(), PackError> {
+/// `mvn clean install` without tests, or what `MAVEN_CUSTOM_GOALS` and `MAVEN_CUSTOM_OPTS` say. Returns where it keeps what it
+/// downloads.
+pub(super) fn build(build: &Build, home: &Path) -> Result<PathBuf, PackError> {
     let app = build.app();
     let kept = build.kept_cache("maven", "maven 1")?;
     let goals = words("MAVEN_CUSTOM_GOALS", "clean install");
@@ -27,7 +28,8 @@ pub(super) fn build(build: &Build, home: &Path) -> Result<(), PackError> {
     tool(app, "mvnw", "mvn", &arguments)
         .env("JAVA_HOME", home)
         .env("MAVEN_USER_HOME", kept.join("wrapper"))
-        .show_or_fail(|status, _| Some(PackError::JavaBuild { command, status, mirror: "MAVEN_SETTINGS_URL" }))
+        .show_or_fail(|status, _| Some(PackError::JavaBuild { command, status, mirror: "MAVEN_SETTINGS_URL" }))?;
+    Ok(kept)
 }
 
 /// Where repositories are: a file that is named, one that is fetched, or settings.xml of the app.

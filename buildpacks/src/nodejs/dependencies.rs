@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::commands::{self, For};
 use super::manager::{Kind, Manager};
 use super::manifest::Manifest;
-use super::{MANIFEST, Node, run_scripts};
+use super::{MANIFEST, Node, installed, run_scripts};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -75,6 +75,7 @@ impl Installer<'_> {
         } else {
             self.prepare(&layer.path())?;
             self.run_install(&layer.path(), whom, &cache)?;
+            layer.bill(&installed::bill(&layer.path()))?;
             layer.finish()?;
         }
         self.use_modules(&layer.path())?;
@@ -84,18 +85,22 @@ impl Installer<'_> {
 
     /// Takes out what only builds need, now that the scripts of the build have run.
     pub(super) fn leave_only_production(&self, installed: &Installed) -> Result<(), PackError> {
+        let app = self.build.app();
         match installed {
-            Installed::InApp { cache } if self.manifest.has_dev_dependencies() && !self.keeps_dev => {
-                match commands::prune(self.manager, self.build.app()) {
-                    Some(words) => self.prune(self.build.app(), &words, cache),
-                    None => Ok(()),
+            Installed::InApp { cache } => {
+                let words = commands::prune(self.manager, app);
+                if let Some(words) = words.filter(|_| self.manifest.has_dev_dependencies() && !self.keeps_dev) {
+                    self.prune(app, &words, cache)?;
                 }
+                self.build.bill(installed::bill(app));
+                Ok(())
             }
-            Installed::Nothing | Installed::InImage | Installed::InApp { .. } => Ok(()),
+            Installed::Nothing | Installed::InImage => Ok(()),
             Installed::WithDev { modules, key, cache } => {
                 let layer = self.build.layer("production-dependencies", Use::LaunchCache, key.clone())?;
                 if !layer.is_kept {
                     self.install_production(modules, &layer.path(), cache)?;
+                    layer.bill(&installed::bill(&layer.path()))?;
                     layer.finish()?;
                 }
                 copy_generated(&modules.join(MODULES), &layer.path().join(MODULES))?;
@@ -147,6 +152,8 @@ impl Installer<'_> {
             // The app runs with the archives themselves.
             let layer = build.layer("yarn-archives", Use::LaunchBuildCache, self.key()?)?;
             if !layer.is_kept {
+                let lock = self.manager.lock.map_or(Ok(None), |name| files::read(app, name))?;
+                layer.bill(&installed::bill_of_archives(&lock.unwrap_or_default()))?;
                 layer.finish()?;
             }
             // One that was committed is used as it is.

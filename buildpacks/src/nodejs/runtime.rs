@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::Node;
 use super::manager::{Kind, Manager, Source};
 use super::manifest::Manifest;
 use super::registry::{self, Wanted};
 use super::tools;
 use super::version::{self, Asked};
+use super::{Node, installed};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -40,6 +40,7 @@ pub(super) fn install(build: &Build, manifest: &Manifest, manager: &Manager) -> 
         output::heading(&format!("Installing Node.js {}", asked.range));
         install_node(&node, &asked, build.arch())?;
         install_npm(&node, npm)?;
+        dist.bill(&installed::bill(&dist.path()).with_runtime("node", &node.version()?))?;
         dist.finish()?;
         headers.finish()?;
     }

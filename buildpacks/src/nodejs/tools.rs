@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::installed;
 use super::manager::{Kind, Manager, Source};
 use super::registry::{self, Wanted};
 use crate::error::PackError;
@@ -36,6 +37,7 @@ pub(super) fn install(build: &Build, manager: &Manager) -> Result<Option<PathBuf
             if !layer.is_kept {
                 output::heading(&format!("Installing {program} {range}"));
                 download(&layer.path(), manager.kind, build.arch(), &Wanted { what: program, range, file })?;
+                layer.bill(&installed::bill(&layer.path()))?;
                 layer.finish()?;
             }
             let cached = if layer.is_kept { ", cached" } else { "" };

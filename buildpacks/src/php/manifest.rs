@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{LOCK, MANIFEST};
+use crate::bill::{Bill, Registry};
 use crate::error::PackError;
 use crate::files;
 
@@ -52,7 +53,15 @@ struct Lock {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Package {
+    name: String,
+    version: String,
     require: Value,
+}
+
+/// What Composer says that it installed: the text of its `installed.json`.
+pub(super) fn bill(installed: &str) -> Bill {
+    let packages = serde_json::from_str::<Lock>(installed).unwrap_or_default().packages;
+    Bill::of(Registry::Composer, packages.into_iter().map(|package| (package.name, package.version)))
 }
 
 impl Manifest {
@@ -95,6 +104,14 @@ fn parse<T: Default + for<'a> Deserialize<'a>>(app: &Path, name: &'static str) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_composer_installed_is_billed() {
+        let text = r#"{"packages": [{"name": "monolog/monolog", "version": "3.8.0", "require": {}}], "dev": false}"#;
+        let expected = Bill::of(Registry::Composer, [("monolog/monolog".to_owned(), "3.8.0".to_owned())]);
+        assert_eq!(bill(text), expected);
+        assert_eq!(bill(""), Bill::default());
+    }
 
     #[test]
     fn extensions_are_collected_from_the_app_and_its_packages() {

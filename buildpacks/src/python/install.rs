@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::manager::Manager;
 use super::requirements;
 use super::version::Interpreter;
+use crate::bill::{Bill, Registry};
 use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
@@ -47,8 +48,21 @@ pub(super) fn install(build: &Build, python: &Interpreter, manager: Manager) -> 
         Some(not_compiled(said).map_or(failed, compile))
     };
     with_environment(run, manager, &venv, &python.program, &cache).show_or_fail(explain)?;
+    layer.bill(&bill(&venv).with_runtime("python", &python.version))?;
     layer.finish()?;
     Ok(layer)
+}
+
+/// What is installed, by the names of the folders in which every installer keeps its record (Python's "Recording installed projects").
+fn bill(venv: &Path) -> Bill {
+    let lib = venv.join("lib");
+    let folders =
+        files::names(&lib).into_iter().flat_map(|python| files::names(&lib.join(python).join("site-packages")));
+    let record = |folder: String| {
+        let (name, version) = folder.strip_suffix(".dist-info")?.rsplit_once('-')?;
+        Some((name.to_lowercase().replace(['_', '.'], "-"), version.to_owned()))
+    };
+    Bill::of(Registry::Pypi, folders.filter_map(record))
 }
 
 /// The package that could not be compiled, as pip and uv say it.
@@ -184,6 +198,17 @@ mod tests {
         let local = key(Manager::Pip);
         write("app.py", "3");
         assert_ne!(key(Manager::Pip), local);
+    }
+
+    #[test]
+    fn what_is_installed_is_told_by_its_records() {
+        let venv = tempfile::tempdir().unwrap();
+        for folder in ["Flask_Login-0.6.3.dist-info", "zope.interface-7.2.dist-info", "flask_login", "x.egg-link"] {
+            std::fs::create_dir_all(venv.path().join("lib/python3.13/site-packages").join(folder)).unwrap();
+        }
+        let expected = [("flask-login", "0.6.3"), ("zope-interface", "7.2")];
+        let expected = expected.map(|(name, version)| (name.to_owned(), version.to_owned()));
+        assert_eq!(bill(venv.path()), Bill::of(Registry::Pypi, expected));
     }
 
     #[test]
