@@ -72,7 +72,7 @@ impl Language for Java {
             Some(Tool::Gradle) => gradle::build(build, &home)?,
             _ => maven::build(build, &home)?,
         };
-        build.bill(bill(app, &kept)?);
+        build.bill(bill(app, &kept)?.with_runtime("openjdk", &jdk::version(&home)?));
         let layer = build.launch_layer("runtime")?;
         layer.launch_script("java", LAUNCH)?;
         let (path, run) = (home.join("bin"), home.to_string_lossy());

@@ -55,9 +55,8 @@ impl Language for StaticFiles {
         }
         output::heading(&format!("Serving {} with nginx", if root == "." { "the app's top folder" } else { &root }));
         let folder = build.launch_layer("nginx")?.path();
-        for (name, text) in
-            [("nginx.conf", nginx::configuration(&settings, &root, &pages)), ("start.awk", START_AWK.to_owned())]
-        {
+        let configuration = nginx::configuration(&settings, &root, &pages, Path::new(nginx::BROTLI).is_file());
+        for (name, text) in [("nginx.conf", configuration), ("start.awk", START_AWK.to_owned())] {
             std::fs::write(folder.join(name), text).map_err(files::failed("write", &folder.join(name)))?;
         }
         files::write_program(&folder.join("bin/serve-files"), START)?;

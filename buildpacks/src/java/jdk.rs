@@ -95,9 +95,23 @@ pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<PathBuf, PackErr
     Ok(layer.path())
 }
 
+/// The version of a JDK, as the file `release` of it says: `JAVA_VERSION="21.0.8"`.
+pub(super) fn version(home: &Path) -> Result<String, PackError> {
+    let text = files::read(home, "release")?.unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("JAVA_VERSION="));
+    Ok(line.unwrap_or_default().trim_matches('"').to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_what_the_jdk_says_of_itself() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("release"), "IMPLEMENTOR=\"Debian\"\nJAVA_VERSION=\"21.0.8\"\n").unwrap();
+        assert_eq!(version(home.path()).unwrap(), "21.0.8");
+    }
 
     #[test]
     fn versions_are_taken_where_heroku_users_write_them() {
