@@ -268,6 +268,36 @@ await withBrowser(async (browser) => {
       assert.equal((await post({ ...wish, csrf, quantity: "1" }, { origin: settings.url })).status(), 303);
     },
 
+    async "it is locked and frozen, and both are seen and ended"() {
+      await go(`apps/${app}`);
+      await tab("Settings");
+      await page.getByLabel("When").fill("some day");
+      await page.getByLabel("Why", { exact: true }).fill("Nobody is here");
+      await button("Add").click();
+      await notice("A freeze window is written like");
+      assert.equal(await page.getByLabel("When").inputValue(), "some day", "nothing is typed twice");
+      const next = new Date().getUTCFullYear() + 1;
+      await page.getByLabel("When").fill(`${next}-01-01 00:00 - ${next}-01-02 UTC`);
+      await button("Add").click();
+      await notice("The freeze window was added");
+      await page.locator(".rows").getByText("Nobody is here").waitFor();
+      await page.getByRole("button", { name: `Remove ${next}-01-01` }).click();
+      await notice("The freeze window was removed");
+      await page.getByLabel("Why, for whoever is stopped by it").fill("The database moves");
+      await button(`Lock ${app}`).click();
+      await notice("Nobody deploys or configures the app now");
+      await tab("Config");
+      await page.locator(".notice.warn").getByText("The database moves").waitFor();
+      await page.getByLabel("Name").fill("LATE");
+      await page.getByRole("textbox", { name: "Value" }).fill("change");
+      await button("Save and release").click();
+      await page.locator(".notice.bad").getByText("The database moves").waitFor();
+      assert.equal(await page.getByLabel("Name").inputValue(), "LATE");
+      await tab("Settings");
+      await button("Unlock").click();
+      await notice("The app can be deployed and configured again");
+    },
+
     async "maintenance, another name, and the end"() {
       await go(`apps/${app}`);
       await tab("Settings");

@@ -10,7 +10,7 @@ use controller::{Controller, Error};
 use model::Timestamp;
 use serde::Serialize;
 
-use super::show as show_page;
+use super::{show as show_page, show_again};
 use crate::error::{PageError, refusal};
 use crate::form::Form;
 use crate::notice::Notice;
@@ -30,6 +30,16 @@ pub(super) struct Settings {
     /// Who locked it, if somebody did.
     lock: Option<LockedBy>,
     windows: Vec<Window>,
+    form: Draft,
+}
+
+/// What the forms hold: what was sent and refused is not typed again.
+#[derive(Debug, Default, Serialize)]
+struct Draft {
+    name: String,
+    message: String,
+    period: String,
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,28 +80,47 @@ impl Window {
     }
 }
 
+impl Settings {
+    async fn load(controller: &Controller, by: &AppVisit) -> Result<Self, PageError> {
+        let (app, now) = (&by.app, controller.clock.now());
+        let locked = |lock: Lock| LockedBy {
+            email: lock.by.email.to_string(),
+            message: lock.message,
+            since: Moment::new(lock.created_at, now),
+        };
+        let windows = controller.store.freezes_over(app).await.map_err(Error::from)?;
+        Ok(Self {
+            page: Inside::new(&format!("Settings of {}", app.name), &by.visit),
+            owner: app.owner.email.to_string(),
+            created: Moment::new(app.created_at, now),
+            stack: app.stack.clone(),
+            buildpacks: app.buildpacks.clone(),
+            maintenance: app.maintenance,
+            domain: controller.settings.domain.to_string(),
+            lock: controller.store.lock(app.id).await.map_err(Error::from)?.map(locked),
+            windows: windows.into_iter().map(|window| Window::new(window, now)).collect(),
+            form: Draft { name: app.name.to_string(), ..Draft::default() },
+            app: Head::load(controller, by, "settings").await?,
+        })
+    }
+}
+
 /// `GET /console/apps/{app}/settings`
 pub(crate) async fn show(State(controller): State<Arc<Controller>>, by: AppVisit) -> Result<Response, PageError> {
-    let (app, now) = (&by.app, controller.clock.now());
-    let locked = |lock: Lock| LockedBy {
-        email: lock.by.email.to_string(),
-        message: lock.message,
-        since: Moment::new(lock.created_at, now),
-    };
-    let windows = controller.store.freezes_over(app).await.map_err(Error::from)?;
-    let page = Settings {
-        page: Inside::new(&format!("Settings of {}", app.name), &by.visit),
-        owner: app.owner.email.to_string(),
-        created: Moment::new(app.created_at, now),
-        stack: app.stack.clone(),
-        buildpacks: app.buildpacks.clone(),
-        maintenance: app.maintenance,
-        domain: controller.settings.domain.to_string(),
-        lock: controller.store.lock(app.id).await.map_err(Error::from)?.map(locked),
-        windows: windows.into_iter().map(|window| Window::new(window, now)).collect(),
-        app: Head::load(&controller, &by, "settings").await?,
-    };
-    show_page(&by.visit, "settings.html", &page)
+    show_page(&by.visit, "settings.html", &Settings::load(&controller, &by).await?)
+}
+
+/// The page with what was refused and why.
+async fn refuse(
+    controller: &Controller,
+    by: &AppVisit,
+    error: Error,
+    fill: impl FnOnce(&mut Draft),
+) -> Result<Response, PageError> {
+    let mut page = Settings::load(controller, by).await?;
+    page.page.refuse(refusal(error)?);
+    fill(&mut page.form);
+    show_again("settings.html", &page)
 }
 
 /// `POST /console/apps/{app}/rename`
@@ -100,14 +129,14 @@ pub(crate) async fn rename(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let name = form.fields.get("name").trim().to_owned();
-    let update = AppUpdate { name: Some(name), ..AppUpdate::default() };
+    let update = AppUpdate { name: Some(name.clone()), ..AppUpdate::default() };
     match controller.update_app(&form.by.app, &form.by.visit.actor, update).await {
         Ok(app) => {
             let git = controller.settings.git_url(&app.name);
             let text = format!("The app is {} now. In your working copy: git remote set-url platform {git}", app.name);
             Ok(Notice::done(text).then(&format!("{}/settings", path(&app))))
         }
-        Err(error) => Ok(Notice::refused(refusal(error)?).then(&settings_path(&form.by))),
+        Err(error) => refuse(&controller, &form.by, error, |draft| draft.name = name).await,
     }
 }
 
@@ -132,13 +161,17 @@ pub(crate) async fn lock(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let (app, actor) = (&form.by.app, &form.by.visit.actor);
+    let message = form.fields.get("message");
     let done = if form.fields.get("on") == "yes" {
-        let message = Some(form.fields.get("message")).filter(|message| !message.trim().is_empty());
+        let message = Some(message).filter(|message| !message.trim().is_empty());
         controller.lock(app, actor, message).await.map(|_| "Nobody deploys or configures the app now.")
     } else {
         controller.unlock(app, actor).await.map(|_| "The app can be deployed and configured again.")
     };
-    told(&form.by, done)
+    match done {
+        Ok(text) => Ok(Notice::done(text).then(&settings_path(&form.by))),
+        Err(error) => refuse(&controller, &form.by, error, |draft| message.clone_into(&mut draft.message)).await,
+    }
 }
 
 /// `POST /console/apps/{app}/freezes`
@@ -147,9 +180,17 @@ pub(crate) async fn freeze(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let scope = FreezeScope::App(form.by.app.id);
-    let wish = (form.fields.get("period"), Some(form.fields.get("reason")));
-    let done = controller.freeze(&form.by.visit.actor, scope, wish).await;
-    told(&form.by, done.map(|_| "The freeze window was added."))
+    let (period, reason) = (form.fields.get("period"), form.fields.get("reason"));
+    match controller.freeze(&form.by.visit.actor, scope, (period, Some(reason))).await {
+        Ok(_) => Ok(Notice::done("The freeze window was added.").then(&settings_path(&form.by))),
+        Err(error) => {
+            let fill = |draft: &mut Draft| {
+                period.clone_into(&mut draft.period);
+                reason.clone_into(&mut draft.reason);
+            };
+            refuse(&controller, &form.by, error, fill).await
+        }
+    }
 }
 
 /// `POST /console/apps/{app}/freezes/remove`
@@ -161,15 +202,11 @@ pub(crate) async fn unfreeze(
         Ok(window) => controller.unfreeze(&form.by.visit.actor, &window).await,
         Err(error) => Err(error),
     };
-    told(&form.by, done.map(|()| "The freeze window was removed."))
-}
-
-fn told(by: &AppVisit, done: Result<&str, Error>) -> Result<Response, PageError> {
     let notice = match done {
-        Ok(text) => Notice::done(text),
+        Ok(()) => Notice::done("The freeze window was removed."),
         Err(error) => Notice::refused(refusal(error)?),
     };
-    Ok(notice.then(&settings_path(by)))
+    Ok(notice.then(&settings_path(&form.by)))
 }
 
 /// `POST /console/apps/{app}/delete`: only with the app's name typed.
@@ -219,6 +256,12 @@ impl Settings {
                 since: moment(),
             }),
             windows: (0..3).filter(|_| maintenance).map(window).collect(),
+            form: Draft {
+                name: HOSTILE.to_owned(),
+                message: HOSTILE.to_owned(),
+                period: HOSTILE.to_owned(),
+                reason: HOSTILE.to_owned(),
+            },
         };
         [page(true), page(false)]
     }
