@@ -1,4 +1,4 @@
-//! Images that were made elsewhere, brought as an archive and from a registry, or made by a Dockerfile.
+//! Images that were made elsewhere, brought as an archive and from a registry.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -58,51 +58,29 @@ fn what_was_exported_runs_as_another_app() {
     copy.cli(&["run", "echo in $PWD"]).expect_ok().expect_text(&["in /app"]);
 }
 
-#[test]
-fn a_dockerfile_is_built_by_root_of_nobody_and_its_steps_are_kept() {
-    let app = shared().app("probe-app");
-    std::fs::copy(busybox(), app.folder.join("busybox")).expect("copied");
-    app.write(
-        "Dockerfile",
-        "FROM scratch\nARG WHAT=nothing\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\n\
-         RUN busybox mkdir /www && echo made with $WHAT > /www/index.html && busybox chown 33:33 /www/index.html && busybox id\n\
-         RUN busybox cat /proc/self/uid_map; ! busybox mknod /disk b 8 0; ! busybox cat /etc/platform-secret\n\
-         CMD [\"busybox\", \"httpd\", \"-f\", \"-p\", \"$PORT\", \"-h\", \"/www\"]\n",
-    );
-    app.write(
-        "heroku.yml",
-        "build:\n  docker:\n    web: Dockerfile\n  config:\n    WHAT: care\nrelease:\n  command: busybox id -u\n",
-    );
-    app.commit("a Dockerfile");
-    let push = app.push().expect_ok();
-    push.expect_text(&["uid=0", "Process types: release, web"]);
-    assert_eq!(app.get("/").body, "made with care\n");
-    app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
-    app.push().expect_ok().expect_text(&["Using cache", "is that of the last release"]);
-    app.edit("Dockerfile", "busybox id\n", "busybox id && exit 3\n");
-    app.commit("a mistake");
-    app.push().expect_refused(&["exit 3", "The Dockerfile could not be built"]);
-    assert_eq!(app.get("/").body, "made with care\n");
-}
-
 /// The machine's own, which needs nothing else.
-fn busybox() -> &'static str {
+pub(crate) fn busybox() -> &'static str {
     let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
     found.expect("busybox-static")
 }
 
 /// A folder of one test; removed when dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(app: &App) -> Self {
+    pub(crate) fn new(app: &App) -> Self {
         let folder = shared().home().join("user").join(format!("{}-images", app.name));
         std::fs::create_dir(&folder).expect("a folder");
         Self(folder)
     }
 
+    /// Where its layout is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Makes an image of busybox that serves `text`, by a command as Dockerfiles have it.
-    fn image(&self, text: &str) {
+    pub(crate) fn image(&self, text: &str) {
         let run = |program: &str, args: &[&str]| {
             shared().run(program, |command: &mut Command| {
                 command.current_dir(&self.0).args(args);

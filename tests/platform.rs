@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+use crate::registry::Authority;
+
 /// A platform of its own: home, port and network are shared with no other.
 pub(crate) struct Platform {
     home: PathBuf,
@@ -42,8 +44,22 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// The platform that tests share unless they break it.
 pub(crate) fn shared() -> &'static Platform {
     static SHARED: OnceLock<Platform> = OnceLock::new();
-    // Tests play registries on this machine.
-    SHARED.get_or_init(|| Platform::start(&[("PLATFORM_OUTBOUND_NETWORKS", "127.0.0.0/8")]))
+    SHARED.get_or_init(|| {
+        let (home, number) = new_home();
+        std::fs::create_dir(&home).expect("a home");
+        authority().write_bundle(&home.join(AUTHORITIES));
+        // Tests play registries on this machine.
+        Platform::start_in(home, number, &[("PLATFORM_OUTBOUND_NETWORKS", "127.0.0.0/8")])
+    })
+}
+
+/// In a platform's home: what its machine trusts, if that is something of its own.
+const AUTHORITIES: &str = "authorities.pem";
+
+/// An authority that the machine of the shared platform trusts beside its own.
+pub(crate) fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(Authority::new)
 }
 
 impl Platform {
@@ -133,6 +149,10 @@ impl Platform {
             // `platform create` adds a remote to the repository that it is run in: not to ours.
             .current_dir(self.home.join("user"))
             .stdin(Stdio::null());
+        let authorities = self.home.join(AUTHORITIES);
+        if authorities.exists() {
+            command.env("SSL_CERT_FILE", authorities);
+        }
         command
     }
 

@@ -61,7 +61,7 @@ fn free(store: &LayerStore) -> Result<u64, BuildError> {
 }
 
 /// Bytes that a tree takes on the disk. What goes away meanwhile takes none.
-fn written(root: &Path) -> u64 {
+pub(crate) fn written(root: &Path) -> u64 {
     let files = WalkDir::new(root).into_iter().flatten().filter_map(|entry| entry.metadata().ok());
     files.map(|metadata| metadata.blocks() * 512).sum()
 }

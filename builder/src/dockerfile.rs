@@ -3,23 +3,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engine::{Container, Mount, NESTED_IDS, OneOff, RootFs};
-use model::{AppId, BuildId, Digest, Image, ProcessType};
+use model::{AppId, BuildId, Digest, Exit, Image, ProcessType};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use tokio::sync::mpsc;
 
 use crate::container::{attend, limits};
 use crate::debian::PackageName;
-use crate::errors::BuildError;
+use crate::errors::{BuildError, size};
 use crate::import::{ImageSource, ImportRequest};
-use crate::packages::CA_TARGET;
+use crate::packages::PackageAccess;
 use crate::patience::Patience;
 use crate::stack::Stack;
 use crate::workspace::Workspace;
-use crate::{Builder, Built, Phases, blocking, debian, tree};
+use crate::{Builder, Built, Phases, blocking, debian, disk, tree};
+
+mod access;
+mod inside;
+mod steps;
+mod text;
+
+use inside::Task;
+pub use inside::main;
+use steps::Steps;
 
 /// The Debian packages that make images. buildah does not start without the program that would make networks for it.
 const PACKAGES: [&str; 2] = ["buildah", "netavark"];
@@ -28,9 +39,14 @@ const FIRST_ID: u32 = 1 << 30;
 /// The first id of an app (the controller gives them out).
 const FIRST_APP: u32 = 100_000;
 
-/// Builds, and writes the image as an OCI layout. Its arguments are those of the build.
-const SCRIPT: &str = "buildah build --isolation chroot --layers --network host --pull=newer --format oci --tag image \"$@\"\n\
-                      exec buildah push --quiet localhost/image oci:/out:image";
+/// A longer Dockerfile is none.
+const LONGEST_FILE: u64 = 4 << 20;
+/// Where the program that drives buildah lies in the container.
+const DRIVER: &str = "/driver/dockerfile";
+/// The Dockerfile with the machine's variables, in the folder of settings.
+const DOCKERFILE: &str = "Dockerfile";
+const SETTINGS_PLACE: &str = "/etc/containers";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What buildah is told of the world: which images it may take, where names without a registry lead, where layers lie.
 const SETTINGS: [(&str, &str); 3] = [
@@ -90,18 +106,15 @@ impl Builder {
             let nest = Nest::make(&builder, &request, workspace.root())?;
             Ok((request, stack, tool, workspace, nest))
         });
-        let (request, stack, tool, workspace, nest) = prepared.await?;
+        // The last of these goes first: what is kept leaves the folder before that is removed.
+        let (request, stack, tool, workspace, mut nest) = prepared.await?;
         phases.end("prepare");
         let _ = output.send(format!("-----> Building {}", request.dockerfile)).await;
-        let started = Instant::now();
-        let exit = attend(self, &workspace, oneoff(self, &request, (&stack, &tool), &nest), &output).await?;
-        nest.keep().map_err(|source| BuildError::Io { action: "keep", path: nest.kept.clone(), source })?;
-        if !exit.is_success() {
-            let is_late = started.elapsed() >= self.limits.time;
-            let limit = self.limits.time;
-            return Err(if is_late { BuildError::TimeLimit { limit } } else { BuildError::Dockerfile(exit) });
-        }
+        // The same build may have asked buildpacks first; what is left of their container may not have gone yet, and both have one name.
+        self.engine.kill(&Self::oneoff(request.app, request.build)).await?;
+        self.run_dockerfile(&workspace, oneoff(self, &request, (&stack, &tool), &nest), &mut nest, &output).await?;
         phases.end("build");
+        let _ = output.send(nest.storage.keep(self.kept_bytes())).await;
         let import = ImportRequest {
             build: request.build,
             uid: request.uid,
@@ -114,6 +127,100 @@ impl Builder {
         phases.end("import");
         Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: phases.times })
     }
+
+    /// Runs the container to its end, and shows what buildah prints in the words of other builds.
+    async fn run_dockerfile(
+        &self,
+        workspace: &Workspace,
+        oneoff: OneOff,
+        nest: &mut Nest,
+        output: &mpsc::Sender<String>,
+    ) -> Result<(), BuildError> {
+        let (sender, mut lines) = mpsc::channel::<String>(1);
+        let mut steps = Steps::new(nest.storage.is_new, &arguments(&nest.env));
+        let shown = async {
+            while let Some(line) = lines.recv().await {
+                for line in steps.translate(&line) {
+                    // A receiver that went away does not stop the build.
+                    let _ = output.send(line).await;
+                }
+            }
+        };
+        let started = Instant::now();
+        let attended = async {
+            let exit = attend(self, workspace, oneoff, &sender).await;
+            drop(sender);
+            exit
+        };
+        match tokio::join!(attended, shown).0 {
+            Ok(Exit::Code(0)) => Ok(()),
+            Ok(_) if started.elapsed() >= self.limits.time => Err(BuildError::TimeLimit { limit: self.limits.time }),
+            Ok(exit) => Err(BuildError::Dockerfile(exit)),
+            Err(error @ (BuildError::DiskQuota { .. } | BuildError::DiskFull { .. })) => {
+                // It is a part of what was too much, and the next build would end in the same way.
+                nest.storage.is_lost = true;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What may be kept for the next build, which has the other half for itself.
+    fn kept_bytes(&self) -> u64 {
+        self.limits.disk_bytes / 2
+    }
+}
+
+/// What buildah keeps between builds: its images and layers. While it works they are in the build's folder, and nowhere else: what a
+/// crash leaves half-written is gone with that, and they count as what the build has on the disk.
+struct Storage {
+    /// While it works.
+    at: PathBuf,
+    /// Between builds.
+    kept: PathBuf,
+    /// Whether there was nothing.
+    is_new: bool,
+    /// Whether there shall be nothing.
+    is_lost: bool,
+}
+
+impl Storage {
+    fn take(at: PathBuf, kept: PathBuf, uid: u32) -> io::Result<Self> {
+        match fs::rename(&kept, &at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => tree::make_dir(&at, 0o755)?,
+            moved => moved?,
+        }
+        // buildah makes its folder in it.
+        let is_new = fs::read_dir(&at)?.next().is_none();
+        let storage = Self { at, kept, is_new, is_lost: false };
+        lchown(&storage.at, Some(uid), Some(uid))?;
+        Ok(storage)
+    }
+
+    /// Says how much stays; nothing if that would be more than `limit_bytes`.
+    fn keep(&mut self, limit_bytes: u64) -> String {
+        let bytes = disk::written(&self.at);
+        self.is_lost = bytes > limit_bytes;
+        let (size, limit) = (size(bytes), size(limit_bytes));
+        if self.is_lost {
+            format!("       Its steps take {size}, and at most {limit} are kept: the next build starts from nothing")
+        } else {
+            format!("       Kept for the next build: {size}")
+        }
+    }
+}
+
+impl Drop for Storage {
+    /// However the build ended: a step that is done is done for the next one as well.
+    fn drop(&mut self) {
+        if self.is_lost {
+            return;
+        }
+        let kept = fs::create_dir_all(self.kept.parent().unwrap_or(Path::new("/")));
+        if let Err(error) = kept.and_then(|()| fs::rename(&self.at, &self.kept)) {
+            tracing::warn!(path = %self.kept.display(), %error, "what a build by a Dockerfile made is not kept");
+        }
+    }
 }
 
 /// What the container mounts, all of it owned by its own users.
@@ -122,10 +229,12 @@ struct Nest {
     uid: u32,
     app: PathBuf,
     settings: PathBuf,
-    /// buildah's images and layers, while it works.
-    storage: PathBuf,
-    /// The same between builds.
-    kept: PathBuf,
+    access: PathBuf,
+    /// Variables that tell programs of what is in `access`.
+    env: BTreeMap<String, String>,
+    /// The list of what is not copied, if this Dockerfile has one of its own.
+    ignored: Option<String>,
+    storage: Storage,
     out: PathBuf,
     scratch: PathBuf,
     home: PathBuf,
@@ -136,84 +245,76 @@ impl Nest {
         let uid = request.uid.checked_sub(FIRST_APP).and_then(|number| number.checked_mul(NESTED_IDS));
         let uid = uid.and_then(|ids| ids.checked_add(FIRST_ID)).filter(|first| first.checked_add(NESTED_IDS).is_some());
         let none_left = || BuildError::Dishonest("the platform has no more ids for builds by Dockerfiles".to_owned());
-        let path = |name: &str| root.join(name);
-        let nest = Self {
-            uid: uid.ok_or_else(none_left)?,
-            app: path("app"),
-            settings: path("containers"),
-            storage: path("storage"),
-            kept: builder.docker_cache(request.app),
-            out: path("image"),
-            scratch: path("scratch"),
-            home: path("home"),
-        };
-        nest.fill().map_err(|source| BuildError::Io { action: "prepare", path: root.to_owned(), source })?;
-        Ok(nest)
+        let uid = uid.ok_or_else(none_left)?;
+        let kept = builder.docker_cache(request.app);
+        let made = Self::fill((&builder.packages, &request.dockerfile), root, kept, uid);
+        made.map_err(|source| BuildError::Io { action: "prepare", path: root.to_owned(), source })
     }
 
-    fn fill(&self) -> io::Result<()> {
-        // While it is in use it is nowhere else: what a crash leaves half-written is gone with the build's folder.
-        match fs::rename(&self.kept, &self.storage) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => tree::make_dir(&self.storage, 0o755)?,
-            moved => moved?,
-        }
-        for dir in [&self.settings, &self.out, &self.scratch, &self.home] {
+    fn fill((packages, dockerfile): (&PackageAccess, &str), root: &Path, kept: PathBuf, uid: u32) -> io::Result<Self> {
+        let path = |name: &str| root.join(name);
+        let [app, settings, access, out, scratch, home] =
+            ["app", "containers", "access", "image", "scratch", "home"].map(path);
+        for dir in [&settings, &access, &out, &scratch, &home] {
             tree::make_dir(dir, 0o755)?;
         }
+        let env = access::lay_out(packages, &access)?;
         for (name, text) in SETTINGS {
-            fs::write(self.settings.join(name), text)?;
+            fs::write(settings.join(name), text)?;
         }
-        for dir in [&self.app, &self.settings, &self.out, &self.scratch, &self.home] {
-            tree::chown(dir, self.uid)?;
+        let text = text::declare(&read(&app, dockerfile)?, &arguments(&env));
+        fs::write(settings.join(DOCKERFILE), text)?;
+        for dir in [&app, &settings, &access, &out, &scratch, &home] {
+            tree::chown(dir, uid)?;
         }
-        std::os::unix::fs::lchown(&self.storage, Some(self.uid), Some(self.uid))
-    }
-
-    /// Puts buildah's layers where the next build finds them.
-    fn keep(&self) -> io::Result<()> {
-        fs::create_dir_all(self.kept.parent().unwrap_or(Path::new("/")))?;
-        fs::rename(&self.storage, &self.kept)
+        let storage = Storage::take(path("storage"), kept, uid)?;
+        let own = format!("{dockerfile}.dockerignore");
+        let ignored = app.join(&own).is_file().then(|| format!("/workspace/{own}"));
+        Ok(Self { uid, app, settings, access, env, ignored, storage, out, scratch, home })
     }
 
     fn mounts(&self, builder: &Builder) -> Vec<Mount> {
-        let own = [
+        [
             (&self.app, "/workspace", true),
-            (&self.settings, "/etc/containers", true),
-            (&self.storage, "/containers", false),
+            (&self.settings, SETTINGS_PLACE, true),
+            (&self.access, access::PLACE, true),
+            (&self.storage.at, "/containers", false),
             (&self.out, "/out", false),
             (&self.scratch, "/var/tmp", false),
             (&self.home, "/root", false),
-        ];
-        let bind = |source: &PathBuf, target: &Path, read_only| Mount::Bind {
-            source: source.clone(),
-            target: target.to_owned(),
-            read_only,
-        };
-        let own = own.into_iter().map(|(source, target, read_only)| bind(source, Path::new(target), read_only));
-        // Its root could not make a place for a file that the build image does not have, and it reads no other of them.
-        let authorities = builder.packages.files.iter().filter(|(_, target)| target == Path::new(CA_TARGET));
-        own.chain(authorities.map(|(source, target)| bind(source, target, true))).collect()
+            (&builder.program, DRIVER, true),
+        ]
+        .map(|(source, target, read_only)| Mount::Bind { source: source.clone(), target: target.into(), read_only })
+        .into()
     }
 }
 
 fn oneoff(builder: &Builder, request: &DockerRequest, (stack, tool): (&Stack, &Digest), nest: &Nest) -> OneOff {
-    let mut env = builder.packages.env.clone();
-    let own = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("HOME", "/root")];
-    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let mut env = nest.env.clone();
     // It would make users of its own otherwise.
-    env.insert("_CONTAINERS_USERNS_CONFIGURED".to_owned(), "done".to_owned());
+    let own = [("PATH", PATH), ("HOME", "/root"), ("_CONTAINERS_USERNS_CONFIGURED", "done")];
+    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     let file = Path::new("/workspace").join(&request.dockerfile);
     let context = file.parent().unwrap_or(Path::new("/workspace")).display().to_string();
-    let first = ["/usr/bin/tini", "-g", "--", "/bin/sh", "-ec", SCRIPT, "build"].map(str::to_owned);
-    let args = request.args.iter().map(|(name, value)| format!("--build-arg={name}={value}"));
+    let of_machine = arguments(&nest.env).into_iter().filter_map(|name| nest.env.get_key_value(name));
+    // The later one of the same name wins.
+    let args = of_machine.chain(&request.args).map(|(name, value)| format!("--build-arg={name}={value}"));
     let target = request.target.iter().map(|target| format!("--target={target}"));
-    let last = [format!("--file={}", file.display()), context];
+    let ignored = nest.ignored.iter().map(|file| format!("--ignorefile={file}"));
+    let last = [format!("--file={SETTINGS_PLACE}/{DOCKERFILE}"), context];
+    let task = Task {
+        memory_bytes: builder.limits.memory_bytes,
+        kept_bytes: builder.kept_bytes(),
+        args: args.chain(target).chain(ignored).chain(last).collect(),
+    };
+    // Strings and numbers always can be written into memory.
+    let task = serde_json::to_string(&task).unwrap_or_default();
     OneOff {
         id: Builder::oneoff(request.app, request.build),
         app: request.app,
         container: Container {
             rootfs: RootFs::Layers(vec![stack.build.clone(), tool.clone()]),
-            args: first.into_iter().chain(args).chain(target).chain(last).collect(),
+            args: ["/usr/bin/tini", "-g", "--", DRIVER, &task].map(str::to_owned).to_vec(),
             env,
             working_dir: "/".to_owned(),
             uid: nest.uid,
@@ -224,4 +325,20 @@ fn oneoff(builder: &Builder, request: &DockerRequest, (stack, tool): (&Stack, &D
         tty: None,
         time_limit: builder.limits.time,
     }
+}
+
+/// Variables that steps are told of as arguments. buildah passes proxies by itself, and no cache depends on these.
+fn arguments(env: &BTreeMap<String, String>) -> Vec<&str> {
+    env.keys().map(String::as_str).filter(|name| !name.to_ascii_lowercase().ends_with("_proxy")).collect()
+}
+
+/// The app's Dockerfile. It may be a link, but to nothing of this machine.
+fn read(app: &Path, dockerfile: &str) -> io::Result<String> {
+    let folder = fs::File::open(app)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let mut text = String::new();
+    fs::File::from(openat2(&folder, dockerfile, how)?).take(LONGEST_FILE).read_to_string(&mut text)?;
+    Ok(text)
 }

@@ -14,6 +14,7 @@ use engine::{Engine, LayerStore, OneOffId};
 use model::{AppId, BuildId, Image};
 use tokio::sync::mpsc;
 
+pub mod dockerfile;
 pub mod launcher;
 pub mod lifecycle;
 pub mod packages;
@@ -28,7 +29,6 @@ mod container;
 mod debian;
 mod detect;
 mod disk;
-mod dockerfile;
 mod env;
 mod errors;
 mod export;

@@ -18,7 +18,7 @@ use crate::trust_store;
 /// Where a build finds the CA bundle: Debian's own place.
 pub(crate) const CA_TARGET: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Where Debian's Java looks; no variable tells it of another place.
-const JAVA_CA_TARGET: &str = "/etc/ssl/certs/java/cacerts";
+pub(crate) const JAVA_CA_TARGET: &str = "/etc/ssl/certs/java/cacerts";
 const PIP_TARGET: &str = "/etc/platform-packages/pip.conf";
 const NPM_TARGET: &str = "/etc/platform-packages/npmrc";
 /// cargo reads `.cargo/config.toml` of every parent folder of its working directory.

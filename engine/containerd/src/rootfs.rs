@@ -53,8 +53,10 @@ pub(crate) fn prepare(
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(Fault::on("set the mode of", &path))?;
     }
     if container.nested {
-        // Root in there makes what is mounted in its root.
-        for path in [&upper, &etc, &tmp] {
+        // Root in there makes what is mounted in its root, and where its cgroup is.
+        let sys = upper.join("sys");
+        fs::create_dir(&sys).map_err(Fault::on("make", &sys))?;
+        for path in [&upper, &etc, &tmp, &sys] {
             lchown(path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", path))?;
         }
     }

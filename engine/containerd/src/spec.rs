@@ -143,8 +143,8 @@ fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<oci::Mount>, O
         // Language runtimes read their memory and CPU limits here.
         ("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
     ];
-    // A namespace mounts only what belongs to it, and the network does not.
-    let is_there = |(target, ..): &(&str, &str, &[&str])| !container.nested || !target.starts_with("/sys");
+    // A namespace mounts only what belongs to it, and the network, which is shown there, does not.
+    let is_there = |(target, ..): &(&str, &str, &[&str])| !container.nested || *target != "/sys";
     let base = base.into_iter().filter(is_there).map(|(target, kind, options)| {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
@@ -335,6 +335,9 @@ mod tests {
         assert_eq!((&spec["linux"]["uidMappings"], &spec["linux"]["gidMappings"]), (&mapping, &mapping));
         let kinds = spec["linux"]["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
         assert!(kinds.into_iter().any(|kind| kind == "user"));
+        let mounts = spec["mounts"].as_array().expect("a list").iter().map(|mount| &mount["destination"]);
+        let of_kernel: Vec<_> = mounts.filter(|it| it.as_str().is_some_and(|it| it.starts_with("/sys"))).collect();
+        assert_eq!(of_kernel, ["/sys/fs/cgroup"]);
     }
 
     #[test]
