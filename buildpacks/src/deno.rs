@@ -28,6 +28,10 @@ const CACHE: &str = "cache";
 const DEFAULT: &str = "2.x";
 /// What decides what is downloaded, beside the app's own imports.
 const IMPORTS: [&str; 6] = ["deno.json", "deno.jsonc", LOCK, "import_map.json", "package.json", ".npmrc"];
+/// Where `Deno.serve` listens if the app names no port, or one that the dyno does not have.
+const ADDRESS: &str = r#"#!/bin/sh
+[ -z "${PORT:-}" ] || [ -n "${DENO_SERVE_ADDRESS:-}" ] || printf 'DENO_SERVE_ADDRESS = "tcp:0.0.0.0:%s"\n' "$PORT" >&3
+"#;
 /// Programs that start an app without a start task, as railpack looks for them.
 const PROGRAMS: [&str; 9] =
     ["main.ts", "main.js", "main.mjs", "main.mts", "server.ts", "index.ts", "app.ts", "src/main.ts", "src/index.ts"];
@@ -107,11 +111,12 @@ impl Runtime {
             "Using Deno {range} ({}{cached})",
             file.unwrap_or("nothing asks for another: the default")
         ));
-        let key = Key::new("imports 1").with("the version of Deno", range.as_bytes()).with_files(app, IMPORTS);
+        let key = Key::new("imports 2").with("the version of Deno", range.as_bytes()).with_files(app, IMPORTS);
         let imports = build.layer("imports", Use::LaunchBuildCache, key)?;
         if !imports.is_kept {
             let cache = imports.path().join(CACHE);
             imports.launch_defaults(&[("DENO_DIR", &cache.to_string_lossy()), ("DENO_NO_UPDATE_CHECK", "1")])?;
+            imports.launch_script("serve-address", ADDRESS)?;
             imports.finish()?;
         }
         Ok(Self { bin: layer.path().join("bin"), imports, is_locked: app.join(LOCK).is_file() })
@@ -203,6 +208,20 @@ mod tests {
             }
             assert_eq!(Deno.detect(app.path()).is_ok(), expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_server_listens_on_the_dynos_port_unless_the_user_says_where() {
+        let told = |variables: &[(&str, &str)]| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", &ADDRESS.replace(" >&3", "")]).env_clear().envs(variables.iter().copied());
+            let output = command.output().unwrap();
+            assert!(output.status.success());
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(told(&[("PORT", "5000")]), "DENO_SERVE_ADDRESS = \"tcp:0.0.0.0:5000\"\n");
+        assert_eq!(told(&[("PORT", "5000"), ("DENO_SERVE_ADDRESS", "tcp:0.0.0.0:1")]), "");
+        assert_eq!(told(&[]), "");
     }
 
     #[test]
