@@ -181,7 +181,7 @@ impl Processes {
         if processes.iter().filter(|process| process.default).count() > 1 {
             return Err(invalid(buildpack, "launch.toml: more than one process is the default".to_owned()));
         }
-        for process in processes {
+        for process in processes.into_iter().filter(|process| buildpack.is_for_us(process.exec_env)) {
             let default = process.default;
             let process = launch_process(buildpack, process)?;
             if default {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::errors::Failure;
-use crate::formats::{Api, BuildpackToml, Distro, GroupMember, OrderGroup, Target};
+use crate::formats::{Api, BuildpackToml, Distro, ExecEnv, GroupMember, OrderGroup, Target};
 
 /// An installed buildpack.
 #[derive(Debug, Clone)]
@@ -44,6 +44,11 @@ impl Buildpack {
     /// `id@version`
     pub(crate) fn name(&self) -> String {
         format!("{}@{}", self.id(), self.version())
+    }
+
+    /// Whether what this buildpack says to be for `exec_env` is for us: before API 0.12 nothing was said by that key.
+    pub(crate) fn is_for_us(&self, exec_env: ExecEnv) -> bool {
+        exec_env.is_ours || self.api() < Api::new(0, 12)
     }
 
     /// The groups of a composite buildpack; empty for one that builds.

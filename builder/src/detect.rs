@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::buildpack::{Buildpack, Buildpacks, Fit};
 use crate::debian;
 use crate::errors::{Failure, Reason};
-use crate::formats::{Api, DetectPlan, Order};
+use crate::formats::{Api, DetectPlan, EXEC_ENV, Order};
 use crate::lifecycle::Paths;
 use crate::order::{self, Candidate};
 use crate::plan::{self, Member, Resolution};
@@ -161,6 +161,9 @@ fn ask(paths: &Paths, buildpack: &Buildpack) -> Result<Finding, Failure> {
             )));
         }
         Fit::No => return Ok(error("is made for another kind of machine".to_owned())),
+    }
+    if !buildpack.is_for_us(buildpack.toml.buildpack.exec_env) {
+        return Ok(Finding { verdict: Verdict::Fail, said: format!("is not made for {EXEC_ENV}") });
     }
     let trouble = |error: std::io::Error| Failure::io("ask a buildpack", &error);
     let scratch = paths.scratch(&format!("detect-{}", crate::formats::escaped(buildpack.id()))).map_err(trouble)?;

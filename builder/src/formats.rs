@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use toml::Table;
+use toml::{Table, Value};
 
 /// A version of the Buildpack API: `0.10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,6 +58,32 @@ impl fmt::Display for Api {
     }
 }
 
+/// The one execution environment of this platform.
+pub(crate) const EXEC_ENV: &str = "production";
+
+/// `exec-env`: a list of the execution environments that something is for; all, if there is no list or `*` is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "Value")]
+pub(crate) struct ExecEnv {
+    /// Whether ours is one of them.
+    pub(crate) is_ours: bool,
+}
+
+impl Default for ExecEnv {
+    fn default() -> Self {
+        Self { is_ours: true }
+    }
+}
+
+impl From<Value> for ExecEnv {
+    fn from(list: Value) -> Self {
+        let Some(list) = list.as_array().filter(|list| !list.is_empty()) else { return Self::default() };
+        // Of a whole buildpack it is a list of tables with names, by the specification's text, or of names, by its examples.
+        let names = list.iter().filter_map(|entry| entry.get("name").unwrap_or(entry).as_str());
+        Self { is_ours: names.into_iter().any(|name| [EXEC_ENV, "*"].contains(&name)) }
+    }
+}
+
 /// `buildpack.toml`
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct BuildpackToml {
@@ -86,6 +112,8 @@ pub(crate) struct BuildpackInfo {
     /// Media types of the bills of materials that it may write.
     #[serde(default)]
     pub(crate) sbom_formats: Vec<String>,
+    #[serde(default)]
+    pub(crate) exec_env: ExecEnv,
 }
 
 /// `[[targets]]`, and the target of a build.
@@ -143,6 +171,16 @@ pub(crate) struct OrderEntry {
     pub(crate) version: Option<String>,
     #[serde(default)]
     pub(crate) optional: bool,
+    /// Counts in the order of a composite buildpack.
+    #[serde(default, rename = "exec-env", skip_serializing)]
+    pub(crate) exec_env: ExecEnv,
+}
+
+impl OrderEntry {
+    /// A buildpack that must take part.
+    pub(crate) fn required(id: String, version: Option<String>) -> Self {
+        Self { id, version, optional: false, exec_env: ExecEnv::default() }
+    }
 }
 
 /// What `bin/detect` writes: one section, and alternatives to it.
@@ -252,6 +290,8 @@ pub(crate) struct ProcessToml {
     #[serde(default)]
     pub(crate) default: bool,
     pub(crate) working_dir: Option<String>,
+    #[serde(default)]
+    pub(crate) exec_env: ExecEnv,
 }
 
 /// A list since API 0.9, a string before.

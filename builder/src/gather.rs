@@ -89,7 +89,7 @@ impl Gathering<'_> {
 
 fn with_procfile(mut group: Vec<OrderEntry>) -> Vec<OrderEntry> {
     if !group.iter().any(|entry| entry.id == PROCFILE) {
-        group.push(OrderEntry { id: PROCFILE.to_owned(), version: None, optional: true });
+        group.push(OrderEntry { optional: true, ..OrderEntry::required(PROCFILE.to_owned(), None) });
     }
     group
 }
@@ -125,7 +125,7 @@ impl Shelf<'_> {
     fn find(&self, reference: &Reference) -> Result<OrderEntry, String> {
         let folder = match reference {
             Reference::Installed { id, version } => {
-                return Ok(OrderEntry { id: id.clone(), version: version.clone(), optional: false });
+                return Ok(OrderEntry::required(id.clone(), version.clone()));
             }
             Reference::Folder(path) => plain_folder(self.app, path)?,
             _ => self.fetched.get(reference).cloned().ok_or("it was not fetched")?,
@@ -157,7 +157,7 @@ impl Shelf<'_> {
             fs::rename(folder, &place)
         };
         put().map_err(|error| error.to_string())?;
-        Ok(OrderEntry { id, version: Some(version), optional: false })
+        Ok(OrderEntry::required(id, Some(version)))
     }
 
     /// Puts our own programs around those of a classic buildpack.
@@ -172,7 +172,7 @@ impl Shelf<'_> {
         for phase in ["detect", "build"] {
             symlink(PROGRAM, place.join("bin").join(phase))?;
         }
-        Ok(OrderEntry { id, version: None, optional: false })
+        Ok(OrderEntry::required(id, None))
     }
 
     fn write(&self, inline: &Inline) -> Result<OrderEntry, String> {
@@ -208,7 +208,7 @@ impl Shelf<'_> {
                 copy(entry.path(), &place)?;
             }
         }
-        Ok(OrderEntry { id: package.id, version: Some(package.version), optional: false })
+        Ok(OrderEntry::required(package.id, Some(package.version)))
     }
 }
 

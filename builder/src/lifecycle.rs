@@ -13,7 +13,7 @@ use crate::buildpack::{Buildpack, Buildpacks, Fit};
 use crate::debian::{self, Packages};
 use crate::env::Env;
 use crate::errors::Failure;
-use crate::formats::{Api, Distro, Target, escaped};
+use crate::formats::{Api, Distro, EXEC_ENV, Target, escaped};
 use crate::outcome::Outcome;
 use crate::usage::Watch;
 use crate::{build, detect};
@@ -159,7 +159,7 @@ impl Paths {
             }
         }
         if buildpack.api() >= Api::new(0, 12) {
-            env.set("CNB_EXEC_ENV", "production");
+            env.set("CNB_EXEC_ENV", EXEC_ENV);
         }
         Ok(env)
     }

@@ -64,7 +64,9 @@ impl<'a> Expansion<'a> {
         }
         let within = enter(buildpack.id(), &first.within)?;
         for group in buildpack.order() {
-            let todo: Vec<Element> = elements(group, &within).into_iter().chain(rest.iter().cloned()).collect();
+            let for_us =
+                elements(group, &within).into_iter().filter(|element| buildpack.is_for_us(element.entry.exec_env));
+            let todo: Vec<Element> = for_us.chain(rest.iter().cloned()).collect();
             self.visit(&todo, done.clone())?;
         }
         if first.entry.optional { self.visit(rest, done) } else { Ok(()) }
@@ -141,6 +143,22 @@ mod tests {
         assert_eq!(expanded(order, &buildpacks), ["a b? c", "b c", "c?"]);
         let optional = "[[order]]\ngroup = [{id = 'ab', optional = true}, {id = 'b'}]";
         assert_eq!(expanded(optional, &buildpacks), ["a b?", "b", "b"]);
+    }
+
+    #[test]
+    fn members_for_other_execution_environments_are_left_out_since_api_0_12() {
+        let folder = tempfile::tempdir().unwrap();
+        let group =
+            "[[order]]\ngroup = [{id = 'a', exec-env = ['test']}, {id = 'b', exec-env = ['test', 'production']}]";
+        for (id, api, extra) in [("a", "0.12", ""), ("b", "0.12", ""), ("new", "0.12", group), ("old", "0.11", group)] {
+            let dir = folder.path().join(id).join("1.0.0");
+            fs::create_dir_all(&dir).unwrap();
+            let text = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{extra}");
+            fs::write(dir.join("buildpack.toml"), text).unwrap();
+        }
+        let buildpacks = Buildpacks::load(folder.path()).unwrap();
+        let order = "[[order]]\ngroup = [{id = 'new'}]\n[[order]]\ngroup = [{id = 'old'}]";
+        assert_eq!(expanded(order, &buildpacks), ["b", "a b"]);
     }
 
     #[test]

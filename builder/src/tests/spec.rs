@@ -207,6 +207,21 @@ fn a_buildpack_for_another_system_is_an_error_where_it_is_required() {
     }
 }
 
+#[test]
+fn a_buildpack_may_be_for_other_execution_environments_since_0_12() {
+    for (api, more, ended) in [
+        ("0.11", "exec-env = ['test']", 0),
+        ("0.12", "exec-env = ['test']", 20),
+        ("0.12", "exec-env = [{name = 'test'}]", 20),
+        ("0.12", "exec-env = [{name = 'test'}, {name = 'production'}]", 0),
+        ("0.12", "exec-env = ['*']", 0),
+    ] {
+        let folders = Folders::new("[[order]]\ngroup = [{id = 't/a'}]");
+        let outcome = folders.described("t/a", (api, more), "true", "true").run();
+        assert_eq!(outcome.failure.as_ref().map_or(0, crate::Failure::exit_code), ended, "{api} {more}");
+    }
+}
+
 /// Digest 1.1, with defaults of our own for the app.
 #[test]
 fn folders_are_where_the_variables_say() {

@@ -81,6 +81,21 @@ fn a_process_may_have_a_folder_since_0_8() {
 
 /// Digest 3.10 and 4.2.
 #[test]
+fn a_process_may_be_for_other_execution_environments_since_0_12() {
+    for (api, exec_env, kept) in [
+        ("0.11", "['test']", true),
+        ("0.12", "['test']", false),
+        ("0.12", "['test', 'production']", true),
+        ("0.12", "['*']", true),
+        ("0.12", "[]", true),
+    ] {
+        let launch = format!("echo \"processes=[{{type='a',command=['x'],exec-env={exec_env}}}]\" > $1/launch.toml");
+        let outcome = Folders::one(api, "true", &launch).run();
+        assert_eq!((outcome.failure, !outcome.processes.is_empty()), (None, kept), "{api} {exec_env}");
+    }
+}
+
+#[test]
 fn what_is_planned_goes_to_its_providers_until_one_meets_it() {
     let provide = "printf '[[provides]]\nname = \"x\"\n[[provides]]\nname = \"y\"\n[[requires]]\nname = \"x\"\n[[requires]]\nname = \"y\"' > $2";
     let order = "[[order]]\ngroup = [{id = 't/a'}, {id = 't/b'}, {id = 't/c'}]";
