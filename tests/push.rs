@@ -31,6 +31,9 @@ fn node_python_go_and_static_apps_are_built_and_answer() {
         assert_eq!(answer.status, 200, "{fixture}: {}", answer.body);
         assert!(answer.body.contains(expected), "{fixture}: {}", answer.body);
     }
+    let second = shared().app("node-app");
+    second.push().expect_ok().expect_text(&["was downloaded before"]);
+    assert!(second.get("/").body.contains("Hello from Node.js"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::debian::{self, Installed};
 use crate::disk;
+use crate::downloads;
 use crate::errors::BuildError;
 use crate::lifecycle::OTHER_DISTROS;
 use crate::outcome::Outcome;
@@ -58,7 +59,7 @@ async fn run_once(
 ) -> Result<Outcome, BuildError> {
     let builder = &job.builder;
     let started = Instant::now();
-    let exit = attend(builder, &job.workspace, oneoff(job, restored, packages), output).await?;
+    let exit = attend(builder, &job.workspace, oneoff(job, restored, packages)?, output).await?;
     let outcome = Outcome::read(&job.workspace.layers());
     if let Ok(Outcome { usage: Some(usage), missing: None, .. }) = &outcome {
         let _ = output.send(usage.describe(builder.limits.memory_bytes)).await;
@@ -109,12 +110,12 @@ async fn follow(printed: &mut mpsc::Receiver<Bytes>, output: &mpsc::Sender<Strin
     }
 }
 
-fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOff {
+fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> Result<OneOff, BuildError> {
     let Job { builder, stack, request, workspace, .. } = job;
     let rootfs = std::iter::once(&stack.build).chain(packages.map(|packages| &packages.build)).cloned();
     let mut env = environment(builder, stack);
     env.insert(debian::VARIABLE.to_owned(), Installed::variable(packages));
-    OneOff {
+    Ok(OneOff {
         id: Builder::oneoff(request.app, request.build),
         app: request.app,
         container: Container {
@@ -125,11 +126,11 @@ fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> OneOf
             uid: request.uid,
             nested: false,
             limits: limits(builder),
-            mounts: mounts(builder, workspace, restored),
+            mounts: mounts(builder, workspace, restored)?,
         },
         tty: None,
         time_limit: builder.limits.time,
-    }
+    })
 }
 
 /// What a container of a build may take.
@@ -160,7 +161,13 @@ fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Vec<Mount> {
+fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Result<Vec<Mount>, BuildError> {
+    let downloads = builder.downloads();
+    let downloads = downloads.folder().map_err(|source| BuildError::Io {
+        action: "make",
+        path: builder.cache.join("downloads"),
+        source,
+    })?;
     let bind = |source: PathBuf, target: &Path, read_only| Mount::Bind { source, target: target.to_owned(), read_only };
     let mut mounts = vec![
         bind(workspace.app(), Path::new("/app"), false),
@@ -168,13 +175,14 @@ fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Vec<
         bind(workspace.platform(), Path::new("/platform"), true),
         bind(workspace.order(), Path::new("/cnb/order.toml"), true),
         bind(workspace.buildpacks(), Path::new("/cnb/buildpacks"), false),
+        bind(downloads.to_owned(), Path::new(downloads::TARGET), true),
         layers(builder, workspace, restored),
     ];
     for name in ["platform", "lifecycle", "launcher"] {
         mounts.push(bind(builder.program.clone(), &Path::new("/cnb/lifecycle").join(name), true));
     }
     mounts.extend(builder.packages.files.iter().map(|(source, target)| bind(source.clone(), target, true)));
-    mounts
+    Ok(mounts)
 }
 
 /// `/layers`: an overlay over what was restored, or, over nothing, the directory itself.

@@ -29,6 +29,7 @@ mod container;
 mod debian;
 mod detect;
 mod disk;
+mod downloads;
 mod env;
 mod errors;
 mod export;
@@ -80,6 +81,7 @@ pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
 use debian::Installed;
+use downloads::Downloads;
 use gather::Names;
 use project::Project;
 use stack::{Stack, StackError};
@@ -206,7 +208,9 @@ impl Builder {
         phases.end("restore");
 
         let remembered = Installed::remembered(&job.builder, &job.stack, &analysis.cache);
-        let outcome = container::run(&job, &restored, remembered, &output).await?;
+        let outcome = container::run(&job, &restored, remembered, &output).await;
+        self.keep_downloads(&job).await;
+        let outcome = outcome?;
         phases.end("container");
         phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
 
@@ -234,6 +238,20 @@ impl Builder {
             Ok(Arc::new(Job { builder, stack, request, workspace, installed }))
         })
         .await
+    }
+
+    /// Keeps what the build has downloaded, also if it has failed. Without it later builds are slower, and no worse.
+    async fn keep_downloads(&self, job: &Job) {
+        let (downloads, layers) = (self.downloads(), job.workspace.layers());
+        let kept = tokio::task::spawn_blocking(move || downloads.take(&layers)).await;
+        if let Err(error) = kept.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
+            tracing::warn!(%error, "cannot keep what a build has downloaded");
+        }
+    }
+
+    /// What builds of all apps have downloaded.
+    fn downloads(&self) -> Downloads {
+        Downloads::new(self.cache.join("downloads"))
     }
 
     /// Refuses to go on when too little of the disk is free.

@@ -16,6 +16,7 @@ mod command;
 mod concurrency;
 mod deno;
 mod dotnet;
+mod downloads;
 mod elixir;
 mod error;
 mod files;

