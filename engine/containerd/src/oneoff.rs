@@ -144,11 +144,9 @@ async fn supervise(host: Arc<Host>, oneoff: OneOff, limit: Duration, ending: End
         host.signal(id, Signal::SIGKILL).await;
         host.ended(id).await
     };
-    let exit = host.exit(id, status);
-    host.insist(id, || host.containerd.remove(id)).await;
     ending.ended.cancel();
-    // The caller may have gone long ago.
-    let _ = ending.exit.send(exit);
+    // The caller may have gone long ago. Nothing runs in the container any more, so nobody waits for its removal.
+    let _ = ending.exit.send(host.exit(id, status));
     Arc::clone(&host).destroy(id.to_owned()).await;
     host.forget_oneoff(&oneoff.id);
 }
