@@ -11,7 +11,6 @@ use crate::command::Run;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
-use crate::nodejs::installed;
 use crate::nodejs::registry::{self, Wanted};
 use crate::output;
 use crate::pack::{self, Build, Language, Layer, Use};
@@ -90,7 +89,7 @@ impl Runtime {
     fn install(build: &Build) -> Result<Self, PackError> {
         let app = build.app();
         let (range, file) = asked(app)?;
-        let key = Key::new("deno 1")
+        let key = Key::new("deno 2")
             .with("the wanted version", range.as_bytes())
             .with("the architecture", build.arch().as_bytes());
         let layer = build.layer("deno", Use::LaunchBuildCache, key)?;
@@ -98,12 +97,10 @@ impl Runtime {
             output::heading(&format!("Installing Deno {range}"));
             let package = if build.arch() == "arm64" { "@deno/linux-arm64-glibc" } else { "@deno/linux-x64-glibc" };
             let wanted = Wanted { what: "Deno", range: &range, file: file.unwrap_or("the buildpack") };
-            registry::install(&layer.path(), package, &wanted)?;
-            let program = layer.path().join("node_modules").join(package).join("deno");
             let bin = layer.path().join("bin");
             std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
-            files::link(&program, &bin.join("deno"))?;
-            layer.bill(&installed::bill(&layer.path()))?;
+            let version = registry::unpack((&bin, &build.downloads()), package, &wanted, &["*/deno"])?;
+            layer.bill(&Bill::default().with_runtime("deno", &version))?;
             layer.finish()?;
         }
         let cached = if layer.is_kept { ", cached" } else { "" };

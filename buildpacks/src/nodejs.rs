@@ -16,7 +16,7 @@ use crate::{concurrency, files, memory, project};
 
 mod commands;
 mod dependencies;
-pub(crate) mod installed;
+mod installed;
 mod manager;
 mod manifest;
 pub(crate) mod registry;

@@ -50,13 +50,14 @@ struct Lock {
 }
 
 /// Unpacks those files of `package` whose paths fit one of `patterns`, as tar matches them, into `folder`, without the folder that
-/// the package has around them. For programs that depend on nothing: npm's own way of unpacking takes many times as long.
+/// the package has around them. For programs that depend on nothing: npm's own way of unpacking takes many times as long. Returns
+/// the version.
 pub(crate) fn unpack(
     (folder, downloads): (&Path, &Downloads),
     package: &str,
     wanted: &Wanted,
     patterns: &[&str],
-) -> Result<(), PackError> {
+) -> Result<String, PackError> {
     let work = folder.join(".registry");
     fs::create_dir_all(&work).map_err(files::failed("make", &work))?;
     let found = resolve(&work, package, wanted)?;
@@ -70,7 +71,8 @@ pub(crate) fn unpack(
     let options = ["--extract", "--gzip", "--strip-components=1", "--wildcards", "--no-same-owner", "--file"];
     let arguments = options.map(Path::new).into_iter().chain([&*archive, Path::new("--directory"), folder]);
     Run::new(folder, "tar", arguments.chain(patterns.iter().map(Path::new))).quiet_or_fail(|_, _| None)?;
-    files::remove(&work)
+    files::remove(&work)?;
+    Ok(found.version)
 }
 
 /// The version that npm would install.

@@ -1,18 +1,16 @@
 //! The app's package manager, unless it is the npm that is beside Node.js: from the npm registry, or the app's own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::installed;
 use super::manager::{Kind, Manager, Source};
 use super::registry::{self, Wanted};
+use crate::bill::Bill;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
 use crate::output;
 use crate::pack::{Build, Use};
-
-const MODULES: &str = "node_modules";
 
 /// A folder with the program of `manager` in it; none for npm.
 pub(super) fn install(build: &Build, manager: &Manager) -> Result<Option<PathBuf>, PackError> {
@@ -30,14 +28,18 @@ pub(super) fn install(build: &Build, manager: &Manager) -> Result<Option<PathBuf
             Ok(Some(layer.path().join("bin")))
         }
         Source::Range(range, file) => {
-            let key = Key::new("tool 1")
+            let key = Key::new("tool 2")
                 .with("the wanted version", range.as_bytes())
                 .with("the architecture", build.arch().as_bytes());
             let layer = build.layer(program, Use::LaunchBuildCache, key)?;
             if !layer.is_kept {
                 output::heading(&format!("Installing {program} {range}"));
-                download(&layer.path(), manager.kind, build.arch(), &Wanted { what: program, range, file })?;
-                layer.bill(&installed::bill(&layer.path()))?;
+                let wanted = Wanted { what: program, range, file };
+                let bill = match manager.kind {
+                    Kind::Bun => install_bun(build, &layer.path(), &wanted)?,
+                    kind => install_package(&layer.path(), kind, &wanted)?,
+                };
+                layer.bill(&bill)?;
                 layer.finish()?;
             }
             let cached = if layer.is_kept { ", cached" } else { "" };
@@ -48,23 +50,18 @@ pub(super) fn install(build: &Build, manager: &Manager) -> Result<Option<PathBuf
     }
 }
 
-fn download(folder: &Path, kind: Kind, arch: &str, wanted: &Wanted) -> Result<(), PackError> {
-    let package = match (kind, arch) {
-        (Kind::Npm, _) => "npm",
-        (Kind::Yarn, _) => "yarn",
-        (Kind::Berry, _) => "@yarnpkg/cli-dist",
-        (Kind::Pnpm, _) => "pnpm",
-        (Kind::Bun, "arm64") => "@oven/bun-linux-aarch64",
-        (Kind::Bun, _) => "@oven/bun-linux-x64",
-    };
+/// A package manager that runs on Node.js.
+fn install_package(folder: &Path, kind: Kind, wanted: &Wanted) -> Result<Bill, PackError> {
+    let package = if kind == Kind::Berry { "@yarnpkg/cli-dist" } else { kind.program() };
     registry::install(folder, package, wanted)?;
-    if kind != Kind::Bun {
-        // npm has put there what packages call their programs.
-        return files::link(&folder.join(MODULES).join(".bin"), &folder.join("bin"));
-    }
-    let bin = folder.join("bin");
-    fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
-    let program = folder.join(MODULES).join(package).join("bin/bun");
-    files::link(&program, &bin.join("bun"))?;
-    files::link(&program, &bin.join("bunx"))
+    // npm has put there what packages call their programs.
+    files::link(&folder.join("node_modules/.bin"), &folder.join("bin"))?;
+    Ok(installed::bill(folder))
+}
+
+fn install_bun(build: &Build, folder: &Path, wanted: &Wanted) -> Result<Bill, PackError> {
+    let package = if build.arch() == "arm64" { "@oven/bun-linux-aarch64" } else { "@oven/bun-linux-x64" };
+    let version = registry::unpack((folder, &build.downloads()), package, wanted, &["*/bin/bun"])?;
+    files::link(Path::new("bun"), &folder.join("bin/bunx"))?;
+    Ok(Bill::default().with_runtime("bun", &version))
 }
