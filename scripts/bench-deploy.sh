@@ -68,53 +68,75 @@ new_app() {
   quietly "$platform" create "$1" --no-remote
   git -C "$work/$1" remote add platform "$PLATFORM_API/$1.git"
 }
-# boot APP: the time that its own process takes until it listens, in the same container without the platform around it
+# boot APP: the time that its own process takes until it answers, in the same container without the platform around it
 boot() {
-  local script='s=$EPOCHREALTIME; PORT=5999 /cnb/process/web >/dev/null 2>&1 & until (exec 3<>/dev/tcp/127.0.0.1/5999) 2>/dev/null; do sleep 0.002; done; echo "boot $s $EPOCHREALTIME"; kill $!'
+  local script='answers() { exec 3<>/dev/tcp/127.0.0.1/5999 && printf "GET / HTTP/1.0\r\n\r\n" >&3 && read -r _ status _ <&3 && [ "$status" = 200 ]; }
+    s=$EPOCHREALTIME; PORT=5999 /cnb/process/web >/dev/null 2>&1 & until (answers) 2>/dev/null; do sleep 0.002; done; echo "boot $s $EPOCHREALTIME"; kill $!'
   for _ in 1 2 3 4 5; do
     "$platform" run -a "$1" --no-tty -- bash -c "$script" 2>/dev/null | awk '/^boot/ { printf "%.3f\n", $3 - $2 }'
   done | percentile 50
 }
-# by_hand APP: the package manager alone, with nothing cached
+# by_hand APP SOURCE: the package manager alone, into a folder that is new, with what is left in its cache of the last time
 by_hand() {
-  local begun=$EPOCHREALTIME folder=$work/by-hand
+  local begun folder=$work/by-hand
   cp -r "$work/$1" "$folder"
+  begun=$EPOCHREALTIME
   case $2 in
-    node) (cd "$folder" && npm ci --silent --no-audit --no-fund --cache "$work/npm-by-hand") ;;
-    django) python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install -q --no-cache-dir -r "$folder/requirements.txt" ;;
+    node) (cd "$folder" && npm ci --silent --no-audit --no-fund --cache "$work/cache-by-hand") ;;
+    django) python3 -m venv "$folder/venv" && "$folder/venv/bin/pip" install -q --cache-dir "$work/cache-by-hand" -r "$folder/requirements.txt" ;;
   esac
   seconds "$begun" "$EPOCHREALTIME"
-  rm -rf "$folder" "$work/npm-by-hand"
+  rm -rf "$folder"
 }
-# measure NAME SOURCE WORDS [DEPENDENCIES]: first push, then a one-line change as often as said
-measure() {
-  local name=$1 total first own compile
+# first NAME SOURCE WORDS [DEPENDENCIES]: the first push of an app, of another one just like it, and its package manager by hand
+first() {
+  local name=$1
   new_app "$name" "$2" "${4:-}"
-  first=$(deploy "$name" v0)
-  row "$3: first push, nothing cached" "$first s"
-  if [ "$2" != go ]; then row "$3: its package manager alone, by hand" "$(by_hand "$name" "$2") s"; fi
-  own=$(boot "$name")
-  for number in $(seq "$pushes"); do
-    deploy "$name" "v$number" >>"$work/$name.times"
+  row "$3: first push, nothing cached" "$(deploy "$name" v0) s"
+  new_app "$name-again" "$2" "${4:-}"
+  row "$3: first push of another such app" "$(deploy "$name-again" v0) s"
+  if [ "$2" != go ]; then
+    row "$3: its package manager by hand, nothing cached, then again" "$(by_hand "$name" "$2") s, $(by_hand "$name" "$2") s"
+    rm -rf "$work/cache-by-hand"
+  fi
+  "$platform" apps:destroy -a "$name-again" --confirm "$name-again" >/dev/null 2>&1
+  boot "$name" >"$work/$name.boot"
+}
+# change_all NUMBER: a one-line change of each app, in turn: what the machine does besides meets them all alike
+change_all() {
+  local name
+  for name in node small django golang; do
+    deploy "$name" "v$1" >>"$work/$name.times"
     phases "$work/$name.log" | sed "s/^/$name /" >>"$work/phases"
   done
-  compile=0
-  if [ "$2" = go ]; then compile=$(awk -v n="$name" '$1 == n && $2 == "build" { print $3 }' "$work/phases" | percentile 50); fi
+}
+# report NAME WORDS
+report() {
+  local name=$1 total compile=0 own
+  own=$(cat "$work/$name.boot")
+  if [ "$name" = golang ]; then compile=$(awk -v n="$name" '$1 == n && $2 == "build" { print $3 }' "$work/phases" | percentile 50); fi
   total=$(percentile 50 <"$work/$name.times")
-  row "$3: one-line change, p50 and p95 of $pushes" "$total s, $(percentile 95 <"$work/$name.times") s"
-  row "$3: its own boot; its compiler" "$own s; $compile s"
-  row "$3: platform time, p50 and p95" "$(less "$total" "$(awk -v a="$own" -v b="$compile" 'BEGIN { print a + b }')") s, $(less "$(percentile 95 <"$work/$name.times")" "$(awk -v a="$own" -v b="$compile" 'BEGIN { print a + b }')") s"
-  row "$3: phases, p50" "$(awk -v n="$name" '$1 == n { print $2 == "set" ? "set_up" : $2 }' "$work/phases" | sort -u | while read -r phase; do printf '%s %s, ' "$phase" "$(awk -v n="$name" -v p="$phase" '$1 == n && ($2 == p || p == "set_up" && $2 == "set") { print $NF }' "$work/phases" | percentile 50)"; done)"
+  row "$2: one-line change, p50 and p95 of $pushes" "$total s, $(percentile 95 <"$work/$name.times") s"
+  row "$2: its own boot; its compiler" "$own s; $compile s"
+  row "$2: platform time, p50 and p95" "$(less "$total" "$(awk -v a="$own" -v b="$compile" 'BEGIN { print a + b }')") s, $(less "$(percentile 95 <"$work/$name.times")" "$(awk -v a="$own" -v b="$compile" 'BEGIN { print a + b }')") s"
+  row "$2: phases, p50" "$(awk -v n="$name" '$1 == n { print $2 == "set" ? "set_up" : $2 }' "$work/phases" | sort -u | while read -r phase; do printf '%s %s, ' "$phase" "$(awk -v n="$name" -v p="$phase" '$1 == n && ($2 == p || p == "set_up" && $2 == "set") { print $NF }' "$work/phases" | percentile 50)"; done)"
 }
 
 "$platform" up --detach >/dev/null 2>&1
 "$platform" stack:update --if-missing >/dev/null 2>&1
 "$platform" users:create bench@localhost --password --login <<<"a long password of the bench" >/dev/null 2>&1
 
-measure node node "Node, 450 MB of dependencies"
-measure small node "Node, 50 MB of dependencies" '{ "date-fns": "4.1.0", "typescript": "5.7.3" }'
-measure django django "Django"
-measure golang go "Go"
+first node node "Node, 450 MB of dependencies"
+first small node "Node, 50 MB of dependencies" '{ "date-fns": "4.1.0", "typescript": "5.7.3" }'
+first django django "Django"
+first golang go "Go"
+# What the first pushes wrote is on the disk before anything is timed.
+sync
+for number in $(seq "$pushes"); do change_all "$number"; done
+report node "Node, 450 MB of dependencies"
+report small "Node, 50 MB of dependencies"
+report django "Django"
+report golang "Go"
 
 for _ in 1 2 3 4 5; do
   begun=$EPOCHREALTIME
