@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engine::{Container, Mount, NESTED_IDS, OneOff, RootFs};
-use model::{AppId, BuildId, Digest, Exit, Image, ProcessType};
+use model::{Digest, Exit, ProcessType};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use tokio::sync::mpsc;
 
 use crate::container::{attend, limits};
 use crate::debian::PackageName;
 use crate::errors::{BuildError, size};
-use crate::import::{ImageSource, ImportRequest};
+use crate::import::{ForeignImage, ImageSource};
 use crate::packages::PackageAccess;
 use crate::patience::Patience;
 use crate::stack::Stack;
 use crate::workspace::Workspace;
-use crate::{Builder, Built, Phases, blocking, debian, disk, tree};
+use crate::{BuildRequest, Builder, Built, Phases, blocking, debian, disk, tree};
 
 mod access;
 mod inside;
@@ -58,74 +58,61 @@ const SETTINGS: [(&str, &str); 3] = [
     ),
 ];
 
-/// One build by a Dockerfile.
+/// Files with a Dockerfile that makes an image from them.
 #[derive(Debug, Clone)]
-pub struct DockerRequest {
-    /// Which.
-    pub build: BuildId,
-    /// Of which app.
-    pub app: AppId,
-    /// The app's own uid.
-    pub uid: u32,
+pub struct Dockerfile {
     /// The commit's files, on the layer store's file system. The build takes the folder over and removes it.
-    pub source: PathBuf,
+    pub files: PathBuf,
     /// The Dockerfile, from the top of these; what it copies is in its folder.
-    pub dockerfile: String,
+    pub path: String,
     /// The stage that is wanted; the last one if none.
     pub target: Option<String>,
     /// Values for its `ARG`s.
     pub args: BTreeMap<String, String>,
-    /// The image of the app's last good build.
-    pub previous: Option<Image>,
     /// Command lines of process types.
     pub processes: BTreeMap<ProcessType, String>,
 }
 
+type Request = BuildRequest<Dockerfile>;
+
 impl Builder {
-    /// Builds by a Dockerfile. Output and dropping are as with [`Builder::build`].
-    pub async fn build_dockerfile(
+    pub(crate) async fn build_by_dockerfile(
         &self,
-        request: DockerRequest,
-        output: mpsc::Sender<String>,
+        request: Request,
+        (phases, output): (&mut Phases, &mpsc::Sender<String>),
     ) -> Result<Built, BuildError> {
-        let mut phases = Phases::start();
-        let _turn = self.queue.enter(&output).await;
-        phases.end("queue");
         let (builder, said) = (self.clone(), output.clone());
         // A cancelled build drops this, and `waiting` with it.
         let (patience, _waiting) = Patience::for_at_most(self.limits.time);
         let prepared = blocking(move || {
-            let stack = (builder.stack)()?.ok_or(BuildError::NoStack)?;
-            builder.check_disk()?;
+            let stack = builder.begin()?;
             let packages: Result<BTreeSet<PackageName>, _> = PACKAGES.iter().map(|name| name.parse()).collect();
             let packages = packages.map_err(BuildError::Dishonest)?;
             let mut say = |line: &str| drop(said.blocking_send(line.to_owned()));
             let tool = debian::layer(&builder, (&stack, &stack.build), &packages, &patience, &mut say)?;
             let workspace = Workspace::make(&builder, request.build)?;
-            workspace.take(&request.source)?;
+            workspace.take(&request.source.files)?;
             let nest = Nest::make(&builder, &request, workspace.root())?;
             Ok((request, stack, tool, workspace, nest))
         });
         // The last of these goes first: what is kept leaves the folder before that is removed.
         let (request, stack, tool, workspace, mut nest) = prepared.await?;
         phases.end("prepare");
-        let _ = output.send(format!("-----> Building {}", request.dockerfile)).await;
+        let _ = output.send(format!("-----> Building {}", request.source.path)).await;
+        let oneoff = oneoff(self, &request, (&stack, &tool), &nest);
         // The same build may have asked buildpacks first; what is left of their container may not have gone yet, and both have one name.
-        self.engine.kill(&Self::oneoff(request.app, request.build)).await?;
-        self.run_dockerfile(&workspace, oneoff(self, &request, (&stack, &tool), &nest), &mut nest, &output).await?;
+        self.engine.kill(&oneoff.id).await?;
+        self.run_dockerfile(&workspace, oneoff, &mut nest, output).await?;
         phases.end("build");
         let _ = output.send(nest.storage.keep(self.kept_bytes())).await;
-        let import = ImportRequest {
-            build: request.build,
-            uid: request.uid,
-            name: format!("of {}", request.dockerfile),
-            source: ImageSource::Layout(nest.out.clone()),
-            previous: request.previous,
-            processes: request.processes,
-        };
-        let (image, size_bytes) = self.take_over((import, stack, workspace), (None, nest.out), &output).await?;
+        let layout = nest.out.clone();
+        drop(nest);
+        let (request, Dockerfile { path, processes, .. }) = request.swap(());
+        let place = ImageSource::Layout(layout.clone());
+        let (request, ()) = request.swap(ForeignImage { name: format!("of {path}"), place, processes });
+        let built = self.take_over((request, stack, workspace), (None, layout), output).await?;
         phases.end("import");
-        Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: phases.times })
+        Ok(built)
     }
 
     /// Runs the container to its end, and shows what buildah prints in the words of other builds.
@@ -241,13 +228,13 @@ struct Nest {
 }
 
 impl Nest {
-    fn make(builder: &Builder, request: &DockerRequest, root: &Path) -> Result<Self, BuildError> {
+    fn make(builder: &Builder, request: &Request, root: &Path) -> Result<Self, BuildError> {
         let uid = request.uid.checked_sub(FIRST_APP).and_then(|number| number.checked_mul(NESTED_IDS));
         let uid = uid.and_then(|ids| ids.checked_add(FIRST_ID)).filter(|first| first.checked_add(NESTED_IDS).is_some());
         let none_left = || BuildError::Dishonest("the platform has no more ids for builds by Dockerfiles".to_owned());
         let uid = uid.ok_or_else(none_left)?;
         let kept = builder.docker_cache(request.app);
-        let made = Self::fill((&builder.packages, &request.dockerfile), root, kept, uid);
+        let made = Self::fill((&builder.packages, &request.source.path), root, kept, uid);
         made.map_err(|source| BuildError::Io { action: "prepare", path: root.to_owned(), source })
     }
 
@@ -289,17 +276,17 @@ impl Nest {
     }
 }
 
-fn oneoff(builder: &Builder, request: &DockerRequest, (stack, tool): (&Stack, &Digest), nest: &Nest) -> OneOff {
+fn oneoff(builder: &Builder, request: &Request, (stack, tool): (&Stack, &Digest), nest: &Nest) -> OneOff {
     let mut env = nest.env.clone();
     // It would make users of its own otherwise.
     let own = [("PATH", PATH), ("HOME", "/root"), ("_CONTAINERS_USERNS_CONFIGURED", "done")];
     env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let file = Path::new("/workspace").join(&request.dockerfile);
+    let file = Path::new("/workspace").join(&request.source.path);
     let context = file.parent().unwrap_or(Path::new("/workspace")).display().to_string();
     let of_machine = arguments(&nest.env).into_iter().filter_map(|name| nest.env.get_key_value(name));
     // The later one of the same name wins.
-    let args = of_machine.chain(&request.args).map(|(name, value)| format!("--build-arg={name}={value}"));
-    let target = request.target.iter().map(|target| format!("--target={target}"));
+    let args = of_machine.chain(&request.source.args).map(|(name, value)| format!("--build-arg={name}={value}"));
+    let target = request.source.target.iter().map(|target| format!("--target={target}"));
     let ignored = nest.ignored.iter().map(|file| format!("--ignorefile={file}"));
     let last = [format!("--file={SETTINGS_PLACE}/{DOCKERFILE}"), context];
     let task = Task {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use model::{BuildId, Digest, Foreign, Image, ImageConfig, Layer, Process, ProcessType};
+use model::{Digest, Foreign, Image, ImageConfig, Layer, Process, ProcessType};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use crate::oci::{Layout, Settings};
 use crate::stack::Stack;
 use crate::unpack::UnpackError;
 use crate::workspace::Workspace;
-use crate::{Builder, Built, Phases, Reference, blocking, disk, image, launcher_layer, tree};
+use crate::{BuildRequest, Builder, Built, Phases, Reference, blocking, disk, image, launcher_layer, tree};
 
 /// `PATH` of an image that says none, as Docker has it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,20 +38,16 @@ pub enum ImageSource {
 
 /// One image to run as an app.
 #[derive(Debug, Clone)]
-pub struct ImportRequest {
-    /// The build that this is.
-    pub build: BuildId,
-    /// The app's own uid: it will own every file.
-    pub uid: u32,
-    /// What people call the image.
+pub struct ForeignImage {
+    /// What people call it.
     pub name: String,
     /// Where it is.
-    pub source: ImageSource,
-    /// The image of the app's last good build: if it is the same, there is nothing to do.
-    pub previous: Option<Image>,
+    pub place: ImageSource,
     /// Command lines of process types, beside or in place of what the image runs by itself.
     pub processes: BTreeMap<ProcessType, String>,
 }
+
+type Request = BuildRequest<ForeignImage>;
 
 /// What an image says of itself, and where its files are now.
 struct Imported {
@@ -74,13 +70,13 @@ struct Launch {
 }
 
 impl Builder {
-    /// Makes an image runnable that was made elsewhere. Output and dropping are as with [`Builder::build`].
-    pub async fn import(&self, request: ImportRequest, output: mpsc::Sender<String>) -> Result<Built, BuildError> {
-        let mut phases = Phases::start();
-        let _turn = self.queue.enter(&output).await;
-        phases.end("queue");
-        let stack = (self.stack)()?.ok_or(BuildError::NoStack)?;
-        self.check_disk()?;
+    /// Makes an image runnable that was made elsewhere.
+    pub(crate) async fn import(
+        &self,
+        request: Request,
+        (phases, output): (&mut Phases, &mpsc::Sender<String>),
+    ) -> Result<Built, BuildError> {
+        let stack = self.begin()?;
         let workspace = Workspace::make(self, request.build)?;
         let manifest = tokio::select! {
             manifest = tokio::time::timeout(self.limits.time, self.bring(&request, &workspace)) => {
@@ -90,18 +86,18 @@ impl Builder {
         };
         phases.end("fetch");
         let layout = workspace.app();
-        let (image, size_bytes) = self.take_over((request, stack, workspace), (manifest, layout), &output).await?;
+        let built = self.take_over((request, stack, workspace), (manifest, layout), output).await?;
         phases.end("import");
-        Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: phases.times })
+        Ok(built)
     }
 
     /// Makes the image in a layout this platform's own. `manifest` is what names it where it came from, if not its own.
     pub(crate) async fn take_over(
         &self,
-        (request, stack, workspace): (ImportRequest, Stack, Workspace),
+        (request, stack, workspace): (Request, Stack, Workspace),
         (manifest, layout): (Option<Digest>, PathBuf),
         output: &mpsc::Sender<String>,
-    ) -> Result<(Image, u64), BuildError> {
+    ) -> Result<Built, BuildError> {
         let (builder, sender) = (self.clone(), output.clone());
         let made = blocking(move || {
             let mut say = |line: String| drop(sender.blocking_send(line));
@@ -115,23 +111,23 @@ impl Builder {
                 .as_ref()
                 .is_some_and(|previous| previous.layers.iter().any(|it| it.diff_id == imported.layer))
             {
-                say(format!("-----> The image {} is that of the last release", request.name));
+                say(format!("-----> The image {} is that of the last release", request.source.name));
             }
             builder.finish(&request, &stack, imported, &workspace)
         });
         let (image, size_bytes) = made.await?;
         let names = image.processes.iter().map(|process| process.process_type.as_str()).collect::<Vec<_>>().join(", ");
         let _ = output.send(format!("       Process types: {names}")).await;
-        Ok((image, size_bytes))
+        Ok(Built { image, buildpacks: Vec::new(), size_bytes, phases: Vec::new() })
     }
 
     /// Brings the layout into the workspace, unless the image is that of the last release. Says what names it where it is.
-    async fn bring(&self, request: &ImportRequest, workspace: &Workspace) -> Result<Option<Digest>, BuildError> {
-        let name = match &request.source {
+    async fn bring(&self, request: &Request, workspace: &Workspace) -> Result<Option<Digest>, BuildError> {
+        let name = match &request.source.place {
             ImageSource::Layout(folder) => return workspace.take(folder).map(|()| None),
             ImageSource::Registry(name) => Reference::Image(name.clone()),
         };
-        let failed = |problem| BuildError::Image { name: request.name.clone(), problem };
+        let failed = |problem| BuildError::Image { name: request.source.name.clone(), problem };
         let revision = self.fetch.revision(&name).await.map_err(failed)?;
         let digest = revision.parse().map_err(|_| failed(format!("{revision:?} is no digest")))?;
         if self.same(request, &digest).is_none() {
@@ -147,23 +143,23 @@ impl Builder {
     }
 
     /// The image of the last release, if it is this one.
-    fn same(&self, request: &ImportRequest, manifest: &Digest) -> Option<Imported> {
+    fn same(&self, request: &Request, manifest: &Digest) -> Option<Imported> {
         let previous = request.previous.as_ref()?;
         let foreign = previous.foreign.as_ref().filter(|foreign| foreign.manifest == *manifest)?;
         let layer = previous.layers.first().map(|layer| layer.diff_id.clone())?;
-        let foreign = Foreign { name: request.name.clone(), ..foreign.clone() };
+        let foreign = Foreign { name: request.source.name.clone(), ..foreign.clone() };
         self.layers.contains(&layer).then(|| Imported { layer, config: previous.config.clone(), foreign })
     }
 
     /// Lays the layers over each other, and puts the result into the store.
     fn unpack(
         &self,
-        request: &ImportRequest,
+        request: &Request,
         (manifest, layout): (Option<Digest>, &Path),
         workspace: &Workspace,
         say: &mut dyn FnMut(String),
     ) -> Result<Imported, BuildError> {
-        let name = &request.name;
+        let name = &request.source.name;
         let failed = |error: UnpackError| BuildError::Image { name: name.clone(), problem: error.to_string() };
         let layout = Layout::read(layout).map_err(failed)?;
         if let Some(same) = self.same(request, &layout.manifest) {
@@ -200,16 +196,16 @@ impl Builder {
     /// The image that the platform runs, and how large it is.
     fn finish(
         &self,
-        request: &ImportRequest,
+        request: &Request,
         stack: &Stack,
         imported: Imported,
         workspace: &Workspace,
     ) -> Result<(Image, u64), BuildError> {
         let Imported { layer, mut config, foreign } = imported;
-        let processes = processes(&config, &foreign, &request.processes);
+        let processes = processes(&config, &foreign, &request.source.processes);
         if processes.is_empty() {
             let problem = "it has neither ENTRYPOINT nor CMD, so there is nothing to run".to_owned();
-            return Err(BuildError::Image { name: request.name.clone(), problem });
+            return Err(BuildError::Image { name: request.source.name.clone(), problem });
         }
         // Serialising lists of strings into memory cannot fail.
         config.labels.insert(PROCESSES_LABEL.to_owned(), serde_json::to_string(&processes).unwrap_or_default());
@@ -217,7 +213,7 @@ impl Builder {
         let size = tree::size(&path).map_err(|source| BuildError::Io { action: "measure", path, source })?;
         let first = launcher_layer::ensure_first(self, stack, &workspace.trees().join("first"))?;
         let layers = vec![
-            Layer { diff_id: layer, created_by: format!("Image {}", request.name) },
+            Layer { diff_id: layer, created_by: format!("Image {}", request.source.name) },
             Layer { diff_id: first, created_by: "First process".to_owned() },
         ];
         let digest = image::digest(&layers, &config, &stack.arch);

@@ -67,11 +67,11 @@ mod workspace;
 
 pub use catalog::Offered;
 pub use debian::{PackageLayers, PackageName};
-pub use dockerfile::DockerRequest;
+pub use dockerfile::Dockerfile;
 pub use errors::{BuildError, Failure, Reason};
 pub use fetch::{Fetch, NoFetch};
 pub use image::oci_config;
-pub use import::{ImageSource, ImportRequest};
+pub use import::{ForeignImage, ImageSource};
 pub use layout::write_layout;
 pub use patience::Patience;
 pub use queue::Queue;
@@ -134,21 +134,47 @@ pub struct BuildLimits {
 
 /// One build.
 #[derive(Debug, Clone)]
-pub struct BuildRequest {
+pub struct BuildRequest<T = Source> {
     /// Which.
     pub build: BuildId,
     /// Of which app.
     pub app: AppId,
-    /// The app's own uid: build and app run as it.
+    /// The app's own uid: build and app run as it, and files of images from elsewhere become its.
     pub uid: u32,
-    /// The commit's files, on the layer store's file system. The build takes the folder over and removes it.
-    pub source: PathBuf,
-    /// The image of the app's last good build: its launch layers may be reused.
+    /// The image of the app's last good build: parts of it may be reused, and there is nothing to do if it is the same.
     pub previous: Option<Image>,
+    /// What the image is made from.
+    pub source: T,
+}
+
+/// What an image is made from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// An app's files, by buildpacks.
+    Buildpacks(Buildpacks),
+    /// An app's files, by the Dockerfile among them.
+    Dockerfile(Dockerfile),
+    /// An image that was made elsewhere.
+    Image(ForeignImage),
+}
+
+/// Files that buildpacks make an image from.
+#[derive(Debug, Clone)]
+pub struct Buildpacks {
+    /// The commit's files, on the layer store's file system. The build takes the folder over and removes it.
+    pub files: PathBuf,
     /// Config vars: user-provided environment (Platform spec, "Environment").
     pub env: BTreeMap<String, String>,
     /// Buildpacks to use in this order instead of detecting; empty means what the repository says, or detect.
-    pub buildpacks: Vec<Reference>,
+    pub chosen: Vec<Reference>,
+}
+
+impl<T> BuildRequest<T> {
+    /// The same build of something else, and what this was of.
+    fn swap<U>(self, source: U) -> (BuildRequest<U>, T) {
+        let Self { build, app, uid, previous, source: mine } = self;
+        (BuildRequest { build, app, uid, previous, source }, mine)
+    }
 }
 
 /// A finished build.
@@ -168,7 +194,7 @@ pub struct Built {
 struct Job {
     builder: Builder,
     stack: Stack,
-    request: BuildRequest,
+    request: BuildRequest<Buildpacks>,
     workspace: Workspace,
     /// What the build can use.
     installed: Names,
@@ -183,15 +209,37 @@ impl Builder {
         let mut phases = Phases::start();
         let _turn = self.queue.enter(&output).await;
         phases.end("queue");
+        let (request, source) = request.swap(());
+        let built = match source {
+            Source::Buildpacks(files) => {
+                self.build_by_buildpacks(request.swap(files).0, (&mut phases, &output)).await?
+            }
+            Source::Dockerfile(file) => self.build_by_dockerfile(request.swap(file).0, (&mut phases, &output)).await?,
+            Source::Image(image) => self.import(request.swap(image).0, (&mut phases, &output)).await?,
+        };
+        Ok(Built { phases: phases.times, ..built })
+    }
+
+    /// What a build of this machine stands on, if it can begin.
+    fn begin(&self) -> Result<Stack, BuildError> {
+        let stack = (self.stack)()?.ok_or(BuildError::NoStack)?;
+        disk::check(&self.layers, self.limits.free_disk_bytes)?;
+        Ok(stack)
+    }
+
+    async fn build_by_buildpacks(
+        &self,
+        request: BuildRequest<Buildpacks>,
+        (phases, output): (&mut Phases, &mpsc::Sender<String>),
+    ) -> Result<Built, BuildError> {
         let builder = self.clone();
         let (job, analysis) = blocking(move || {
-            let stack = (builder.stack)()?.ok_or(BuildError::NoStack)?;
-            disk::check(&builder.layers, builder.limits.free_disk_bytes)?;
+            let stack = builder.begin()?;
             // The labels of an image from elsewhere could name anybody's layers.
             let previous = request.previous.as_ref().filter(|image| image.foreign.is_none());
             let analysis = analyze::analyze(previous, &builder.cache_file(request.app));
             let workspace = Workspace::make(&builder, request.build)?;
-            workspace.take(&request.source)?;
+            workspace.take(&request.source.files)?;
             let project = Project::read(&workspace.app())?;
             Ok(((builder, stack, request, workspace, project), analysis))
         })
@@ -208,7 +256,7 @@ impl Builder {
         phases.end("restore");
 
         let remembered = Installed::remembered(&job.builder, &job.stack, &analysis.cache);
-        let outcome = container::run(&job, &restored, remembered, &output).await;
+        let outcome = container::run(&job, &restored, remembered, output).await;
         self.keep_downloads(&job).await;
         let outcome = outcome?;
         phases.end("container");
@@ -224,15 +272,15 @@ impl Builder {
         .await?;
         let _ = output.send(exported.summary()).await;
         phases.end("export");
-        Ok(Built { image: exported.image, buildpacks, size_bytes: exported.size_bytes, phases: phases.times })
+        Ok(Built { image: exported.image, buildpacks, size_bytes: exported.size_bytes, phases: Vec::new() })
     }
 
     /// Fetches the buildpacks that are elsewhere, and fills the workspace.
     async fn prepare(
         &self,
-        (builder, stack, request, workspace, project): (Self, Stack, BuildRequest, Workspace, Project),
+        (builder, stack, request, workspace, project): (Self, Stack, BuildRequest<Buildpacks>, Workspace, Project),
     ) -> Result<Arc<Job>, BuildError> {
-        let fetched = self.fetch_all(request.buildpacks.iter().chain(project.references())).await?;
+        let fetched = self.fetch_all(request.source.chosen.iter().chain(project.references())).await?;
         blocking(move || {
             let installed = workspace.fill(&builder, &request, (&project, &fetched))?;
             Ok(Arc::new(Job { builder, stack, request, workspace, installed }))

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::packages::PackageAccess;
 use crate::testing::{FakePackages, Uncontained, listing, write_buildpack};
-use crate::{BuildError, BuildLimits, BuildRequest, Builder, Built, Queue, diff_id};
+use crate::{BuildError, BuildLimits, BuildRequest, Builder, Buildpacks, Built, Queue, Source, diff_id};
 
 /// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
 /// `downloads` for the cache alone; `conf` for launch alone, reused by its name.
@@ -125,10 +125,12 @@ impl World {
             build: BuildId::random(&SystemRandom),
             app: self.app,
             uid: 100_007,
-            source: source.clone(),
             previous: previous.cloned(),
-            env: BTreeMap::from([("CONFIG".to_owned(), "value".to_owned())]),
-            buildpacks: Vec::new(),
+            source: Source::Buildpacks(Buildpacks {
+                files: source.clone(),
+                env: BTreeMap::from([("CONFIG".to_owned(), "value".to_owned())]),
+                chosen: Vec::new(),
+            }),
         };
         let result = self.builder.build(request, mpsc::channel(100).0).await;
         assert!(!source.exists(), "the build takes its source over");

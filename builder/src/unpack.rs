@@ -14,6 +14,9 @@ use crate::oci::Layout;
 const MAX_BYTES: u64 = 2 << 30;
 pub(crate) const MAX_ENTRIES: usize = 500_000;
 
+/// Logarithm of the bytes that unpacking may look back at, and so needs of memory: registries' tools stay far below.
+const MAX_WINDOW: u32 = 25;
+
 /// Label of an image with the buildpack that it is named after.
 const LABEL: &str = "io.buildpacks.buildpackage.metadata";
 
@@ -30,8 +33,6 @@ pub(crate) enum UnpackError {
     TooLarge(u64),
     #[error("it has more than {MAX_ENTRIES} files")]
     TooMany,
-    #[error("it is compressed by zstd, which is not read here; make it with gzip")]
-    Zstandard,
     #[error("it is not an OCI layout: {0}")]
     Layout(String),
     #[error("its blob {0} does not have that digest")]
@@ -47,7 +48,7 @@ pub(crate) fn digest(file: &Path) -> io::Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-/// Unpacks a tar file, which may be compressed by gzip, into a new folder.
+/// Unpacks a tar file, which may be compressed by gzip or zstd, into a new folder.
 pub(crate) fn tar(archive: &Path, target: &Path) -> Result<(), UnpackError> {
     fs::create_dir_all(target)?;
     extract(archive, target, &|_| true)
@@ -71,7 +72,11 @@ pub(crate) fn open(archive: &Path, limit_bytes: u64) -> Result<tar::Archive<impl
     let file = BufReader::new(file);
     let reader: Box<dyn Read> = match magic[..known] {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => return Err(UnpackError::Zstandard),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let mut decoder = zstd::Decoder::with_buffer(file)?;
+            decoder.window_log_max(MAX_WINDOW)?;
+            Box::new(decoder)
+        }
         _ => Box::new(file),
     };
     // A tar file has a header of at most some blocks for each entry.
@@ -188,5 +193,24 @@ mod tests {
         fs::write(layout.join("blobs/sha256").join(&layer["sha256:".len()..]), "other").unwrap();
         let error = package(&layout, &dir.path().join("again")).unwrap_err().to_string();
         assert!(error.contains("does not have that digest"), "{error}");
+    }
+
+    #[test]
+    fn zstd_is_read_in_several_frames_and_gets_no_more_memory_than_it_needs() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let (archive, target) = (dir.path().join("a"), dir.path().join("files"));
+        let whole = tar_of(&[("bin/build", tar::EntryType::Regular, "x")]);
+        let frames = [&whole[..700], &whole[700..]].map(|part| zstd::encode_all(part, 3).unwrap());
+        fs::write(&archive, frames.concat()).unwrap();
+        tar(&archive, &target).unwrap();
+        assert_eq!(listing(&target), "bin /\nbin/build x\n");
+
+        let mut greedy = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        greedy.window_log(MAX_WINDOW + 2).unwrap();
+        greedy.write_all(&whole).unwrap();
+        fs::write(&archive, greedy.finish().unwrap()).unwrap();
+        let error = tar(&archive, &target).unwrap_err().to_string();
+        assert!(error.starts_with("it cannot be unpacked: "), "{error}");
     }
 }

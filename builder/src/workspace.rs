@@ -11,7 +11,7 @@ use crate::fetch::Fetched;
 use crate::gather::{Gathering, Names};
 use crate::project::Project;
 use crate::tree::{chown, make_dir};
-use crate::{BuildRequest, Builder};
+use crate::{BuildRequest, Builder, Buildpacks};
 
 /// Removed, in the background, when dropped.
 pub(crate) struct Workspace {
@@ -40,7 +40,7 @@ impl Workspace {
     pub(crate) fn fill(
         &self,
         builder: &Builder,
-        request: &BuildRequest,
+        request: &BuildRequest<Buildpacks>,
         (project, fetched): (&Project, &Fetched),
     ) -> Result<Names, BuildError> {
         fs::set_permissions(self.app(), fs::Permissions::from_mode(0o755)).map_err(prepare(&self.app()))?;
@@ -49,12 +49,12 @@ impl Workspace {
         }
         let mut env = builder.packages.env.clone();
         env.extend(project.env.clone());
-        env.extend(request.env.clone());
+        env.extend(request.source.env.clone());
         for (name, value) in env {
             fs::write(self.env_dir().join(&name), value).map_err(prepare(&self.env_dir()))?;
         }
         // A folder that is left out may hold a buildpack all the same.
-        let chosen = &request.buildpacks;
+        let chosen = &request.source.chosen;
         let gathering = Gathering { ours: &builder.buildpacks, app: &self.app(), chosen, project, fetched };
         let (order, names) = gathering.gather(&self.buildpacks())?;
         let text = toml::to_string(&order).map_err(|error| prepare(&self.order())(std::io::Error::other(error)))?;

@@ -2,11 +2,10 @@
 
 mod archive;
 mod make;
+mod output;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +26,12 @@ use crate::store::{
 use crate::{Actor, Controller, Error};
 pub use archive::ArchiveRequest;
 use archive::{Archive, NamedImage};
+pub(crate) use output::Output;
 
 /// Characters of a commit's subject that are kept.
 const SUBJECT: usize = 200;
 /// How often the output of a running release phase is looked at.
 const POLL: Duration = Duration::from_millis(100);
-/// A client that takes no line for this long is gone, or stopped; nobody's build waits for it any longer.
-const CLIENT_LIMIT: Duration = Duration::from_secs(20);
 
 /// A commit to deploy.
 #[derive(Debug)]
@@ -129,41 +127,6 @@ pub(crate) struct Building {
     since: Timestamp,
     /// Ends it, unless it has made a release.
     cancelled: CancellationToken,
-}
-
-/// Where the lines of a build go: to whoever pushed, to the build's own file, to the app's log.
-pub(crate) struct Output {
-    controller: Arc<Controller>,
-    app: AppId,
-    file: Option<File>,
-    client: Option<mpsc::Sender<String>>,
-    /// How long the client may take for a line.
-    patience: Duration,
-}
-
-impl Output {
-    pub(crate) fn new(controller: Arc<Controller>, app: AppId, client: Option<mpsc::Sender<String>>) -> Self {
-        Self { controller, app, file: None, client, patience: CLIENT_LIMIT }
-    }
-
-    /// A line for everybody.
-    pub(crate) async fn line(&mut self, text: &str) {
-        self.controller.logs.write(self.app, self.controller.clock.now(), &LogSource::app("build"), text);
-        self.show(text).await;
-    }
-
-    /// A line that is in the app's log already.
-    pub(crate) async fn show(&mut self, text: &str) {
-        if let Some(file) = &mut self.file {
-            // The file is a copy; a full disk must not end a build that got this far.
-            let _ = writeln!(file, "{text}");
-        }
-        if let Some(client) = &self.client
-            && client.send_timeout(text.to_owned(), self.patience).await.is_err()
-        {
-            self.client = None;
-        }
-    }
 }
 
 /// The only build of an app, until it is dropped.
@@ -323,8 +286,7 @@ impl Controller {
 
     /// Where the lines of a build go.
     fn output(self: &Arc<Self>, app: AppId, id: BuildId, client: Option<mpsc::Sender<String>>) -> Output {
-        let file = create_file(&self.build_output(app, id));
-        Output { file, ..Output::new(Arc::clone(self), app, client) }
+        Output::new(Arc::clone(self), app, client).into_file(&self.build_output(app, id))
     }
 
     async fn deploy_alone(self: &Arc<Self>, app: &App, code: &Code, (turn, mut output): (&Turn, Output)) -> bool {
@@ -425,10 +387,10 @@ impl Controller {
                 stages = &mut settled => break stages,
                 () = tokio::time::sleep(POLL) => {}
             }
-            shown += show_file(&path, shown, output).await;
+            shown += output.show_file(&path, shown).await;
             self.store.release(release.id).await?.ok_or_else(gone)?;
         };
-        show_file(&path, shown, output).await;
+        output.show_file(&path, shown).await;
         let ended = self.store.release(release.id).await?.ok_or_else(gone)?;
         match ended.status {
             Status::Succeeded => Ok(stages),
@@ -463,18 +425,6 @@ fn gone() -> Refused {
     Refused::Said("The app was removed meanwhile.".to_owned())
 }
 
-/// Shows the whole lines of a file from `offset`; says how many bytes that were.
-async fn show_file(path: &Path, offset: u64, output: &mut Output) -> u64 {
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || crate::logs::read(&path, offset));
-    // What cannot be read is in the app's log all the same.
-    let Ok(Ok(Some(text))) = read.await else { return 0 };
-    for line in text.lines() {
-        output.show(line).await;
-    }
-    text.len() as u64
-}
-
 /// The first line of a commit's message. What people will know it by, and nothing that a build could fail for.
 async fn subject(repository: &Path, commit: &Commit) -> Option<String> {
     let mut git = tokio::process::Command::new("git");
@@ -482,12 +432,6 @@ async fn subject(repository: &Path, commit: &Commit) -> Option<String> {
     let output = git.output().await.ok().filter(|output| output.status.success())?;
     let subject: String = String::from_utf8_lossy(&output.stdout).trim().chars().take(SUBJECT).collect();
     Some(subject).filter(|subject| !subject.is_empty())
-}
-
-/// The file and the folder that it is in; none if the disk is full.
-fn create_file(path: &Path) -> Option<File> {
-    std::fs::create_dir_all(path.parent()?).ok()?;
-    File::create(path).ok()
 }
 
 async fn refuse(client: &mpsc::Sender<String>, text: &str) -> bool {

@@ -4,7 +4,7 @@ use tar::EntryType::{Regular, Symlink};
 
 use super::*;
 use crate::testing::{Entries, put, tar_of};
-use crate::{ImageSource, ImportRequest};
+use crate::{ForeignImage, ImageSource};
 
 /// What two layers hold.
 const BASE: Entries<'_> = &[("bin/busy", Regular, "busy"), ("bin/sh", Symlink, "busy"), ("srv/old", Regular, "1")];
@@ -19,16 +19,19 @@ impl World {
         let manifest = format!("{{\"config\":{{\"digest\":\"{config}\"}},\"layers\":[{}]}}", layers.join(","));
         let manifest = put(&layout, manifest.as_bytes());
         fs::write(layout.join("index.json"), format!("{{\"manifests\":[{{\"digest\":\"{manifest}\"}}]}}")).unwrap();
-        let request = ImportRequest {
+        let request = BuildRequest {
             build: BuildId::random(&SystemRandom),
+            app: self.app,
             uid: 100_007,
-            name: "shop:1".to_owned(),
-            source: ImageSource::Layout(layout.clone()),
             previous: previous.cloned(),
-            processes: BTreeMap::from([("worker".parse().unwrap(), "work".to_owned())]),
+            source: Source::Image(ForeignImage {
+                name: "shop:1".to_owned(),
+                place: ImageSource::Layout(layout.clone()),
+                processes: BTreeMap::from([("worker".parse().unwrap(), "work".to_owned())]),
+            }),
         };
         let (sender, mut lines) = mpsc::channel(100);
-        let result = self.builder.import(request, sender).await;
+        let result = self.builder.build(request, sender).await;
         assert!(!layout.exists(), "the import takes its source over");
         let mut said = String::new();
         while let Ok(line) = lines.try_recv() {

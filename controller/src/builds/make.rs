@@ -1,10 +1,11 @@
 //! From what was sent to an image that runs.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use builder::{BuildError, BuildRequest, Built, DockerRequest, Failure, ImageSource, ImportRequest, Reference};
+use builder::{
+    BuildError, BuildRequest, Buildpacks, Built, Dockerfile, Failure, ForeignImage, ImageSource, Reference, Source,
+};
 use manifest::{Docker, Manifest};
 use model::BuildId;
 use tokio::sync::mpsc;
@@ -21,8 +22,8 @@ const LAYOUT: &str = "oci-layout";
 /// Asks for nothing, but is better than no way to build.
 const DOCKERFILE: &str = "Dockerfile";
 
-/// What an image is made of.
-enum Source {
+/// What was brought to this machine.
+enum Brought {
     /// An app's files.
     Files(PathBuf),
     Image(ImageSource),
@@ -44,30 +45,30 @@ impl Controller {
         let mut stages: Stages = vec![("receive", code.received() + began.elapsed())];
         let asked = Instant::now();
         let manifest = match &source {
-            Source::Files(folder) => self.read_manifest(app, folder, output).await?,
-            Source::Image(_) => Manifest::default(),
+            Brought::Files(folder) => self.read_manifest(app, folder, output).await?,
+            Brought::Image(_) => Manifest::default(),
         };
         let actor = Actor { insists: code.insists(), ..self.pusher(code.by()).await? };
         let app = &self.set_up((app, &actor), &manifest, output).await?;
         stages.push(("set up", asked.elapsed()));
         let built = match source {
-            Source::Files(folder) if folder.join(LAYOUT).is_file() => {
+            Brought::Files(folder) if folder.join(LAYOUT).is_file() => {
                 let name = if code.version().is_empty() { "in the archive" } else { code.title() };
                 self.import(app, id, (name, ImageSource::Layout(folder), &manifest), output).await?
             }
-            Source::Image(image) => self.import(app, id, (code.title(), image, &manifest), output).await?,
-            Source::Files(folder) => self.build(app, code, (id, folder, &manifest), output).await?,
+            Brought::Image(image) => self.import(app, id, (code.title(), image, &manifest), output).await?,
+            Brought::Files(folder) => self.build(app, code, (id, folder, &manifest), output).await?,
         };
         stages.extend(&built.phases);
         Ok((built, manifest, stages))
     }
 
     /// Brings what is built to this machine.
-    async fn bring(&self, app: &App, code: &Code, id: BuildId) -> Result<Source, Refused> {
+    async fn bring(&self, app: &App, code: &Code, id: BuildId) -> Result<Brought, Refused> {
         Ok(match code {
-            Code::Commit(commit) => Source::Files(self.check_out(app, commit, id).await?),
-            Code::Archive(archive) => Source::Files(self.unpack_archive(app, archive, id).await?),
-            Code::Image(image) => Source::Image(ImageSource::Registry(image.name.clone())),
+            Code::Commit(commit) => Brought::Files(self.check_out(app, commit, id).await?),
+            Code::Archive(archive) => Brought::Files(self.unpack_archive(app, archive, id).await?),
+            Code::Image(image) => Brought::Image(ImageSource::Registry(image.name.clone())),
         })
     }
 
@@ -99,20 +100,13 @@ impl Controller {
         }
         let chosen = code.buildpacks().unwrap_or(&app.buildpacks);
         let may_fall_back = chosen.is_empty() && folder.join(DOCKERFILE).is_file();
-        let request = BuildRequest {
-            build: id,
-            app: app.id,
-            uid: app.uid,
-            source: folder,
-            previous: self.store.newest_image(app.id).await?,
-            env: self.store.present(app.id).await?.environment(Scope::Build),
-            buildpacks: references(chosen)?,
-        };
-        match shown(output, |lines| self.builder.build(request, lines)).await {
+        let env = self.store.present(app.id).await?.environment(Scope::Build);
+        let files = Buildpacks { files: folder, env, chosen: references(chosen)? };
+        match self.build_from(app, id, Source::Buildpacks(files), output).await? {
             Err(BuildError::Failed(Failure::NothingDetected { errored: false, .. })) if may_fall_back => {
                 output.line("-----> No buildpack fits, and there is a Dockerfile").await;
                 // The build took the files over, and may have changed them.
-                let Source::Files(folder) = self.bring(app, code, id).await? else { return Err(gone()) };
+                let Brought::Files(folder) = self.bring(app, code, id).await? else { return Err(gone()) };
                 let docker = Docker { dockerfile: DOCKERFILE.to_owned(), ..Docker::default() };
                 self.build_dockerfile(app, (id, folder, manifest), &docker, output).await
             }
@@ -123,23 +117,13 @@ impl Controller {
     async fn build_dockerfile(
         &self,
         app: &App,
-        (id, source, manifest): (BuildId, PathBuf, &Manifest),
+        (id, files, manifest): (BuildId, PathBuf, &Manifest),
         docker: &Docker,
         output: &mut Output,
     ) -> Result<Built, Refused> {
-        let Docker { dockerfile, target, args } = docker.clone();
-        let request = DockerRequest {
-            build: id,
-            app: app.id,
-            uid: app.uid,
-            source,
-            dockerfile,
-            target,
-            args,
-            previous: self.store.newest_image(app.id).await?,
-            processes: manifest.processes.clone(),
-        };
-        shown(output, |lines| self.builder.build_dockerfile(request, lines)).await.map_err(|error| said(&error))
+        let Docker { dockerfile: path, target, args } = docker.clone();
+        let dockerfile = Dockerfile { files, path, target, args, processes: manifest.processes.clone() };
+        self.build_from(app, id, Source::Dockerfile(dockerfile), output).await?.map_err(|error| said(&error))
     }
 
     /// Takes an image over that was made elsewhere.
@@ -147,34 +131,31 @@ impl Controller {
         &self,
         app: &App,
         id: BuildId,
-        (name, source, manifest): (&str, ImageSource, &Manifest),
+        (name, place, manifest): (&str, ImageSource, &Manifest),
         output: &mut Output,
     ) -> Result<Built, Refused> {
-        let request = ImportRequest {
-            build: id,
-            uid: app.uid,
-            name: name.to_owned(),
-            source,
-            previous: self.store.newest_image(app.id).await?,
-            processes: manifest.processes.clone(),
-        };
-        shown(output, |lines| self.builder.import(request, lines)).await.map_err(|error| said(&error))
+        let image = ForeignImage { name: name.to_owned(), place, processes: manifest.processes.clone() };
+        self.build_from(app, id, Source::Image(image), output).await?.map_err(|error| said(&error))
     }
-}
 
-/// Shows what the builder says while it works.
-async fn shown<F: Future<Output = Result<Built, BuildError>>>(
-    output: &mut Output,
-    work: impl FnOnce(mpsc::Sender<String>) -> F,
-) -> Result<Built, BuildError> {
-    let (sender, mut lines) = mpsc::channel::<String>(256);
-    let forward = async {
-        while let Some(line) = lines.recv().await {
-            output.line(&line).await;
-        }
-    };
-    let (built, ()) = tokio::join!(work(sender), forward);
-    built
+    /// Lets the builder work, and shows what it says.
+    async fn build_from(
+        &self,
+        app: &App,
+        id: BuildId,
+        source: Source,
+        output: &mut Output,
+    ) -> Result<Result<Built, BuildError>, Refused> {
+        let previous = self.store.newest_image(app.id).await?;
+        let request = BuildRequest { build: id, app: app.id, uid: app.uid, previous, source };
+        let (sender, mut lines) = mpsc::channel::<String>(256);
+        let forward = async {
+            while let Some(line) = lines.recv().await {
+                output.line(&line).await;
+            }
+        };
+        Ok(tokio::join!(self.builder.build(request, sender), forward).0)
+    }
 }
 
 fn said(error: &BuildError) -> Refused {
