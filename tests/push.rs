@@ -19,17 +19,18 @@ fn the_first_push_goes_live_and_the_next_one_replaces_it() {
 
 #[test]
 fn node_python_go_and_static_apps_are_built_and_answer() {
-    for (fixture, expected) in [
-        ("node-app", "Hello from Node.js"),
-        ("python-app", "Hello from Python"),
-        ("go-app", "Hello from Go"),
-        ("static-app", "Hello from static files"),
+    for (fixture, expected, parts) in [
+        ("node-app", "Hello from Node.js", ["pkg:npm/ms@2.1.3", "pkg:generic/node@24."]),
+        ("python-app", "Hello from Python", ["pkg:pypi/flask@3.1.2", "pkg:generic/python@3."]),
+        ("go-app", "Hello from Go", ["pkg:golang/stdlib@1.", "pkg:deb/debian/libc6@"]),
+        ("static-app", "Hello from static files", ["pkg:deb/debian/nginx", "pkg:deb/debian/libc6@"]),
     ] {
         let app = shared().app(fixture);
         app.push().expect_ok();
         let answer = app.get("/");
         assert_eq!(answer.status, 200, "{fixture}: {}", answer.body);
         assert!(answer.body.contains(expected), "{fixture}: {}", answer.body);
+        app.cli(&["builds:sbom", "--format", "cyclonedx"]).expect_ok().expect_text(&parts);
     }
     let second = shared().app("node-app");
     second.push().expect_ok().expect_text(&["was downloaded before"]);
