@@ -88,15 +88,16 @@ by_hand() {
   seconds "$begun" "$EPOCHREALTIME"
   rm -rf "$folder"
 }
-# first NAME SOURCE WORDS [DEPENDENCIES]: the first push of an app, of another one just like it, and its package manager by hand
+# first NAME SOURCE WORDS [DEPENDENCIES]: the first push of an app, of another one just like it, and its package manager by hand. What one
+# of these wrote is on the disk before the next begins.
 first() {
   local name=$1
   new_app "$name" "$2" "${4:-}"
-  row "$3: first push, nothing cached" "$(deploy "$name" v0) s"
+  row "$3: first push, nothing cached" "$(sync; deploy "$name" v0) s"
   new_app "$name-again" "$2" "${4:-}"
-  row "$3: first push of another such app" "$(deploy "$name-again" v0) s"
+  row "$3: first push of another such app" "$(sync; deploy "$name-again" v0) s"
   if [ "$2" != go ]; then
-    row "$3: its package manager by hand, nothing cached, then again" "$(by_hand "$name" "$2") s, $(by_hand "$name" "$2") s"
+    row "$3: its package manager by hand, nothing cached, then again" "$(sync; by_hand "$name" "$2") s, $(sync; by_hand "$name" "$2") s"
     rm -rf "$work/cache-by-hand"
   fi
   "$platform" apps:destroy -a "$name-again" --confirm "$name-again" >/dev/null 2>&1
@@ -130,7 +131,6 @@ first node node "Node, 450 MB of dependencies"
 first small node "Node, 50 MB of dependencies" '{ "date-fns": "4.1.0", "typescript": "5.7.3" }'
 first django django "Django"
 first golang go "Go"
-# What the first pushes wrote is on the disk before anything is timed.
 sync
 for number in $(seq "$pushes"); do change_all "$number"; done
 report node "Node, 450 MB of dependencies"
