@@ -73,6 +73,8 @@ impl Downloads {
         let mut hash = Sha512::new();
         io::copy(&mut Hashing { source: &mut source, hash: &mut hash }, copy.as_file_mut())?;
         fs::set_permissions(copy.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
+        // After a power cut a file must not be there by its hash with something else in it.
+        copy.as_file().sync_all()?;
         copy.persist(self.folder.join(hex::encode(hash.finalize())))?;
         Ok(())
     }
