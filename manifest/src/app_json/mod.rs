@@ -1,15 +1,15 @@
 //! `app.json`: Heroku's schema (Dev Center, "app.json Schema"); `healthchecks` and `cron` as Dokku added them.
 
+mod cron;
+mod health;
+
 use std::collections::BTreeMap;
 
 use model::{AttachmentName, ConfigVarName, ProcessType};
 
 use crate::node::{Entry, Item, Reader};
 use crate::problem::{Problem, Spot};
-use crate::{
-    APP_JSON, Addon, CheckKind, CheckProbe, CronJob, EnvVar, HealthCheck, MAX_BYTES, Manifest, Overlap, Scale, Script,
-    json,
-};
+use crate::{APP_JSON, Addon, EnvVar, MAX_BYTES, Manifest, Scale, Script, json};
 
 /// All of the schema, also what only the Heroku Button, Heroku CI and review apps use.
 const KNOWN: &[&str] = &[
@@ -88,7 +88,7 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
         scale(entry, manifest, reader);
     }
     for entry in entries("healthchecks", &mut fields, reader) {
-        health_checks(entry, manifest, reader);
+        health::health_checks(entry, manifest, reader);
     }
     let items = |name: &str, fields: &mut crate::node::Fields, reader: &mut Reader<'_>| {
         fields.take(name).map(|item| reader.list(item)).unwrap_or_default()
@@ -101,7 +101,7 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
         buildpack(item, manifest, reader);
     }
     for item in items("cron", &mut fields, reader) {
-        manifest.cron.extend(cron_job(item, reader));
+        manifest.cron.extend(cron::cron_job(item, reader));
     }
     if let Some(item) = fields.take("scripts") {
         // The others are for Heroku CI, review apps and Dokku.
@@ -222,99 +222,4 @@ fn script(item: Item, reader: &mut Reader<'_>) -> Option<Script> {
         return None;
     };
     reader.command(command).map(|command| Script { command, size })
-}
-
-fn health_checks(entry: Entry, manifest: &mut Manifest, reader: &mut Reader<'_>) {
-    let Some(process_type) = process_type(&entry, reader) else { return };
-    let checks = reader.list(entry.item).into_iter().filter_map(|item| health_check(item, reader)).collect();
-    manifest.healthchecks.insert(process_type, checks);
-}
-
-fn health_check(item: Item, reader: &mut Reader<'_>) -> Option<HealthCheck> {
-    const FIELDS: &[&str] = &[
-        "type",
-        "name",
-        "description",
-        "path",
-        "command",
-        "uptime",
-        "listening",
-        "attempts",
-        "timeout",
-        "wait",
-        "initialDelay",
-    ];
-    const KINDS: &[(&str, CheckKind)] =
-        &[("startup", CheckKind::Startup), ("readiness", CheckKind::Readiness), ("liveness", CheckKind::Liveness)];
-    let (path, spot) = (item.path.clone(), item.spot);
-    let mut fields = reader.fields(item, FIELDS)?;
-    fields.take("description").and_then(|item| reader.text(item));
-    let kind = match fields.take("type") {
-        Some(item) => reader.choice(item, KINDS)?,
-        None => CheckKind::Startup,
-    };
-    let name = fields.take("name").and_then(|item| reader.text(item));
-    let mut number = |name: &str, default: u32| match fields.take(name) {
-        Some(item) => reader.number(&item).unwrap_or(default),
-        None => default,
-    };
-    let (attempts, timeout, wait) = (number("attempts", 3), number("timeout", 5), number("wait", 5));
-    let initial_delay = number("initialDelay", 0);
-    let probe = if let Some(item) = fields.take("path") {
-        url_path(item, reader)?
-    } else if let Some(item) = fields.take("command") {
-        CheckProbe::Command(reader.list(item).into_iter().filter_map(|item| reader.text(item)).collect())
-    } else if let Some(item) = fields.take("uptime") {
-        CheckProbe::Uptime(reader.number(&item)?)
-    } else if fields.take("listening").and_then(|item| reader.flag(&item)).unwrap_or(false) {
-        CheckProbe::Listening
-    } else {
-        reader.error(spot, format!("{path} must have a path, a command, an uptime or listening"));
-        return None;
-    };
-    if attempts == 0 || timeout == 0 {
-        reader.error(spot, format!("{path} must have at least one of attempts, and of seconds in timeout"));
-    }
-    Some(HealthCheck { kind, name, probe, attempts, timeout, wait, initial_delay })
-}
-
-fn url_path(item: Item, reader: &mut Reader<'_>) -> Option<CheckProbe> {
-    let (path, spot) = (item.path.clone(), item.spot);
-    let text = reader.text(item)?;
-    if !text.starts_with('/') || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        reader.error(spot, format!("{path} must be a path of the app that begins with /, like /health"));
-        return None;
-    }
-    Some(CheckProbe::Path(text))
-}
-
-fn cron_job(item: Item, reader: &mut Reader<'_>) -> Option<CronJob> {
-    const OVERLAPS: &[(&str, Overlap)] =
-        &[("allow", Overlap::Allow), ("forbid", Overlap::Forbid), ("replace", Overlap::Replace)];
-    let (path, spot) = (item.path.clone(), item.spot);
-    let mut fields = reader.fields(item, &["command", "schedule", "concurrency_policy"])?;
-    let overlap = fields.take("concurrency_policy").and_then(|item| reader.choice(item, OVERLAPS)).unwrap_or_default();
-    let (command, schedule) = (fields.take("command"), fields.take("schedule"));
-    for (name, is_missing) in [("command", command.is_none()), ("schedule", schedule.is_none())] {
-        if is_missing {
-            reader.error(spot, format!("{path}.{name} is missing"));
-        }
-    }
-    let command = reader.command(command?)?;
-    let schedule = schedule_of(schedule?, reader)?;
-    Some(CronJob { command, schedule, overlap })
-}
-
-fn schedule_of(item: Item, reader: &mut Reader<'_>) -> Option<String> {
-    let (path, spot) = (item.path.clone(), item.spot);
-    let text = reader.text(item)?;
-    // The parser would also take fields of seconds and years, which crontab(5) does not have.
-    let is_shaped = text.starts_with('@') || text.split_whitespace().count() == 5;
-    let wrong = match text.parse::<croner::Cron>() {
-        Ok(_) if is_shaped => return Some(text),
-        Ok(_) => "it must have five fields: minute, hour, day of month, month, day of week".to_owned(),
-        Err(error) => error.to_string().trim_end_matches('.').to_owned(),
-    };
-    reader.error(spot, format!("{path} must be a time like \"0 3 * * *\" or @daily: {wrong}"));
-    None
 }
