@@ -4,6 +4,7 @@
 //! [`plan`] says next. It is the only path: a controller that was killed carries on by it.
 
 mod changed;
+mod container;
 mod failure;
 mod known;
 mod names;
@@ -16,5 +17,5 @@ mod worker;
 mod workload;
 
 pub use changed::Changed;
+pub(crate) use container::Task;
 pub(crate) use worker::Rollout;
-pub(crate) use workload::Task;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
 
-use super::workload::Task;
+use super::container::Task;
 use crate::formation::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
