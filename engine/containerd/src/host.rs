@@ -1,19 +1,23 @@
 //! The role's state, and the one path that brings what runs to what is desired.
 
+mod oneoffs;
+mod removal;
 mod services;
+mod state;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use engine::feed::Feed;
-use engine::{EngineError, Instance, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId, WorkloadStatus};
-use model::routes::{Endpoint, WorkloadAddresses};
+use engine::{Instance, WorkloadId};
+use model::routes::WorkloadAddresses;
 use model::{AppId, DynoName, LogSource, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::state::{Held, State, addresses};
 use crate::cgroup;
 use crate::containerd::Containerd;
 use crate::error::{Fault, HostError};
@@ -22,15 +26,11 @@ use crate::logs::Watcher;
 use crate::netns;
 use crate::network::Network;
 use crate::orphans;
-use crate::rootfs::is_safe_id;
 use crate::settings::HostSettings;
 use crate::shims;
 use crate::slot::{self, Slot};
 use crate::tenants::{Tenant, Tenants};
 use crate::volumes::Volumes;
-
-/// First and longest pause before asking a silent containerd again.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// The role.
 pub(crate) struct Host {
@@ -49,32 +49,6 @@ pub(crate) struct Host {
     changed: watch::Sender<u64>,
     /// Held while a wish is made durable, so that the files agree with `state.desired`.
     wishes: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct State {
-    desired: BTreeMap<WorkloadId, Wish>,
-    slots: BTreeMap<u64, Held>,
-    next_slot: u64,
-    oneoffs: BTreeMap<OneOffId, CancellationToken>,
-    /// Containers that are being removed.
-    doomed: BTreeSet<String>,
-    /// Nothing may start any more in this life.
-    going_down: bool,
-}
-
-impl State {
-    /// How many instances of a workload shall run now.
-    fn wanted(&self, id: &WorkloadId) -> u32 {
-        if self.going_down { 0 } else { self.desired.get(id).map_or(0, |wish| wish.workload.quantity) }
-    }
-}
-
-/// One number of a workload that is kept alive, or on its way down.
-struct Held {
-    wish: Arc<Wish>,
-    instance: Instance,
-    stop: CancellationToken,
 }
 
 /// A container of which an earlier life left something.
@@ -260,57 +234,6 @@ impl Host {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Notes that a container is being removed; [`Host::destroy`] must follow.
-    pub(crate) fn doom(&self, id: &str) {
-        self.lock().doomed.insert(id.to_owned());
-    }
-
-    /// Removes all that a container left, asking again for as long as it takes.
-    pub(crate) async fn destroy(self: Arc<Self>, id: String) {
-        self.doom(&id);
-        self.insist(&id, || self.containerd.remove(&id)).await;
-        let cgroup = self.cgroup(&id);
-        self.insist(&id, || self.containerd.remove_lost(&id)).await;
-        self.insist(&id, || async { self.cgroups.clear(&cgroup) }).await;
-        // First nobody may get through by its address, then another container may have it.
-        self.insist(&id, || self.locate(&id, None)).await;
-        self.insist(&id, || self.network.remove(&id)).await;
-        self.insist(&id, || async { self.folder(&id).remove().await }).await;
-        self.tenants.move_out(&id);
-        self.lock().doomed.remove(&id);
-        self.removed.notify_one();
-        self.notify();
-    }
-
-    /// Whether this container is being removed.
-    fn is_doomed(&self, id: &str) -> bool {
-        self.lock().doomed.contains(id)
-    }
-
-    /// Whether any container is being removed right now.
-    pub(crate) fn is_removing(&self) -> bool {
-        !self.lock().doomed.is_empty()
-    }
-
-    /// Repeats one step of a removal until it succeeds. Whatever does not is there again after a restart of this role.
-    pub(crate) async fn insist<F, T>(&self, id: &str, step: impl Fn() -> F) -> T
-    where
-        F: Future<Output = Result<T, Fault>>,
-    {
-        let mut pause = ASK_AGAIN.0;
-        loop {
-            match step().await {
-                Ok(value) => return value,
-                Err(fault) if fault.is_passing() => {
-                    tracing::debug!(container.id = %id, error = %fault, "trying again soon");
-                }
-                Err(fault) => tracing::warn!(container.id = %id, error = %fault, "trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(ASK_AGAIN.1);
-        }
-    }
-
     /// Writes a line of the platform about a dyno into its app's log.
     pub(crate) fn say(&self, app: AppId, dyno: &DynoName, line: &str) {
         self.settings.log.write(app, self.now(), &LogSource::platform(dyno), line);
@@ -346,148 +269,6 @@ impl Host {
     }
 }
 
-/// What callers ask for; see [`engine::Engine`].
-impl Host {
-    pub(crate) async fn apply(self: &Arc<Self>, workload: Workload) -> Result<(), EngineError> {
-        if !is_safe_id(&workload.id.0) {
-            return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", workload.id.0)));
-        }
-        workload.check()?;
-        workload.check()?;
-        {
-            let _wish = self.wishes.lock().await;
-            let known = self.lock().desired.get(&workload.id).cloned();
-            let wish = match known {
-                Some(known) => Wish { workload: known.workload.changed_to(workload)?, ..known },
-                None => Wish { address: self.address_for(&workload)?, workload },
-            };
-            files::save_wish(&self.settings.workloads(), &wish)
-                .map_err(|fault| fault.into_engine(&wish.workload.id.0))?;
-            self.lock().desired.insert(wish.workload.id.clone(), wish);
-        }
-        self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
-        self.reconcile();
-        self.notify();
-        Ok(())
-    }
-
-    pub(crate) async fn delete(self: &Arc<Self>, id: &WorkloadId) -> Result<(), EngineError> {
-        if is_safe_id(&id.0) {
-            let _wish = self.wishes.lock().await;
-            files::forget_wish(&self.settings.workloads(), id)
-                .map_err(|fault| EngineError::Failed(fault.to_string()))?;
-            self.lock().desired.remove(id);
-            self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
-        }
-        self.reconcile();
-        self.notify();
-        Ok(())
-    }
-
-    pub(crate) fn list(&self) -> Vec<WorkloadStatus> {
-        let state = self.lock();
-        let status = |wish: &Wish, quantity, deleting| WorkloadStatus {
-            id: wish.workload.id.clone(),
-            app: wish.workload.app,
-            release: wish.workload.release,
-            process_type: wish.workload.process_type.clone(),
-            quantity,
-            deleting,
-            address: wish.address.map(|address| address.to_string()),
-            instances: Vec::new(),
-        };
-        let desired = state.desired.values().map(|wish| status(wish, wish.workload.quantity, false));
-        let mut known: BTreeMap<WorkloadId, WorkloadStatus> =
-            desired.map(|status| (status.id.clone(), status)).collect();
-        for held in state.slots.values() {
-            let known = known.entry(held.wish.workload.id.clone()).or_insert_with(|| status(&held.wish, 0, true));
-            known.instances.push(held.instance.clone());
-        }
-        for status in known.values_mut() {
-            status.instances.sort_by_key(|instance| instance.dyno.number);
-        }
-        known.into_values().collect()
-    }
-
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// Replaces an instance. One that serves requests serves on until its successor is up, if there may be two.
-    pub(crate) fn restart(self: &Arc<Self>, instance: &str) {
-        let found = {
-            let state = self.lock();
-            let mut running = state.slots.values().filter(|held| !held.stop.is_cancelled());
-            let held = running.find(|held| held.instance.id == instance);
-            held.map(|held| (Arc::clone(&held.wish), held.instance.clone(), held.stop.clone()))
-        };
-        let Some((wish, instance, stop)) = found else { return };
-        let serves = instance.state == InstanceState::Up && matches!(wish.workload.probe, Probe::Tcp { .. });
-        if serves && !wish.workload.is_exclusive() {
-            self.spawn_slot(&wish, Begin::Anew { number: instance.dyno.number, replaces: Some(stop) });
-        } else {
-            stop.cancel();
-            self.reconcile();
-        }
-    }
-
-    /// Notes a new one-off; the token is how [`Host::kill`] ends it.
-    pub(crate) fn register_oneoff(&self, oneoff: &OneOff) -> Result<CancellationToken, EngineError> {
-        let id = &oneoff.id;
-        if !is_safe_id(&id.0) {
-            return Err(EngineError::Failed(format!("{:?} cannot be a one-off's id", id.0)));
-        }
-        let mut state = self.lock();
-        if state.going_down {
-            return Err(EngineError::Failed("the platform is going down and starts nothing more".to_owned()));
-        }
-        if state.oneoffs.contains_key(id) {
-            return Err(EngineError::Failed(format!("one-off {id} exists already")));
-        }
-        let kill = CancellationToken::new();
-        state.oneoffs.insert(id.clone(), kill.clone());
-        Ok(kill)
-    }
-
-    pub(crate) fn forget_oneoff(&self, id: &OneOffId) {
-        self.lock().oneoffs.remove(id);
-        self.notify();
-    }
-
-    /// Ends a one-off and returns once nothing of it is left.
-    pub(crate) async fn kill(&self, id: &OneOffId) {
-        if let Some(kill) = self.lock().oneoffs.get(id) {
-            kill.cancel();
-        }
-        self.until_gone(id).await;
-    }
-
-    /// Waits until nothing of a one-off is left.
-    pub(crate) async fn until_gone(&self, id: &OneOffId) {
-        self.until(|state| !state.oneoffs.contains_key(id)).await;
-    }
-
-    /// From now on nothing starts; [`Host::reconcile`] then stops what runs.
-    pub(crate) fn start_nothing_more(&self) {
-        self.lock().going_down = true;
-    }
-
-    /// Waits until no instance and no one-off is left.
-    pub(crate) async fn until_idle(&self) {
-        self.until(|state| state.slots.is_empty() && state.oneoffs.is_empty()).await;
-    }
-
-    async fn until(&self, holds: impl Fn(&State) -> bool) {
-        let mut changed = self.changed.subscribe();
-        // The sender lives in `self`, so this cannot fail while we wait.
-        while !holds(&self.lock()) && changed.changed().await.is_ok() {}
-    }
-
-    pub(crate) fn oneoffs(&self) -> Vec<OneOffId> {
-        self.lock().oneoffs.keys().cloned().collect()
-    }
-}
-
 /// What is there of containers, by their folders.
 fn left(settings: &HostSettings) -> Vec<Left> {
     let ids = files::names(&settings.instances()).into_iter();
@@ -499,23 +280,4 @@ fn left(settings: &HostSettings) -> Vec<Left> {
         Some(Left { id, record, running })
     })
     .collect()
-}
-
-fn addresses(slots: &[&Held]) -> WorkloadAddresses {
-    let mut row = WorkloadAddresses::default();
-    for held in slots {
-        let instance = &held.instance;
-        match (instance.state, instance.address) {
-            (InstanceState::Up, Some(address)) => {
-                let (instance, dyno) = (instance.id.clone(), instance.dyno.to_string());
-                row.healthy.push(Endpoint { instance, dyno, address });
-            }
-            (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,
-            (InstanceState::Crashed { .. }, _) => row.crashed += 1,
-            // On its way down without having been told to: it ended by itself and is being cleaned up.
-            (InstanceState::Stopping, _) if !held.stop.is_cancelled() => row.crashed += 1,
-            (InstanceState::Stopping, _) => {}
-        }
-    }
-    row
 }
