@@ -48,7 +48,7 @@ impl Run {
         self.show_or_fail(|_, _| None)
     }
 
-    /// Runs it and shows its output; a failure becomes what `explain` makes of its status and last lines, if anything.
+    /// Runs it and shows its output; a failure becomes what `explain` makes of its status and output, if anything.
     pub(crate) fn show_or_fail(
         mut self,
         explain: impl FnOnce(ExitStatus, &str) -> Option<PackError>,
@@ -105,17 +105,20 @@ impl Run {
     }
 }
 
-/// Lines kept for the explanation of a failure.
-const KEPT: usize = 50;
+/// Bytes of the last lines that are kept for the explanation of a failure: uv says first what could not be compiled, and then
+/// all that the compiler printed.
+const KEPT: usize = 512 * 1024;
 
 fn show_lines(reader: impl Read) -> String {
     let mut last = std::collections::VecDeque::new();
+    let mut kept = 0;
     for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
         output::line(&line);
+        kept += line.len() + 1;
         last.push_back(line);
-        if last.len() > KEPT {
-            last.pop_front();
+        while kept > KEPT {
+            kept -= last.pop_front().map_or(kept, |line| line.len() + 1);
         }
     }
     Vec::from(last).join("\n")
@@ -129,6 +132,19 @@ mod tests {
     fn a_failure_names_the_command_and_its_status() {
         let error = Run::new(Path::new("/"), "sh", ["-c", "exit 3"]).show().unwrap_err();
         assert_eq!(error.to_string(), "`sh -c exit 3` failed with exit code 3.");
+    }
+
+    #[test]
+    fn a_failure_is_explained_by_what_was_said_long_before_it() {
+        let script = "echo 'the reason'; seq 5000; exit 1";
+        let mut heard = String::new();
+        let explain = |_, said: &str| {
+            said.lines().next().unwrap_or_default().clone_into(&mut heard);
+            None
+        };
+        Run::new(Path::new("/"), "sh", ["-c", script]).show_or_fail(explain).unwrap_err();
+        assert_eq!(heard, "the reason");
+        assert!(show_lines("line\n".repeat(KEPT).as_bytes()).len() <= KEPT);
     }
 
     #[test]
