@@ -12,6 +12,8 @@ use crate::output;
 pub(crate) struct Run {
     command: Command,
     shown: String,
+    /// Beginnings of lines that are of use to nobody.
+    hidden: &'static [&'static str],
 }
 
 impl Run {
@@ -21,7 +23,7 @@ impl Run {
         command.args(arguments).current_dir(folder).stdin(Stdio::null());
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let shown = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-        Self { command, shown }
+        Self { command, shown, hidden: &[] }
     }
 
     /// Sets a variable.
@@ -43,6 +45,12 @@ impl Run {
         self
     }
 
+    /// Leaves lines that begin so out of what is shown.
+    pub(crate) fn without(mut self, beginnings: &'static [&'static str]) -> Self {
+        self.hidden = beginnings;
+        self
+    }
+
     /// Runs it and shows its output.
     pub(crate) fn show(self) -> Result<(), PackError> {
         self.show_or_fail(|_, _| None)
@@ -59,7 +67,7 @@ impl Run {
         let mut child = child.map_err(|source| self.cannot_start(source))?;
         // The command holds the pipe's writing end; only the child may, or reading would never end.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        let last = show_lines(reader);
+        let last = show_lines(reader, self.hidden);
         let status = child.wait().map_err(|source| self.cannot_start(source))?;
         if status.success() {
             return Ok(());
@@ -109,12 +117,14 @@ impl Run {
 /// all that the compiler printed.
 const KEPT: usize = 512 * 1024;
 
-fn show_lines(reader: impl Read) -> String {
+fn show_lines(reader: impl Read, hidden: &[&str]) -> String {
     let mut last = std::collections::VecDeque::new();
     let mut kept = 0;
     for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        output::line(&line);
+        if !hidden.iter().any(|beginning| line.starts_with(beginning)) {
+            output::line(&line);
+        }
         kept += line.len() + 1;
         last.push_back(line);
         while kept > KEPT {
@@ -144,7 +154,7 @@ mod tests {
         };
         Run::new(Path::new("/"), "sh", ["-c", script]).show_or_fail(explain).unwrap_err();
         assert_eq!(heard, "the reason");
-        assert!(show_lines("line\n".repeat(KEPT).as_bytes()).len() <= KEPT);
+        assert!(show_lines("line\n".repeat(KEPT).as_bytes(), &["line"]).len() <= KEPT);
     }
 
     #[test]

@@ -31,6 +31,8 @@ const IMPORTS: [&str; 6] = ["deno.json", "deno.jsonc", LOCK, "import_map.json", 
 const ADDRESS: &str = r#"#!/bin/sh
 [ -z "${PORT:-}" ] || [ -n "${DENO_SERVE_ADDRESS:-}" ] || printf 'DENO_SERVE_ADDRESS = "tcp:0.0.0.0:%s"\n' "$PORT" >&3
 "#;
+/// How lines begin that Deno writes of every single package, hundreds of them.
+const NOISE: [&str; 2] = ["Download ", "Initialize "];
 /// Programs that start an app without a start task, as railpack looks for them.
 const PROGRAMS: [&str; 9] =
     ["main.ts", "main.js", "main.mjs", "main.mts", "server.ts", "index.ts", "app.ts", "src/main.ts", "src/index.ts"];
@@ -134,10 +136,10 @@ impl Runtime {
         let words = ["install", if self.is_locked { "--frozen" } else { "--quiet" }];
         let explain = |status, _: &str| Some(PackError::DenoImports { status });
         if has_settings {
-            self.run(app, &words).show_or_fail(explain)?;
+            self.run(app, &words).without(&NOISE).show_or_fail(explain)?;
         }
         match program {
-            Some(program) => self.run(app, &["cache", program]).show_or_fail(explain),
+            Some(program) => self.run(app, &["cache", program]).without(&NOISE).show_or_fail(explain),
             None => Ok(()),
         }
     }
