@@ -47,13 +47,20 @@ fn default_processes(app: &Path, environment: &Layer) -> Result<Vec<Process>, Pa
     if app.join("Procfile").is_file() {
         return Ok(Vec::new());
     }
-    if let Some(line) = start::line(app, |package| is_installed(environment, package))? {
-        output::heading(&format!("There is no Procfile; web is: {line}"));
-        return Ok(vec![pack::shell_process("web", &line)?]);
+    let is_installed = |package: &str| is_installed(environment, package);
+    match start::guess(app, is_installed)? {
+        Some(guess) if is_installed(guess.server) => {
+            output::heading(&format!("There is no Procfile; web is: {}", guess.line));
+            return Ok(vec![pack::shell_process("web", &guess.line)?]);
+        }
+        Some(guess) => output::warning(&format!(
+            "there is no Procfile, so nothing starts. Add {} to the app's dependencies, and web will be: {}",
+            guess.server, guess.line
+        )),
+        None => output::warning(
+            "there is no Procfile, so nothing starts. Say in it what does, for instance: web: gunicorn app:app --bind 0.0.0.0:$PORT",
+        ),
     }
-    output::warning(
-        "there is no Procfile, so nothing starts. Say in it what does: web: gunicorn app:app --bind 0.0.0.0:$PORT",
-    );
     Ok(Vec::new())
 }
 

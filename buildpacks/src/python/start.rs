@@ -8,31 +8,51 @@ use crate::files;
 /// Files in which a program is looked for.
 const PROGRAMS: [&str; 5] = ["main.py", "app.py", "server.py", "src/main.py", "app/main.py"];
 
-/// The shell line that starts the app, if there is no doubt about it.
-pub(super) fn line(app: &Path, is_installed: impl Fn(&str) -> bool) -> Result<Option<String>, PackError> {
-    if is_installed("django") && is_installed("gunicorn") {
+/// What says that an app is made with a framework, and the servers that run it, the usual one first.
+const FRAMEWORKS: [(&str, &str, &[&str]); 3] = [
+    ("fastapi", "FastAPI", &["uvicorn", "hypercorn"]),
+    ("starlette", "Starlette", &["uvicorn", "hypercorn"]),
+    ("flask", "Flask", &["gunicorn"]),
+];
+
+/// How an app would start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Guess {
+    /// A package; it need not be installed.
+    pub(super) server: &'static str,
+    /// A shell line.
+    pub(super) line: String,
+}
+
+/// How the app starts, if there is no doubt about it: with a server that is installed, or else with the usual one of its framework.
+pub(super) fn guess(app: &Path, is_installed: impl Fn(&str) -> bool) -> Result<Option<Guess>, PackError> {
+    let mut guesses = Vec::new();
+    if is_installed("django") {
         let manage = files::read(app, "manage.py")?.unwrap_or_default();
-        if let Some(project) = django_project(&manage) {
-            return Ok(Some(format!("gunicorn --bind 0.0.0.0:$PORT {project}.wsgi")));
-        }
+        let line = |project| format!("gunicorn --bind 0.0.0.0:$PORT {project}.wsgi");
+        guesses.extend(django_project(&manage).map(|project| Guess { server: "gunicorn", line: line(project) }));
     }
-    for (framework, class, server) in
-        [("fastapi", "FastAPI", "uvicorn"), ("starlette", "Starlette", "uvicorn"), ("flask", "Flask", "gunicorn")]
-    {
-        if !is_installed(framework) || !is_installed(server) {
+    for (framework, class, servers) in FRAMEWORKS {
+        if !is_installed(framework) {
             continue;
         }
         for file in PROGRAMS {
             let text = files::read(app, file)?.unwrap_or_default();
             let Some(name) = variable(&text, class) else { continue };
-            let module = file.trim_end_matches(".py").replace('/', ".");
-            return Ok(Some(match server {
-                "uvicorn" => format!("uvicorn {module}:{name} --host 0.0.0.0 --port $PORT"),
-                _ => format!("gunicorn --bind 0.0.0.0:$PORT {module}:{name}"),
-            }));
+            let program = format!("{}:{name}", file.trim_end_matches(".py").replace('/', "."));
+            guesses.extend(servers.iter().map(|server| Guess { server, line: line(server, &program) }));
+            break;
         }
     }
-    Ok(None)
+    let best = guesses.iter().position(|guess| is_installed(guess.server)).unwrap_or(0);
+    Ok((best < guesses.len()).then(|| guesses.swap_remove(best)))
+}
+
+fn line(server: &str, program: &str) -> String {
+    match server {
+        "uvicorn" => format!("uvicorn {program} --host 0.0.0.0 --port $PORT"),
+        _ => format!("{server} --bind 0.0.0.0:$PORT {program}"),
+    }
 }
 
 /// `mysite`, of `os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")`; settings may be a folder.
@@ -62,19 +82,25 @@ mod tests {
     fn programs_of_known_frameworks_start_with_the_server_that_is_installed() {
         let manage = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')";
         let fast = "import fastapi\n\napi: fastapi.FastAPI = fastapi.FastAPI(title=\"(x)\")\n";
+        let flask = "app = Flask(__name__)\n";
+        let wsgi = |program| Some(("gunicorn", format!("gunicorn --bind 0.0.0.0:$PORT {program}")));
+        let asgi = |program| Some(("uvicorn", format!("uvicorn {program} --host 0.0.0.0 --port $PORT")));
         for (file, text, installed, expected) in [
-            ("manage.py", manage, "django gunicorn", Some("gunicorn --bind 0.0.0.0:$PORT mysite.wsgi")),
-            ("manage.py", manage, "django", None),
-            ("app.py", "app = Flask(__name__)\n", "flask gunicorn", Some("gunicorn --bind 0.0.0.0:$PORT app:app")),
-            ("app.py", "app = Flask(__name__)\n", "flask", None),
+            ("manage.py", manage, "django gunicorn", wsgi("mysite.wsgi")),
+            ("manage.py", manage, "django", wsgi("mysite.wsgi")),
+            ("manage.py", manage, "flask gunicorn", None),
+            ("app.py", flask, "flask gunicorn", wsgi("app:app")),
+            ("app.py", flask, "flask", wsgi("app:app")),
             ("app.py", "def make():\n    app = Flask(__name__)\n", "flask gunicorn", None),
-            ("main.py", fast, "fastapi uvicorn", Some("uvicorn main:api --host 0.0.0.0 --port $PORT")),
+            ("main.py", fast, "starlette fastapi uvicorn", asgi("main:api")),
+            ("app/main.py", "app = FastAPI()", "fastapi uvicorn", asgi("app.main:app")),
             (
-                "app/main.py",
-                "app = FastAPI()",
-                "fastapi uvicorn",
-                Some("uvicorn app.main:app --host 0.0.0.0 --port $PORT"),
+                "main.py",
+                fast,
+                "fastapi hypercorn",
+                Some(("hypercorn", "hypercorn --bind 0.0.0.0:$PORT main:api".into())),
             ),
+            ("main.py", fast, "starlette fastapi", asgi("main:api")),
             ("main.py", "print('FastAPI()')", "fastapi uvicorn", None),
         ] {
             let app = tempfile::tempdir().unwrap();
@@ -82,7 +108,8 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
             let is_installed = |name: &str| installed.split(' ').any(|known| known == name);
-            assert_eq!(line(app.path(), is_installed).unwrap().as_deref(), expected, "{file} {text}");
+            let expected = expected.map(|(server, line)| Guess { server, line });
+            assert_eq!(guess(app.path(), is_installed).unwrap(), expected, "{file} {text} {installed}");
         }
     }
 }
