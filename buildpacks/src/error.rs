@@ -68,7 +68,8 @@ pub(crate) enum PackError {
 
     // Python
     #[error(
-        "Python {requested} is not available: this stack ({stack}) has Python {available}, and `uv python install {requested}` could not get another; its output above says why.\n\n{file} asks for it. Either\n- change {file} to {available} and push again, or\n- let this machine download Python {requested}, or name a mirror of uv's Pythons that it can reach: `platform config:set UV_PYTHON_INSTALL_MIRROR=…`."
+        "Python {requested} is not available: this stack ({stack}) has Python {available}, and `uv python install {requested}` could not get another; its output above says why.\n\n{file} asks for it. Either\n- {} and push again, or\n- let this machine download Python {requested}, or name a mirror of uv's Pythons that it can reach: `platform config:set UV_PYTHON_INSTALL_MIRROR=…`.",
+        other_python(file, available)
     )]
     PythonVersion { requested: String, available: String, file: &'static str, stack: String },
 
@@ -270,6 +271,19 @@ pub(crate) enum PackError {
     StaticCharacter { key: &'static str, value: String, character: char },
 }
 
+/// How the app asks for another Python in place of what `file` says.
+fn other_python(file: &str, available: &str) -> String {
+    match file {
+        "runtime.txt" => format!("`git rm runtime.txt`, write {available} into .python-version,"),
+        "Pipfile.lock" => {
+            format!(
+                "say `python_version = \"{available}\"` in the Pipfile, run `pipenv lock` on your machine, commit both files,"
+            )
+        }
+        _ => format!("change {file} to {available}"),
+    }
+}
+
 /// `3.3` of `3.3.8`.
 fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
@@ -294,6 +308,12 @@ mod tests {
     fn the_texts() {
         let status = ExitStatus::from_raw(0x0100);
         let command = "npm ci".to_owned();
+        let python_version = |file| PackError::PythonVersion {
+            requested: "3.14".to_owned(),
+            available: "3.13".to_owned(),
+            file,
+            stack: "debian-13".to_owned(),
+        };
         let errors = [
             PackError::NotText { file: "Procfile".to_owned() },
             PackError::Malformed { file: "package.json", reason: "expected `,` at line 3 column 5".to_owned() },
@@ -317,12 +337,9 @@ mod tests {
             },
             PackError::NodeDependencies { command, status, program: "npm", lock_file: None },
             PackError::NodeScript { script: "build".to_owned(), status },
-            PackError::PythonVersion {
-                requested: "3.14".to_owned(),
-                available: "3.13".to_owned(),
-                file: ".python-version",
-                stack: "debian-13".to_owned(),
-            },
+            python_version(".python-version"),
+            python_version("runtime.txt"),
+            python_version("Pipfile.lock"),
             PackError::PythonVersionFile {
                 file: ".python-version",
                 content: "latest".to_owned(),

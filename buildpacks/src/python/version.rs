@@ -38,17 +38,13 @@ pub(super) fn choose(build: &Build) -> Result<Interpreter, PackError> {
         output::heading(&format!("Using Python {} (no {VERSION_FILE}: the stack's own)", own.version));
         return Ok(own);
     };
-    if asked.file == RUNTIME_FILE {
-        let minor = minor_of(&asked.version);
-        output::warning(&format!(
-            "{RUNTIME_FILE} is Heroku's old way. `git rm {RUNTIME_FILE}` and write {minor} into {VERSION_FILE}."
-        ));
-    }
     if minor_of(&asked.version) != minor {
         let other = download(build, &asked, minor)?;
+        warn_of_the_old_way(&asked);
         output::heading(&format!("Using Python {} ({})", other.version, asked.file));
         return Ok(other);
     }
+    warn_of_the_old_way(&asked);
     output::heading(&format!("Using Python {} ({})", own.version, asked.file));
     if asked.version != minor && asked.version != own.version {
         let Asked { version, file } = asked;
@@ -58,6 +54,16 @@ pub(super) fn choose(build: &Build) -> Result<Interpreter, PackError> {
         ));
     }
     Ok(own)
+}
+
+/// Only for a Python that can be had: the error says what to do about another.
+fn warn_of_the_old_way(asked: &Asked) {
+    if asked.file == RUNTIME_FILE {
+        let minor = minor_of(&asked.version);
+        output::warning(&format!(
+            "{RUNTIME_FILE} is Heroku's old way. `git rm {RUNTIME_FILE}` and write {minor} into {VERSION_FILE}."
+        ));
+    }
 }
 
 impl Interpreter {
