@@ -63,7 +63,11 @@ pub(crate) enum PackError {
     )]
     NodeDependencies { command: String, status: ExitStatus, program: &'static str, lock_file: Option<&'static str> },
 
-    #[error("The script `{script}` of package.json failed with {}.\n\nIts output above says why.", describe(*status))]
+    #[error(
+        "The script `{script}` of package.json failed with {}.\n\nIts output above says why.{}",
+        describe(*status),
+        if script == "build" { " If it is not meant for deploys, name the one that is `heroku-build`: it runs in its place." } else { "" }
+    )]
     NodeScript { script: String, status: ExitStatus },
 
     // Python
@@ -263,7 +267,7 @@ pub(crate) enum PackError {
     StaticRoot { root: String, file: &'static str },
 
     #[error(
-        "There is nothing to start: package.json has no start script, and its build left no index.html in dist/, build/ or out/.\n\nEither\n- say in package.json how the app's server starts: \"scripts\": {{ \"start\": \"node server.js\" }}; or\n- name the folder that the build fills, in static.json: {{ \"root\": \"…\" }}"
+        "There is nothing to start: package.json has no start script (or one that is only for development), and its build left no index.html in dist/, build/ or out/.\n\nEither\n- say in package.json how the app's server starts: \"scripts\": {{ \"start\": \"node server.js\" }}; or\n- name the folder that the build fills, in static.json: {{ \"root\": \"…\" }}"
     )]
     StaticNotBuilt,
 
@@ -337,6 +341,7 @@ mod tests {
             },
             PackError::NodeDependencies { command, status, program: "npm", lock_file: None },
             PackError::NodeScript { script: "build".to_owned(), status },
+            PackError::NodeScript { script: "postinstall".to_owned(), status },
             python_version(".python-version"),
             python_version("runtime.txt"),
             python_version("Pipfile.lock"),
