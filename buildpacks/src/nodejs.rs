@@ -94,7 +94,7 @@ impl Language for NodeJs {
         let installer = Installer { build, manifest: &manifest, manager: &manager, node: &node, keeps_dev };
         let dependencies = installer.install()?;
         run_scripts(&node, app, &manifest.scripts_of_a_build())?;
-        installer.leave_only_production(&dependencies)?;
+        installer.leave_only_production(&dependencies, is_only_files(app))?;
         run_scripts(&node, app, &manifest.scripts_at_the_end())?;
         if is_helper {
             return Ok(Vec::new());
@@ -169,9 +169,33 @@ pub(crate) fn is_node(app: &Path) -> bool {
 pub(crate) fn builds_a_site(app: &Path) -> bool {
     let Ok(manifest) = Manifest::read(app) else { return false };
     let has_server = ["Procfile", "server.js", "index.js"].iter().any(|name| app.join(name).is_file());
-    let starts = manifest.script("start").is_some_and(|line| !DEVELOPMENT.iter().any(|known| line.starts_with(known)));
+    let starts = manifest.script("start").is_some_and(|line| {
+        let command = without_settings(line);
+        !DEVELOPMENT.iter().any(|known| command.starts_with(known))
+    });
     let is_other = OWNERS.iter().any(|name| app.join(name).is_file());
     !manifest.scripts_of_a_build().is_empty() && !has_server && !starts && !is_other
+}
+
+/// Whether nothing of what is installed can be asked for: a site whose root is the folder that the build filled, and not one that
+/// its settings name.
+fn is_only_files(app: &Path) -> bool {
+    builds_a_site(app) && !["static.json", "Staticfile"].iter().any(|name| app.join(name).is_file())
+}
+
+/// The command of a script, without the variables that it is given: `react-scripts start` of `cross-env PORT=4100 react-scripts start`.
+fn without_settings(line: &str) -> &str {
+    let mut rest = line.trim_start();
+    loop {
+        let (word, others) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let is_setting = word.split_once('=').is_some_and(|(name, _)| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        });
+        if others.is_empty() || !(is_setting || ["cross-env", "env", "npx"].contains(&word)) {
+            return rest;
+        }
+        rest = others.trim_start();
+    }
 }
 
 /// What every process of the app finds: Heroku's variables, and the installed programs on the PATH.
@@ -207,6 +231,20 @@ fn web_process(app: &Path, manifest: &Manifest, kind: Kind) -> Result<Vec<Proces
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_is_known_by_its_command() {
+        for (line, expected) in [
+            ("react-scripts start", "react-scripts start"),
+            ("cross-env PORT=4100 react-scripts start", "react-scripts start"),
+            ("A=1 B_2=x npx  vite --host", "vite --host"),
+            ("node --import=x server.js", "node --import=x server.js"),
+            ("env", "env"),
+            ("", ""),
+        ] {
+            assert_eq!(without_settings(line), expected);
+        }
+    }
 
     #[test]
     fn the_default_process_is_the_start_script_or_a_server() {

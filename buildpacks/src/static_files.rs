@@ -142,7 +142,12 @@ mod tests {
             (vec![("Staticfile", "")], true),
             (vec![("package.json", r#"{"scripts": {"build": "vite build"}}"#), ("index.html", "")], true),
             (vec![("package.json", r#"{"scripts": {"build": "x", "start": "react-scripts start"}}"#)], true),
+            (
+                vec![("package.json", r#"{"scripts": {"build": "x", "start": "cross-env A=1 react-scripts start"}}"#)],
+                true,
+            ),
             (vec![("package.json", r#"{"scripts": {"build": "x", "start": "node ."}}"#), ("index.html", "")], false),
+            (vec![("package.json", r#"{"scripts": {"build": "x", "start": "cross-env A=1 node ."}}"#)], false),
             (vec![("package.json", r#"{"scripts": {"build": "x"}}"#), ("Procfile", "")], false),
             (vec![("package.json", r#"{"scripts": {"build": "x"}}"#), ("server.js", "")], false),
             (vec![("package.json", "{}"), ("index.html", "")], false),

@@ -84,8 +84,8 @@ impl Installer<'_> {
         Ok(if is_separate { Installed::WithDev { modules: layer.path(), key, cache } } else { Installed::InImage })
     }
 
-    /// Takes out what only builds need, now that the scripts of the build have run.
-    pub(super) fn leave_only_production(&self, installed: &Installed) -> Result<(), PackError> {
+    /// Takes out what only builds need, now that the scripts of the build have run. A site needs nothing of it: it is files.
+    pub(super) fn leave_only_production(&self, installed: &Installed, is_site: bool) -> Result<(), PackError> {
         let app = self.build.app();
         match installed {
             Installed::InApp { cache } => {
@@ -97,6 +97,7 @@ impl Installer<'_> {
                 Ok(())
             }
             Installed::Nothing | Installed::InImage => Ok(()),
+            Installed::WithDev { .. } if is_site => files::remove(&app.join(MODULES)),
             Installed::WithDev { modules, key, cache } => {
                 let layer = self.build.layer("production-dependencies", Use::LaunchCache, key.clone())?;
                 if !layer.is_kept {
@@ -113,7 +114,9 @@ impl Installer<'_> {
 
     /// A start script whose program goes with the `devDependencies` fails in every dyno, and only there.
     fn warn_of_missing_start(&self, with_dev: &Path, production: &Path) {
-        let Some(program) = self.manifest.script("start").and_then(|line| line.split_whitespace().next()) else {
+        let Some(program) =
+            self.manifest.script("start").and_then(|line| super::without_settings(line).split_whitespace().next())
+        else {
             return;
         };
         let has = |folder: &Path| folder.join(super::PROGRAMS).join(program).exists();
