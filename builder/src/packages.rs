@@ -38,7 +38,7 @@ const CA_VARIABLES: [&str; 9] = [
 ];
 
 /// Variables that go into builds as they are, if the platform itself was started with them.
-const PASSED_VARIABLES: [&str; 40] = [
+const PASSED_VARIABLES: [&str; 42] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -59,6 +59,8 @@ const PASSED_VARIABLES: [&str; 40] = [
     "UV_HTTP_TIMEOUT",
     "UV_INSECURE_HOST",
     "UV_PYTHON_INSTALL_MIRROR",
+    "POETRY_PYPI_MIRROR_URL",
+    "PIPENV_PYPI_MIRROR",
     "NPM_CONFIG_REGISTRY",
     "npm_config_registry",
     "YARN_NPM_REGISTRY_SERVER",
@@ -80,6 +82,10 @@ const PASSED_VARIABLES: [&str; 40] = [
     "MAVEN_SETTINGS_URL",
     "RUSTUP_DIST_SERVER",
 ];
+
+/// How package managers that read neither `pip.conf` nor pip's variables are told about its index, and about further ones.
+const PIP_INDEX: [&str; 3] = ["UV_DEFAULT_INDEX", "POETRY_PYPI_MIRROR_URL", "PIPENV_PYPI_MIRROR"];
+const PIP_FURTHER_INDEX: [&str; 1] = ["UV_INDEX"];
 
 /// Keys of an npmrc that say where packages come from and how to get there. The others (`prefix`, `nodedir`, `cache` …) are
 /// about the machine that npm runs on.
@@ -237,6 +243,14 @@ struct Found {
 }
 
 impl Found {
+    fn new(env: BTreeMap<String, String>) -> Self {
+        let mut found = Self { env, ..Self::default() };
+        for (key, names) in [("PIP_INDEX_URL", PIP_INDEX.as_slice()), ("PIP_EXTRA_INDEX_URL", &PIP_FURTHER_INDEX)] {
+            found.tell_others_of_pips(found.env.get(key).cloned().as_deref(), names);
+        }
+        found
+    }
+
     fn add_ca(&mut self, bundle: String) {
         if let Some(store) = trust_store::from_pem(&bundle) {
             self.files.insert(JAVA_CA_TARGET, store);
@@ -245,16 +259,20 @@ impl Found {
         self.env.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), CA_TARGET.to_owned())));
     }
 
-    /// pip reads this file after all others; uv reads no pip.conf, so it is told about the index in its own way.
+    /// pip reads this file after all others.
     fn add_pip(&mut self, config: &str) {
-        let value = |key: &str| ini_value(config, key);
-        for (key, variable) in [("index-url", "UV_DEFAULT_INDEX"), ("extra-index-url", "UV_INDEX")] {
-            if let Some(value) = value(key) {
-                self.env.entry(variable.to_owned()).or_insert(value);
-            }
+        for (key, names) in [("index-url", PIP_INDEX.as_slice()), ("extra-index-url", &PIP_FURTHER_INDEX)] {
+            self.tell_others_of_pips(ini_value(config, key).as_deref(), names);
         }
         self.files.insert(PIP_TARGET, config.as_bytes().to_owned());
         self.env.insert("PIP_CONFIG_FILE".to_owned(), PIP_TARGET.to_owned());
+    }
+
+    fn tell_others_of_pips(&mut self, index: Option<&str>, names: &[&str]) {
+        let Some(index) = index else { return };
+        for name in names {
+            self.env.entry((*name).to_owned()).or_insert_with(|| index.to_owned());
+        }
     }
 
     fn add_npm(&mut self, config: &str) {
@@ -286,8 +304,7 @@ impl Found {
 
 fn from_host(machine: &Machine) -> Result<Found, PackageError> {
     let passed = PASSED_VARIABLES.iter().filter_map(|name| machine.env.get_key_value(*name));
-    let mut found =
-        Found { env: passed.map(|(key, value)| (key.clone(), value.clone())).collect(), ..Found::default() };
+    let mut found = Found::new(passed.map(|(key, value)| (key.clone(), value.clone())).collect());
     let system_bundle = [CA_TARGET, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
     let mut bundles = system_bundle.iter().map(|path| machine.path(path));
     if let Some(bundle) = machine.file_in(&CA_VARIABLES).or_else(|| bundles.find(|path| path.is_file())) {
@@ -326,7 +343,7 @@ fn from_host(machine: &Machine) -> Result<Found, PackageError> {
 }
 
 fn from_table(given: &GivenPackages) -> Result<Found, PackageError> {
-    let mut found = Found { env: given.env.clone(), ..Found::default() };
+    let mut found = Found::new(given.env.clone());
     if let Some(path) = &given.ca {
         found.add_ca(read(path)?);
     }
@@ -473,7 +490,9 @@ mod tests {
             content(&access, PIP_TARGET).unwrap(),
             "[global]\nindex-url = https://pip.company/simple\ntimeout = 60\n"
         );
-        assert_eq!(access.env["UV_DEFAULT_INDEX"], "https://pip.company/simple");
+        for name in PIP_INDEX {
+            assert_eq!(access.env[name], "https://pip.company/simple");
+        }
         let npm = "registry=https://npm.company/\n//npm.company/:_authToken=s3cret\n@us:registry=https://us/\n";
         assert_eq!(content(&access, NPM_TARGET).unwrap(), npm);
         assert_eq!(content(&access, CARGO_TARGET).unwrap(), "[source.crates-io]\nreplace-with = \"company\"\n");
@@ -509,6 +528,12 @@ mod tests {
         let given = collect(PackageSetting::Given(given));
         assert_eq!(content(&given, CA_TARGET).unwrap(), "GIVEN");
         assert_eq!(given.files.len(), 1);
+        let index =
+            [("PIP_INDEX_URL", "https://pip.company/simple"), ("UV_DEFAULT_INDEX", "https://uv.company/simple")];
+        let env = index.map(|(name, url)| (name.to_owned(), url.to_owned())).into();
+        let given = collect(PackageSetting::Given(GivenPackages { env, ..GivenPackages::default() }));
+        assert_eq!(given.env["POETRY_PYPI_MIRROR_URL"], "https://pip.company/simple");
+        assert_eq!(given.env["UV_DEFAULT_INDEX"], "https://uv.company/simple");
     }
 
     #[test]

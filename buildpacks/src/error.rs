@@ -104,7 +104,7 @@ pub(crate) enum PackError {
     #[error(
         "Python dependencies could not be installed: `{command}` failed with {}.\n\nIts output above says why.{}",
         describe(*status),
-        if *program == "pip" { String::new() } else { format!(" If {lock_file} is out of date, run `{program} lock` on your machine and commit it.") }
+        if *program == "pip" { String::new() } else { format!(" If {lock_file} is out of date, run `{program} lock` on your machine and commit it.{}", poetry_mirror(program)) }
     )]
     PythonDependencies { command: String, status: ExitStatus, lock_file: &'static str, program: &'static str },
 
@@ -275,6 +275,15 @@ pub(crate) enum PackError {
     StaticCharacter { key: &'static str, value: String, character: char },
 }
 
+/// Poetry's advice where it found no files: it cannot know of mirrors.
+fn poetry_mirror(program: &str) -> &'static str {
+    if program == "poetry" {
+        " If pypi.org cannot be reached from here, or only a mirror of it, name that: `platform config:set POETRY_PYPI_MIRROR_URL=https://…/simple/`."
+    } else {
+        ""
+    }
+}
+
 /// How the app asks for another Python in place of what `file` says.
 fn other_python(file: &str, available: &str) -> String {
     match file {
@@ -318,6 +327,12 @@ mod tests {
             file,
             stack: "debian-13".to_owned(),
         };
+        let python_dependencies = |command: &str, lock_file, program| PackError::PythonDependencies {
+            command: command.to_owned(),
+            status,
+            lock_file,
+            program,
+        };
         let errors = [
             PackError::NotText { file: "Procfile".to_owned() },
             PackError::Malformed { file: "package.json", reason: "expected `,` at line 3 column 5".to_owned() },
@@ -354,18 +369,9 @@ mod tests {
             PackError::PythonMisspelt { written: "requirement.txt" },
             PackError::PythonNotLocked { declared: "Pipfile", remedy: "pipenv lock" },
             PackError::PythonNoDependencies,
-            PackError::PythonDependencies {
-                command: "pip install -r requirements.txt".to_owned(),
-                status,
-                lock_file: "requirements.txt",
-                program: "pip",
-            },
-            PackError::PythonDependencies {
-                command: "uv sync --locked".to_owned(),
-                status,
-                lock_file: "uv.lock",
-                program: "uv",
-            },
+            python_dependencies("pip install -r requirements.txt", "requirements.txt", "pip"),
+            python_dependencies("uv sync --locked", "uv.lock", "uv"),
+            python_dependencies("poetry sync", "poetry.lock", "poetry"),
             PackError::PythonCompile { package: "psycopg2-binary".to_owned(), python: "3.13.5".to_owned() },
             PackError::Collectstatic { command: "python manage.py collectstatic --noinput".to_owned(), status },
             PackError::GoVersion { line: "go one".to_owned() },

@@ -14,6 +14,8 @@ use crate::output;
 use crate::pack::{Build, Layer, Use};
 
 const LAYER: &str = "venv";
+/// A mirror of pypi.org for Poetry.
+const MIRROR: &str = "POETRY_PYPI_MIRROR_URL";
 
 /// The virtual environment with everything that the app's list names.
 pub(super) fn install(build: &Build, python: &Interpreter, manager: Manager) -> Result<Layer, PackError> {
@@ -126,14 +128,24 @@ fn tool(build: &Build, manager: Manager) -> Result<Option<PathBuf>, PackError> {
 
 /// A program from the Python package index, in a layer of its own.
 pub(super) fn installed(build: &Build, program: &'static str) -> Result<PathBuf, PackError> {
-    let layer = build.layer(program, Use::Cache, Key::new("tool 1").with("the stack", build.stack().as_bytes()))?;
+    let packages: Vec<&str> = std::iter::once(program).chain(plugin(program)).collect();
+    let key = Key::new("tool 1").with("the stack", build.stack().as_bytes());
+    let key = if packages.len() > 1 { key.with("the mirror", packages.join(" ").as_bytes()) } else { key };
+    let layer = build.layer(program, Use::Cache, key)?;
     if !layer.is_kept {
-        output::heading(&format!("Installing {program}"));
+        output::heading(&format!("Installing {}", packages.join(" and ")));
         make_environment(build.app(), Path::new("python3"), &layer.path())?;
-        pip(build.app(), &layer.path(), &["install", "--quiet", program]).quiet_or_fail(|_, _| None)?;
+        let words = ["install", "--quiet"].into_iter().chain(packages).collect::<Vec<_>>();
+        pip(build.app(), &layer.path(), &words).quiet_or_fail(|_, _| None)?;
         layer.finish()?;
     }
     Ok(layer.path().join("bin").join(program))
+}
+
+/// Poetry asks pypi.org for files in a way that no mirror knows; with this, which reads that variable, in the way that all do.
+fn plugin(program: &str) -> Option<&'static str> {
+    let has_mirror = std::env::var(MIRROR).is_ok_and(|mirror| !mirror.is_empty());
+    (program == Manager::Poetry.program() && has_mirror).then_some("poetry-plugin-pypi-mirror")
 }
 
 fn make_environment(app: &Path, python: &Path, folder: &Path) -> Result<(), PackError> {
