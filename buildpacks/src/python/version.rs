@@ -117,9 +117,16 @@ fn asked(app: &Path, available: &str) -> Result<Option<Asked>, PackError> {
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         let version = match lines.as_slice() {
-            [line] => line.strip_prefix(prefix).filter(|version| is_version(version)),
+            [line] => line.strip_prefix(prefix),
             _ => None,
         };
+        // Cloud Foundry's `python-3.13.x` and `python-3.x`.
+        let version = match version {
+            Some("3.x") if file == RUNTIME_FILE => Some(available),
+            version if file == RUNTIME_FILE => version.map(|version| version.strip_suffix(".x").unwrap_or(version)),
+            version => version,
+        };
+        let version = version.filter(|version| is_version(version));
         let invalid = || PackError::PythonVersionFile {
             file,
             content: lines.join(", "),
@@ -171,6 +178,10 @@ mod tests {
             asked(app.path(), "3.13").unwrap().unwrap(),
             Asked { version: "3.13.2".to_owned(), file: RUNTIME_FILE }
         );
+        for (text, expected) in [("python-3.12.x", "3.12"), ("python-3.x", "3.13")] {
+            write(RUNTIME_FILE, text);
+            assert_eq!(asked(app.path(), "3.13").unwrap().unwrap().version, expected);
+        }
         write(VERSION_FILE, "# why\n\n3.14\n");
         assert_eq!(
             asked(app.path(), "3.13").unwrap().unwrap(),
