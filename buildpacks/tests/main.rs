@@ -114,6 +114,16 @@ fn a_procfile_becomes_process_types_that_read_profiles_first() {
 }
 
 #[test]
+fn a_dotnet_project_is_refused_unless_a_procfile_starts_what_was_published() {
+    let world = World::new(&[("Shop.slnx", "")]);
+    let built = world.build("dotnet");
+    assert!(!built.is_good && built.said.contains(".NET is not offered"), "{}", built.said);
+    world.write("Procfile", "web: ./publish/Shop\n");
+    let built = world.build("dotnet");
+    assert!(built.is_good && built.said.contains("nothing compiles this .NET project"), "{}", built.said);
+}
+
+#[test]
 fn a_procfile_that_cannot_be_understood_stops_the_build_and_says_where() {
     let built = World::new(&[("Procfile", "web: ok\nworker\n")]).build("procfile");
     assert!(!built.is_good);
