@@ -136,12 +136,8 @@ fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> Resul
 /// What a container of a build may take.
 pub(crate) fn limits(builder: &Builder) -> Limits {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Limits {
-        memory_bytes: builder.limits.memory_bytes,
-        cpu_millis: u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000),
-        cpu_weight: CPU_WEIGHT,
-        pids: PIDS,
-    }
+    let cpu_millis = u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(1000);
+    Limits { cpu_weight: CPU_WEIGHT, ..Limits::new(builder.limits.memory_bytes, cpu_millis, PIDS) }
 }
 
 fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {

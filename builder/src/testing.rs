@@ -226,6 +226,10 @@ impl Engine for Uncontained {
         Ok(())
     }
 
+    async fn scale(&self, _: &WorkloadId, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     async fn delete(&self, _: &WorkloadId) -> Result<(), EngineError> {
         Ok(())
     }

@@ -109,7 +109,7 @@ impl Controller {
                 state: match instance.state {
                     InstanceState::Starting => "starting",
                     InstanceState::Up => "up",
-                    InstanceState::Crashed { .. } => "crashed",
+                    InstanceState::Crashed { .. } | InstanceState::GaveUp => "crashed",
                     InstanceState::Stopping => "stopping",
                 },
                 since: instance.since,

@@ -92,7 +92,7 @@ fn state(summary: &AppSummary, workloads: &[&WorkloadStatus]) -> AppState {
         match instance.state {
             InstanceState::Up => return AppState::Live,
             InstanceState::Starting => starting = true,
-            InstanceState::Crashed { .. } => crashed = true,
+            InstanceState::Crashed { .. } | InstanceState::GaveUp => crashed = true,
             InstanceState::Stopping => {}
         }
     }

@@ -1,6 +1,8 @@
 //! What every engine must do. An engine's own tests run each of [`CHECKS`] against a real one.
 
+mod restarts;
 mod services;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,8 +19,8 @@ use model::{AppId, Exit};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    Container, Engine, EngineError, Input, Instance, InstanceState, Mount, OneOff, OneOffId, Probe, RunningOneOff,
-    TtySize, Workload, WorkloadId, WorkloadStatus,
+    Container, DRAIN_LIMIT, Engine, EngineError, Health, Input, Instance, InstanceState, Mount, OneOff, OneOffId,
+    Restart, RunningOneOff, TtySize, Workload, WorkloadId, WorkloadStatus,
 };
 
 /// The engine under test and what it may run.
@@ -35,9 +37,16 @@ pub struct Subject {
 /// One thing that an engine must do; it panics with the reason if the engine does not.
 pub type Check = fn(Subject) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+use restarts::{a_crash_is_restarted_after_growing_pauses, one_crash_too_many_is_the_last};
 use services::{
     a_former_client_loses_its_connections, a_service_has_one_address_and_one_instance,
     a_service_is_reached_by_its_clients_only, a_volume_outlives_what_mounts_it,
+};
+
+pub use wishes::on_paper;
+use wishes::{
+    scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
+    what_cannot_be_done_is_refused_by_name, what_is_done_around_instances_may_change,
 };
 
 macro_rules! checks {
@@ -50,6 +59,11 @@ macro_rules! checks {
 checks! {
     an_instance_starts_then_is_up_where_it_listens,
     a_crash_is_restarted_after_growing_pauses,
+    one_crash_too_many_is_the_last,
+    scaling_changes_the_quantity_and_nothing_else,
+    what_is_done_around_instances_may_change,
+    what_cannot_be_done_is_refused_by_name,
+    the_longest_process_type_runs,
     an_instance_that_never_listens_is_stopped_and_shows_its_ports,
     an_instance_without_port_is_up_once_it_stays,
     a_container_that_cannot_start_says_why,
@@ -81,6 +95,14 @@ checks! {
 /// Longest wait before a check fails. Only a failing one waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PORT: u16 = 5000;
+/// Started again soon, for checks that wait for it: once at once, then after pauses that double.
+pub const SOON: Restart = Restart {
+    at_once: 1,
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(10),
+    give_up: None,
+    stable: Duration::from_secs(60),
+};
 const SERVER: &str = "mkdir -p /tmp/www && echo hello > /tmp/www/index.html && exec httpd -f -p 5000 -h /tmp/www";
 
 impl Subject {
@@ -105,8 +127,11 @@ impl Subject {
             process_type: "web".parse().expect("a process type"),
             quantity: 1,
             container,
-            probe: Probe::Tcp { port: PORT, boot_timeout: PATIENCE },
+            health: Health::listening(PORT, PATIENCE),
+            restart: SOON,
+            drain: DRAIN_LIMIT,
             stop_grace: Duration::from_secs(1),
+            idle: None,
             service: None,
         }
     }
@@ -217,32 +242,9 @@ async fn an_instance_starts_then_is_up_where_it_listens(subject: Subject) {
     subject.engine.delete(&workload.id).await.expect("deleting again is no error");
 }
 
-async fn a_crash_is_restarted_after_growing_pauses(subject: Subject) {
-    let workload = Subject::workload(subject.shell("exit 3"));
-    subject.apply(&workload).await;
-    let mut pauses = Vec::new();
-    let mut lives = Vec::new();
-    let mut count = 0;
-    // The first pause is short: a slow machine may see the second crash before the first.
-    while pauses.len() < 3 {
-        let crashed =
-            |instance: &Instance| instance.crashes > count && matches!(instance.state, InstanceState::Crashed { .. });
-        let seen = subject.until(&workload.id, "another crash", |all| all.iter().any(crashed)).await;
-        let InstanceState::Crashed { retry_at } = seen[0].state else { unreachable!("it was just seen crashed") };
-        assert_eq!(seen[0].last_exit, Some(Exit::Code(3)));
-        count = seen[0].crashes;
-        pauses.push(retry_at.since(seen[0].since));
-        lives.push(seen[0].id.clone());
-    }
-    assert!(pauses[0] < pauses[1] && pauses[1] < pauses[2], "{pauses:?} grow");
-    lives.dedup();
-    assert_eq!(lives.len(), 3, "every life has its own id");
-    subject.delete(&workload.id).await;
-}
-
 async fn an_instance_that_never_listens_is_stopped_and_shows_its_ports(subject: Subject) {
     let mut workload = Subject::workload(subject.shell("exec httpd -f -p 6000 -h /tmp"));
-    workload.probe = Probe::Tcp { port: PORT, boot_timeout: Duration::from_secs(5) };
+    workload.health = Health::listening(PORT, Duration::from_secs(5));
     subject.apply(&workload).await;
     let crashed = |instance: &Instance| matches!(instance.state, InstanceState::Crashed { .. });
     let seen = subject.until(&workload.id, "a crash", |all| all.iter().any(crashed)).await;
@@ -256,7 +258,7 @@ async fn an_instance_that_never_listens_is_stopped_and_shows_its_ports(subject: 
 async fn an_instance_without_port_is_up_once_it_stays(subject: Subject) {
     let mut workload = Subject::workload(subject.shell("exec sleep 1000"));
     workload.process_type = "worker".parse().expect("a process type");
-    workload.probe = Probe::Alive { settle: Duration::from_millis(200) };
+    workload.health = Health::uptime(Duration::from_millis(200));
     workload.stop_grace = Duration::ZERO;
     subject.apply(&workload).await;
     let up = subject.until_up(&workload.id, 1).await;

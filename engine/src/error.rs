@@ -12,9 +12,17 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An applied workload differs from the one of the same id in more than its quantity and clients.
-    #[error("workload {0} exists with other contents; workloads are immutable but for their quantity and clients")]
+    /// An applied workload runs something else than the one of the same id, see [`crate::Workload::changed_to`].
+    #[error("workload {0} exists with other contents; what a workload runs never changes")]
     Immutable(WorkloadId),
+    /// It asks for something that this engine cannot do (yet). Asking again is of no use.
+    #[error("{what} needs {needs}, which this engine cannot give yet")]
+    Unsupported {
+        /// Which workload or container.
+        what: String,
+        /// All that it asks for in vain.
+        needs: String,
+    },
     /// The container could not be made or started.
     #[error("cannot start {what}: {reason}")]
     Start {

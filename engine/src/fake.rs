@@ -22,9 +22,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::WatchStream;
 
 use crate::{
-    Engine, EngineError, Input, Instance, InstanceState, OneOff, OneOffId, Probe, ProbeReport, RunningOneOff, Workload,
+    Engine, EngineError, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport, RunningOneOff, Workload,
     WorkloadId, WorkloadStatus, check_volume_name,
 };
+
+/// What this engine is able to do of what not every one is.
+const ABLE: &[Need] = &[];
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -199,6 +202,12 @@ impl FakeEngine {
         self.change(workload, number, |instance, _| instance.probe = Some(report));
     }
 
+    /// Ends an instance by itself once too often: it stays down.
+    pub fn give_up(&self, workload: &WorkloadId, number: u32, exit: Exit) {
+        self.crash(workload, number, exit);
+        self.change(workload, number, |instance, _| instance.state = InstanceState::GaveUp);
+    }
+
     /// Starts a crashed instance again, as a new one.
     pub fn retry(&self, workload: &WorkloadId, number: u32) {
         let (id, now) = (self.lock().new_id(), self.clock.now());
@@ -206,6 +215,7 @@ impl FakeEngine {
             instance.id = id;
             instance.state = InstanceState::Starting;
             instance.since = now;
+            instance.restarts += 1;
         });
     }
 
@@ -354,28 +364,18 @@ impl World {
 }
 
 fn new_instance(workload: &Workload, id: String, number: u32, now: Timestamp, up: bool) -> Instance {
-    let port = match workload.probe {
-        Probe::Tcp { port, .. } => Some(port),
-        Probe::Alive { .. } => None,
-    };
     let host = u8::try_from(number).unwrap_or(u8::MAX);
     Instance {
-        id,
-        dyno: workload.dyno(number),
         state: if up { InstanceState::Up } else { InstanceState::Starting },
-        since: now,
-        address: port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
-        crashes: 0,
-        last_exit: None,
-        booted_in: None,
-        probe: None,
+        address: workload.health.port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
+        ..Instance::new(id, workload.dyno(number), now)
     }
 }
 
 #[async_trait]
 impl Engine for FakeEngine {
     async fn apply(&self, workload: Workload) -> Result<(), EngineError> {
-        workload.check()?;
+        workload.check(ABLE)?;
         let id = workload.id.clone();
         {
             let mut world = self.accept()?;
@@ -386,6 +386,14 @@ impl Engine for FakeEngine {
                     world.workloads.insert(id, Held { workload, deleting: false, instances: Vec::new() });
                 }
             }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
+        if let Some(held) = self.accept()?.workloads.get_mut(workload).filter(|held| !held.deleting) {
+            held.workload = held.workload.scaled_to(quantity, ABLE)?;
         }
         self.settle();
         Ok(())
@@ -439,7 +447,7 @@ impl Engine for FakeEngine {
     }
 
     async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
-        oneoff.container.check()?;
+        oneoff.container.check(ABLE)?;
         let (input, input_end) = mpsc::channel(64);
         let (output, output_end) = mpsc::channel(64);
         let (exit, exit_end) = oneshot::channel();
@@ -494,7 +502,8 @@ mod tests {
     use model::clock::SystemClock;
 
     use super::*;
-    use crate::{Container, Limits, Mount, RootFs, Service};
+    use crate::conformance::{Subject, on_paper};
+    use crate::{Container, DRAIN_LIMIT, Health, Limits, Mount, Restart, RootFs, Service};
 
     fn container() -> Container {
         Container {
@@ -504,7 +513,7 @@ mod tests {
             working_dir: "/".to_owned(),
             uid: 100_000,
             nested: false,
-            limits: Limits { memory_bytes: 1 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 16 },
+            limits: Limits::new(1 << 20, 1000, 16),
             mounts: Vec::new(),
         }
     }
@@ -521,8 +530,11 @@ mod tests {
             process_type: "web".parse().expect("a process type"),
             quantity,
             container: container(),
-            probe: Probe::Tcp { port: 5000, boot_timeout: Duration::from_secs(60) },
+            health: Health::listening(5000, Duration::from_secs(60)),
+            restart: Restart::default(),
+            drain: DRAIN_LIMIT,
             stop_grace: Duration::from_secs(30),
+            idle: None,
             service: None,
         }
     }
@@ -537,6 +549,12 @@ mod tests {
             service: Some(Service { port: 5432, clients: BTreeSet::new() }),
             ..web(1)
         }
+    }
+
+    #[tokio::test]
+    async fn it_is_an_engine_as_far_as_nothing_runs() {
+        let engine = Arc::new(FakeEngine::prompt(Arc::new(SystemClock)));
+        on_paper(Subject { engine, container: container(), scratch: "/nowhere".into() }).await;
     }
 
     async fn states(engine: &FakeEngine) -> Vec<(String, InstanceState)> {

@@ -8,9 +8,13 @@ pub mod conformance;
 mod error;
 pub mod fake;
 pub mod feed;
+mod health;
 mod layers;
+mod limits;
 mod lines;
+mod needs;
 mod oneoff;
+mod restart;
 mod workload;
 
 use std::time::Duration;
@@ -20,22 +24,32 @@ use futures::stream::BoxStream;
 pub use model::routes::WorkloadId;
 
 pub use error::EngineError;
+pub use health::{Check, Health, Look};
 pub use layers::{LayerError, LayerStore};
+pub use limits::Limits;
 pub use lines::Lines;
+pub use needs::Need;
 pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
+pub use restart::Restart;
 pub use workload::{
-    Container, Instance, InstanceState, Limits, Mount, NESTED_IDS, Probe, ProbeReport, RootFs, Service, Workload,
-    WorkloadStatus, check_volume_name,
+    Container, Instance, InstanceState, Mount, NESTED_IDS, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
+    check_volume_name, is_workload_id,
 };
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Makes `workload` desired: its `quantity` of instances is started and kept alive, through crashes (with growing
-    /// pauses) and reboots, until [`Engine::delete`]. Applying the same id again changes the quantity and a service's clients;
-    /// everything else of a workload is immutable and a difference is refused with [`EngineError::Immutable`]. Returns once
+    /// Makes `workload` desired: its `quantity` of instances is started and kept alive, through crashes (see [`Restart`])
+    /// and reboots, until [`Engine::delete`]. Applying the same id again changes what is done around its instances, such
+    /// as their quantity and a service's clients; what they run is immutable and a difference is refused with
+    /// [`EngineError::Immutable`] ([`Workload::changed_to`]). What the engine
+    /// cannot do (yet) is refused by name, with [`EngineError::Unsupported`]. Returns once
     /// the wish is durable and its clients are those that get through, not once instances run.
     async fn apply(&self, workload: Workload) -> Result<(), EngineError>;
+
+    /// Changes how many instances a workload has, and nothing else of it, whatever it was applied as and by whichever version of
+    /// the platform. One that does not exist (any more) is no error: [`Engine::list`] says so.
+    async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError>;
 
     /// Stops all instances of a workload, out of the table first, then SIGTERM, then SIGKILL after the grace period, and
     /// forgets it. Returns once the wish is durable. Deleting what does not exist is no error.

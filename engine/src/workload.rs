@@ -9,12 +9,13 @@ use model::routes::WorkloadId;
 use model::{AppId, Digest, DynoName, Exit, ProcessType, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::EngineError;
+use crate::needs::{self, Need};
+use crate::{Check, DRAIN_LIMIT, EngineError, Health, Limits, Look, Restart};
 
 /// "Keep `quantity` instances of this alive."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
-    /// `<app id>.v<release>.<process type>`
+    /// Chosen by the caller; see [`is_workload_id`].
     pub id: WorkloadId,
     /// Whose it is: instances of one app share a uid, a shim and a log stream, and nothing with other apps.
     pub app: AppId,
@@ -27,9 +28,19 @@ pub struct Workload {
     /// What each instance runs; see [`Workload::container_of`].
     pub container: Container,
     /// When an instance counts as healthy.
-    pub probe: Probe,
+    #[serde(alias = "probe")]
+    pub health: Health,
+    /// When an instance that crashed is started again.
+    #[serde(default)]
+    pub restart: Restart,
+    /// How long routers are waited for, that they let go of an instance, before it gets SIGTERM.
+    #[serde(default = "drain")]
+    pub drain: Duration,
     /// Time from SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// Its last instance is stopped once it had no request for so long, and started again by the next one; none: never.
+    #[serde(default)]
+    pub idle: Option<Duration>,
     /// What others reach it by, if it is a backing service. It then gets no requests from routers.
     #[serde(default)]
     pub service: Option<Service>,
@@ -49,14 +60,24 @@ pub struct Service {
 }
 
 impl Workload {
-    /// This workload with the quantity and the clients of `wanted`, which must equal it in everything else.
+    /// `wanted`, if that is this workload but for what is done around its instances: how many there are and who their clients are,
+    /// when they count as healthy, are started again, drained, stopped and put to sleep. What they run never changes.
     pub fn changed_to(&self, wanted: Self) -> Result<Self, EngineError> {
-        let service = match (&self.service, &wanted.service) {
-            (Some(service), Some(wanted)) => Some(Service { clients: wanted.clients.clone(), ..service.clone() }),
-            (service, _) => service.clone(),
+        let what_runs = |workload: &Self| {
+            let service = workload.service.as_ref().map(|service| service.port);
+            (workload.app, workload.release, workload.health.port, service)
         };
-        let same = Self { quantity: wanted.quantity, service, ..self.clone() };
-        if same == wanted { Ok(wanted) } else { Err(EngineError::Immutable(wanted.id)) }
+        let same = what_runs(self) == what_runs(&wanted)
+            && self.process_type == wanted.process_type
+            && self.container == wanted.container;
+        if same { Ok(wanted) } else { Err(EngineError::Immutable(wanted.id)) }
+    }
+
+    /// This workload with another quantity; see [`crate::Engine::scale`].
+    pub fn scaled_to(&self, quantity: u32, able: &[Need]) -> Result<Self, EngineError> {
+        let scaled = Self { quantity, ..self.clone() };
+        scaled.check(able)?;
+        Ok(scaled)
     }
 
     /// Whether it has never more than one instance at a time: a service has one address, and a volume one writer. A new instance
@@ -65,13 +86,30 @@ impl Workload {
         self.service.is_some() || self.container.volumes().next().is_some()
     }
 
-    /// Refuses what no engine may run: see [`Workload::is_exclusive`] and [`Container::check`].
-    pub fn check(&self) -> Result<(), EngineError> {
+    /// Whether routers send it requests.
+    pub fn is_routed(&self) -> bool {
+        self.health.port.is_some() && self.service.is_none()
+    }
+
+    /// Refuses what no engine may run, and what one that is `able` to do these cannot: see [`is_workload_id`],
+    /// [`Workload::is_exclusive`] and [`Container::check`].
+    pub fn check(&self, able: &[Need]) -> Result<(), EngineError> {
+        if !is_workload_id(&self.id.0) {
+            return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", self.id.0)));
+        }
         if self.is_exclusive() && self.quantity > 1 {
             let reason = "a workload with a service or a volume has at most one instance";
             return Err(EngineError::Failed(format!("{} cannot have {} instances: {reason}", self.id, self.quantity)));
         }
-        self.container.check()
+        let needs_port = |check: &Check| matches!(check.look, Look::Listening | Look::Http(_));
+        if self.health.port.is_none()
+            && let Some(check) = self.health.checks().find(|check| needs_port(check))
+        {
+            let reason = format!("check {:?} looks at a port, and it has none", check.name);
+            return Err(EngineError::Failed(format!("{} cannot run: {reason}", self.id)));
+        }
+        needs::refuse(&self.id, &self.needs(), able)?;
+        self.container.check_volumes()
     }
 
     /// What the instance of this number is called.
@@ -124,10 +162,32 @@ impl Container {
         })
     }
 
-    /// Refuses names of volumes that cannot be one.
-    pub fn check(&self) -> Result<(), EngineError> {
+    /// Refuses what an engine that is `able` to do these cannot, and names of volumes that cannot be one.
+    pub fn check(&self, able: &[Need]) -> Result<(), EngineError> {
+        needs::refuse(&"the container", &self.needs(), able)?;
+        self.check_volumes()
+    }
+
+    fn check_volumes(&self) -> Result<(), EngineError> {
         self.volumes().try_for_each(check_volume_name)
     }
+}
+
+/// Longest id of a workload. It names files, with some letters more.
+const LONGEST_ID: usize = 200;
+
+/// Whether this can be a workload's id: parts of letters, digits, `-` and `_`, joined by dots, with room for every process type that
+/// there can be.
+pub fn is_workload_id(id: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    id.len() <= LONGEST_ID && id.split('.').all(part)
+}
+
+/// What platforms before there was a choice waited.
+fn drain() -> Duration {
+    DRAIN_LIMIT
 }
 
 /// Refuses what cannot name a volume: up to 63 lowercase letters, digits and inner hyphens can (a DNS label, RFC 1123).
@@ -181,38 +241,6 @@ pub enum Mount {
     },
 }
 
-/// Limits of one container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory; over it, the kernel kills inside the container.
-    pub memory_bytes: u64,
-    /// Thousandths of a core.
-    pub cpu_millis: u32,
-    /// Weight against other containers when cores are short, 1 to 10,000; an app's is 100 (cgroup v2 `cpu.weight`).
-    pub cpu_weight: u32,
-    /// Processes and threads.
-    pub pids: u32,
-}
-
-/// When an instance counts as healthy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// Once it accepts TCP connections on this port (Heroku's rule for `web`). One that does not within `boot_timeout` is
-    /// stopped and counts as crashed (R10).
-    Tcp {
-        /// Also the value of `PORT` in the container's environment.
-        port: u16,
-        /// From start to the first accepted connection.
-        boot_timeout: Duration,
-    },
-    /// Once it stayed up for this long.
-    Alive {
-        /// From start.
-        settle: Duration,
-    },
-}
-
 /// What the engine knows of one workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadStatus {
@@ -254,8 +282,29 @@ pub struct Instance {
     pub last_exit: Option<Exit>,
     /// How long it took from its process's start until it was healthy: the app's own part of a deploy. None before.
     pub booted_in: Option<Duration>,
+    /// How often the engine started this number again because it had ended by itself, in a row or not.
+    #[serde(default)]
+    pub restarts: u32,
     /// What the last failed probe saw, for the message of a deploy that does not get healthy.
     pub probe: Option<ProbeReport>,
+}
+
+impl Instance {
+    /// One that is about to be made.
+    pub fn new(id: String, dyno: DynoName, now: Timestamp) -> Self {
+        Self {
+            id,
+            dyno,
+            state: InstanceState::Starting,
+            since: now,
+            address: None,
+            crashes: 0,
+            last_exit: None,
+            booted_in: None,
+            restarts: 0,
+            probe: None,
+        }
+    }
 }
 
 /// What an instance is doing.
@@ -271,6 +320,8 @@ pub enum InstanceState {
         /// When.
         retry_at: Timestamp,
     },
+    /// Ended by itself once too often ([`Restart::give_up`]): it stays down until it is restarted on request, or replaced.
+    GaveUp,
     /// Out of the route table, on its way down.
     Stopping,
 }
@@ -284,4 +335,64 @@ pub struct ProbeReport {
     pub listening: Vec<u16>,
     /// Seconds since start, when it was seen.
     pub after: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As platforms wrote it down before there were checks, and policies of restarting.
+    const BEFORE: &str = r#"{"id":"00000000-0000-4000-8000-000000000001.v12.web.basic",
+        "app":"00000000-0000-4000-8000-000000000001","release":12,"process_type":"web","quantity":2,
+        "container":{"rootfs":{"layers":[]},"args":["true"],"env":{"A":"1"},"working_dir":"/app","uid":100001,
+            "limits":{"memory_bytes":536870912,"cpu_millis":1000,"cpu_weight":100,"pids":256},"mounts":[]},
+        "probe":{"tcp":{"port":5000,"boot_timeout":{"secs":60,"nanos":0}}},"stop_grace":{"secs":30,"nanos":0}}"#;
+
+    #[test]
+    fn wishes_of_older_platforms_are_read_as_what_they_meant() {
+        let before: Workload = serde_json::from_str(BEFORE).expect("readable");
+        assert_eq!(before.health, Health::listening(5000, Duration::from_secs(60)));
+        assert_eq!((&before.restart, before.drain, before.idle), (&Restart::default(), DRAIN_LIMIT, None));
+        assert_eq!(before.container.limits, Limits::new(512 << 20, 1000, 256));
+        let worker = BEFORE.replace(
+            r#"{"tcp":{"port":5000,"boot_timeout":{"secs":60,"nanos":0}}}"#,
+            r#"{"alive":{"settle":{"secs":1,"nanos":0}}}"#,
+        );
+        let worker: Workload = serde_json::from_str(&worker).expect("readable");
+        assert_eq!(worker.health, Health::uptime(Duration::from_secs(1)));
+        let again = serde_json::to_string(&before).expect("JSON");
+        assert_eq!(serde_json::from_str::<Workload>(&again).expect("readable"), before);
+    }
+
+    #[test]
+    fn what_an_engine_cannot_do_is_named() {
+        let mut workload: Workload = serde_json::from_str(BEFORE).expect("readable");
+        workload.check(&[]).expect("nothing special");
+        let http = Check { look: Look::Http("/ok".to_owned()), ..workload.health.startup[0].clone() };
+        workload.health.liveness.push(http);
+        workload.container.limits.disk_bytes = Some(1 << 30);
+        let refused = |able: &[Need]| workload.check(able).expect_err("refused").to_string();
+        assert!(
+            refused(&[]).ends_with(
+                ".v12.web.basic needs health checks by HTTP and liveness checks and a limit of its disk space, \
+                 which this engine cannot give yet"
+            ),
+            "{}",
+            refused(&[])
+        );
+        let able = [Need::HttpChecks, Need::Liveness];
+        assert!(refused(&able).contains("basic needs a limit of its disk space, which"), "{}", refused(&able));
+    }
+
+    #[test]
+    fn every_process_type_fits_into_an_id() {
+        let app = "00000000-0000-4000-8000-000000000001";
+        let longest = format!("{app}.v18446744073709551615.{}.performance-l-ram", "a".repeat(63));
+        for good in [longest.as_str(), "app.v1.a--b", "app.v1.web", "postgres.v1.db_1"] {
+            assert!(is_workload_id(good), "{good}");
+        }
+        for bad in ["", ".", "..", "a..b", "a/b", "a b", "ä", ".a", "a.", &"a".repeat(LONGEST_ID + 1)] {
+            assert!(!is_workload_id(bad), "{bad}");
+        }
+    }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Container, Limits, Mount, OneOff, OneOffId, Probe, RootFs, Service, Workload, WorkloadId};
+use engine::{
+    Container, DRAIN_LIMIT, Health, Limits, Mount, OneOff, OneOffId, Restart, RootFs, Service, Workload, WorkloadId,
+};
 use model::{AddonId, AppId, Digest};
 
 use super::kind::{Kind, Plan, Server, find};
@@ -15,6 +17,14 @@ use crate::{Controller, Error};
 const BOOT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Time to write down what is in memory.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+/// Many apps may wait for a server: it is started again soon, and for ever.
+const RESTART: Restart = Restart {
+    at_once: 1,
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(5 * 60),
+    give_up: None,
+    stable: Duration::from_secs(60),
+};
 /// Processes and threads: a server may have one for each client.
 const PIDS: u32 = 512;
 /// Memory of a client, of `pg_dump` for instance.
@@ -55,8 +65,11 @@ impl Controller {
             process_type: kind.slug().parse()?,
             quantity: 1,
             container,
-            probe: Probe::Tcp { port: server.port, boot_timeout: BOOT_TIMEOUT },
+            health: Health::listening(server.port, BOOT_TIMEOUT),
+            restart: RESTART,
+            drain: DRAIN_LIMIT,
             stop_grace: STOP_GRACE,
+            idle: None,
             service: Some(Service { port: server.port, clients }),
         })
     }
@@ -120,7 +133,7 @@ fn container<'a>(
         working_dir: "/".to_owned(),
         uid: addon.uid,
         nested: false,
-        limits: Limits { memory_bytes: CLIENT_MEMORY, cpu_millis: 1000, cpu_weight: 100, pids: PIDS },
+        limits: Limits::new(CLIENT_MEMORY, 1000, PIDS),
         mounts: Vec::new(),
     }
 }

@@ -56,12 +56,7 @@ impl Controller {
             working_dir: image.config.working_dir,
             uid: app.uid,
             nested: false,
-            limits: Limits {
-                memory_bytes: size.memory_bytes,
-                cpu_millis: size.cpu_millis,
-                cpu_weight: 100,
-                pids: size.pids,
-            },
+            limits: Limits::new(size.memory_bytes, size.cpu_millis, size.pids),
             mounts: Vec::new(),
         })
     }

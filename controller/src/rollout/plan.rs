@@ -175,16 +175,10 @@ mod tests {
 
         fn runs(mut self, version: u64, name: &str, size: &str, states: &[InstanceState]) -> Self {
             let process_type: ProcessType = name.parse().expect("a type");
-            let instance = |(number, state): (u32, &InstanceState)| Instance {
-                id: format!("{version}-{name}-{number}"),
-                dyno: DynoName { process_type: process_type.clone(), number },
-                state: *state,
-                since: Timestamp::from_millis(0),
-                address: None,
-                crashes: 0,
-                last_exit: None,
-                booted_in: None,
-                probe: None,
+            let instance = |(number, state): (u32, &InstanceState)| {
+                let (id, dyno) =
+                    (format!("{version}-{name}-{number}"), DynoName { process_type: process_type.clone(), number });
+                Instance { state: *state, ..Instance::new(id, dyno, Timestamp::from_millis(0)) }
             };
             self.observed.push(WorkloadStatus {
                 id: workload_id(self.desired.app, version, &process_type, size),

@@ -176,6 +176,7 @@ impl World {
             InstanceState::Starting => "starting",
             InstanceState::Up => "up",
             InstanceState::Stopping => "stopping",
+            InstanceState::GaveUp => "given up",
             InstanceState::Crashed { .. } => "crashed",
         };
         let lines = all.iter().flat_map(|workload| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Probe, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Health, Restart, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
@@ -27,11 +27,11 @@ impl Controller {
     ) -> Result<Workload, Error> {
         let task = Task::Process(process_type.as_str());
         let mut container = self.container(app, release, task, &scale.size).await?;
-        let probe = if process_type.as_str() == "web" {
+        let health = if process_type.as_str() == "web" {
             container.env.insert("PORT".to_owned(), PORT.to_string());
-            Probe::Tcp { port: PORT, boot_timeout: self.settings.boot_timeout }
+            Health::listening(PORT, self.settings.boot_timeout)
         } else {
-            Probe::Alive { settle: SETTLE }
+            Health::uptime(SETTLE)
         };
         Ok(Workload {
             id,
@@ -40,8 +40,11 @@ impl Controller {
             process_type: process_type.clone(),
             quantity: scale.quantity,
             container,
-            probe,
+            health,
+            restart: Restart::default(),
+            drain: DRAIN_LIMIT,
             stop_grace: self.settings.stop_grace,
+            idle: None,
             service: None,
         })
     }

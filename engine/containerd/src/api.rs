@@ -27,6 +27,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
     Router::new()
         .route("/workloads", put(apply).get(list))
         .route("/workloads/{id}", delete(remove))
+        .route("/workloads/{id}/quantity", put(scale))
         .route("/changes", get(changes))
         .route("/instances/{id}/restart", post(restart))
         .route("/oneoffs", post(run).get(oneoffs))
@@ -45,6 +46,7 @@ impl IntoResponse for Refusal {
             EngineError::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::Immutable(_) | EngineError::InUse { .. } => StatusCode::CONFLICT,
             EngineError::Start { .. } | EngineError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            EngineError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
             EngineError::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
         (status, Json(WireError::from(self.0))).into_response()
@@ -53,6 +55,15 @@ impl IntoResponse for Refusal {
 
 async fn apply(State(host): Shared, Json(workload): Json<Workload>) -> Result<StatusCode, Refusal> {
     host.apply(workload).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn scale(
+    State(host): Shared,
+    Path(id): Path<WorkloadId>,
+    Json(quantity): Json<u32>,
+) -> Result<StatusCode, Refusal> {
+    host.scale(&id, quantity).await.map_err(Refusal)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -84,6 +84,11 @@ impl Engine for HostClient {
         self.send(request(Method::PUT, "/workloads", body)?).await.map(drop)
     }
 
+    async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(&quantity).map_err(failed)?;
+        self.send(request(Method::PUT, &format!("/workloads/{workload}/quantity"), body)?).await.map(drop)
+    }
+
     async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError> {
         self.send(request(Method::DELETE, &format!("/workloads/{workload}"), Vec::new())?).await.map(drop)
     }

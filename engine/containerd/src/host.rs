@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::state::{Held, State, addresses};
+pub(crate) use self::wishes::ABLE;
 use crate::cgroup;
 use crate::containerd::Containerd;
 use crate::error::{Fault, HostError};
@@ -114,8 +115,9 @@ impl Host {
             let Some(running) = running else { continue };
             match record {
                 Record::Instance { wish, number } => {
+                    let wish = self.newest(*wish);
                     let instance = slot::as_left(&self.folder(&id), &wish.workload, number, (id, running));
-                    self.spawn_slot(&Arc::new(*wish), Begin::With(Box::new(instance)));
+                    self.spawn_slot(&Arc::new(wish), Begin::With(Box::new(instance)));
                 }
                 Record::OneOff { oneoff, deadline } => crate::oneoff::adopt(self, *oneoff, deadline),
             }
@@ -124,6 +126,13 @@ impl Host {
         tokio::spawn(orphans::remove(Arc::clone(self)));
         let host = Arc::clone(self);
         tokio::spawn(async move { host.network.firewall.keep().await });
+    }
+
+    /// The wish as it is now, if an instance that was started by an earlier one is still what it asks for.
+    fn newest(&self, started_by: Wish) -> Wish {
+        let now = self.wish_of(&started_by.workload.id);
+        let same = |now: &Wish| started_by.workload.changed_to(now.workload.clone()).is_ok();
+        now.filter(same).unwrap_or(started_by)
     }
 
     /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
@@ -162,7 +171,7 @@ impl Host {
     fn spawn_slot(self: &Arc<Self>, wish: &Arc<Wish>, begin: Begin) {
         let (instance, adopted, replaces) = match begin {
             Begin::Anew { number, replaces } => {
-                (slot::anew(self.new_id(), wish.workload.dyno(number), self.now()), false, replaces)
+                (Instance::new(self.new_id(), wish.workload.dyno(number), self.now()), false, replaces)
             }
             Begin::With(instance) => (*instance, true, None),
         };
@@ -213,6 +222,11 @@ impl Host {
         self.publish(&workload)
     }
 
+    /// What is wished of a slot's workload now.
+    pub(crate) fn wish(&self, key: u64) -> Option<Arc<Wish>> {
+        self.lock().slots.get(&key).map(|held| Arc::clone(&held.wish))
+    }
+
     /// What is known of a slot's instance.
     pub(crate) fn instance(&self, key: u64) -> Option<Instance> {
         self.lock().slots.get(&key).map(|held| held.instance.clone())
@@ -222,7 +236,7 @@ impl Host {
         let version = {
             let state = self.lock();
             let slots = state.slots.values().filter(|held| held.wish.workload.id == *id);
-            let routed = slots.filter(|held| slot::is_routed(&held.wish.workload)).collect::<Vec<_>>();
+            let routed = slots.filter(|held| held.wish.workload.is_routed()).collect::<Vec<_>>();
             let row = (!routed.is_empty()).then(|| addresses(&routed));
             self.feed.set(id, row)
         };

@@ -21,7 +21,7 @@ use crate::container::NewContainer;
 use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::Record;
-use crate::host::Host;
+use crate::host::{ABLE, Host};
 use crate::tenants::Tenant;
 
 /// What a terminal sends for Ctrl-D.
@@ -32,6 +32,7 @@ const CONTAINERD_BACK: Duration = Duration::from_secs(10);
 
 /// Starts a one-off. Must not be dropped half-way: run it in a task of its own.
 pub(crate) async fn run(host: Arc<Host>, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
+    oneoff.container.check(ABLE)?;
     let kill = host.register_oneoff(&oneoff)?;
     let id = oneoff.id.clone();
     // If this does not help, what follows says why.

@@ -99,7 +99,7 @@ fn lower_dirs(container: &Container, layers: &LayerStore) -> Result<Vec<PathBuf>
     Ok(digests.iter().rev().map(|digest| layers.path(digest)).collect())
 }
 
-/// Whether an id may name files, containers and network namespaces.
+/// Whether a one-off's id may name files, containers (containerd's rule, 76 bytes) and network namespaces.
 pub(crate) fn is_safe_id(id: &str) -> bool {
     let part = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
     id.len() <= 76 && id.split(['.', '-', '_']).all(part) && Path::new(id).components().count() == 1

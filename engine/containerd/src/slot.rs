@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{DRAIN_LIMIT, Instance, InstanceState, Probe, ProbeReport, Workload};
-use model::{DynoName, Exit, LogSource, Timestamp};
+use engine::{Instance, InstanceState, Look, ProbeReport, Workload};
+use model::{DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,12 +20,8 @@ use crate::logs;
 use crate::probe::{LastFailure, accepts};
 use crate::tenants::Tenant;
 
-/// The pause after a first crash; the next is [`SECOND_PAUSE`], and each later one twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const SECOND_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// An instance that was up for this long crashed for a new reason.
-const STABLE: Duration = Duration::from_secs(60);
+/// `HOST_NAME_MAX` of sethostname(2).
+const LONGEST_HOSTNAME: usize = 64;
 /// How long the last lines of a dead instance are waited for.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
@@ -73,14 +69,22 @@ pub(crate) async fn keep_alive(slot: Slot, adopted: bool) {
             Ended::Stopped => return,
             Ended::Crashed(crash) => crash,
         };
-        crashes = if crash.lived >= STABLE { 1 } else { crashes.saturating_add(1) };
-        let pause = restart_pause(crashes);
+        let restart = slot.wished().workload.restart.clone();
+        crashes = if crash.lived >= restart.stable { 1 } else { crashes.saturating_add(1) };
+        let pause = restart.pause(crashes);
         slot.update(|instance| {
-            instance.state = InstanceState::Crashed { retry_at: slot.host.now().after(pause) };
+            instance.state = match pause {
+                Some(pause) => InstanceState::Crashed { retry_at: slot.host.now().after(pause) },
+                None => InstanceState::GaveUp,
+            };
             instance.crashes = crashes;
             instance.last_exit = Some(crash.exit);
             instance.probe = crash.report;
         });
+        let Some(pause) = pause else {
+            slot.say(&format!("Stays down after {crashes} crashes in a row. Restart it once it is mended."));
+            return slot.stop.cancelled().await;
+        };
         tokio::select! {
             () = slot.stop.cancelled() => return,
             () = sleep(pause) => {}
@@ -90,6 +94,7 @@ pub(crate) async fn keep_alive(slot: Slot, adopted: bool) {
             instance.id = id;
             instance.state = InstanceState::Starting;
             instance.address = None;
+            instance.restarts = instance.restarts.saturating_add(1);
         });
         slot.say("State changed from crashed to starting");
     }
@@ -102,7 +107,7 @@ impl Slot {
             Ok(Some(life)) => self.watch(life).await,
             Ok(None) => Ended::Stopped,
             Err(fault) => {
-                tracing::warn!(workload.id = %self.workload().id, error = %fault, "an instance did not start");
+                tracing::warn!(workload.id = %self.wished().workload.id, error = %fault, "an instance did not start");
                 self.say(&format!("Process could not be started: {fault}"));
                 let report =
                     ProbeReport { result: format!("not started: {fault}"), listening: vec![], after: Duration::ZERO };
@@ -138,7 +143,8 @@ impl Slot {
     }
 
     async fn try_begin(&self, id: &str, record: &Record) -> Result<Life, Fault> {
-        let (host, workload) = (&self.host, self.workload());
+        let (host, wish) = (&self.host, self.wished());
+        let workload = &wish.workload;
         let container = workload.container_of(self.number);
         let output = host.folder(id).output();
         let new = NewContainer {
@@ -146,7 +152,7 @@ impl Slot {
             record,
             container: &container,
             app: workload.app,
-            hostname: &self.dyno().to_string(),
+            hostname: &hostname(&self.dyno()),
             tty: None,
             stdio: Stdio::File { output },
         };
@@ -178,7 +184,8 @@ impl Slot {
         let ended = CancellationToken::new();
         let reader = self.host.watcher.follow(&output, logs::saved_offset(&offset), ended.clone());
         let reader = reader.map_err(Fault::on("follow", &output))?;
-        let (settings, app, source) = (self.host.settings.clone(), self.workload().app, LogSource::app(self.dyno()));
+        let (settings, app, source) =
+            (self.host.settings.clone(), self.wished().workload.app, LogSource::app(self.dyno()));
         let log = tokio::spawn(async move {
             logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
         });
@@ -216,17 +223,23 @@ impl Slot {
         if self.host.folder(&life.id).is_healthy() {
             return true;
         }
-        let age = self.host.now().since(life.running.started);
-        match self.workload().probe {
-            Probe::Alive { settle } => {
-                sleep(settle.saturating_sub(age)).await;
-                true
-            }
-            Probe::Tcp { port, boot_timeout } => {
-                let deadline = Instant::now() + boot_timeout.saturating_sub(age);
-                accepts(SocketAddr::from((life.running.address, port)), deadline, failure).await
+        let wish = self.wished();
+        let workload = &wish.workload;
+        let age = || self.host.now().since(life.running.started);
+        let deadline = Instant::now() + workload.health.boot.saturating_sub(age());
+        for check in &workload.health.startup {
+            match (&check.look, workload.health.port) {
+                (Look::Uptime(settle), _) => sleep(settle.saturating_sub(age())).await,
+                (Look::Listening, Some(port)) => {
+                    if !accepts(SocketAddr::from((life.running.address, port)), deadline, failure).await {
+                        return false;
+                    }
+                }
+                // Such wishes are refused ([`ABLE`]).
+                (Look::Listening | Look::Http(_) | Look::Command(_), _) => {}
             }
         }
+        true
     }
 
     fn up(&self, life: &Life) {
@@ -261,10 +274,9 @@ impl Slot {
         let lived = self.host.now().since(life.running.started);
         let report = failure.report(life.running.pid, lived);
         self.update(|instance| instance.state = InstanceState::Stopping);
-        let (limit, kind) = match self.workload().probe {
-            Probe::Tcp { boot_timeout, .. } => (boot_timeout.as_secs(), &self.workload().process_type),
-            Probe::Alive { settle } => (settle.as_secs(), &self.workload().process_type),
-        };
+        let wish = self.wished();
+        let workload = &wish.workload;
+        let (limit, kind) = (workload.health.boot.as_secs(), &workload.process_type);
         self.say(&format!(
             "Error R10 (Boot timeout) -> {kind} process failed to bind to $PORT within {limit} seconds of launch"
         ));
@@ -279,12 +291,12 @@ impl Slot {
     /// Out of the route table, then SIGTERM, then SIGKILL. Returns how it ended.
     async fn stop(&self, life: &Life, ended: impl Future<Output = Option<u32>>) -> Option<u32> {
         let mut ended = pin!(ended);
-        let served = self.state_name() == "up" && is_routed(self.workload());
+        let served = self.state_name() == "up" && self.wished().workload.is_routed();
         let version = self.update(|instance| instance.state = InstanceState::Stopping);
         if served {
             tokio::select! {
                 status = &mut ended => return status,
-                _ = self.host.feed.drained(&life.id, version, DRAIN_LIMIT) => {}
+                _ = self.host.feed.drained(&life.id, version, self.wished().workload.drain) => {}
             }
         }
         self.say("Stopping all processes with SIGTERM");
@@ -292,10 +304,11 @@ impl Slot {
             status = &mut ended => return status,
             () = self.host.signal(&life.id, Signal::SIGTERM) => {}
         }
-        if let Ok(status) = timeout(self.workload().stop_grace, &mut ended).await {
+        let grace = self.wished().workload.stop_grace;
+        if let Ok(status) = timeout(grace, &mut ended).await {
             return status;
         }
-        let seconds = self.workload().stop_grace.as_secs();
+        let seconds = grace.as_secs();
         self.say(&format!(
             "Error R12 (Exit timeout) -> At least one process failed to exit within {seconds} seconds of SIGTERM"
         ));
@@ -321,7 +334,7 @@ impl Slot {
         });
         let _ = timeout(LAST_LINES, last_lines).await;
         if exit == Exit::OutOfMemory {
-            let megabytes = self.workload().container.limits.memory_bytes >> 20;
+            let megabytes = self.wished().workload.container.limits.memory_bytes >> 20;
             self.say(&format!("Process ran out of its {megabytes} MB of memory"));
             self.say("Error R15 (Memory quota vastly exceeded)");
         }
@@ -335,12 +348,13 @@ impl Slot {
         }
     }
 
-    fn workload(&self) -> &Workload {
-        &self.wish.workload
+    /// The wish as it is now. What runs is the same as ever.
+    fn wished(&self) -> Arc<Wish> {
+        self.host.wish(self.key).unwrap_or_else(|| Arc::clone(&self.wish))
     }
 
     fn dyno(&self) -> DynoName {
-        self.workload().dyno(self.number)
+        self.wish.workload.dyno(self.number)
     }
 
     fn instance_id(&self) -> String {
@@ -359,22 +373,7 @@ impl Slot {
     }
 
     fn say(&self, line: &str) {
-        self.host.say(self.workload().app, &self.dyno(), line);
-    }
-}
-
-/// An instance that is about to be made.
-pub(crate) fn anew(id: String, dyno: DynoName, now: Timestamp) -> Instance {
-    Instance {
-        id,
-        dyno,
-        state: InstanceState::Starting,
-        since: now,
-        address: None,
-        crashes: 0,
-        last_exit: None,
-        booted_in: None,
-        probe: None,
+        self.host.say(self.wish.workload.app, &self.dyno(), line);
     }
 }
 
@@ -385,30 +384,20 @@ pub(crate) fn as_left(folder: &Folder, workload: &Workload, number: u32, (id, ru
         state: if folder.is_healthy() { InstanceState::Up } else { InstanceState::Starting },
         address: Some(address(workload, &running)),
         booted_in: healthy_since.map(|healthy| healthy.since(running.started)),
-        ..anew(id, workload.dyno(number), healthy_since.unwrap_or(running.started))
+        ..Instance::new(id, workload.dyno(number), healthy_since.unwrap_or(running.started))
     }
 }
 
-/// Whether routers send it requests.
-pub(crate) fn is_routed(workload: &Workload) -> bool {
-    matches!(workload.probe, Probe::Tcp { .. }) && workload.service.is_none()
-}
-
-/// Requests go to the port of the probe; what has none still shows its network's address, with port 0.
+/// Requests go to its port; what has none still shows its network's address, with port 0.
 fn address(workload: &Workload, running: &Running) -> SocketAddr {
-    let port = match workload.probe {
-        Probe::Tcp { port, .. } => port,
-        Probe::Alive { .. } => 0,
-    };
-    SocketAddr::from((running.address, port))
+    SocketAddr::from((running.address, workload.health.port.unwrap_or(0)))
 }
 
-/// Nearly at once after a first crash, then 1 s, 2 s, 4 s … up to 5 minutes.
-fn restart_pause(crashes: u32) -> Duration {
-    match crashes {
-        0 | 1 => FIRST_PAUSE,
-        more => (SECOND_PAUSE * 2_u32.saturating_pow((more - 2).min(16))).min(LONGEST_PAUSE),
-    }
+/// What a dyno is called inside: by its name, of which Linux takes [`LONGEST_HOSTNAME`] bytes. The number is kept.
+fn hostname(dyno: &DynoName) -> String {
+    let number = format!(".{}", dyno.number);
+    let room = LONGEST_HOSTNAME - number.len();
+    dyno.process_type.as_str().chars().take(room).collect::<String>() + &number
 }
 
 #[cfg(test)]
@@ -416,8 +405,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_five_minutes() {
-        let pauses: Vec<u128> = [1, 2, 3, 4, 10, 11, 12, 4_000_000].map(|n| restart_pause(n).as_millis()).to_vec();
-        assert_eq!(pauses, [100, 1000, 2000, 4000, 256_000, 300_000, 300_000, 300_000]);
+    fn the_longest_process_type_still_has_a_hostname() {
+        let dyno = |name: &str| -> DynoName { name.parse().expect("a dyno") };
+        assert_eq!(hostname(&dyno("web.1")), "web.1");
+        let long = hostname(&dyno(&format!("{}.100", "a".repeat(63))));
+        assert_eq!(long, format!("{}.100", "a".repeat(60)));
     }
 }

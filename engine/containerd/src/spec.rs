@@ -46,7 +46,7 @@ const NESTED_CAPABILITIES: [Capability; 12] = [
     Capability::SysChroot,
 ];
 
-/// Enough for a server of many connections, and no reason for old programs to walk through a billion of them.
+/// What one process may have open unless its limits say otherwise: enough for a server of many connections, and no reason for old programs to walk through a billion of them.
 const OPEN_FILES: u64 = 65_536;
 
 /// The annotation by which containers share one shim.
@@ -101,7 +101,7 @@ fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
         .capabilities(capabilities(container))
         .no_new_privileges(true)
         .build()?;
-    process.set_rlimits(Some(rlimits()?));
+    process.set_rlimits(Some(rlimits(&container.limits)?));
     process.set_terminal(Some(blueprint.tty.is_some()));
     if let Some(size) = blueprint.tty {
         let size = BoxBuilder::default().height(u64::from(size.rows)).width(u64::from(size.columns)).build()?;
@@ -119,12 +119,13 @@ fn capabilities(container: &Container) -> LinuxCapabilities {
 }
 
 /// Without these an instance would have whatever limits containerd was started with.
-fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
+fn rlimits(limits: &Limits) -> Result<Vec<PosixRlimit>, OciSpecError> {
     // Nobody may raise a hard limit where this role may not, so more than our own would fail.
-    let (_, ours) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((OPEN_FILES, OPEN_FILES));
+    let files = limits.open_files.unwrap_or(OPEN_FILES);
+    let (_, ours) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((files, files));
     let limit = |kind, limit: u64| PosixRlimitBuilder::default().typ(kind).soft(limit).hard(limit).build();
     Ok(vec![
-        limit(PosixRlimitType::RlimitNofile, OPEN_FILES.min(ours))?,
+        limit(PosixRlimitType::RlimitNofile, files.min(ours))?,
         // A core dump holds an app's secrets, and belongs to nobody here.
         limit(PosixRlimitType::RlimitCore, 0)?,
     ])
@@ -278,7 +279,7 @@ mod tests {
             working_dir: "/app".to_owned(),
             uid: 100_001,
             nested,
-            limits: Limits { memory_bytes: 512 << 20, cpu_millis: 1500, cpu_weight: 50, pids: 256 },
+            limits: Limits { cpu_weight: 50, open_files: Some(100), ..Limits::new(512 << 20, 1500, 256) },
             mounts: Vec::new(),
         };
         let home = tempfile::tempdir().expect("a folder");
@@ -303,7 +304,7 @@ mod tests {
         assert_eq!(process["user"]["uid"], 100_001);
         assert_eq!(process["noNewPrivileges"], true);
         assert_eq!(process["capabilities"], json!({}));
-        assert_eq!(process["rlimits"][0]["type"], "RLIMIT_NOFILE");
+        assert_eq!(process["rlimits"][0], json!({ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 100 }));
         assert_eq!(process["rlimits"][1], json!({ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }));
         assert!(process.get("oomScoreAdj").is_none());
         assert_eq!(process["env"], json!(["A=x\ny", "HOSTNAME=web.1"]));

@@ -79,6 +79,7 @@ pub(crate) enum WireError {
     Immutable(WorkloadId),
     Start { what: String, reason: String },
     Exhausted(String),
+    Unsupported { what: String, needs: String },
     InUse { volume: String, user: String },
     Failed(String),
 }
@@ -90,6 +91,7 @@ impl From<EngineError> for WireError {
             EngineError::Immutable(id) => Self::Immutable(id),
             EngineError::Start { what, reason } => Self::Start { what, reason },
             EngineError::Exhausted(reason) => Self::Exhausted(reason),
+            EngineError::Unsupported { what, needs } => Self::Unsupported { what, needs },
             EngineError::InUse { volume, user } => Self::InUse { volume, user },
             EngineError::Failed(reason) => Self::Failed(reason),
         }
@@ -103,6 +105,7 @@ impl From<WireError> for EngineError {
             WireError::Immutable(id) => Self::Immutable(id),
             WireError::Start { what, reason } => Self::Start { what, reason },
             WireError::Exhausted(reason) => Self::Exhausted(reason),
+            WireError::Unsupported { what, needs } => Self::Unsupported { what, needs },
             WireError::InUse { volume, user } => Self::InUse { volume, user },
             WireError::Failed(reason) => Self::Failed(reason),
         }

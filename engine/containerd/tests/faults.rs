@@ -1,7 +1,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engine::{Container, Engine, EngineError, InstanceState, OneOff, OneOffId, Probe, Workload, WorkloadId};
+use engine::conformance::SOON;
+use engine::{
+    Container, DRAIN_LIMIT, Engine, EngineError, Health, InstanceState, OneOff, OneOffId, Workload, WorkloadId,
+};
 use model::AppId;
 use model::clock::SystemRandom;
 use tokio::net::TcpStream;
@@ -25,7 +28,10 @@ fn web(quantity: u32) -> Workload {
         process_type: "web".parse().expect("a process type"),
         quantity,
         container: shell("httpd -p 5000 -h /tmp; echo serving; while :; do sleep 0.1; echo tick; done"),
-        probe: Probe::Tcp { port: PORT, boot_timeout: Duration::from_secs(60) },
+        health: Health::listening(PORT, Duration::from_secs(60)),
+        restart: SOON,
+        drain: DRAIN_LIMIT,
+        idle: None,
         stop_grace: Duration::from_secs(1),
         service: None,
     }

@@ -356,7 +356,7 @@ pub fn container() -> Container {
         working_dir: "/".to_owned(),
         uid: UID,
         nested: false,
-        limits: Limits { memory_bytes: 256 << 20, cpu_millis: 1000, cpu_weight: 100, pids: 256 },
+        limits: Limits::new(256 << 20, 1000, 256),
         mounts: Vec::new(),
     }
 }

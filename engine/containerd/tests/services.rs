@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use engine::{Container, Engine, Instance, InstanceState, Mount, Probe, Service, Workload, WorkloadId, WorkloadStatus};
+use engine::conformance::SOON;
+use engine::{
+    Container, DRAIN_LIMIT, Engine, Health, Instance, InstanceState, Mount, Service, Workload, WorkloadId,
+    WorkloadStatus,
+};
 use model::AppId;
 use model::clock::SystemRandom;
 
@@ -29,7 +33,10 @@ fn database(clients: impl IntoIterator<Item = AppId>) -> Workload {
         process_type: "db".parse().expect("a process type"),
         quantity: 1,
         container,
-        probe: Probe::Tcp { port: PORT, boot_timeout: Duration::from_secs(60) },
+        health: Health::listening(PORT, Duration::from_secs(60)),
+        restart: SOON,
+        drain: DRAIN_LIMIT,
+        idle: None,
         stop_grace: Duration::ZERO,
         service: Some(Service { port: PORT, clients: clients.into_iter().collect() }),
     }
@@ -44,7 +51,7 @@ fn client(app: AppId, host: &str) -> Workload {
         app,
         process_type: "worker".parse().expect("a process type"),
         container: shell(&script),
-        probe: Probe::Alive { settle: Duration::ZERO },
+        health: Health::uptime(Duration::ZERO),
         service: None,
         ..database([])
     }

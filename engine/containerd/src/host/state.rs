@@ -46,7 +46,7 @@ pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
                 row.healthy.push(Endpoint { instance, dyno, address });
             }
             (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,
-            (InstanceState::Crashed { .. }, _) => row.crashed += 1,
+            (InstanceState::Crashed { .. } | InstanceState::GaveUp, _) => row.crashed += 1,
             // On its way down without having been told to: it ended by itself and is being cleaned up.
             (InstanceState::Stopping, _) if !held.stop.is_cancelled() => row.crashed += 1,
             (InstanceState::Stopping, _) => {}

@@ -3,31 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::{EngineError, InstanceState, Probe, Workload, WorkloadId, WorkloadStatus};
+use engine::{EngineError, InstanceState, Need, Workload, WorkloadId, WorkloadStatus, is_workload_id};
 use tokio::sync::watch;
 
 use super::{Begin, Host};
 use crate::files::{self, Wish};
-use crate::rootfs::is_safe_id;
+
+/// What this engine is able to do of what not every one is.
+pub(crate) const ABLE: &[Need] = &[];
 
 /// What callers ask for; see [`engine::Engine`].
 impl Host {
     pub(crate) async fn apply(self: &Arc<Self>, workload: Workload) -> Result<(), EngineError> {
-        if !is_safe_id(&workload.id.0) {
-            return Err(EngineError::Failed(format!("{:?} cannot be a workload's id", workload.id.0)));
-        }
-        workload.check()?;
-        workload.check()?;
+        workload.check(ABLE)?;
         {
             let _wish = self.wishes.lock().await;
-            let known = self.lock().desired.get(&workload.id).cloned();
+            let known = self.wish_of(&workload.id);
             let wish = match known {
                 Some(known) => Wish { workload: known.workload.changed_to(workload)?, ..known },
                 None => Wish { address: self.address_for(&workload)?, workload },
             };
-            files::save_wish(&self.settings.workloads(), &wish)
-                .map_err(|fault| fault.into_engine(&wish.workload.id.0))?;
-            self.lock().desired.insert(wish.workload.id.clone(), wish);
+            self.keep(wish)?;
         }
         self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         self.reconcile();
@@ -35,8 +31,37 @@ impl Host {
         Ok(())
     }
 
+    pub(crate) async fn scale(self: &Arc<Self>, id: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
+        {
+            let _wish = self.wishes.lock().await;
+            let Some(known) = self.wish_of(id) else { return Ok(()) };
+            self.keep(Wish { workload: known.workload.scaled_to(quantity, ABLE)?, ..known })?;
+        }
+        self.reconcile();
+        self.notify();
+        Ok(())
+    }
+
+    /// What is wished of a workload now.
+    pub(super) fn wish_of(&self, id: &WorkloadId) -> Option<Wish> {
+        self.lock().desired.get(id).cloned()
+    }
+
+    /// Makes a wish durable, then known to those who keep its instances alive.
+    fn keep(&self, wish: Wish) -> Result<(), EngineError> {
+        let id = &wish.workload.id;
+        files::save_wish(&self.settings.workloads(), &wish).map_err(|fault| fault.into_engine(&id.0))?;
+        let mut state = self.lock();
+        let shared = Arc::new(wish.clone());
+        for held in state.slots.values_mut().filter(|held| held.wish.workload.id == *id) {
+            held.wish = Arc::clone(&shared);
+        }
+        state.desired.insert(id.clone(), wish);
+        Ok(())
+    }
+
     pub(crate) async fn delete(self: &Arc<Self>, id: &WorkloadId) -> Result<(), EngineError> {
-        if is_safe_id(&id.0) {
+        if is_workload_id(&id.0) {
             let _wish = self.wishes.lock().await;
             files::forget_wish(&self.settings.workloads(), id)
                 .map_err(|fault| EngineError::Failed(fault.to_string()))?;
@@ -86,7 +111,7 @@ impl Host {
             held.map(|held| (Arc::clone(&held.wish), held.instance.clone(), held.stop.clone()))
         };
         let Some((wish, instance, stop)) = found else { return };
-        let serves = instance.state == InstanceState::Up && matches!(wish.workload.probe, Probe::Tcp { .. });
+        let serves = instance.state == InstanceState::Up && wish.workload.health.port.is_some();
         if serves && !wish.workload.is_exclusive() {
             self.spawn_slot(&wish, Begin::Anew { number: instance.dyno.number, replaces: Some(stop) });
         } else {

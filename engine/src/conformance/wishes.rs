@@ -1,0 +1,75 @@
+//! What is wished, and told of it, whatever runs.
+
+use std::time::Duration;
+
+use super::{PATIENCE, Subject};
+use crate::{EngineError, Health, InstanceState, Workload, WorkloadId};
+
+/// Runs all checks that need no process to run for real: those of engines that run nothing, too.
+pub async fn on_paper(subject: Subject) {
+    scaling_changes_the_quantity_and_nothing_else(subject.clone()).await;
+    what_is_done_around_instances_may_change(subject.clone()).await;
+    what_cannot_be_done_is_refused_by_name(subject.clone()).await;
+}
+
+pub(super) async fn scaling_changes_the_quantity_and_nothing_else(subject: Subject) {
+    let workload = Subject::workload(subject.shell(super::SERVER));
+    subject.apply(&workload).await;
+    let first = subject.until_up(&workload.id, 1).await;
+    subject.engine.scale(&workload.id, 2).await.expect("scaled");
+    let two = subject.until_up(&workload.id, 2).await;
+    assert_eq!(two[0].id, first[0].id, "the first instance was never touched");
+    // It is still what it was applied as.
+    subject.apply(&Workload { quantity: 2, ..workload.clone() }).await;
+    subject.engine.scale(&workload.id, 1).await.expect("scaled");
+    let left = subject.until_up(&workload.id, 1).await;
+    assert_eq!(left[0].id, first[0].id);
+    subject.delete(&workload.id).await;
+    subject.engine.scale(&workload.id, 3).await.expect("what does not exist is no error");
+    assert_eq!(subject.status(&workload.id).await, None, "and is not made by it");
+}
+
+pub(super) async fn what_is_done_around_instances_may_change(subject: Subject) {
+    // It does not listen to SIGTERM, and with its first grace period this check would fail.
+    let mut workload = Subject::workload(subject.shell(&format!("trap '' TERM; {}", super::SERVER)));
+    workload.stop_grace = 10 * PATIENCE;
+    subject.apply(&workload).await;
+    let first = subject.until_up(&workload.id, 1).await;
+    let mut changed = Workload { stop_grace: Duration::from_millis(200), drain: Duration::ZERO, ..workload.clone() };
+    changed.health.boot = Duration::from_secs(7);
+    changed.restart.at_once = 7;
+    subject.apply(&changed).await;
+    assert_eq!(subject.until_up(&workload.id, 1).await[0].id, first[0].id, "no instance was touched");
+    let other = Workload { health: Health { port: Some(1), ..workload.health.clone() }, ..workload.clone() };
+    let refused = subject.engine.apply(other).await.expect_err("another port is another workload");
+    assert!(matches!(refused, EngineError::Immutable(_)), "{refused}");
+    subject.delete(&workload.id).await;
+}
+
+pub(super) async fn what_cannot_be_done_is_refused_by_name(subject: Subject) {
+    let mut workload = Subject::workload(subject.shell(super::SERVER));
+    workload.idle = Some(Duration::from_secs(1));
+    workload.container.limits.disk_bytes = Some(1 << 20);
+    match subject.engine.apply(workload.clone()).await {
+        Ok(()) => subject.delete(&workload.id).await,
+        Err(EngineError::Unsupported { what, needs }) => {
+            assert_eq!(what, workload.id.0);
+            assert!(needs.contains("sleep when idle") || needs.contains("disk space"), "{needs}");
+            assert_eq!(subject.status(&workload.id).await, None, "nothing is left of it");
+        }
+        Err(other) => panic!("{other}"),
+    }
+    let nameless = Workload { id: WorkloadId("../etc".to_owned()), ..Subject::workload(subject.shell("true")) };
+    subject.engine.apply(nameless).await.expect_err("no id");
+}
+
+pub(super) async fn the_longest_process_type_runs(subject: Subject) {
+    let mut workload = Subject::workload(subject.shell(super::SERVER));
+    let longest = format!("{}--{}", "a".repeat(30), "b".repeat(31));
+    workload.process_type = longest.parse().expect("a process type");
+    workload.id = WorkloadId(format!("{}.v{}.{longest}.performance-l-ram", workload.app, u64::MAX));
+    subject.apply(&workload).await;
+    let up = subject.until_up(&workload.id, 1).await;
+    assert_eq!((up[0].dyno.to_string(), up[0].state), (format!("{longest}.1"), InstanceState::Up));
+    subject.delete(&workload.id).await;
+}
