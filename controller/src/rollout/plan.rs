@@ -42,8 +42,10 @@ pub(crate) struct Scale {
 /// One idempotent step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Make this workload desired, with this many instances.
+    /// Make this workload desired, with this many instances; there is none of its id yet.
     Apply { workload: WorkloadId, release: ReleaseId, process_type: ProcessType, scale: Scale },
+    /// Give what runs this many instances. It stays what it is: it may be an earlier version of this program that started it.
+    Scale(WorkloadId, u32),
     /// Stop and forget it. Routers must have let go of it first.
     Delete(WorkloadId),
     /// The candidate is healthy: it becomes current.
@@ -65,7 +67,8 @@ pub(crate) struct Failure {
     pub(crate) probe: Option<ProbeReport>,
 }
 
-/// The workload of one process type of one release in one size. A workload is immutable, so another size is another workload.
+/// The workload of one process type of one release in one size. What a workload runs never changes, so another size is another
+/// workload. It follows from the store alone: routers are told what serves also while the engine is away.
 pub(crate) fn workload_id(app: AppId, version: u64, process_type: &ProcessType, size: &str) -> WorkloadId {
     WorkloadId(format!("{app}.v{version}.{process_type}.{}", size.to_ascii_lowercase()))
 }
@@ -77,11 +80,14 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> 
     for target in desired.current.iter().chain(&desired.candidate) {
         for (process_type, scale) in &target.processes {
             let workload = workload_id(desired.app, target.version, process_type, &scale.size);
-            let there = find(observed, &workload);
-            // One that is being deleted must be gone before it can be wanted again.
-            if !there.is_some_and(|status| status.deleting || status.quantity == scale.quantity) {
-                let (process_type, scale) = (process_type.clone(), scale.clone());
-                steps.push(Step::Apply { workload: workload.clone(), release: target.release, process_type, scale });
+            match find(observed, &workload) {
+                // One that is being deleted must be gone before it can be wanted again.
+                Some(status) if status.deleting || status.quantity == scale.quantity => {}
+                Some(_) => steps.push(Step::Scale(workload.clone(), scale.quantity)),
+                None => {
+                    let (release, process_type, scale) = (target.release, process_type.clone(), scale.clone());
+                    steps.push(Step::Apply { workload: workload.clone(), release, process_type, scale });
+                }
             }
             wanted.push(workload);
         }
@@ -199,6 +205,7 @@ mod tests {
             let short = |id: &WorkloadId| id.0[37..].to_owned();
             let line = |step: &Step| match step {
                 Step::Apply { workload, scale, .. } => format!("apply {} x{}", short(workload), scale.quantity),
+                Step::Scale(workload, quantity) => format!("scale {} x{quantity}", short(workload)),
                 Step::Delete(workload) => format!("delete {}", short(workload)),
                 Step::Promote { .. } => "promote".to_owned(),
                 Step::Fail(_, failure) => format!("fail {} {:?}", failure.dyno, failure.exit),
@@ -253,7 +260,7 @@ mod tests {
     #[test]
     fn scaling_applies_the_new_quantity_and_zero_deletes() {
         let up = World::new(Some(target(2, &[("web", 3)])), None).runs(2, "web", "basic", &[Up]);
-        assert_eq!(up.plan(), ["apply v2.web.basic x3", "serve v2.web.basic"]);
+        assert_eq!(up.plan(), ["scale v2.web.basic x3", "serve v2.web.basic"]);
         let zero = World::new(Some(target(2, &[])), None).runs(2, "web", "basic", &[Up]);
         assert_eq!(zero.plan(), ["delete v2.web.basic"]);
     }

@@ -297,6 +297,38 @@ async fn the_next_life_of_a_controller_carries_on_with_a_rollout() {
 }
 
 #[tokio::test]
+async fn what_an_older_program_wished_is_scaled_as_it_is_and_replaced_by_the_next_release() {
+    let mut world = World::new().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    let mut older = world.test.engine.applied().remove(0);
+    engine::Engine::delete(&world.test.engine, &older.id).await.expect("deleted");
+    world.test.engine.finish_stopping(&older.id);
+    // Another size and another port than this program would wish.
+    older.container.limits.pids += 1;
+    older.health = engine::Health::listening(4000, std::time::Duration::from_secs(1));
+    engine::Engine::apply(&world.test.engine, older.clone()).await.expect("applied");
+    world.up(2, "web");
+    world.look().await;
+    assert_eq!(world.route(), Some(world.serve(2)));
+
+    let actor = world.test.owner_of(&world.app);
+    let twice = ScaleRequest { process_type: "web".to_owned(), quantity: Some("2".to_owned()), size: None };
+    world.test.controller.scale(&world.app, &actor, &[twice]).await.expect("scaled");
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v2.web starting"]);
+    assert_eq!(world.test.engine.applied(), [engine::Workload { quantity: 2, ..older.clone() }]);
+
+    world.configure("A", "1").await;
+    world.look().await;
+    world.up(3, "web");
+    world.look().await;
+    world.look().await;
+    assert_eq!(world.stay().await, ["v3.web up", "v3.web up"]);
+    assert_eq!(world.test.engine.applied()[0].container.limits.pids, older.container.limits.pids - 1);
+}
+
+#[tokio::test]
 async fn a_release_phase_comes_first_and_begins_anew_in_the_next_life() {
     let mut world = World::live().await;
     world.deploy(&["release", "web"]).await;

@@ -313,6 +313,7 @@ impl Rollout {
             Step::Apply { workload, release, process_type, scale } => {
                 self.apply(known, release, workload, (&process_type, &scale)).await
             }
+            Step::Scale(workload, quantity) => Ok(self.controller.engine.scale(&workload, quantity).await?),
             Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
             Step::Promote { boot, .. } => self.promote(known, boot).await,
             Step::Fail(_, failure) => {
@@ -335,6 +336,11 @@ impl Rollout {
         let Some(row) = candidate.or(known.current.as_ref()) else { return Ok(()) };
         let workload = self.controller.workload(&known.app, row, id, what).await?;
         match (self.controller.engine.apply(workload).await, candidate) {
+            // Another controller's program wished it since this one looked; the next look sees that.
+            (Err(EngineError::Immutable(_)), _) => {
+                self.owed.apps.insert(known.app.id);
+                Ok(())
+            }
             (Err(error), Some(candidate)) if !matches!(error, EngineError::Unreachable { .. }) => {
                 self.fail(candidate, chain(&error)).await
             }
