@@ -50,6 +50,54 @@ pub(crate) struct ReleaseArg {
     app: AppArg,
 }
 
+/// Names the apps that something is for.
+#[derive(Debug, Args)]
+pub(crate) struct ScopeArg {
+    /// Those of a team's apps
+    #[arg(long, conflicts_with_all = ["everything", "app"])]
+    team: Option<String>,
+    /// Those of all apps of the platform
+    #[arg(long = "platform", conflicts_with = "app")]
+    everything: bool,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl ScopeArg {
+    /// The client, the path of what is called `name`, and whose it is in words.
+    pub(crate) fn collection(&self, cx: &Context, name: &str) -> Result<(Client, Vec<String>, String)> {
+        let path = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        if self.everything {
+            return Ok((cx.client()?, path(&[name]), "all apps".to_owned()));
+        }
+        if let Some(team) = &self.team {
+            return Ok((cx.client()?, path(&["teams", team, name]), format!("the apps of {team}")));
+        }
+        let (client, app) = cx.app(&self.app)?;
+        Ok((client, path(&["apps", &app, name]), app))
+    }
+
+    /// Whether something of this app, of this team, or of all, is just what was named.
+    pub(crate) fn is_of(&self, app: Option<&Named>, team: Option<&Named>) -> bool {
+        if self.everything {
+            app.is_none() && team.is_none()
+        } else if self.team.is_some() {
+            team.is_some()
+        } else {
+            app.is_some()
+        }
+    }
+}
+
+/// For which apps something is, in a list.
+pub(crate) fn whose(app: Option<Named>, team: Option<Named>) -> String {
+    match (app, team) {
+        (Some(app), _) => app.name,
+        (None, Some(team)) => format!("team {}", team.name),
+        (None, None) => "all apps".to_owned(),
+    }
+}
+
 /// What commands share.
 #[derive(Debug)]
 pub(crate) struct Context {

@@ -13,7 +13,7 @@ use controller::drains::Drains;
 use controller::logins::LoginLimiter;
 use controller::logs::{LogLimits, Sessions, Writer};
 use controller::store::{BACKUPS, Migrated, Mode, Store};
-use controller::{Changed, Controller, Fetcher, Live, Outbound, Sockets};
+use controller::{Changed, Controller, Live, Outbound, Sockets};
 use engine::{Engine, LayerStore};
 pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
@@ -303,7 +303,6 @@ impl Places {
             stack: Arc::new(move || stack::open(&stack)),
             debian,
             buildpacks: home.join("buildpacks"),
-            fetch: Arc::new(Fetcher::new(settings.outbound_networks.0.clone())),
             other_distros: settings.other_distros,
             program: program.clone(),
             cache: home.join("cache/builds"),

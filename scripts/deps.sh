@@ -47,6 +47,7 @@ if [ "$purpose" != run ]; then
   want umoci have umoci
   want oci-image-tool have oci-image-tool
   want docker-registry have docker-registry
+  want openssh-server test -x /usr/sbin/sshd
   # The console is tested in a browser; CHROMIUM names one where the package is none, as on Ubuntu.
   want chromium have "${CHROMIUM:-chromium}"
   want nodejs have node
@@ -58,6 +59,10 @@ fi
 quiet_containerd() {
   [ -d /run/systemd/system ] && systemctl disable --now containerd.service || true
 }
+# Nor does anybody want to be reached by SSH for having run the tests.
+quiet_sshd() {
+  [ -d /run/systemd/system ] && systemctl disable --now ssh.service ssh.socket || true
+}
 
 if [ ${#missing[@]} -gt 0 ]; then
   need_root "make ${MAKE_TARGET:-demo}"
@@ -66,6 +71,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   step "Refreshing the package lists" apt-get update
   step "Installing ${missing[*]}" apt-get install -y --no-install-recommends "${missing[@]}"
   case " ${missing[*]} " in *" containerd "*) quiet_containerd >/dev/null 2>&1 ;; esac
+  case " ${missing[*]} " in *" openssh-server "*) quiet_sshd >/dev/null 2>&1 ;; esac
 fi
 
 # The toolchain that the house is linted with: a newer one may find new faults in old code.

@@ -16,7 +16,14 @@ pub(crate) struct Registry {
     /// Its own network namespace, if it has one.
     network: Option<String>,
     _folder: tempfile::TempDir,
+    users: Option<tempfile::TempDir>,
 }
+
+/// Who may use a private one.
+pub(crate) const USER: &str = "ada";
+pub(crate) const PASSWORD: &str = "hunter2-s3cret";
+/// Of that password, by bcrypt.
+const HASH: &str = "$2b$05$abcdefghijklmnopqrstuudc6TwHDC38lkOMnpDnsPG4EUan2XG..";
 
 impl Registry {
     pub(crate) fn start() -> Self {
@@ -25,6 +32,22 @@ impl Registry {
         let address = listener.local_addr().expect("an address").to_string();
         drop(listener);
         Self::run(Command::new("docker-registry"), address, None)
+    }
+
+    /// As [`Self::start`], for nobody but [`USER`] with [`PASSWORD`].
+    pub(crate) fn private() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let users = folder.path().join("users");
+        std::fs::write(&users, format!("{USER}:{HASH}\n")).expect("written");
+        let mut command = Command::new("docker-registry");
+        command.env("REGISTRY_AUTH", "htpasswd").env("REGISTRY_AUTH_HTPASSWD_REALM", "test");
+        command.env("REGISTRY_AUTH_HTPASSWD_PATH", &users);
+        drop(listener);
+        let mut registry = Self::run(command, address, None);
+        registry.users = Some(folder);
+        registry
     }
 
     /// Beyond this machine, as far as containers can tell: they reach it, by TLS with a certificate of `authority`.
@@ -64,7 +87,7 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry");
-        let registry = Self { process, address, network, _folder: folder };
+        let registry = Self { process, address, network, _folder: folder, users: None };
         until("the registry listens", || TcpStream::connect(&registry.address).is_ok());
         registry
     }

@@ -30,22 +30,31 @@ pub(crate) type Fetched = BTreeMap<Reference, PathBuf>;
 
 /// Gets buildpacks from the network: the builder itself knows none. An error is a sentence without a dot at its end.
 #[async_trait]
-pub trait Fetch: Send + Sync {
-    /// What the reference means at present, such as a commit or a digest; empty if only fetching tells.
+pub trait Fetch: std::fmt::Debug + Send + Sync {
+    /// What the reference means at present, such as a commit or a digest; empty if only fetching tells. What not everybody may
+    /// see means something else to whoever may not.
     async fn revision(&self, reference: &Reference) -> Result<String, String>;
+
+    /// Whether there is something to show for it that not everybody has.
+    async fn has_credentials(&self, reference: &Reference) -> Result<bool, String>;
 
     /// Fetches into the folder `target`, which is empty: the files of a git repository, an archive as the file `archive`, an image
     /// as an OCI layout.
     async fn fetch(&self, reference: &Reference, revision: &str, target: &Path) -> Result<(), String>;
 }
 
-/// Fetches nothing: for builders that only use what they have.
+/// Fetches nothing: for builds that only use what there is.
+#[derive(Debug)]
 pub struct NoFetch;
 
 #[async_trait]
 impl Fetch for NoFetch {
     async fn revision(&self, _: &Reference) -> Result<String, String> {
         Err("this platform fetches no buildpacks".to_owned())
+    }
+
+    async fn has_credentials(&self, _: &Reference) -> Result<bool, String> {
+        Ok(false)
     }
 
     async fn fetch(&self, _: &Reference, _: &str, _: &Path) -> Result<(), String> {
@@ -55,7 +64,11 @@ impl Fetch for NoFetch {
 
 impl Builder {
     /// Fetches those of the references that are elsewhere.
-    pub(crate) async fn fetch_all(&self, references: impl Iterator<Item = &Reference>) -> Result<Fetched, BuildError> {
+    pub(crate) async fn fetch_all(
+        &self,
+        fetch: &dyn Fetch,
+        references: impl Iterator<Item = &Reference>,
+    ) -> Result<Fetched, BuildError> {
         let mut fetched = Fetched::new();
         for reference in references {
             let is_here = matches!(reference, Reference::Installed { .. } | Reference::Folder(_));
@@ -63,15 +76,15 @@ impl Builder {
                 continue;
             }
             let failed = |problem: String| BuildError::NotFetched { buildpack: reference.to_string(), problem };
-            let one = tokio::time::timeout(FETCH_LIMIT, self.fetch_one(reference)).await;
+            let one = tokio::time::timeout(FETCH_LIMIT, self.fetch_one(fetch, reference)).await;
             let late = || failed(format!("it took longer than {} minutes", FETCH_LIMIT.as_secs() / 60));
             fetched.insert(reference.clone(), one.map_err(|_| late())?.map_err(failed)?);
         }
         Ok(fetched)
     }
 
-    async fn fetch_one(&self, reference: &Reference) -> Result<PathBuf, String> {
-        let revision = self.fetch.revision(reference).await?;
+    async fn fetch_one(&self, fetch: &dyn Fetch, reference: &Reference) -> Result<PathBuf, String> {
+        let revision = fetch.revision(reference).await?;
         let folder = self.cache.join("buildpacks");
         let place = |revision: &str| {
             let key = format!("{reference:?}\n{revision}");
@@ -83,7 +96,7 @@ impl Builder {
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         // Dropped when the build ends before it is there, and removed then.
         let staging = Staging::new(&folder).map_err(|error| error.to_string())?;
-        self.fetch.fetch(reference, &revision, &staging.raw()).await?;
+        fetch.fetch(reference, &revision, &staging.raw()).await?;
         let (reference, place_for) = (reference.clone(), place(&revision));
         let unpacked = blocking(move || {
             let (files, digest) = files(&reference, &staging)

@@ -128,7 +128,7 @@ impl Builder {
             ImageSource::Registry(name) => Reference::Image(name.clone()),
         };
         let failed = |problem| BuildError::Image { name: request.source.name.clone(), problem };
-        let revision = self.fetch.revision(&name).await.map_err(failed)?;
+        let revision = request.fetch.revision(&name).await.map_err(failed)?;
         let digest = revision.parse().map_err(|_| failed(format!("{revision:?} is no digest")))?;
         if self.same(request, &digest).is_none() {
             let folder = workspace.app();
@@ -137,7 +137,7 @@ impl Builder {
                 path: folder.clone(),
                 source,
             })?;
-            self.fetch.fetch(&name, &revision, &folder).await.map_err(failed)?;
+            request.fetch.fetch(&name, &revision, &folder).await.map_err(failed)?;
         }
         Ok(Some(digest))
     }

@@ -107,8 +107,6 @@ pub struct Builder {
     pub program: PathBuf,
     /// Folder for what builds keep between themselves, one folder an app.
     pub cache: PathBuf,
-    /// Fetches buildpacks that are not part of the platform.
-    pub fetch: Arc<dyn Fetch>,
     /// Whether buildpacks that list only other distributions than the stack's may build.
     pub other_distros: bool,
     /// The machine's package mirrors and CA certificates.
@@ -143,6 +141,8 @@ pub struct BuildRequest<T = Source> {
     pub uid: u32,
     /// The image of the app's last good build: parts of it may be reused, and there is nothing to do if it is the same.
     pub previous: Option<Image>,
+    /// Fetches what the app names that is elsewhere, with what it may show there.
+    pub fetch: Arc<dyn Fetch>,
     /// What the image is made from.
     pub source: T,
 }
@@ -172,8 +172,8 @@ pub struct Buildpacks {
 impl<T> BuildRequest<T> {
     /// The same build of something else, and what this was of.
     fn swap<U>(self, source: U) -> (BuildRequest<U>, T) {
-        let Self { build, app, uid, previous, source: mine } = self;
-        (BuildRequest { build, app, uid, previous, source }, mine)
+        let Self { build, app, uid, previous, fetch, source: mine } = self;
+        (BuildRequest { build, app, uid, previous, fetch, source }, mine)
     }
 }
 
@@ -280,7 +280,7 @@ impl Builder {
         &self,
         (builder, stack, request, workspace, project): (Self, Stack, BuildRequest<Buildpacks>, Workspace, Project),
     ) -> Result<Arc<Job>, BuildError> {
-        let fetched = self.fetch_all(request.source.chosen.iter().chain(project.references())).await?;
+        let fetched = self.fetch_all(&*request.fetch, request.source.chosen.iter().chain(project.references())).await?;
         blocking(move || {
             let installed = workspace.fill(&builder, &request, (&project, &fetched))?;
             Ok(Arc::new(Job { builder, stack, request, workspace, installed }))

@@ -18,7 +18,7 @@ pub enum Reference {
     Folder(PathBuf),
     /// A git repository.
     Git {
-        /// Of `http` or `https`.
+        /// Of `http`, `https` or `ssh`, or `git@host:path`.
         url: String,
         /// Branch, tag or commit; the default branch if none.
         revision: Option<String>,
@@ -33,7 +33,7 @@ pub enum Reference {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// It is of a kind that is not fetched.
-    #[error("{0} is not fetched: a buildpack's address begins with https://, http:// or docker://")]
+    #[error("{0} is not fetched: a buildpack's address begins with https://, http://, ssh:// or docker://")]
     Scheme(String),
     /// It leads out of the repository.
     #[error("{0} is not a folder of the repository: write ./ and its path from the top")]
@@ -82,8 +82,9 @@ impl FromStr for Reference {
         }
         match name.split_once("://") {
             Some(("docker", image)) if !image.is_empty() => Ok(Self::Image(image.to_owned())),
-            Some(("http" | "https", _)) => remote(name).ok_or_else(|| ReferenceError::Unclear(text.to_owned())),
+            Some(("http" | "https" | "ssh", _)) => remote(name).ok_or_else(|| ReferenceError::Unclear(text.to_owned())),
             Some(_) => Err(ReferenceError::Scheme(text.to_owned())),
+            None if is_short(name) => remote(name).ok_or_else(|| ReferenceError::Unclear(text.to_owned())),
             None => installed(name).ok_or_else(|| ReferenceError::Unclear(text.to_owned())),
         }
     }
@@ -115,10 +116,18 @@ fn folder(text: &str) -> Result<Reference, ReferenceError> {
     if is_inside { Ok(Reference::Folder(plain)) } else { Err(ReferenceError::Outside(text.to_owned())) }
 }
 
+/// Whether it is `git@host:path`, as people write what goes over SSH.
+fn is_short(name: &str) -> bool {
+    name.split_once(':').and_then(|(place, _)| place.split_once('@')).is_some_and(|(user, host)| {
+        let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        [user, host].iter().all(|text| !text.is_empty() && !text.starts_with('-') && is_plain(text))
+    })
+}
+
 fn remote(url: &str) -> Option<Reference> {
     let (address, revision) = url.split_once('#').map_or((url, None), |(url, revision)| (url, Some(revision)));
     let path = address.split('?').next().unwrap_or(address).to_ascii_lowercase();
-    if ARCHIVES.iter().any(|ending| path.ends_with(ending)) {
+    if url.starts_with("http") && ARCHIVES.iter().any(|ending| path.ends_with(ending)) {
         return Some(Reference::Archive(address.to_owned()));
     }
     let revision = revision.filter(|revision| !revision.is_empty()).map(str::to_owned);
@@ -210,6 +219,8 @@ mod tests {
                 "x-1",
             ),
             ("http://example.com/x.CNB", Reference::Archive("http://example.com/x.CNB".into()), "x-CNB"),
+            ("ssh://git@host:2222/a/b#v1", git("ssh://git@host:2222/a/b", Some("v1")), "b"),
+            ("git@github.com:a/b.git", git("git@github.com:a/b.git", None), "b"),
             ("docker://ghcr.io/a/b:1", Reference::Image("ghcr.io/a/b:1".into()), "b-1"),
         ];
         for (text, expected, name) in rows {
@@ -224,14 +235,14 @@ mod tests {
     fn what_leads_elsewhere_is_refused() {
         for text in [
             "file:///etc",
-            "ssh://git@host/x",
+            "-oProxyCommand=x@host:x",
             "./../x",
             "./a/../../x",
             "/etc",
             "../x",
             "",
             "a b",
-            "git@github.com:a/b",
+            "git@-oProxyCommand=x:a/b",
             "https://a/b#--upload-pack=x",
             "docker://",
         ] {

@@ -95,7 +95,6 @@ impl World {
             buildpacks: path("buildpacks"),
             program: path("program"),
             cache: path("cache"),
-            fetch: Arc::new(crate::NoFetch),
             other_distros: false,
             packages: PackageAccess::default(),
             limits: BuildLimits {
@@ -125,6 +124,7 @@ impl World {
             build: BuildId::random(&SystemRandom),
             app: self.app,
             uid: 100_007,
+            fetch: Arc::new(crate::NoFetch),
             previous: previous.cloned(),
             source: Source::Buildpacks(Buildpacks {
                 files: source.clone(),

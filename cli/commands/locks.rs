@@ -4,10 +4,13 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::client::{self, Client, Named};
-use crate::context::{self, AppArg, Context};
+use crate::client::{self, Named};
+use crate::context::{self, AppArg, Context, ScopeArg};
 use crate::error::Result;
 use crate::output;
+
+/// The last word of the paths of freeze windows.
+const WINDOWS: &str = "freeze-windows";
 
 /// A lock, as far as it is printed.
 #[derive(Debug, Deserialize)]
@@ -27,34 +30,6 @@ struct Window {
     period: String,
     reason: Option<String>,
     team: Option<Named>,
-}
-
-/// Whose freeze windows a command is about.
-#[derive(Debug, Args)]
-pub(crate) struct ScopeArg {
-    /// Those of a team's apps
-    #[arg(long, conflicts_with_all = ["everything", "app"])]
-    team: Option<String>,
-    /// Those of all apps of the platform
-    #[arg(long = "platform", conflicts_with = "app")]
-    everything: bool,
-    #[command(flatten)]
-    app: AppArg,
-}
-
-impl ScopeArg {
-    /// The client, the path of the windows, and whose they are in words.
-    fn windows(&self, cx: &Context) -> Result<(Client, Vec<String>, String)> {
-        let path = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        if self.everything {
-            return Ok((cx.client()?, path(&["freeze-windows"]), "all apps".to_owned()));
-        }
-        if let Some(team) = &self.team {
-            return Ok((cx.client()?, path(&["teams", team, "freeze-windows"]), format!("the apps of {team}")));
-        }
-        let (client, app) = cx.app(&self.app)?;
-        Ok((client, path(&["apps", &app, "freeze-windows"]), app))
-    }
 }
 
 /// Let nobody deploy or configure an app until it is unlocked
@@ -142,15 +117,11 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, path, _) = self.scope.windows(cx)?;
+        let (client, path, _) = self.scope.collection(cx, WINDOWS)?;
         let windows = client.list(&path.iter().map(String::as_str).collect::<Vec<_>>())?;
         cx.show_list(&windows, |out, windows: Vec<Window>| {
             let row = |window: Window| {
-                let whose = match (window.app, window.team) {
-                    (Some(app), _) => app.name,
-                    (None, Some(team)) => format!("team {}", team.name),
-                    (None, None) => "all apps".to_owned(),
-                };
+                let whose = context::whose(window.app, window.team);
                 let state = match window.active_until {
                     Some(end) => format!("frozen until {}", output::when(&end, context::now())),
                     None if window.over => "over".to_owned(),
@@ -187,7 +158,7 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, path, whose) = self.scope.windows(cx)?;
+        let (client, path, whose) = self.scope.collection(cx, WINDOWS)?;
         let path: Vec<_> = path.iter().map(String::as_str).collect();
         let content = json!({ "period": self.period, "reason": self.reason });
         let made = cx.out.step(&format!("Adding a freeze window for {whose}"), || client.post(&path, &content))?;
@@ -213,7 +184,7 @@ pub(crate) struct Remove {
 
 impl Remove {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let (client, mut path, whose) = self.scope.windows(cx)?;
+        let (client, mut path, whose) = self.scope.collection(cx, WINDOWS)?;
         path.push(self.id);
         let path: Vec<_> = path.iter().map(String::as_str).collect();
         cx.done(&cx.out.step(&format!("Removing a freeze window of {whose}"), || client.delete(&path))?)

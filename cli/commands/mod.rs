@@ -19,6 +19,7 @@ mod builds;
 mod certs;
 mod completion;
 mod config;
+mod credentials;
 mod data;
 mod database;
 mod domains;
@@ -252,6 +253,9 @@ commands! {
     "repository:link" [] RepositoryLink(repository::Link),
     "repository:unlink" [] RepositoryUnlink(repository::Unlink),
     "repository:deploy" [] RepositoryDeploy(repository::Deploy),
+    "credentials" [] Credentials(credentials::List),
+    "credentials:set" ["registry:login", "git:auth"] CredentialsSet(credentials::Set),
+    "credentials:remove" ["registry:logout"] CredentialsRemove(credentials::Remove),
     "builds:sbom" [] BuildsSbom(sbom::Show),
     "lock" ["apps:lock"] Lock(locks::Lock),
     "lock:info" ["apps:lock:info"] LockInfo(locks::Info),

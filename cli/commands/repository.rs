@@ -63,9 +63,11 @@ impl Info {
 #[command(after_help = "\
 Examples:
   $ platform repository:link https://github.com/example/shop
-  $ platform repository:link https://user:token@git.example.com/shop.git --branch release -a shop")]
+  $ platform credentials:set git.example.com --user deploy -a shop
+  $ platform repository:link https://git.example.com/shop.git --branch release -a shop
+  $ platform repository:link git@git.example.com:example/shop.git")]
 pub(crate) struct Link {
-    /// Where it is; a private one takes a token in it
+    /// Where it is, over https or SSH; for a private one see `platform credentials:set`
     url: String,
     /// Which branch is deployed
     #[arg(long, default_value = "main")]

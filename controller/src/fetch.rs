@@ -2,18 +2,17 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use builder::{Fetch, Reference};
-use http::HeaderMap;
-use ipnet::IpNet;
+use model::AppId;
 use serde::Deserialize;
-use tokio::process::Command;
 use url::Url;
 
+use crate::Controller;
 use crate::errors::chain;
-use crate::git::{plain, remote};
-use crate::outbound::Outbound;
+use crate::git::{Remote, parse_remote};
 use crate::registry::{ImageName, Repository};
 
 /// Largest archive of a buildpack, in bytes.
@@ -21,29 +20,67 @@ const MAX_ARCHIVE: u64 = 512 << 20;
 /// Most layers of a buildpack's image.
 const MAX_LAYERS: usize = 500;
 
-/// Fetches what the builder is asked for by users.
-pub struct Fetcher {
-    outbound: Outbound,
+/// Fetches what the builder is asked for by an app, with what that app may show.
+pub(crate) struct Fetcher {
+    controller: Arc<Controller>,
+    app: AppId,
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetcher").field("app", &self.app).finish_non_exhaustive()
+    }
 }
 
 impl Fetcher {
-    /// `allowed` are networks that may be reached although they are not public.
-    pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { outbound: Outbound::new(allowed) }
+    pub(crate) fn new(controller: &Arc<Controller>, app: AppId) -> Self {
+        Self { controller: Arc::clone(controller), app }
     }
 
-    async fn clone(&self, url: &Url, what: &str, target: &Path) -> io::Result<()> {
-        let git = async || remote(&self.outbound, url, MAX_ARCHIVE).await;
-        let run = async |arguments: &[&str]| said(git().await?.arg("-C").arg(target).args(arguments)).await;
+    async fn remote(&self, url: &str) -> io::Result<Remote> {
+        self.controller.remote(self.app, &parsed(url)?, MAX_ARCHIVE).await
+    }
+
+    /// The commit, and, where not everybody may see it, by whose leave it is seen.
+    async fn commit(&self, url: &str, what: &str) -> io::Result<String> {
+        let leave = self.controller.leave(self.app, &parsed(url)?).await.map_err(io::Error::other)?;
+        let leave = leave.map_or_else(String::new, |credential| format!(" {}", credential.id));
+        if is_commit(what) {
+            return Ok(what.to_owned() + &leave);
+        }
+        let mut remote = self.remote(url).await?;
+        let found = said(&remote, &["ls-remote", "--quiet", "--", &remote.plain(), what]).await?;
+        self.controller.remember(&mut remote).await.map_err(io::Error::other)?;
+        let commit = found.split_whitespace().next().ok_or_else(|| no_such(what))?;
+        Ok(commit.to_owned() + &leave)
+    }
+
+    async fn clone(&self, url: &str, what: &str, target: &Path) -> io::Result<()> {
+        let mut remote = self.remote(url).await?;
+        let target_name = target.display().to_string();
+        let run = async |arguments: &[&str]| said(&remote, &[&["-C", &target_name], arguments].concat()).await;
         run(&["init", "-q"]).await?;
-        run(&["fetch", "-q", "--depth", "1", "--no-tags", plain(url).as_str(), what]).await?;
+        run(&["fetch", "-q", "--depth", "1", "--no-tags", &remote.plain(), what]).await?;
         run(&["checkout", "-q", "--detach", "FETCH_HEAD"]).await?;
+        self.controller.remember(&mut remote).await.map_err(io::Error::other)?;
         tokio::fs::remove_dir_all(target.join(".git")).await
+    }
+
+    async fn archive(&self, url: &str, target: &Path) -> io::Result<()> {
+        let url: Url = url.parse().map_err(io::Error::other)?;
+        let headers = self.controller.headers_for(self.app, &url).await.map_err(io::Error::other)?;
+        self.controller.outbound.download(url, &headers, target, MAX_ARCHIVE).await
+    }
+
+    /// The repository of an image, with what the app may show there.
+    async fn repository<'a>(&'a self, name: &'a ImageName) -> io::Result<Repository<'a>> {
+        let credential = self.controller.credential_for(self.app, name.registry()).await.map_err(io::Error::other)?;
+        Ok(Repository::new(&self.controller.outbound, name, credential))
     }
 
     async fn image(&self, name: &str, digest: &str, layout: &Path) -> io::Result<()> {
         let name = ImageName::parse(name).map_err(io::Error::other)?;
-        let repository = Repository::new(&self.outbound, &name);
+        let repository = self.repository(&name).await?;
         let blobs = layout.join("blobs/sha256");
         tokio::fs::create_dir_all(&blobs).await?;
         let mut manifest = repository.manifest_of(digest).await?;
@@ -114,20 +151,10 @@ impl Fetch for Fetcher {
     async fn revision(&self, reference: &Reference) -> Result<String, String> {
         let revision = async {
             match reference {
-                Reference::Git { url, revision } => {
-                    let what = revision.as_deref().unwrap_or("HEAD");
-                    if is_commit(what) {
-                        return Ok(what.to_owned());
-                    }
-                    let url = parse(url)?;
-                    let mut git = remote(&self.outbound, &url, MAX_ARCHIVE).await?;
-                    let found = said(git.args(["ls-remote", "--quiet", "--", plain(&url).as_str(), what])).await?;
-                    let commit = found.split_whitespace().next().map(str::to_owned);
-                    commit.ok_or_else(|| io::Error::other(format!("it has no branch or tag {what}")))
-                }
+                Reference::Git { url, revision } => self.commit(url, revision.as_deref().unwrap_or("HEAD")).await,
                 Reference::Image(name) => {
                     let name = ImageName::parse(name).map_err(io::Error::other)?;
-                    Ok(Repository::new(&self.outbound, &name).manifest().await?.digest)
+                    Ok(self.repository(&name).await?.manifest().await?.digest)
                 }
                 _ => Ok(String::new()),
             }
@@ -135,16 +162,23 @@ impl Fetch for Fetcher {
         revision.await.map_err(|error: io::Error| chain(&error))
     }
 
+    async fn has_credentials(&self, reference: &Reference) -> Result<bool, String> {
+        let url = match reference {
+            Reference::Git { url, .. } | Reference::Archive(url) => parse_remote(url),
+            Reference::Image(name) => ImageName::parse(name).ok().map(|name| name.registry().clone()),
+            Reference::Installed { .. } | Reference::Folder(_) => None,
+        };
+        let Some(url) = url else { return Ok(false) };
+        let found = self.controller.credential_for(self.app, &url).await;
+        found.map(|credential| credential.is_some()).map_err(|error| chain(&error))
+    }
+
     async fn fetch(&self, reference: &Reference, revision: &str, target: &Path) -> Result<(), String> {
         let fetched = match reference {
-            Reference::Git { url, revision: wanted } => match parse(url) {
-                Ok(url) => self.clone(&url, wanted.as_deref().unwrap_or("HEAD"), target).await,
-                Err(error) => Err(error),
-            },
-            Reference::Archive(url) => match parse(url) {
-                Ok(url) => self.outbound.download(url, &HeaderMap::new(), &target.join("archive"), MAX_ARCHIVE).await,
-                Err(error) => Err(error),
-            },
+            Reference::Git { url, revision: wanted } => {
+                self.clone(url, wanted.as_deref().unwrap_or("HEAD"), target).await
+            }
+            Reference::Archive(url) => self.archive(url, &target.join("archive")).await,
             Reference::Image(name) => self.image(name, revision, target).await,
             Reference::Installed { .. } | Reference::Folder(_) => Ok(()),
         };
@@ -156,17 +190,51 @@ fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn parse(url: &str) -> io::Result<Url> {
-    url.parse().map_err(io::Error::other)
+fn parsed(url: &str) -> io::Result<Url> {
+    parse_remote(url).ok_or_else(|| io::Error::other("its URL is none of https, http or ssh"))
 }
 
-/// What a command prints; its last line of complaint if it fails.
-async fn said(command: &mut Command) -> io::Result<String> {
-    let output = command.output().await?;
+fn no_such(what: &str) -> io::Error {
+    io::Error::other(format!("it has no branch or tag {what}"))
+}
+
+/// What git prints; what it means, if it fails.
+async fn said(remote: &Remote, arguments: &[&str]) -> io::Result<String> {
+    let output = remote.git().args(arguments).output().await?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    let last = complaint.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("git does not say why");
-    Err(io::Error::other(last.trim_start_matches("fatal: ").to_owned()))
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if let Some((_, what)) = complaint.split_once("couldn't find remote ref ") {
+        return Err(no_such(what.trim()));
+    }
+    Err(io::Error::other(remote.explain(&complaint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::http::Server;
+
+    #[tokio::test]
+    async fn what_was_fetched_by_leave_is_kept_for_those_who_have_it() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        server.user_with_app("bob@example.com", "blog").await;
+        let credential = json!({ "host": "git.example.com", "username": "ada", "password": "s3cret" });
+        let set = ada.send("PUT", "/apps/shop/credentials", &[], credential).await;
+        let apps = server.test.controller.store.apps().await.expect("readable");
+        // Nobody is asked where it would lead: a commit is what it is.
+        let commit = "0123456789012345678901234567890123456789";
+        let reference: Reference = format!("https://git.example.com/pack.git#{commit}").parse().expect("a buildpack");
+        let revision = async |name: &str| {
+            let app = apps.iter().find(|app| app.name.as_str() == name).expect("an app");
+            Fetcher::new(&server.test.controller, app.id).revision(&reference).await.expect("known")
+        };
+        let id = set.body["id"].as_str().expect("an id");
+        assert_eq!(revision("shop").await, format!("{commit} {id}"));
+        assert_eq!(revision("blog").await, commit);
+    }
 }

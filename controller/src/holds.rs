@@ -6,7 +6,7 @@
 use model::{Freeze, FreezeId, Role};
 
 use crate::releases::reason;
-use crate::store::{App, FreezeScope, FreezeWindow, Lock};
+use crate::store::{App, AppScope, FreezeWindow, Lock};
 use crate::{Actor, Controller, Error};
 
 /// Most freeze windows of one app, of one team, and of the platform.
@@ -42,7 +42,7 @@ impl Controller {
     pub async fn freeze(
         &self,
         actor: &Actor,
-        scope: FreezeScope,
+        scope: AppScope,
         (period, why): (&str, Option<&str>),
     ) -> Result<FreezeWindow, Error> {
         let period: Freeze = period.parse()?;
@@ -59,7 +59,7 @@ impl Controller {
     }
 
     /// The freeze window of a scope with this id.
-    pub async fn find_freeze(&self, scope: &FreezeScope, id: &str) -> Result<FreezeWindow, Error> {
+    pub async fn find_freeze(&self, scope: &AppScope, id: &str) -> Result<FreezeWindow, Error> {
         let all = self.store.freezes(scope).await?;
         all.into_iter().find(|window| window.id.to_string() == id).ok_or(Error::NotFound("freeze window"))
     }
@@ -103,9 +103,9 @@ pub(crate) fn locked(lock: &Lock) -> String {
 
 fn frozen(window: &FreezeWindow, until: &str) -> String {
     let whose = match &window.scope {
-        FreezeScope::App(_) => "This app is".to_owned(),
-        FreezeScope::Team(team) => format!("The apps of the team {} are", team.name),
-        FreezeScope::Platform => "All apps of this platform are".to_owned(),
+        AppScope::App(_) => "This app is".to_owned(),
+        AppScope::Team(team) => format!("The apps of the team {} are", team.name),
+        AppScope::Platform => "All apps of this platform are".to_owned(),
     };
     let reason = window.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     format!("{whose} frozen until {until}{reason}.\nNothing is deployed or configured in {}.", window.period)

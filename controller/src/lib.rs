@@ -19,6 +19,7 @@ pub mod collaborators;
 mod concurrency;
 pub mod config_vars;
 pub mod control;
+mod credentials;
 pub mod domains;
 pub mod drains;
 pub mod dynos;
@@ -64,9 +65,9 @@ use std::sync::Arc;
 
 pub use actors::{Actor, Origin, Via};
 use builder::Builder;
+pub use credentials::NewCredential;
 use engine::Engine;
 pub use errors::Error;
-pub use fetch::Fetcher;
 pub use live::Live;
 use model::{Clock, LogSink, Random};
 pub use outbound::Outbound;

@@ -146,13 +146,13 @@ impl Outbound {
         addresses.first().copied().ok_or_else(|| io::Error::other("it has no address"))
     }
 
-    /// What a `GET` is answered with, redirects followed. From `https` they lead only to `https`; `headers` go only to the host
+    /// What a `GET` is answered with, redirects followed. From `https` they lead only to `https`; `headers` go only to the server
     /// that they are meant for.
     pub(crate) async fn get(&self, mut url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
-        let host = url.host_str().map(str::to_owned);
+        let origin = url.origin();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::get("/").body(Full::default()).map_err(io::Error::other)?;
-            if url.host_str() == host.as_deref() {
+            if url.origin() == origin {
                 request.headers_mut().clone_from(headers);
             }
             let answer = self.send(&url, request).await?;
@@ -231,6 +231,11 @@ pub(crate) fn basic(url: &Url) -> Option<HeaderValue> {
     }
     let user: Vec<u8> = percent_decode_str(url.username()).collect();
     let password: Vec<u8> = percent_decode_str(url.password().unwrap_or_default()).collect();
+    basic_of(&user, &password)
+}
+
+/// Name and password as a header.
+pub(crate) fn basic_of(user: &[u8], password: &[u8]) -> Option<HeaderValue> {
     let text = [user, password].join(&b':');
     let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64.encode(text))).ok()?;
     value.set_sensitive(true);

@@ -4,15 +4,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 
-use http::HeaderMap;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use url::{Host, Url};
+use url::Url;
 
+use crate::credentials::{is_local, is_safe, unwelcome};
 use crate::outbound::Outbound;
+use crate::store::Credential;
 
 /// Largest manifest, in bytes.
 const MAX_MANIFEST: usize = 8 << 20;
@@ -56,15 +58,13 @@ impl ImageName {
         }
         let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
         let https: Url = format!("https://{host}/").parse().map_err(|_| problem())?;
-        // Nobody has certificates for this machine's own addresses.
-        let is_local = match https.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => return Err(problem()),
-        };
-        let registry = if is_local { format!("http://{host}/").parse().map_err(|_| problem())? } else { https };
+        let registry = if is_local(&https) { format!("http://{host}/").parse().map_err(|_| problem())? } else { https };
         Ok(Self { registry, repository: repository.to_owned(), reference: reference.to_owned() })
+    }
+
+    /// Where its registry is.
+    pub(crate) fn registry(&self) -> &Url {
+        &self.registry
     }
 }
 
@@ -82,7 +82,9 @@ pub(crate) struct Manifest {
 pub(crate) struct Repository<'a> {
     outbound: &'a Outbound,
     name: &'a ImageName,
-    /// What the registry's token service gave.
+    /// What the app may show there.
+    credential: Option<Credential>,
+    /// What the registry wants to see: that, or what its token service gave for it.
     token: Mutex<Option<HeaderValue>>,
 }
 
@@ -93,8 +95,8 @@ struct Token {
 }
 
 impl<'a> Repository<'a> {
-    pub(crate) fn new(outbound: &'a Outbound, name: &'a ImageName) -> Self {
-        Self { outbound, name, token: Mutex::default() }
+    pub(crate) fn new(outbound: &'a Outbound, name: &'a ImageName, credential: Option<Credential>) -> Self {
+        Self { outbound, name, credential, token: Mutex::default() }
     }
 
     /// The manifest that the image's name means.
@@ -135,25 +137,30 @@ impl<'a> Repository<'a> {
     async fn get(&self, path: &str) -> io::Result<http::Response<Incoming>> {
         let url = self.url(path)?;
         let mut answer = self.outbound.get(url.clone(), &self.headers()).await?;
-        if answer.status() == http::StatusCode::UNAUTHORIZED {
-            self.ask_for_token(answer.headers()).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            self.sign_in(answer.headers()).await?;
             answer = self.outbound.get(url, &self.headers()).await?;
         }
         match answer.status() {
             status if status.is_success() => Ok(answer),
-            status if matches!(status.as_u16(), 401 | 403) => {
-                Err(io::Error::other("the registry has no such image, or does not show it to everybody"))
-            }
-            status if status.as_u16() == 404 => Err(io::Error::other("the registry has no such image")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.unwelcome()),
+            StatusCode::NOT_FOUND => Err(io::Error::other("the registry has no such image")),
             status => Err(io::Error::other(format!("the registry answered {status}"))),
         }
     }
 
-    /// Even what everybody may read needs a token in some registries (distribution's "Token Authentication").
-    async fn ask_for_token(&self, headers: &HeaderMap) -> io::Result<()> {
+    fn unwelcome(&self) -> io::Error {
+        io::Error::other(unwelcome(&self.name.registry, self.credential.as_ref()))
+    }
+
+    /// Finds out what the registry wants to see. Even what everybody may read needs a token in some registries (distribution's
+    /// "Token Authentication").
+    async fn sign_in(&self, headers: &HeaderMap) -> io::Result<()> {
         let challenge = headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let Some((scheme, parameters)) = challenge.split_once(' ') else { return Ok(()) };
+        let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
+        let own = self.credential.as_ref().and_then(Credential::header);
         if !scheme.eq_ignore_ascii_case("bearer") {
+            *self.token.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = own;
             return Ok(());
         }
         let parameter = |name: &str| {
@@ -165,7 +172,12 @@ impl<'a> Repository<'a> {
         url.query_pairs_mut()
             .extend_pairs(parameter("service").map(|service| ("service", service)))
             .append_pair("scope", &format!("repository:{}:pull", self.name.repository));
-        let answer = self.outbound.get(url, &HeaderMap::new()).await?;
+        // The registry says where its tokens are, and would not have them asked for where everybody on the way hears it.
+        let own = own.filter(|_| is_safe(&url)).map(|own| (AUTHORIZATION, own));
+        let answer = self.outbound.get(url, &HeaderMap::from_iter(own)).await?;
+        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(self.unwelcome());
+        }
         let token: Token = serde_json::from_slice(&body(answer.into_body()).await?).map_err(io::Error::other)?;
         let token = token.token.or(token.access_token).unwrap_or_default();
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(io::Error::other)?;
@@ -201,5 +213,47 @@ mod tests {
         for text in ["", "A", "a/../b", "ghcr.io/", "ghcr.io/a:", "ghcr.io/a b", "ghcr.io/a?x", "user@host/a"] {
             assert!(ImageName::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_service_is_told_who_asks_and_a_registry_only_what_it_says() {
+        use axum::Router;
+        use axum::response::IntoResponse;
+        use axum::routing::get;
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"registry\"");
+        let seen = async move |headers: HeaderMap| match headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) {
+            None => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, challenge)]).into_response(),
+            Some(b"Bearer good") => "{}".into_response(),
+            Some(_) => StatusCode::FORBIDDEN.into_response(),
+        };
+        // ada:s3cret
+        let token = async |headers: HeaderMap| match headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) {
+            Some(b"Basic YWRhOnMzY3JldA==") => r#"{"token": "good"}"#.into_response(),
+            Some(_) => StatusCode::UNAUTHORIZED.into_response(),
+            None => r#"{"token": "anybody"}"#.into_response(),
+        };
+        let routes = Router::new().route("/token", get(token)).route("/v2/shop/manifests/v1", get(seen));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+
+        let server = crate::testing::http::Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let controller = &server.test.controller;
+        let app = controller.store.apps().await.expect("readable").remove(0).id;
+        let name = ImageName::parse(&format!("{address}/shop:v1")).expect("a name");
+        let ask = async |password: Option<&str>| {
+            if let Some(password) = password {
+                let wish = serde_json::json!({ "host": address, "username": "ada", "password": password });
+                assert_eq!(ada.send("PUT", "/apps/shop/credentials", &[], wish).await.status, 200);
+            }
+            let credential = controller.credential_for(app, name.registry()).await.expect("readable");
+            let manifest = Repository::new(&controller.outbound, &name, credential).manifest().await;
+            manifest.map(|manifest| manifest.bytes).map_err(|error| error.to_string())
+        };
+        assert!(ask(None).await.is_err_and(|error| error.contains("there are no credentials for")));
+        assert!(ask(Some("wrong")).await.is_err_and(|error| error.contains("refuses the credentials")));
+        assert_eq!(ask(Some("s3cret")).await, Ok(b"{}".to_vec()));
     }
 }

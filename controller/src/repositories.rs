@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::actors::By;
 use crate::builds::Commit;
-use crate::git::{move_branch, plain, repository, tip};
+use crate::git::{move_branch, parse_remote, plain, repository, tip};
 use crate::store::{App, Build, Repository};
 use crate::{Actor, Controller, Error, Origin};
 
@@ -54,10 +54,8 @@ impl Controller {
         actor: &Actor,
         (url, branch): (&str, Option<&str>),
     ) -> Result<Repository, Error> {
-        let parsed = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-        let parsed = parsed.ok_or_else(|| {
-            let text =
-                "url must be a URL of https or http; a private repository takes a token: https://user:token@host/path";
+        let parsed = parse_remote(url).ok_or_else(|| {
+            let text = "url must be a URL of https, http or ssh, such as https://host/path or git@host:path";
             Error::Invalid(text.to_owned())
         })?;
         let branch = branch.unwrap_or(BRANCH);

@@ -43,6 +43,8 @@ ids! {
     AttachmentId;
     /// A build.
     BuildId;
+    /// What a private host wants to know.
+    CredentialId;
     /// Something that a webhook is told.
     DeliveryId;
     /// A domain of an app.

@@ -15,9 +15,9 @@ pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
 pub use freeze::Freeze;
 pub use id::{
-    AddonId, AppId, AttachmentId, BuildId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId, InvitationId,
-    KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId, TeamId, TokenId, TransferId,
-    UserId, WebhookId,
+    AddonId, AppId, AttachmentId, BuildId, CredentialId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId,
+    InvitationId, KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId, TeamId, TokenId,
+    TransferId, UserId, WebhookId,
 };
 pub use image::{Digest, Foreign, Image, ImageConfig, Layer};
 pub use log::{LogSink, LogSource};

@@ -23,6 +23,7 @@ impl World {
             build: BuildId::random(&SystemRandom),
             app: self.app,
             uid: 100_007,
+            fetch: Arc::new(crate::NoFetch),
             previous: previous.cloned(),
             source: Source::Image(ForeignImage {
                 name: "shop:1".to_owned(),

@@ -17,7 +17,7 @@ use model::Role;
 use super::envelope::{Remaining, RequestId};
 use super::error::ApiError;
 use crate::grants::Deed;
-use crate::store::App;
+use crate::store::{App, AppScope};
 use crate::{Actor, Controller, Error, Origin};
 
 pub(super) const NO_CREDENTIALS: &str = "Invalid credentials provided.";
@@ -192,6 +192,15 @@ pub fn origin(parts: &Parts) -> Origin {
     let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
     let address = forwarded.and_then(|list| list.rsplit(',').next()).and_then(|last| last.trim().parse().ok());
     Origin { address, request: parts.extensions.get::<RequestId>().map(|id| id.0.clone()) }
+}
+
+/// The apps of a team in which whoever asks has this role.
+pub(super) async fn scope_of_team(
+    controller: &Controller,
+    actor: &Actor,
+    (team, need): (&str, Role),
+) -> Result<AppScope, ApiError> {
+    Ok(AppScope::Team(controller.find_team(actor, team, need).await?.to_ref()))
 }
 
 macro_rules! from_guard {

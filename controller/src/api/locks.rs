@@ -8,11 +8,11 @@ use model::{Role, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Access;
+use super::auth::{Access, scope_of_team};
 use super::error::ApiError;
 use super::input::{Body, Text};
-use super::output::{Created, Id, List, Named, Time, UserAnswer};
-use crate::store::{App, FreezeScope, FreezeWindow, Lock};
+use super::output::{Created, Id, List, Named, Time, UserAnswer, team_of};
+use crate::store::{App, AppScope, FreezeWindow, Lock};
 use crate::{Actor, Controller};
 
 /// A lock.
@@ -107,7 +107,7 @@ pub(super) async fn create_of_app(
     access: Access,
     Body(wish): Body<CreateFreezeWindow>,
 ) -> Result<Created<FreezeWindowAnswer>, ApiError> {
-    let window = create(&controller, &access.actor, FreezeScope::App(access.app.id), wish).await?;
+    let window = create(&controller, &access.actor, AppScope::App(access.app.id), wish).await?;
     Ok(Created(answer(&window, Some(&access.app), controller.clock.now())))
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn delete_of_app(
     access: Access,
     Path((_, id)): Path<(String, String)>,
 ) -> Result<Json<FreezeWindowAnswer>, ApiError> {
-    let window = delete(&controller, &access.actor, (&FreezeScope::App(access.app.id), &id)).await?;
+    let window = delete(&controller, &access.actor, (&AppScope::App(access.app.id), &id)).await?;
     Ok(Json(answer(&window, Some(&access.app), controller.clock.now())))
 }
 
@@ -156,7 +156,7 @@ pub(super) async fn delete_of_team(
 
 /// `GET /freeze-windows`: those of the whole platform.
 pub(super) async fn list(State(controller): State<Arc<Controller>>) -> Result<List<FreezeWindowAnswer>, ApiError> {
-    Ok(all(&controller, &controller.store.freezes(&FreezeScope::Platform).await?, None))
+    Ok(all(&controller, &controller.store.freezes(&AppScope::Platform).await?, None))
 }
 
 /// `POST /freeze-windows`
@@ -165,7 +165,7 @@ pub(super) async fn create_of_all(
     actor: Actor,
     Body(wish): Body<CreateFreezeWindow>,
 ) -> Result<Created<FreezeWindowAnswer>, ApiError> {
-    let window = create(&controller, &actor, FreezeScope::Platform, wish).await?;
+    let window = create(&controller, &actor, AppScope::Platform, wish).await?;
     Ok(Created(answer(&window, None, controller.clock.now())))
 }
 
@@ -175,22 +175,14 @@ pub(super) async fn delete_of_all(
     actor: Actor,
     Path(id): Path<String>,
 ) -> Result<Json<FreezeWindowAnswer>, ApiError> {
-    let window = delete(&controller, &actor, (&FreezeScope::Platform, &id)).await?;
+    let window = delete(&controller, &actor, (&AppScope::Platform, &id)).await?;
     Ok(Json(answer(&window, None, controller.clock.now())))
-}
-
-async fn scope_of_team(
-    controller: &Controller,
-    actor: &Actor,
-    (team, need): (&str, Role),
-) -> Result<FreezeScope, ApiError> {
-    Ok(FreezeScope::Team(controller.find_team(actor, team, need).await?.to_ref()))
 }
 
 async fn create(
     controller: &Controller,
     actor: &Actor,
-    scope: FreezeScope,
+    scope: AppScope,
     wish: CreateFreezeWindow,
 ) -> Result<FreezeWindow, ApiError> {
     let reason = wish.reason.map(|text| text.0);
@@ -200,7 +192,7 @@ async fn create(
 async fn delete(
     controller: &Controller,
     actor: &Actor,
-    (scope, id): (&FreezeScope, &str),
+    (scope, id): (&AppScope, &str),
 ) -> Result<FreezeWindow, ApiError> {
     let window = controller.find_freeze(scope, id).await?;
     controller.unfreeze(actor, &window).await?;
@@ -223,19 +215,15 @@ fn locked(app: &App, lock: &Lock) -> LockAnswer {
 
 /// `app` is the one that a window of an app is of.
 fn answer(window: &FreezeWindow, app: Option<&App>, now: Timestamp) -> FreezeWindowAnswer {
-    let team = match &window.scope {
-        FreezeScope::Team(team) => Some(Named::new(&team.id, team.name.as_str())),
-        FreezeScope::App(_) | FreezeScope::Platform => None,
-    };
     FreezeWindowAnswer {
         active_until: window.period.end_of(now).map(Time::from),
-        app: app.filter(|_| matches!(window.scope, FreezeScope::App(_))).map(Named::from),
+        app: app.filter(|_| matches!(window.scope, AppScope::App(_))).map(Named::from),
         created_at: window.created_at.into(),
         id: Id::of(&window.id),
         over: window.period.is_over(now),
         period: window.period.to_string(),
         reason: window.reason.clone(),
-        team,
+        team: team_of(&window.scope),
         user: UserAnswer::from(&window.by),
     }
 }

@@ -19,6 +19,7 @@ mod config_changes;
 mod config_vars;
 #[cfg(test)]
 mod conformance;
+mod credentials;
 mod data;
 mod describe;
 mod domains;
@@ -130,6 +131,9 @@ fn ways() -> Vec<Route> {
         put("/apps/{app}/repository", Manage, repositories::set),
         delete("/apps/{app}/repository", Manage, repositories::delete),
         post("/apps/{app}/repository/deploys", Deploy, repositories::deploy),
+        get("/apps/{app}/credentials", Deploy, credentials::list_of_app),
+        put("/apps/{app}/credentials", Manage, credentials::set_of_app),
+        delete("/apps/{app}/credentials/{credential}", Manage, credentials::delete_of_app),
         get("/apps/{app}/builds/{build}/sbom", View, sboms::list),
         get("/apps/{app}/lock", View, locks::info),
         put("/apps/{app}/lock", Manage, locks::set),
@@ -256,6 +260,12 @@ fn people() -> Vec<Route> {
         get("/freeze-windows", SignedIn, locks::list),
         post("/freeze-windows", Operator, locks::create_of_all),
         delete("/freeze-windows/{window}", Operator, locks::delete_of_all),
+        get("/teams/{team}/credentials", SignedIn, credentials::list_of_team),
+        put("/teams/{team}/credentials", SignedIn, credentials::set_of_team),
+        delete("/teams/{team}/credentials/{credential}", SignedIn, credentials::delete_of_team),
+        get("/credentials", Operator, credentials::list),
+        put("/credentials", Operator, credentials::set_of_all),
+        delete("/credentials/{credential}", Operator, credentials::delete_of_all),
         get("/teams/{team}/invitations", SignedIn, invitations::list_of_team),
         put("/teams/{team}/invitations", SignedIn, invitations::create_of_team),
         delete("/teams/{team}/invitations/{invitation}", SignedIn, invitations::delete_of_team),

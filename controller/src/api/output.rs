@@ -10,7 +10,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::store::{App, User, UserRef};
+use crate::store::{App, AppScope, User, UserRef};
 
 /// The header that Heroku's client shows as a warning.
 pub(super) const WARNING: HeaderName = HeaderName::from_static("x-heroku-warning");
@@ -116,6 +116,14 @@ impl Id {
 impl Named {
     pub(super) fn new(id: &(impl ToString + ?Sized), name: &(impl ToString + ?Sized)) -> Self {
         Self { id: Id::of(id), name: name.to_string() }
+    }
+}
+
+/// The team for whose apps something is.
+pub(super) fn team_of(scope: &AppScope) -> Option<Named> {
+    match scope {
+        AppScope::Team(team) => Some(Named::new(&team.id, team.name.as_str())),
+        AppScope::App(_) | AppScope::Platform => None,
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use http::HeaderMap;
 use model::BuildId;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
@@ -189,7 +188,7 @@ impl Controller {
             None => self.checkouts().join(format!("{id}.archive")),
         };
         if own.is_none() {
-            let fetched = timeout(FETCH_LIMIT, self.download(archive.url.clone(), &file)).await;
+            let fetched = timeout(FETCH_LIMIT, self.download(app, archive.url.clone(), &file)).await;
             let late = || Refused::Said("The archive cannot be fetched: it took longer than ten minutes.".to_owned());
             fetched.map_err(|_| late()).flatten().inspect_err(|_| drop(std::fs::remove_file(&file)))?;
         }
@@ -213,11 +212,12 @@ impl Controller {
         }
     }
 
-    async fn download(&self, url: Url, file: &Path) -> Result<(), Refused> {
+    async fn download(&self, app: &App, url: Url, file: &Path) -> Result<(), Refused> {
         let failed = |error: &io::Error| Refused::Said(format!("The archive cannot be fetched: {}.", chain(error)));
         tokio::fs::create_dir_all(self.checkouts()).await.map_err(|error| failed(&error))?;
         let limit = self.settings.push_limit;
-        self.outbound.download(url, &HeaderMap::new(), file, limit).await.map_err(|error| failed(&error))
+        let headers = self.headers_for(app.id, &url).await?;
+        self.outbound.download(url, &headers, file, limit).await.map_err(|error| failed(&error))
     }
 }
 

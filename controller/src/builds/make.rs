@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Code, Commit, Output, Refused, gone};
+use crate::fetch::Fetcher;
 use crate::git::{Checkout, checkout, repository};
 use crate::live::Stages;
 use crate::store::{App, Scope};
@@ -89,7 +90,7 @@ impl Controller {
 
     /// Builds files as they ask for: by a Dockerfile, or by buildpacks, or, where none fits, by the Dockerfile that is there.
     async fn build(
-        &self,
+        self: &Arc<Self>,
         app: &App,
         code: &Code,
         (id, folder, manifest): (BuildId, PathBuf, &Manifest),
@@ -115,7 +116,7 @@ impl Controller {
     }
 
     async fn build_dockerfile(
-        &self,
+        self: &Arc<Self>,
         app: &App,
         (id, files, manifest): (BuildId, PathBuf, &Manifest),
         docker: &Docker,
@@ -128,7 +129,7 @@ impl Controller {
 
     /// Takes an image over that was made elsewhere.
     async fn import(
-        &self,
+        self: &Arc<Self>,
         app: &App,
         id: BuildId,
         (name, place, manifest): (&str, ImageSource, &Manifest),
@@ -140,14 +141,15 @@ impl Controller {
 
     /// Lets the builder work, and shows what it says.
     async fn build_from(
-        &self,
+        self: &Arc<Self>,
         app: &App,
         id: BuildId,
         source: Source,
         output: &mut Output,
     ) -> Result<Result<Built, BuildError>, Refused> {
         let previous = self.store.newest_image(app.id).await?;
-        let request = BuildRequest { build: id, app: app.id, uid: app.uid, previous, source };
+        let fetch = Arc::new(Fetcher::new(self, app.id));
+        let request = BuildRequest { build: id, app: app.id, uid: app.uid, previous, fetch, source };
         let (sender, mut lines) = mpsc::channel::<String>(256);
         let forward = async {
             while let Some(line) = lines.recv().await {

@@ -13,7 +13,7 @@ pub(crate) use checkout::{Checkout, checkout, own};
 pub use host_key::fingerprint as host_key_fingerprint;
 pub use http::routes;
 pub(crate) use options::Options;
-pub(crate) use remote::{plain, remote};
+pub(crate) use remote::{Remote, parse as parse_remote, plain};
 pub(crate) use service::prepare;
 pub(crate) use ssh::serve as serve_ssh;
 

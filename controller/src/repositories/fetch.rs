@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::git::{plain, prepare, remote, repository};
+use crate::git::{prepare, repository};
 use crate::store::Repository;
 use crate::{Controller, Error};
 
@@ -13,8 +13,6 @@ use crate::{Controller, Error};
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// What was fetched last, in the app's own repository.
 const FETCHED: &str = "refs/platform/linked";
-/// Characters of git's own words that are passed on.
-const WORDS: usize = 500;
 
 impl Controller {
     /// Fetches the linked branch into the app's own repository; the commit that it is at.
@@ -23,8 +21,9 @@ impl Controller {
         let repository = repository(&self.settings, linked.app);
         prepare(&repository).await.map_err(failed)?;
         let url = Url::parse(&linked.url).map_err(|_| refused("its URL is damaged"))?;
-        let git = remote(&self.outbound, &url, self.settings.push_limit).await;
-        let mut git = git.map_err(|error| refused(&error.to_string()))?;
+        let remote = self.remote(linked.app, &url, self.settings.push_limit).await;
+        let mut remote = remote.map_err(|error| refused(&error.to_string()))?;
+        let mut git = remote.git();
         git.arg("--git-dir").arg(&repository).args([
             "fetch",
             "--quiet",
@@ -32,31 +31,19 @@ impl Controller {
             "--no-write-fetch-head",
             "--force",
         ]);
-        git.arg(plain(&url).as_str()).arg(format!("+refs/heads/{}:{FETCHED}", linked.branch));
+        git.arg(remote.plain()).arg(format!("+refs/heads/{}:{FETCHED}", linked.branch));
         let output = timeout(LIMIT, git.output()).await.map_err(|_| refused("it took longer than ten minutes"))?;
         let output = output.map_err(failed)?;
         if output.status.success() {
+            self.remember(&mut remote).await?;
             let fetched = crate::git::tip(&repository, FETCHED).await.map_err(failed)?;
             return fetched.ok_or_else(|| refused("git fetched nothing"));
         }
-        Err(refused(&self.explain(linked, &String::from_utf8_lossy(&output.stderr))))
-    }
-
-    /// What git says, in words that help.
-    fn explain(&self, linked: &Repository, words: &str) -> String {
+        let words = String::from_utf8_lossy(&output.stderr);
         if words.contains("couldn't find remote ref") {
-            format!("it has no branch {}", linked.branch)
-        } else if words.contains("could not read Username") || words.contains("Authentication failed") {
-            "it wants somebody to sign in. Put a token that may read it into the URL: https://user:token@host/path"
-                .to_owned()
-        } else if words.contains("signal 25") {
-            format!("it has more than {} bytes", self.settings.push_limit)
-        } else if words.contains("redirect") {
-            "it is at another address by now: link it by that".to_owned()
-        } else {
-            let words: String = words.trim().chars().take(WORDS).collect();
-            format!("git says: {words}")
+            return Err(refused(&format!("it has no branch {}", linked.branch)));
         }
+        Err(refused(&remote.explain(&words)))
     }
 }
 

@@ -115,6 +115,8 @@ words! {
     Build "build";
     /// Somebody's role on an app.
     Collaborator "collaborator";
+    /// What a private registry or git host wants to know.
+    Credential "credential";
     /// A domain of an app.
     Domain "domain";
     /// A running instance.

@@ -1,9 +1,9 @@
-use model::{AppId, Freeze, FreezeId, TeamId, TeamName, Timestamp};
+use model::{Freeze, FreezeId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Action, App, NewEvent, Resource, Stamp, Store, StoreError, TeamRef, UserRef, row};
+use super::{Action, App, AppScope, NewEvent, Resource, Stamp, Store, StoreError, UserRef, row};
 
 /// A time in which nobody makes a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct FreezeWindow {
     /// Its id.
     pub id: FreezeId,
     /// Of which apps.
-    pub scope: FreezeScope,
+    pub scope: AppScope,
     /// When.
     pub period: Freeze,
     /// Why, in the words of who made it.
@@ -22,45 +22,11 @@ pub struct FreezeWindow {
     pub created_at: Timestamp,
 }
 
-/// Which apps a freeze window is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FreezeScope {
-    /// One.
-    App(AppId),
-    /// Those that a team owns.
-    Team(TeamRef),
-    /// All.
-    Platform,
-}
-
-impl FreezeScope {
-    fn app(&self) -> Option<AppId> {
-        match self {
-            Self::App(app) => Some(*app),
-            Self::Team(_) | Self::Platform => None,
-        }
-    }
-
-    fn team(&self) -> Option<TeamId> {
-        match self {
-            Self::Team(team) => Some(team.id),
-            Self::App(_) | Self::Platform => None,
-        }
-    }
-}
-
 impl<'r> FromRow<'r, AnyRow> for FreezeWindow {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
-        let team: Option<TeamId> = row::optional_text(row, "team_id")?;
-        let name: Option<TeamName> = row::optional_text(row, "team_name")?;
-        let scope = match (row::optional_text(row, "app_id")?, team.zip(name)) {
-            (Some(app), _) => FreezeScope::App(app),
-            (None, Some((id, name))) => FreezeScope::Team(TeamRef { id, name }),
-            (None, None) => FreezeScope::Platform,
-        };
         Ok(Self {
             id: row::text(row, "id")?,
-            scope,
+            scope: AppScope::of_row(row)?,
             period: row::text(row, "period")?,
             reason: row.try_get("reason")?,
             by: UserRef { id: row::text(row, "user_id")?, email: row::text(row, "email")? },
@@ -105,19 +71,10 @@ impl Store {
     }
 
     /// The freeze windows of one scope, the oldest first.
-    pub async fn freezes(&self, scope: &FreezeScope) -> Result<Vec<FreezeWindow>, StoreError> {
-        let (condition, id) = match scope {
-            FreezeScope::App(app) => ("f.app_id = $1", Some(app.to_string())),
-            FreezeScope::Team(team) => ("f.team_id = $1", Some(team.id.to_string())),
-            FreezeScope::Platform => ("f.app_id IS NULL AND f.team_id IS NULL", None),
-        };
+    pub async fn freezes(&self, scope: &AppScope) -> Result<Vec<FreezeWindow>, StoreError> {
+        let (condition, id) = scope.condition("f");
         let sql = format!("{SELECT} WHERE {condition} ORDER BY f.created_at, f.id");
-        let query = sqlx::query_as(&sql);
-        let query = match id {
-            Some(id) => query.bind(id),
-            None => query,
-        };
-        Ok(query.fetch_all(&self.pool).await?)
+        Ok(sqlx::query_as(&sql).bind(id).fetch_all(&self.pool).await?)
     }
 
     /// All freeze windows that an app has to mind: its own, its team's and the platform's, the oldest first.
@@ -132,11 +89,8 @@ impl Store {
 }
 
 fn changed(window: &FreezeWindow, action: Action) -> NewEvent {
-    let team = match &window.scope {
-        FreezeScope::Team(team) => Some(&team.name),
-        FreezeScope::App(_) | FreezeScope::Platform => None,
-    };
-    let data = json!({ "period": window.period.to_string(), "reason": window.reason, "team": team });
+    let data =
+        json!({ "period": window.period.to_string(), "reason": window.reason, "team": window.scope.team_name() });
     let (resource, id) = (Resource::FreezeWindow, window.id.to_string());
     NewEvent { app: window.scope.app(), resource, id, action, data }
 }

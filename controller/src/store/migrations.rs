@@ -26,6 +26,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (17, "pipelines", include_str!("../../../migrations/0017_pipelines.sql")),
     (18, "locks", include_str!("../../../migrations/0018_locks.sql")),
     (19, "repositories", include_str!("../../../migrations/0019_repositories.sql")),
+    (20, "credentials", include_str!("../../../migrations/0020_credentials.sql")),
 ];
 
 /// The migrations of this version.

@@ -6,11 +6,13 @@
 //! PostgreSQL locks the row that the rest of the transaction depends on, an app's above all.
 
 mod addons;
+mod app_scope;
 mod apps;
 mod backup;
 mod builds;
 mod collaborators;
 mod contents;
+mod credentials;
 mod domains;
 mod drains;
 mod events;
@@ -64,6 +66,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Connection, Executor};
 
 pub use addons::{Addon, AddonState, Attachment, NewAddon};
+pub use app_scope::AppScope;
 pub use apps::{App, AppChange, NewApp};
 pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
@@ -71,6 +74,7 @@ pub use collaborators::{Collaborator, NewOwner};
 pub use contents::{
     Attached, AttachedAddon, Attachments, ConfigChange, ConfigChanges, Contents, Formation, ProcessScale, Scope, Scopes,
 };
+pub use credentials::{Credential, CredentialKind};
 pub use domains::Domain;
 pub use drains::Drain;
 pub(crate) use events::NewEvent;
@@ -78,7 +82,7 @@ use events::Write;
 pub use events::{Action, Event, EventFilter, Resource, Stamp};
 pub use features::FeatureRow;
 pub use formation::{FormationRow, Quantity, Scale, Start};
-pub use freezes::{FreezeScope, FreezeWindow};
+pub use freezes::FreezeWindow;
 pub use invitations::{Invitation, Place};
 pub use keys::SshKey;
 pub use leases::Lease;

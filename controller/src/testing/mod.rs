@@ -169,7 +169,6 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
         buildpacks: path("buildpacks"),
         program: path("platform"),
         cache: path("cache"),
-        fetch: Arc::new(builder::NoFetch),
         other_distros: false,
         packages: PackageAccess::default(),
         limits: BuildLimits {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use controller::apps::AppUpdate;
-use controller::store::{FreezeScope, FreezeWindow, Lock};
+use controller::store::{AppScope, FreezeWindow, Lock};
 use controller::{Controller, Error};
 use model::Timestamp;
 use serde::Serialize;
@@ -65,9 +65,9 @@ struct Window {
 impl Window {
     fn new(window: FreezeWindow, now: Timestamp) -> Self {
         let of = match &window.scope {
-            FreezeScope::App(_) => None,
-            FreezeScope::Team(team) => Some(format!("all apps of {}", team.name)),
-            FreezeScope::Platform => Some("all apps of this platform".to_owned()),
+            AppScope::App(_) => None,
+            AppScope::Team(team) => Some(format!("all apps of {}", team.name)),
+            AppScope::Platform => Some("all apps of this platform".to_owned()),
         };
         Self {
             id: window.id.to_string(),
@@ -179,7 +179,7 @@ pub(crate) async fn freeze(
     State(controller): State<Arc<Controller>>,
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
-    let scope = FreezeScope::App(form.by.app.id);
+    let scope = AppScope::App(form.by.app.id);
     let (period, reason) = (form.fields.get("period"), form.fields.get("reason"));
     match controller.freeze(&form.by.visit.actor, scope, (period, Some(reason))).await {
         Ok(_) => Ok(Notice::done("The freeze window was added.").then(&settings_path(&form.by))),
@@ -198,7 +198,7 @@ pub(crate) async fn unfreeze(
     State(controller): State<Arc<Controller>>,
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
-    let done = match controller.find_freeze(&FreezeScope::App(form.by.app.id), form.fields.get("window")).await {
+    let done = match controller.find_freeze(&AppScope::App(form.by.app.id), form.fields.get("window")).await {
         Ok(window) => controller.unfreeze(&form.by.visit.actor, &window).await,
         Err(error) => Err(error),
     };
