@@ -6,6 +6,7 @@ mod buildpacks;
 mod builds;
 mod config;
 mod console;
+mod credentials;
 mod dockerfile;
 mod errors;
 mod faults;

@@ -24,10 +24,12 @@ use crate::workspace::Workspace;
 use crate::{BuildRequest, Builder, Built, Phases, blocking, debian, disk, tree};
 
 mod access;
+mod bases;
 mod inside;
 mod steps;
 mod text;
 
+use bases::Base;
 use inside::Task;
 pub use inside::main;
 use steps::Steps;
@@ -99,7 +101,9 @@ impl Builder {
         let (request, stack, tool, workspace, mut nest) = prepared.await?;
         phases.end("prepare");
         let _ = output.send(format!("-----> Building {}", request.source.path)).await;
-        let oneoff = oneoff(self, &request, (&stack, &tool), &nest);
+        let bases = self.bring_bases(&request, &workspace, &nest, output).await?;
+        phases.end("fetch");
+        let oneoff = oneoff(self, &request, (&stack, &tool), (&nest, bases));
         // The same build may have asked buildpacks first; what is left of their container may not have gone yet, and both have one name.
         self.engine.kill(&oneoff.id).await?;
         self.run_dockerfile(&workspace, oneoff, &mut nest, output).await?;
@@ -217,6 +221,8 @@ struct Nest {
     app: PathBuf,
     settings: PathBuf,
     access: PathBuf,
+    /// Images that were fetched for it, which are not for everybody.
+    bases: PathBuf,
     /// Variables that tell programs of what is in `access`.
     env: BTreeMap<String, String>,
     /// The list of what is not copied, if this Dockerfile has one of its own.
@@ -240,9 +246,9 @@ impl Nest {
 
     fn fill((packages, dockerfile): (&PackageAccess, &str), root: &Path, kept: PathBuf, uid: u32) -> io::Result<Self> {
         let path = |name: &str| root.join(name);
-        let [app, settings, access, out, scratch, home] =
-            ["app", "containers", "access", "image", "scratch", "home"].map(path);
-        for dir in [&settings, &access, &out, &scratch, &home] {
+        let [app, settings, access, bases, out, scratch, home] =
+            ["app", "containers", "access", "bases", "image", "scratch", "home"].map(path);
+        for dir in [&settings, &access, &bases, &out, &scratch, &home] {
             tree::make_dir(dir, 0o755)?;
         }
         let env = access::lay_out(packages, &access)?;
@@ -251,13 +257,13 @@ impl Nest {
         }
         let text = text::declare(&read(&app, dockerfile)?, &arguments(&env));
         fs::write(settings.join(DOCKERFILE), text)?;
-        for dir in [&app, &settings, &access, &out, &scratch, &home] {
+        for dir in [&app, &settings, &access, &bases, &out, &scratch, &home] {
             tree::chown(dir, uid)?;
         }
         let storage = Storage::take(path("storage"), kept, uid)?;
         let own = format!("{dockerfile}.dockerignore");
         let ignored = app.join(&own).is_file().then(|| format!("/workspace/{own}"));
-        Ok(Self { uid, app, settings, access, env, ignored, storage, out, scratch, home })
+        Ok(Self { uid, app, settings, access, bases, env, ignored, storage, out, scratch, home })
     }
 
     fn mounts(&self, builder: &Builder) -> Vec<Mount> {
@@ -265,6 +271,7 @@ impl Nest {
             (&self.app, "/workspace", true),
             (&self.settings, SETTINGS_PLACE, true),
             (&self.access, access::PLACE, true),
+            (&self.bases, bases::PLACE, true),
             (&self.storage.at, "/containers", false),
             (&self.out, "/out", false),
             (&self.scratch, "/var/tmp", false),
@@ -276,7 +283,12 @@ impl Nest {
     }
 }
 
-fn oneoff(builder: &Builder, request: &Request, (stack, tool): (&Stack, &Digest), nest: &Nest) -> OneOff {
+fn oneoff(
+    builder: &Builder,
+    request: &Request,
+    (stack, tool): (&Stack, &Digest),
+    (nest, bases): (&Nest, Vec<Base>),
+) -> OneOff {
     let mut env = nest.env.clone();
     // It would make users of its own otherwise.
     let own = [("PATH", PATH), ("HOME", "/root"), ("_CONTAINERS_USERNS_CONFIGURED", "done")];
@@ -292,6 +304,7 @@ fn oneoff(builder: &Builder, request: &Request, (stack, tool): (&Stack, &Digest)
     let task = Task {
         memory_bytes: builder.limits.memory_bytes,
         kept_bytes: builder.kept_bytes(),
+        bases,
         args: args.chain(target).chain(ignored).chain(last).collect(),
     };
     // Strings and numbers always can be written into memory.

@@ -52,7 +52,10 @@ impl Steps {
                 shown.push(step.show(usize::from(!self.own.is_empty())));
             }
             None if is_noise(line) => {}
-            None => shown.extend(self.without_own(line)),
+            None => {
+                shown.extend(self.without_own(line));
+                shown.extend(UNWELCOME.iter().any(|words| line.contains(words)).then(|| ADVICE.to_owned()));
+            }
         }
         shown
     }
@@ -74,6 +77,11 @@ impl Steps {
         (!names.is_empty()).then(|| format!("{UNUSED}{}]", names.join(" ")))
     }
 }
+
+/// What registries say to whoever may not have an image, in buildah's words.
+const UNWELCOME: [&str; 2] = ["unauthorized: ", "requested access to the resource is denied"];
+const ADVICE: &str =
+    "       If the image is private: `platform credentials:set HOST` tells the platform who it is at its registry";
 
 /// Begins a list of names that ends with a bracket.
 const UNUSED: &str = "[Warning] one or more build args were not consumed: [";
@@ -158,6 +166,13 @@ mod tests {
                cache miss because an earlier step was done anew
         [Warning] one or more build args were not consumed: [TYPO]
         "#);
+    }
+
+    #[test]
+    fn a_private_image_is_told_from_a_mistake() {
+        let printed = "STEP 1/2: FROM r.example.com/x\nTrying to pull r.example.com/x:latest...\n\
+                       Error: creating build container: initializing source docker://r.example.com/x:latest: reading manifest: unauthorized: authentication required\n";
+        assert!(shown(true, printed).ends_with("at its registry\n"));
     }
 
     #[test]

@@ -29,6 +29,26 @@ pub(super) fn declare(dockerfile: &str, names: &[&str]) -> String {
     text
 }
 
+/// Its instructions, each as one line, without the documents that belong to them.
+pub(super) fn instructions(dockerfile: &str) -> Vec<String> {
+    let escape = escape(dockerfile);
+    let (mut all, mut line_so_far, mut open) = (Vec::new(), String::new(), Open::default());
+    for line in dockerfile.lines() {
+        let is_document = !open.is_continued && !open.documents.is_empty();
+        let plain = line.trim();
+        let ends = open.read(line, escape);
+        if is_document || plain.is_empty() || plain.starts_with('#') {
+            continue;
+        }
+        line_so_far.push_str(plain.strip_suffix(escape).unwrap_or(plain));
+        line_so_far.push(' ');
+        if ends {
+            all.push(std::mem::take(&mut line_so_far).trim_end().to_owned());
+        }
+    }
+    all
+}
+
 /// The instruction that [`declare`] puts after every `FROM`.
 pub(super) fn declaration(names: &[&str]) -> String {
     format!("ARG {}", names.join(" "))
