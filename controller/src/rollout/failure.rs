@@ -47,6 +47,12 @@ pub(super) fn explain(failure: &Failure, version: u64, before: Option<u64>, log:
         let ports: Vec<String> = probe.listening.iter().map(u16::to_string).collect();
         if ports.is_empty() {
             text += "  It listened on no port.\n";
+        } else if probe.listening.contains(&PORT) {
+            let ports = ports.join(", ");
+            let _ = writeln!(
+                text,
+                "  It listened on port {ports}, but not for others: a web process must listen on 0.0.0.0, not on 127.0.0.1 or localhost."
+            );
         } else {
             let _ = writeln!(text, "  It listened on port {}. A web process must listen on $PORT.", ports.join(", "));
         }
@@ -101,6 +107,14 @@ mod tests {
         ");
         let logged: Vec<_> = text.lines().filter(|line| !is_quoted(line)).collect();
         assert_eq!(logged.len(), 4, "what the log has already is left out: {logged:?}");
+        let probe = ProbeReport {
+            result: "connection refused".to_owned(),
+            listening: vec![PORT],
+            after: Duration::from_secs(60),
+        };
+        let failure = Failure { probe: Some(probe), ..failure };
+        let text = explain(&failure, 12, None, &[]);
+        assert!(text.contains("listened on port 5000, but not for others"), "{text}");
         let failure = Failure { exit: Some(Exit::Code(7)), probe: None, ..failure };
         let text = explain(&failure, 1, None, &[]);
         insta::assert_snapshot!(text, @r"
