@@ -40,6 +40,7 @@ fn other_self(argv: &[OsString]) -> Option<fn(&[OsString]) -> ExitCode> {
         "launcher" => Some(builder::launcher::main),
         "lifecycle" => Some(builder::lifecycle::main),
         "dockerfile" => Some(builder::dockerfile::main),
+        "toolchain" => Some(buildpacks::make_toolchain),
         "detect" | "build" if folder.ends_with("bin") => Some(|_| buildpacks::main()),
         _ if folder == Path::new("/cnb/process") => Some(builder::launcher::main),
         _ if argv.get(1)? == "git-hook" => Some(|_| controller::git::hook::main()),

@@ -20,9 +20,9 @@ fn the_first_push_goes_live_and_the_next_one_replaces_it() {
 #[test]
 fn node_python_go_and_static_apps_are_built_and_answer() {
     for (fixture, expected, parts) in [
+        ("go-app", "Hello from Go", ["pkg:golang/stdlib@1.", "pkg:deb/debian/libc6@"]),
         ("node-app", "Hello from Node.js", ["pkg:npm/ms@2.1.3", "pkg:generic/node@24."]),
         ("python-app", "Hello from Python", ["pkg:pypi/flask@3.1.2", "pkg:generic/python@3."]),
-        ("go-app", "Hello from Go", ["pkg:golang/stdlib@1.", "pkg:deb/debian/libc6@"]),
         ("static-app", "Hello from static files", ["pkg:deb/debian/nginx", "pkg:deb/debian/libc6@"]),
     ] {
         let app = shared().app(fixture);
@@ -35,6 +35,18 @@ fn node_python_go_and_static_apps_are_built_and_answer() {
     let second = shared().app("node-app");
     second.push().expect_ok().expect_text(&["was downloaded before"]);
     assert!(second.get("/").body.contains("Hello from Node.js"));
+
+    crate::until("Go's standard library is compiled for all apps", || !ready_toolchains().is_empty());
+    let second = shared().app("go-app");
+    let version = ready_toolchains().remove(0);
+    second.push().expect_ok().expect_text(&[&version, "ready on this machine"]);
+    assert!(second.get("/").body.contains("Hello from Go"));
+}
+
+/// Versions of Go that builds of any app find.
+fn ready_toolchains() -> Vec<String> {
+    let entries = std::fs::read_dir(shared().home().join("cache/builds/toolchains/go"));
+    entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 #[test]

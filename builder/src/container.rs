@@ -140,7 +140,7 @@ pub(crate) fn limits(builder: &Builder) -> Limits {
     Limits { cpu_weight: CPU_WEIGHT, ..Limits::new(builder.limits.memory_bytes, cpu_millis, PIDS) }
 }
 
-fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {
+pub(crate) fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {
     [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", HOME),
@@ -158,12 +158,10 @@ fn environment(builder: &Builder, stack: &Stack) -> BTreeMap<String, String> {
 }
 
 fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Result<Vec<Mount>, BuildError> {
+    let cannot_make = |source| BuildError::Io { action: "make", path: builder.cache.clone(), source };
     let downloads = builder.downloads();
-    let downloads = downloads.folder().map_err(|source| BuildError::Io {
-        action: "make",
-        path: builder.cache.join("downloads"),
-        source,
-    })?;
+    let downloads = downloads.folder().map_err(cannot_make)?;
+    let toolchains = builder.toolchains().map_err(cannot_make)?;
     let bind = |source: PathBuf, target: &Path, read_only| Mount::Bind { source, target: target.to_owned(), read_only };
     let mut mounts = vec![
         bind(workspace.app(), Path::new("/app"), false),
@@ -172,6 +170,7 @@ fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Resu
         bind(workspace.order(), Path::new("/cnb/order.toml"), true),
         bind(workspace.buildpacks(), Path::new("/cnb/buildpacks"), false),
         bind(downloads.to_owned(), Path::new(downloads::TARGET), true),
+        toolchains,
         layers(builder, workspace, restored),
     ];
     for name in ["platform", "lifecycle", "launcher"] {

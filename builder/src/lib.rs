@@ -59,6 +59,7 @@ mod slices;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod toolchains;
 mod tree;
 mod trust_store;
 mod unpack;
@@ -259,6 +260,7 @@ impl Builder {
         let outcome = container::run(&job, &restored, remembered, output).await;
         self.keep_downloads(&job).await;
         let outcome = outcome?;
+        self.ready_toolchain(&job);
         phases.end("container");
         phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
 

