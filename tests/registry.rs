@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -52,9 +53,10 @@ impl Registry {
 
     /// Beyond this machine, as far as containers can tell: they reach it, by TLS with a certificate of `authority`.
     pub(crate) fn elsewhere(authority: &Authority) -> Self {
-        let id = std::process::id();
-        let (network, link) = (format!("platform-test-{id}"), format!("pt{id}"));
-        let [ours, theirs] = [1, 2].map(|number| format!("10.250.{}.{number}", id % 256));
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let (id, number) = (std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let (network, link) = (format!("platform-test-{id}-{number}"), format!("pt{id}x{number}"));
+        let [ours, theirs] = [1, 2].map(|host| format!("10.250.{}.{}", id % 256, 4 * number + host));
         ip(&format!("netns add {network}"));
         ip(&format!("link add {link} type veth peer name eth0 netns {network}"));
         ip(&format!("addr add {ours}/30 dev {link}"));

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::buildpack::Buildpack;
+use crate::buildpack::{Buildpack, Kind};
 use crate::env::Env;
 use crate::errors::Failure;
 use crate::formats::{
@@ -21,19 +21,19 @@ use crate::sbom;
 /// Names in a layers directory that are files of the buildpack, not layers.
 const RESERVED: [&str; 3] = ["build", "launch", "store"];
 
-/// Runs every buildpack of `group` and collects what they made into `outcome`.
+/// Runs every buildpack of `group` and collects what they made into `outcome`. `met` are names that image extensions provide.
 pub(crate) fn build(
     paths: &Paths,
     group: &[&Buildpack],
-    resolution: &Resolution,
+    (resolution, mut met): (&Resolution, BTreeSet<String>),
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     let mut env = paths.base_env();
-    let mut met = BTreeSet::new();
     let mut processes = Processes::default();
     for buildpack in group {
-        let plan = plan_for(buildpack.id(), resolution, &met);
-        run(paths, buildpack, &plan, &env)?;
+        let plan = plan_for(&buildpack.plan_id(), resolution, &met);
+        let failed = |how| Failure::BuildpackFailed { buildpack: buildpack.name(), how };
+        run(paths, buildpack, &plan, &env)?.map_err(failed)?;
         let results = Results::read(paths, buildpack)?;
         for layer in results.layers.iter().filter(|layer| layer.types.build) {
             let dir = paths.layers_of(buildpack.id()).join(&layer.name);
@@ -55,31 +55,43 @@ pub(crate) fn build(
 }
 
 /// All requires of what `id` provides, but for names that an earlier buildpack met.
-fn plan_for(id: &str, resolution: &Resolution, met: &BTreeSet<String>) -> BuildPlan {
+pub(crate) fn plan_for(id: &str, resolution: &Resolution, met: &BTreeSet<String>) -> BuildPlan {
     let provided = resolution.entries.iter().filter(|entry| entry.providers.iter().any(|provider| provider == id));
     let requires = provided.flat_map(|entry| &entry.requires).filter(|require| !met.contains(&require.name));
     BuildPlan { entries: requires.cloned().collect::<Vec<Require>>() }
 }
 
-fn run(paths: &Paths, buildpack: &Buildpack, plan: &BuildPlan, env: &Env) -> Result<(), Failure> {
+/// Runs `bin/build` of a buildpack or `bin/generate` of an extension. The inner error says how it failed.
+pub(crate) fn run(
+    paths: &Paths,
+    buildpack: &Buildpack,
+    plan: &BuildPlan,
+    env: &Env,
+) -> Result<Result<(), String>, Failure> {
     let trouble = |error: io::Error| Failure::io("run a buildpack", &error);
-    let layers = paths.layers_of(buildpack.id());
-    fs::create_dir_all(&layers).map_err(trouble)?;
-    let scratch = paths.scratch(&format!("build-{}", escaped(buildpack.id()))).map_err(trouble)?;
+    let id = buildpack.id();
+    let (program, output, variable) = match buildpack.kind {
+        Kind::Buildpack => ("build", paths.layers_of(id), "CNB_LAYERS_DIR"),
+        Kind::Extension => ("generate", paths.generated_by(id), "CNB_OUTPUT_DIR"),
+    };
+    fs::create_dir_all(&output).map_err(trouble)?;
+    let scratch = paths.scratch(&format!("{program}-{}", escaped(id))).map_err(trouble)?;
     let plan_path = scratch.join("plan.toml");
     let text = toml::to_string(plan).map_err(|error| Failure::unusable(&plan_path, &error))?;
     fs::write(&plan_path, text).map_err(trouble)?;
     let mut env = paths.buildpack_env(buildpack, env).map_err(trouble)?;
     if buildpack.api() >= Api::new(0, 8) {
-        env.set("CNB_LAYERS_DIR", &layers);
+        env.set(variable, &output);
         env.set("CNB_BP_PLAN_PATH", &plan_path);
     }
-    let mut command = Command::new(buildpack.dir.join("bin/build"));
-    command.arg(&layers).arg(&paths.platform).arg(&plan_path);
+    let mut command = Command::new(buildpack.dir.join("bin").join(program));
+    command.arg(&output).arg(&paths.platform).arg(&plan_path);
     command.current_dir(&paths.app).env_clear().envs(env.iter()).stdin(Stdio::null());
-    let failed = |how: String| Failure::BuildpackFailed { buildpack: buildpack.name(), how };
-    let status = command.status().map_err(|error| failed(format!("could not be started: {error}")))?;
-    if status.success() { Ok(()) } else { Err(failed(how_it_ended(status))) }
+    Ok(match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(how_it_ended(status)),
+        Err(error) => Err(format!("could not be started: {error}")),
+    })
 }
 
 fn how_it_ended(status: std::process::ExitStatus) -> String {

@@ -1,4 +1,4 @@
-//! Buildpacks as they lie in a folder, and whether one fits the stack.
+//! Buildpacks and image extensions as they lie in a folder, and whether one fits the stack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,19 +6,39 @@ use std::path::{Path, PathBuf};
 use crate::errors::Failure;
 use crate::formats::{Api, BuildpackToml, Distro, ExecEnv, GroupMember, OrderGroup, Target};
 
-/// An installed buildpack.
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// It builds the app.
+    Buildpack,
+    /// It changes the images that the app is built and run on (Image Extension spec).
+    Extension,
+}
+
+impl Kind {
+    /// The file that describes it.
+    pub(crate) fn descriptor(self) -> &'static str {
+        match self {
+            Self::Buildpack => "buildpack.toml",
+            Self::Extension => "extension.toml",
+        }
+    }
+}
+
+/// An installed buildpack or image extension.
 #[derive(Debug, Clone)]
 pub(crate) struct Buildpack {
+    pub(crate) kind: Kind,
     /// Its folder.
     pub(crate) dir: PathBuf,
-    /// Its `buildpack.toml`.
+    /// Its descriptor.
     pub(crate) toml: BuildpackToml,
 }
 
 impl Buildpack {
-    /// Reads `<dir>/buildpack.toml`.
-    pub(crate) fn load(dir: PathBuf) -> Result<Self, Failure> {
-        let path = dir.join("buildpack.toml");
+    /// Reads the descriptor in `dir`.
+    pub(crate) fn load(kind: Kind, dir: PathBuf) -> Result<Self, Failure> {
+        let path = dir.join(kind.descriptor());
         let unusable = |problem: String| Failure::Unusable { what: path.display().to_string(), problem };
         let text = std::fs::read_to_string(&path).map_err(|error| unusable(error.to_string()))?;
         let toml: BuildpackToml = toml::from_str(&text).map_err(|error| unusable(error.message().to_owned()))?;
@@ -26,11 +46,19 @@ impl Buildpack {
             return Err(unusable(format!("Buildpack API {} is not supported, only 0.7 to 0.12", toml.api)));
         }
         check_name(&toml.buildpack.id, &toml.buildpack.version).map_err(unusable)?;
-        Ok(Self { dir, toml })
+        Ok(Self { kind, dir, toml })
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.toml.buildpack.id
+    }
+
+    /// What it is called in a plan: an extension may have the id of a buildpack. No id has a colon.
+    pub(crate) fn plan_id(&self) -> String {
+        match self.kind {
+            Kind::Buildpack => self.id().to_owned(),
+            Kind::Extension => format!("extension:{}", self.id()),
+        }
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -152,19 +180,19 @@ fn is_same_distro(offered: &Target, target: &Target) -> bool {
         || target.distros.iter().any(|ours| offered.distros.iter().any(|theirs| same(theirs, ours)))
 }
 
-/// All installed buildpacks, by id and version.
+/// All installed buildpacks, or image extensions, by id and version.
 #[derive(Debug, Default)]
 pub(crate) struct Buildpacks {
     by_id: BTreeMap<String, Vec<Buildpack>>,
 }
 
 impl Buildpacks {
-    /// Reads `<folder>/<escaped id>/<version>/buildpack.toml`.
-    pub(crate) fn load(folder: &Path) -> Result<Self, Failure> {
+    /// Reads `<folder>/<escaped id>/<version>/` of each.
+    pub(crate) fn load(kind: Kind, folder: &Path) -> Result<Self, Failure> {
         let mut by_id: BTreeMap<String, Vec<Buildpack>> = BTreeMap::new();
         for dir in subfolders(folder)? {
             for dir in subfolders(&dir)? {
-                let buildpack = Buildpack::load(dir)?;
+                let buildpack = Buildpack::load(kind, dir)?;
                 by_id.entry(buildpack.id().to_owned()).or_default().push(buildpack);
             }
         }
@@ -220,7 +248,7 @@ mod tests {
 
     fn buildpack(extra: &str) -> Buildpack {
         let text = format!("api = '0.10'\n[buildpack]\nid = 'a/b'\nversion = '1.0.0'\n{extra}");
-        Buildpack { dir: PathBuf::new(), toml: toml::from_str(&text).unwrap() }
+        Buildpack { kind: Kind::Buildpack, dir: PathBuf::new(), toml: toml::from_str(&text).unwrap() }
     }
 
     fn debian() -> Target {

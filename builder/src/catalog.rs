@@ -1,7 +1,7 @@
 //! The buildpacks that the platform itself has, for people who look for one.
 
 use crate::Builder;
-use crate::buildpack::Buildpacks;
+use crate::buildpack::{Buildpacks, Kind};
 use crate::errors::BuildError;
 use crate::reference;
 
@@ -25,7 +25,7 @@ pub struct Offered {
 impl Builder {
     /// All buildpacks of the platform, by id.
     pub fn offered(&self) -> Result<Vec<Offered>, BuildError> {
-        let installed = Buildpacks::load(&self.buildpacks)?;
+        let installed = Buildpacks::load(Kind::Buildpack, &self.buildpacks)?;
         let offered = |id: String| {
             let info = &installed.find(&id, None)?.toml.buildpack;
             Some(Offered {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use engine::{Container, EngineError, Limits, Lines, Mount, OneOff, RootFs};
@@ -14,8 +14,11 @@ use crate::debian::{self, Installed};
 use crate::disk;
 use crate::downloads;
 use crate::errors::BuildError;
+use crate::extend::{self, Extended};
+use crate::extension;
 use crate::lifecycle::OTHER_DISTROS;
-use crate::outcome::Outcome;
+use crate::metadata::Cache;
+use crate::outcome::{Missing, Outcome};
 use crate::restore::Restored;
 use crate::stack::Stack;
 use crate::workspace::Workspace;
@@ -28,38 +31,64 @@ const CPU_WEIGHT: u32 = 20;
 /// `HOME` of a build: buildpacks' tools keep their rubbish there, outside the app.
 const HOME: &str = "/home/build";
 
-/// Runs detect and build in a container of their own, with the packages that the plan asks for. They are known after detect: the
-/// container starts with those of the last build, and another one takes its place if that was wrong.
+/// What a build stands on beside the stack.
+#[derive(Default)]
+pub(crate) struct Ground {
+    packages: Option<Installed>,
+    extended: Option<Extended>,
+    /// Whether both are what this very build asked for.
+    is_settled: bool,
+}
+
+impl Ground {
+    /// What the app's last build had, as far as it still is what it was.
+    pub(crate) fn remembered(job: &Job, cache: &Cache) -> Self {
+        let packages = Installed::remembered(&job.builder, &job.stack, cache);
+        let extended = Extended::remembered((&job.builder, &job.stack), packages.as_ref(), cache);
+        Self { packages, extended, is_settled: false }
+    }
+}
+
+/// Runs detect and build in a container of their own, with the packages that the plan asks for and what image extensions make of the
+/// images. Both are known after detect: the container starts with those of the last build, and another one takes its place if that
+/// was wrong.
 pub(crate) async fn run(
     job: &Arc<Job>,
     restored: &Restored,
-    remembered: Option<Installed>,
+    mut ground: Ground,
     output: &mpsc::Sender<String>,
 ) -> Result<Outcome, BuildError> {
-    let mut packages = remembered;
-    let mut outcome = run_once(job, restored, packages.as_ref(), output).await?;
-    if let Some(missing) = outcome.missing.take() {
-        packages = debian::install(job, missing, output).await?;
-        // It has ended; what is left of it may not have gone yet, and both have one name.
+    let mut outcome = run_once(job, restored, &ground, output).await?;
+    let mut extend = Duration::ZERO;
+    if let Some(Missing { packages, generated }) = outcome.missing.take() {
+        // It has ended; what is left of it may not have gone yet, and all have one name.
         job.builder.engine.kill(&Builder::oneoff(job.request.app, job.request.build)).await?;
+        let packages = debian::install(job, packages, output).await?;
+        let started = Instant::now();
+        let extended = extend::extend(job, ground.extended, (generated, packages.as_ref()), output).await?;
+        if extended.is_some() {
+            extend = started.elapsed();
+        }
+        ground = Ground { packages, extended, is_settled: true };
         job.workspace.forget_outcome()?;
-        outcome = run_once(job, restored, packages.as_ref(), output).await?;
+        outcome = run_once(job, restored, &ground, output).await?;
     }
     if outcome.missing.is_some() {
         return Err(BuildError::Dishonest("it asks for other packages each time".to_owned()));
     }
-    Ok(Outcome { packages, ..outcome })
+    let Ground { packages, extended, .. } = ground;
+    Ok(Outcome { packages, extended, extend, ..outcome })
 }
 
 async fn run_once(
     job: &Job,
     restored: &Restored,
-    packages: Option<&Installed>,
+    ground: &Ground,
     output: &mpsc::Sender<String>,
 ) -> Result<Outcome, BuildError> {
     let builder = &job.builder;
     let started = Instant::now();
-    let exit = attend(builder, &job.workspace, oneoff(job, restored, packages)?, output).await?;
+    let exit = attend(builder, &job.workspace, oneoff(job, restored, ground)?, output).await?;
     let outcome = Outcome::read(&job.workspace.layers());
     if let Ok(Outcome { usage: Some(usage), missing: None, .. }) = &outcome {
         let _ = output.send(usage.describe(builder.limits.memory_bytes)).await;
@@ -110,11 +139,21 @@ async fn follow(printed: &mut mpsc::Receiver<Bytes>, output: &mpsc::Sender<Strin
     }
 }
 
-fn oneoff(job: &Job, restored: &Restored, packages: Option<&Installed>) -> Result<OneOff, BuildError> {
+fn oneoff(job: &Job, restored: &Restored, ground: &Ground) -> Result<OneOff, BuildError> {
     let Job { builder, stack, request, workspace, .. } = job;
-    let rootfs = std::iter::once(&stack.build).chain(packages.map(|packages| &packages.build)).cloned();
+    let extended = ground.extended.as_ref();
+    let build = extended.and_then(|extended| extended.build.as_ref());
+    let packages = ground.packages.as_ref().map(|packages| &packages.build);
+    let rootfs = std::iter::once(&stack.build).chain(packages).chain(build.map(|build| &build.layer)).cloned();
     let mut env = environment(builder, stack);
-    env.insert(debian::VARIABLE.to_owned(), Installed::variable(packages));
+    for (name, value) in build.iter().flat_map(|build| &build.env) {
+        // An image says where its programs are, and not where a build's home is.
+        if name == "PATH" || !env.contains_key(name) {
+            env.insert(name.clone(), value.clone());
+        }
+    }
+    env.insert(debian::VARIABLE.to_owned(), Installed::variable(ground.packages.as_ref()));
+    env.insert(extension::VARIABLE.to_owned(), Extended::variable(extended, ground.is_settled));
     Ok(OneOff {
         id: Builder::oneoff(request.app, request.build),
         app: request.app,
@@ -173,6 +212,9 @@ fn mounts(builder: &Builder, workspace: &Workspace, restored: &Restored) -> Resu
         toolchains,
         layers(builder, workspace, restored),
     ];
+    if workspace.extensions().exists() {
+        mounts.push(bind(workspace.extensions(), Path::new("/cnb/extensions"), false));
+    }
     for name in ["platform", "lifecycle", "launcher"] {
         mounts.push(bind(builder.program.clone(), &Path::new("/cnb/lifecycle").join(name), true));
     }

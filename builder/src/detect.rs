@@ -5,12 +5,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::buildpack::{Buildpack, Buildpacks, Fit};
+use crate::buildpack::{Buildpack, Fit, Kind};
 use crate::debian;
 use crate::errors::{Failure, Reason};
-use crate::formats::{Api, DetectPlan, EXEC_ENV, Order};
-use crate::lifecycle::Paths;
-use crate::order::{self, Candidate};
+use crate::formats::{Api, DetectPlan, EXEC_ENV, Order, Require, escaped};
+use crate::lifecycle::{Paths, read_if_there};
+use crate::order::{self, Candidate, Installed};
 use crate::plan::{self, Member, Resolution};
 
 /// Longest output of one `bin/detect` that is kept, in bytes.
@@ -34,11 +34,15 @@ enum Verdict {
     Error,
 }
 
+/// A group that works, each kind in order.
+pub(crate) struct Found<'a> {
+    pub(crate) extensions: Vec<&'a Buildpack>,
+    pub(crate) buildpacks: Vec<&'a Buildpack>,
+    pub(crate) resolution: Resolution,
+}
+
 /// The group that builds the app: the first of the order whose required members all pass and whose plan resolves.
-pub(crate) fn detect<'a>(
-    paths: &Paths,
-    installed: &'a Buildpacks,
-) -> Result<(Vec<&'a Buildpack>, Resolution), Failure> {
+pub(crate) fn detect<'a>(paths: &Paths, installed: &'a Installed) -> Result<Found<'a>, Failure> {
     let text = fs::read_to_string(&paths.order).map_err(|error| Failure::unusable(&paths.order, &error))?;
     let order: Order = toml::from_str(&text).map_err(|error| Failure::unusable(&paths.order, &error.message()))?;
     let mut detection = Detection { paths, findings: BTreeMap::new() };
@@ -48,10 +52,10 @@ pub(crate) fn detect<'a>(
         detection.run_missing(&groups[index..])?;
         match detection.resolve(group) {
             Ok(resolution) => {
-                let stays =
-                    |candidate: &Candidate<'a>| resolution.group.iter().any(|id| id == candidate.buildpack.id());
-                let buildpacks = group.iter().filter(|c| stays(c)).map(|c| c.buildpack).collect();
-                return Ok((buildpacks, resolution));
+                let stays = |buildpack: &&'a Buildpack| resolution.group.contains(&buildpack.plan_id());
+                let members = group.iter().map(|candidate| candidate.buildpack).filter(stays);
+                let (extensions, buildpacks) = members.partition(|member| member.kind == Kind::Extension);
+                return Ok(Found { extensions, buildpacks, resolution });
             }
             Err(reason) => mismatches.extend(reason),
         }
@@ -59,10 +63,16 @@ pub(crate) fn detect<'a>(
     Err(detection.nothing(&mismatches))
 }
 
+type Key = (Kind, String);
+
+fn key(buildpack: &Buildpack) -> Key {
+    (buildpack.kind, buildpack.name())
+}
+
 struct Detection<'a> {
     paths: &'a Paths,
-    /// By `id@version`: each buildpack is asked once.
-    findings: BTreeMap<String, Finding>,
+    /// By kind and `id@version`: each is asked once.
+    findings: BTreeMap<Key, Finding>,
 }
 
 impl Detection<'_> {
@@ -72,9 +82,8 @@ impl Detection<'_> {
         let mut missing: Vec<&Buildpack> = Vec::new();
         for group in groups {
             for buildpack in group.iter().map(|candidate| candidate.buildpack) {
-                if !self.findings.contains_key(&buildpack.name())
-                    && !missing.iter().any(|m| m.name() == buildpack.name())
-                {
+                let key = key(buildpack);
+                if !self.findings.contains_key(&key) && !missing.iter().any(|other| self::key(other) == key) {
                     missing.push(buildpack);
                 }
             }
@@ -91,7 +100,7 @@ impl Detection<'_> {
                 .collect::<Vec<_>>()
         });
         for (buildpack, finding) in missing.iter().zip(findings) {
-            self.findings.insert(buildpack.name(), finding?);
+            self.findings.insert(key(buildpack), finding?);
         }
         Ok(())
     }
@@ -100,9 +109,9 @@ impl Detection<'_> {
     fn resolve(&self, group: &[Candidate]) -> Result<Resolution, Option<String>> {
         let mut members = vec![debian::member()];
         for candidate in group {
-            match self.findings.get(&candidate.buildpack.name()).map(|finding| &finding.verdict) {
+            match self.findings.get(&key(candidate.buildpack)).map(|finding| &finding.verdict) {
                 Some(Verdict::Pass(plan)) => members.push(Member {
-                    id: candidate.buildpack.id().to_owned(),
+                    id: candidate.buildpack.plan_id(),
                     optional: candidate.optional,
                     plan: plan.clone(),
                 }),
@@ -110,14 +119,15 @@ impl Detection<'_> {
                 _ => return Err(None),
             }
         }
-        if members.len() == 1 {
-            return Err(None);
-        }
-        plan::resolve(&members).map_err(Some)
+        let mut buildpacks = group.iter().map(|it| it.buildpack).filter(|it| it.kind == Kind::Buildpack);
+        let resolution = if members.len() == 1 { Err(None) } else { plan::resolve(&members).map_err(Some) }?;
+        // Extensions alone build nothing.
+        let builds = buildpacks.any(|buildpack| resolution.group.contains(&buildpack.plan_id()));
+        if builds { Ok(resolution) } else { Err(None) }
     }
 
     fn nothing(&self, mismatches: &[String]) -> Failure {
-        let reason = |(name, finding): (&String, &Finding)| {
+        let reason = |((_, name), finding): (&Key, &Finding)| {
             let id = name.split('@').next().unwrap_or(name);
             let said = match &finding.verdict {
                 Verdict::Pass(_) => {
@@ -165,8 +175,12 @@ fn ask(paths: &Paths, buildpack: &Buildpack) -> Result<Finding, Failure> {
     if !buildpack.is_for_us(buildpack.toml.buildpack.exec_env) {
         return Ok(Finding { verdict: Verdict::Fail, said: format!("is not made for {EXEC_ENV}") });
     }
+    if buildpack.kind == Kind::Extension && !buildpack.dir.join("bin/detect").exists() {
+        let plan = read_if_there(&buildpack.dir.join("detect/plan.toml"));
+        return Ok(passed(buildpack, plan.map(Option::unwrap_or_default), "brings a plan".to_owned()));
+    }
     let trouble = |error: std::io::Error| Failure::io("ask a buildpack", &error);
-    let scratch = paths.scratch(&format!("detect-{}", crate::formats::escaped(buildpack.id()))).map_err(trouble)?;
+    let scratch = paths.scratch(&format!("detect-{}", escaped(&buildpack.plan_id()))).map_err(trouble)?;
     let plan = scratch.join("plan.toml");
     File::create(&plan).map_err(trouble)?;
     let mut env = paths.buildpack_env(buildpack, &paths.base_env()).map_err(trouble)?;
@@ -189,20 +203,34 @@ fn ask(paths: &Paths, buildpack: &Buildpack) -> Result<Finding, Failure> {
     let status = child.wait().map_err(trouble)?;
     let said = last_line(&String::from_utf8_lossy(&output));
     Ok(match status.code() {
-        Some(0) => match read_plan(&fs::read_to_string(&plan).unwrap_or_default()) {
-            Ok(plan) => Finding { verdict: Verdict::Pass(plan), said },
-            Err(problem) => error(format!("wrote a build plan that is not valid: {problem}")),
-        },
+        Some(0) => passed(buildpack, Ok(fs::read_to_string(&plan).unwrap_or_default()), said),
         Some(100) => Finding { verdict: Verdict::Fail, said },
         _ => error(format!("bin/detect failed ({status}): {said}")),
     })
 }
 
+/// What is found of one that passed and whose plan is this.
+fn passed(buildpack: &Buildpack, plan: std::io::Result<String>, said: String) -> Finding {
+    let plan = plan.map_err(|problem| problem.to_string()).and_then(|text| read_plan(&text));
+    let invalid = |problem: String| error(format!("wrote a build plan that is not valid: {problem}"));
+    match plan {
+        Ok(plan) if buildpack.kind == Kind::Extension && requires(&plan).next().is_some() => {
+            invalid("an image extension can require nothing".to_owned())
+        }
+        Ok(plan) => Finding { verdict: Verdict::Pass(plan), said },
+        Err(problem) => invalid(problem),
+    }
+}
+
+fn requires(plan: &DetectPlan) -> impl Iterator<Item = &Require> {
+    std::iter::once(&plan.first).chain(&plan.or).flat_map(|sections| &sections.requires)
+}
+
 fn read_plan(text: &str) -> Result<DetectPlan, String> {
     let plan: DetectPlan = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-    let mut requires = std::iter::once(&plan.first).chain(&plan.or).flat_map(|sections| &sections.requires);
-    match requires.find(|require| require.version.is_some()) {
-        Some(require) => Err(format!("the version of `{}` belongs into its metadata", require.name)),
+    let odd = requires(&plan).find(|require| require.version.is_some());
+    match odd.map(|require| format!("the version of `{}` belongs into its metadata", require.name)) {
+        Some(problem) => Err(problem),
         None => Ok(plan),
     }
 }

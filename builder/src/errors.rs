@@ -90,6 +90,11 @@ pub enum BuildError {
         "The Dockerfile could not be built: buildah {0}.\n\nIts output above says at which step and why. Nothing was deployed; what ran before still runs."
     )]
     Dockerfile(model::Exit),
+    /// A Dockerfile of an image extension did not work.
+    #[error(
+        "The image extensions' Dockerfiles could not be applied: buildah {0}.\n\nIts output above says at which step and why. Nothing was deployed; what ran before still runs."
+    )]
+    Extension(model::Exit),
     /// A buildpack asked for a layer that is not there.
     #[error(
         "Buildpack {buildpack} wants its layer {layer:?} in the image but neither made it in this build nor in the last one.\n\nThis is a mistake in the buildpack."
@@ -173,6 +178,20 @@ pub enum Failure {
         /// What is wrong.
         problem: String,
     },
+    /// A `bin/generate` failed.
+    ExtensionFailed {
+        /// `id@version`
+        extension: String,
+        /// `failed with exit code 1`
+        how: String,
+    },
+    /// An image extension wrote what the specification does not allow.
+    ExtensionInvalid {
+        /// `id@version`
+        extension: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file of the platform's or a buildpack's cannot be used.
     Unusable {
         /// Which.
@@ -223,6 +242,8 @@ impl Failure {
             Self::UnknownBuildpack { .. } | Self::Unusable { .. } => 22,
             Self::BuildpackFailed { .. } => 51,
             Self::BuildpackInvalid { .. } | Self::Io { .. } => 52,
+            Self::ExtensionFailed { .. } => 91,
+            Self::ExtensionInvalid { .. } => 92,
         }
     }
 }
@@ -245,6 +266,14 @@ impl Display for Failure {
             Self::BuildpackInvalid { buildpack, problem } => write!(
                 f,
                 "Buildpack {buildpack} did what the buildpack specification does not allow: {problem}.\n\nThis is a mistake in the buildpack, not in the app."
+            ),
+            Self::ExtensionFailed { extension, how } => write!(
+                f,
+                "Image extension {extension} {how}.\n\nIts output above says why. Nothing was deployed; what ran before still runs."
+            ),
+            Self::ExtensionInvalid { extension, problem } => write!(
+                f,
+                "Image extension {extension} did what the specification does not allow: {problem}.\n\nThis is a mistake in the extension, not in the app."
             ),
             Self::Unusable { what, problem } => {
                 write!(

@@ -20,7 +20,10 @@ use crate::metadata::{
 use crate::outcome::{BuiltLayer, Outcome};
 use crate::restore::Restored;
 use crate::tree::{self, Change, make_parents};
-use crate::{Job, image, launcher_layer, sbom, slices};
+use crate::{Job, extend, image, launcher_layer, sbom, slices};
+
+/// `PATH` of the run image.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A finished image.
 pub(crate) struct Exported {
@@ -67,6 +70,11 @@ fn check_group(job: &Job, outcome: &Outcome) -> Result<(), BuildError> {
     for member in &outcome.group {
         if !job.installed.contains(&(member.id.clone(), member.version.clone())) {
             return Err(BuildError::Dishonest(format!("it names a buildpack {} that is not installed", member.id)));
+        }
+    }
+    for member in &outcome.extensions {
+        if !job.extensions.contains(&(member.id.clone(), member.version.clone())) {
+            return Err(BuildError::Dishonest(format!("it names an extension {} that is not installed", member.id)));
         }
     }
     for layer in &outcome.layers {
@@ -257,14 +265,9 @@ struct Sized<'a> {
 }
 
 fn finish(job: &Job, restored: &Restored, outcome: &Outcome, sized: &Sized) -> Result<Exported, BuildError> {
-    let mut cache = Cache { packages: outcome.packages.clone(), ..Cache::default() };
-    let mut layers =
-        vec![Layer { diff_id: job.stack.run.clone(), created_by: format!("Run image {}", job.stack.name) }];
-    if let Some(installed) = &outcome.packages
-        && let Some(run) = &installed.run
-    {
-        layers.push(Layer { diff_id: run.clone(), created_by: installed.created_by() });
-    }
+    let mut cache =
+        Cache { packages: outcome.packages.clone(), extended: outcome.extended.clone(), ..Cache::default() };
+    let mut layers = extend::run_layers(&job.stack, outcome.packages.as_ref(), outcome.extended.as_ref());
     for stored in &sized.layers {
         if let What::Built(built) = &stored.what {
             if built.types.cache {
@@ -330,15 +333,20 @@ fn process(process: &LaunchProcess) -> Result<Process, BuildError> {
 
 fn config(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) -> ImageConfig {
     let default = outcome.default_process.as_ref();
-    let env = [
-        ("PATH", "/cnb/process:/cnb/lifecycle:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    let run = outcome.extended.as_ref().and_then(|extended| extended.run.as_ref());
+    let mut env = run.map(|run| run.env.clone()).unwrap_or_default();
+    let path = env.get("PATH").map_or(PATH, String::as_str);
+    let path = format!("/cnb/process:/cnb/lifecycle:{path}");
+    let own = [
+        ("PATH", path.as_str()),
         ("CNB_LAYERS_DIR", "/layers"),
         ("CNB_APP_DIR", "/app"),
         ("CNB_PLATFORM_API", crate::PLATFORM_API),
         ("HOME", "/app"),
     ];
+    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     ImageConfig {
-        env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        env,
         entrypoint: vec![default.map_or(LAUNCHER.to_owned(), |process_type| format!("/cnb/process/{process_type}"))],
         cmd: Vec::new(),
         working_dir: "/app".to_owned(),
@@ -347,8 +355,9 @@ fn config(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
 }
 
 fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) -> BTreeMap<String, String> {
-    let mut labels: BTreeMap<String, String> =
-        outcome.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect();
+    let run = outcome.extended.as_ref().and_then(|extended| extended.run.as_ref());
+    let mut labels = run.map(|run| run.labels.clone()).unwrap_or_default();
+    labels.extend(outcome.labels.iter().map(|label| (label.key.clone(), label.value.clone())));
     let name = |member: &GroupMember| BuildpackName {
         id: member.id.clone(),
         version: member.version.clone(),
@@ -356,6 +365,7 @@ fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     };
     let build = BuildMetadata {
         buildpacks: outcome.group.iter().map(name).collect(),
+        extensions: outcome.extensions.iter().map(name).collect(),
         processes: outcome.processes.clone(),
         launcher: LauncherName { version: env!("CARGO_PKG_VERSION").to_owned() },
         buildpack_default_process_type: outcome.default_process.clone(),
@@ -366,8 +376,9 @@ fn labels(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored]) 
     labels.insert(LIFECYCLE_LABEL.to_owned(), json(serde_json::to_string(&lifecycle(job, restored, outcome, layers))));
     labels.insert(PROJECT_LABEL.to_owned(), "{}".to_owned());
     // Packages over another run image may be other ones.
-    let is_extended = outcome.packages.as_ref().is_some_and(|packages| packages.run.is_some());
-    labels.insert(REBASABLE_LABEL.to_owned(), (!is_extended).to_string());
+    let has_packages = outcome.packages.as_ref().is_some_and(|packages| packages.run.is_some());
+    let is_rebasable = !has_packages && run.is_none_or(|run| run.is_rebasable);
+    labels.insert(REBASABLE_LABEL.to_owned(), is_rebasable.to_string());
     labels.insert("io.buildpacks.stack.id".to_owned(), job.stack.name.clone());
     labels
 }
@@ -376,7 +387,11 @@ fn lifecycle(job: &Job, restored: &Restored, outcome: &Outcome, layers: &[Stored
     let shas = |wanted: fn(&What) -> bool| {
         layers.iter().filter(move |stored| wanted(&stored.what)).map(|stored| Sha { sha: stored.digest.clone() })
     };
-    let run_image = RunImage { top_layer: Some(job.stack.run.clone()), reference: job.stack.name.clone() };
+    let extended = outcome.extended.as_ref().and_then(|extended| extended.run.as_ref());
+    let run_image = match extended.and_then(|run| Some((run, run.instead.clone()?))) {
+        Some((run, reference)) => RunImage { top_layer: Some(run.layer.clone()), reference },
+        None => RunImage { top_layer: Some(job.stack.run.clone()), reference: job.stack.name.clone() },
+    };
     let config = shas(|what| matches!(what, What::Config)).next();
     LifecycleMetadata {
         app: shas(|what| matches!(what, What::App | What::Slice(_))).collect(),

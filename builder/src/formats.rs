@@ -84,10 +84,11 @@ impl From<Value> for ExecEnv {
     }
 }
 
-/// `buildpack.toml`
+/// `buildpack.toml`, and `extension.toml`, which says the same under another name.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct BuildpackToml {
     pub(crate) api: Api,
+    #[serde(alias = "extension")]
     pub(crate) buildpack: BuildpackInfo,
     #[serde(default)]
     pub(crate) targets: Vec<Target>,
@@ -155,6 +156,9 @@ pub(crate) struct StackEntry {
 pub(crate) struct Order {
     #[serde(default)]
     pub(crate) order: Vec<OrderGroup>,
+    /// Image extensions that go before every group.
+    #[serde(default, rename = "order-extensions", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) order_extensions: Vec<OrderGroup>,
 }
 
 /// `[[order]]`

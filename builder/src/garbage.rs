@@ -8,6 +8,7 @@ use model::{AppId, Digest};
 
 use crate::debian::Installed;
 use crate::errors::BuildError;
+use crate::extend::Extended;
 use crate::metadata::Cache;
 use crate::{Builder, blocking};
 
@@ -74,6 +75,7 @@ impl Builder {
             let cache = Cache::read(&folder.join("cache.json"));
             layers.extend(cache.sbom);
             layers.extend(cache.packages.iter().flat_map(Installed::layers));
+            layers.extend(cache.extended.iter().flat_map(Extended::layers));
             layers.extend(cache.layers.into_values().flatten().map(|(_, layer)| layer.sha));
         }
         Ok(layers)

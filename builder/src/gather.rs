@@ -1,5 +1,5 @@
-//! The buildpacks of one build: a copy of their own, since classic ones write beside their programs, and the order in which they
-//! are tried.
+//! The buildpacks and image extensions of one build: a copy of their own, since classic ones write beside their programs, and the
+//! order in which they are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Table;
 use walkdir::WalkDir;
 
-use crate::buildpack::{Buildpack, Buildpacks};
+use crate::buildpack::{Buildpack, Buildpacks, Kind};
 use crate::errors::{BuildError, Failure};
 use crate::fetch::{Fetched, PACKAGE};
 use crate::formats::{Order, OrderEntry, OrderGroup, escaped};
@@ -25,8 +25,17 @@ const PROCFILE: &str = "platform/procfile";
 /// Where builds have this program, which stands for the programs of classic buildpacks.
 const PROGRAM: &str = "/cnb/lifecycle/platform";
 
-/// Id and version of every buildpack that a build can use.
+/// Id and version of every buildpack, or image extension, that a build can use.
 pub(crate) type Names = BTreeSet<(String, String)>;
+
+/// What was put together.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// In which order it is tried.
+    pub(crate) order: Order,
+    pub(crate) buildpacks: Names,
+    pub(crate) extensions: Names,
+}
 
 /// What is put together.
 pub(crate) struct Gathering<'a> {
@@ -50,23 +59,37 @@ struct Package {
 }
 
 impl Gathering<'_> {
-    /// Fills `target`, which is made, and says in which order to try what is in it.
-    pub(crate) fn gather(&self, target: &Path) -> Result<(Order, Names), BuildError> {
+    /// Fills `target` with buildpacks, which is made, and `extensions`, which is made only if there are any.
+    pub(crate) fn gather(&self, target: &Path, extensions: &Path) -> Result<Gathered, BuildError> {
         let trouble = |source| BuildError::Io { action: "copy the buildpacks to", path: target.to_owned(), source };
         copy(self.ours, target).map_err(trouble)?;
         let file = target.join("order.toml");
         let text = fs::read_to_string(&file).map_err(trouble)?;
-        let mut stock = Shelf { target, app: self.app, fetched: self.fetched, taken: BTreeMap::new() };
+        let mut stock = Shelf { target, extensions, app: self.app, fetched: self.fetched, taken: BTreeMap::new() };
         let order = self.order(&text, &mut stock)?;
-        let names = Buildpacks::load(target)?.names();
-        Ok((order, names))
+        let buildpacks = Buildpacks::load(Kind::Buildpack, target)?.names();
+        let extensions =
+            if extensions.exists() { Buildpacks::load(Kind::Extension, extensions)?.names() } else { Names::new() };
+        Ok(Gathered { order, buildpacks, extensions })
     }
 
     fn order(&self, ours: &str, stock: &mut Shelf) -> Result<Order, BuildError> {
-        let mut add = |wanted: &[Wanted]| wanted.iter().map(|wanted| stock.add(wanted)).collect::<Result<Vec<_>, _>>();
+        let mut extensions = Vec::new();
+        // An extension takes its place before all groups wherever it is named.
+        let mut add = |wanted: &[Wanted]| -> Result<Vec<OrderEntry>, BuildError> {
+            let mut buildpacks = Vec::new();
+            for wanted in wanted {
+                match stock.add(wanted)? {
+                    Placed { kind: Kind::Buildpack, entry } => buildpacks.push(entry),
+                    Placed { kind: Kind::Extension, entry } => extensions.push(entry),
+                }
+            }
+            Ok(buildpacks)
+        };
         let chosen: Vec<Wanted> = self.chosen.iter().cloned().map(Wanted::At).collect();
+        let pre = add(&self.project.pre)?;
         let group = add(if chosen.is_empty() { &self.project.group } else { &chosen })?;
-        let (pre, post) = (add(&self.project.pre)?, add(&self.project.post)?);
+        let post = add(&self.project.post)?;
         let mut order = if group.is_empty() {
             let broken = |error: toml::de::Error| BuildError::Io {
                 action: "read",
@@ -75,8 +98,11 @@ impl Gathering<'_> {
             };
             toml::from_str(ours).map_err(broken)?
         } else {
-            Order { order: vec![OrderGroup { group: with_procfile(group) }] }
+            Order { order: vec![OrderGroup { group: with_procfile(group) }], ..Order::default() }
         };
+        if !extensions.is_empty() {
+            order.order_extensions = vec![OrderGroup { group: extensions }];
+        }
         for OrderGroup { group } in &mut order.order {
             let inner = std::mem::take(group);
             let is_new = |entry: &OrderEntry| !inner.iter().any(|other| other.id == entry.id);
@@ -97,14 +123,28 @@ fn with_procfile(mut group: Vec<OrderEntry>) -> Vec<OrderEntry> {
 /// The folder of buildpacks while it is filled.
 struct Shelf<'a> {
     target: &'a Path,
+    extensions: &'a Path,
     app: &'a Path,
     fetched: &'a Fetched,
     /// Where each wish was put already.
-    taken: BTreeMap<Reference, OrderEntry>,
+    taken: BTreeMap<Reference, Placed>,
+}
+
+/// What a wish became.
+#[derive(Clone)]
+struct Placed {
+    kind: Kind,
+    entry: OrderEntry,
+}
+
+impl Placed {
+    fn buildpack(entry: OrderEntry) -> Self {
+        Self { kind: Kind::Buildpack, entry }
+    }
 }
 
 impl Shelf<'_> {
-    fn add(&mut self, wanted: &Wanted) -> Result<OrderEntry, BuildError> {
+    fn add(&mut self, wanted: &Wanted) -> Result<Placed, BuildError> {
         let reference = match wanted {
             Wanted::Inline(inline) => {
                 return self
@@ -113,19 +153,19 @@ impl Shelf<'_> {
             }
             Wanted::At(reference) => reference,
         };
-        if let Some(entry) = self.taken.get(reference) {
-            return Ok(entry.clone());
+        if let Some(placed) = self.taken.get(reference) {
+            return Ok(placed.clone());
         }
-        let entry = self.find(reference);
-        let entry = entry.map_err(|problem| BuildError::Buildpack { buildpack: reference.to_string(), problem })?;
-        self.taken.insert(reference.clone(), entry.clone());
-        Ok(entry)
+        let placed = self.find(reference);
+        let placed = placed.map_err(|problem| BuildError::Buildpack { buildpack: reference.to_string(), problem })?;
+        self.taken.insert(reference.clone(), placed.clone());
+        Ok(placed)
     }
 
-    fn find(&self, reference: &Reference) -> Result<OrderEntry, String> {
+    fn find(&self, reference: &Reference) -> Result<Placed, String> {
         let folder = match reference {
             Reference::Installed { id, version } => {
-                return Ok(OrderEntry::required(id.clone(), version.clone()));
+                return Ok(Placed::buildpack(OrderEntry::required(id.clone(), version.clone())));
             }
             Reference::Folder(path) => plain_folder(self.app, path)?,
             _ => self.fetched.get(reference).cloned().ok_or("it was not fetched")?,
@@ -135,20 +175,32 @@ impl Shelf<'_> {
         }
         let new = self.target.join("new");
         copy(&folder, &new).map_err(|error| error.to_string())?;
+        if new.join(Kind::Extension.descriptor()).is_file() {
+            return self.adopt(Kind::Extension, &new);
+        }
         if is_cloud_native(&new) {
-            return self.adopt(&new);
+            return self.adopt(Kind::Buildpack, &new);
         }
         if new.join("bin/compile").exists() {
-            return self.wrap(&new, reference).map_err(|error| error.to_string());
+            return self.wrap(&new, reference).map(Placed::buildpack).map_err(|error| error.to_string());
         }
-        Err("its folder has neither a buildpack.toml of a Cloud Native Buildpack nor bin/compile".to_owned())
+        Err("its folder has neither a buildpack.toml of a Cloud Native Buildpack, nor an extension.toml, nor bin/compile"
+            .to_owned())
     }
 
-    /// Gives a buildpack's folder its place.
-    fn adopt(&self, folder: &Path) -> Result<OrderEntry, String> {
-        let buildpack = Buildpack::load(folder.to_owned()).map_err(Failure::problem)?;
+    /// Where those of a kind are put.
+    fn shelf(&self, kind: Kind) -> &Path {
+        match kind {
+            Kind::Buildpack => self.target,
+            Kind::Extension => self.extensions,
+        }
+    }
+
+    /// Gives the folder of a buildpack or an extension its place.
+    fn adopt(&self, kind: Kind, folder: &Path) -> Result<Placed, String> {
+        let buildpack = Buildpack::load(kind, folder.to_owned()).map_err(Failure::problem)?;
         let (id, version) = (buildpack.id().to_owned(), buildpack.version().to_owned());
-        let place = self.target.join(escaped(&id)).join(&version);
+        let place = self.shelf(kind).join(escaped(&id)).join(&version);
         let put = || {
             if place.exists() {
                 fs::remove_dir_all(&place)?;
@@ -157,7 +209,7 @@ impl Shelf<'_> {
             fs::rename(folder, &place)
         };
         put().map_err(|error| error.to_string())?;
-        Ok(OrderEntry::required(id, Some(version)))
+        Ok(Placed { kind, entry: OrderEntry::required(id, Some(version)) })
     }
 
     /// Puts our own programs around those of a classic buildpack.
@@ -175,7 +227,7 @@ impl Shelf<'_> {
         Ok(OrderEntry::required(id, None))
     }
 
-    fn write(&self, inline: &Inline) -> Result<OrderEntry, String> {
+    fn write(&self, inline: &Inline) -> Result<Placed, String> {
         let new = self.target.join("new");
         let write = || {
             make_dir(&new.join("bin"), 0o755)?;
@@ -193,22 +245,28 @@ impl Shelf<'_> {
             Ok(())
         };
         write().map_err(|error: io::Error| error.to_string())?;
-        self.adopt(&new)
+        self.adopt(Kind::Buildpack, &new)
     }
 
-    /// Takes all buildpacks of a package; the one that it is named after is meant.
-    fn take_package(&self, folder: &Path) -> io::Result<OrderEntry> {
+    /// Takes all buildpacks and extensions of a package; the one that it is named after is meant.
+    fn take_package(&self, folder: &Path) -> io::Result<Placed> {
         let package: Package = serde_json::from_slice(&fs::read(folder.join(PACKAGE))?)?;
-        let inner = folder.join("cnb/buildpacks");
-        for entry in WalkDir::new(&inner).min_depth(2).max_depth(2) {
-            let entry = entry?;
-            let place = self.target.join(entry.path().strip_prefix(&inner).map_err(io::Error::other)?);
-            if entry.file_type().is_dir() && !place.exists() {
-                fs::create_dir_all(place.parent().unwrap_or(self.target))?;
-                copy(entry.path(), &place)?;
+        let mut meant = Kind::Buildpack;
+        for (kind, inner) in [(Kind::Buildpack, "cnb/buildpacks"), (Kind::Extension, "cnb/extensions")] {
+            let inner = folder.join(inner);
+            if inner.join(escaped(&package.id)).is_dir() {
+                meant = kind;
+            }
+            for entry in WalkDir::new(&inner).min_depth(2).max_depth(2).into_iter().filter(|_| inner.is_dir()) {
+                let entry = entry?;
+                let place = self.shelf(kind).join(entry.path().strip_prefix(&inner).map_err(io::Error::other)?);
+                if entry.file_type().is_dir() && !place.exists() {
+                    fs::create_dir_all(place.parent().unwrap_or(self.target))?;
+                    copy(entry.path(), &place)?;
+                }
             }
         }
-        Ok(OrderEntry::required(package.id, Some(package.version)))
+        Ok(Placed { kind: meant, entry: OrderEntry::required(package.id, Some(package.version)) })
     }
 }
 
@@ -239,7 +297,7 @@ fn plain_folder(app: &Path, path: &Path) -> Result<PathBuf, String> {
 }
 
 /// Copies a tree of folders, files and links; links stay what they are, and are never followed.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for entry in WalkDir::new(from) {
         let entry = entry?;
         let target = to.join(entry.path().strip_prefix(from).map_err(io::Error::other)?);
@@ -275,13 +333,15 @@ mod tests {
         let chosen: Vec<Reference> = chosen.iter().map(|text| text.parse().unwrap()).collect();
         let project = Project::read(&app).map_err(|error| error.to_string())?;
         let gathering = Gathering { ours: &dir.join("ours"), app: &app, chosen: &chosen, project: &project, fetched };
-        let (order, _) = gathering.gather(&dir.join("target")).map_err(|error| error.to_string())?;
+        let gathered = gathering.gather(&dir.join("target"), &dir.join("extensions"));
+        let order = gathered.map_err(|error| error.to_string())?.order;
         let show = |entry: &OrderEntry| {
             let version = entry.version.as_ref().map(|version| format!("@{version}")).unwrap_or_default();
             format!("{}{version}{}", entry.id, if entry.optional { "?" } else { "" })
         };
         let line = |group: &OrderGroup| group.group.iter().map(show).collect::<Vec<_>>().join(" ");
-        Ok(order.order.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let extensions = order.order_extensions.iter().map(|group| format!("extensions: {}", line(group)));
+        Ok(extensions.chain(order.order.iter().map(line)).collect::<Vec<_>>().join("\n"))
     }
 
     #[test]
@@ -302,6 +362,34 @@ mod tests {
                 expected,
                 "{chosen:?} {project}"
             );
+        }
+    }
+
+    #[test]
+    fn an_extension_goes_before_all_groups_wherever_it_is_named() {
+        const AROUND: &str = "[_]\n[[io.buildpacks.group]]\nuri = './x'\n[[io.buildpacks.pre.group]]\nuri = './y'";
+        let rows: [(&[&str], &str, &str); 4] = [
+            (&["./x", "t/c"], "", "extensions: me/x@1.0.0\nt/c platform/procfile?"),
+            (&["./x"], "", "extensions: me/x@1.0.0\nt/a\nt/b?"),
+            (&[], AROUND, "extensions: me/y@1.0.0 me/x@1.0.0\nt/a\nt/b?"),
+            (&["./y", "./package"], "", "extensions: me/y@1.0.0 me/z@2.0.0\nt/a\nt/b?"),
+        ];
+        for (chosen, project, expected) in rows {
+            let dir = tempfile::tempdir().unwrap();
+            let text =
+                |id: &str| descriptor(&format!("me/{id}"), "1.0.0", "0.10").replace("[buildpack]", "[extension]");
+            for id in ["x", "y"] {
+                file(&dir.path().join("app").join(id).join("extension.toml"), &text(id));
+            }
+            let package = dir.path().join("app/package");
+            file(&package.join("cnb/extensions/me_z/2.0.0/extension.toml"), &text("z").replace("1.0.0", "2.0.0"));
+            file(&package.join(PACKAGE), "{\"id\": \"me/z\", \"version\": \"2.0.0\"}");
+            assert_eq!(
+                gathered(dir.path(), chosen, project, &Fetched::new()).unwrap(),
+                expected,
+                "{chosen:?} {project}"
+            );
+            assert!(dir.path().join("extensions").is_dir());
         }
     }
 

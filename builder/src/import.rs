@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::errors::BuildError;
-use crate::flatten::Flat;
+use crate::flatten::{Flat, Owner};
 use crate::launcher_layer::LAUNCHER;
 use crate::metadata::BUILD_LABEL;
 use crate::oci::{Layout, Settings};
@@ -173,7 +173,8 @@ impl Builder {
         say(format!("-----> Importing the image {name}: {count} layer{s}"));
         remarks(&layout.settings).into_iter().for_each(&mut *say);
         let tree = workspace.trees().join("image");
-        let mut flat = Flat::make(&tree, request.uid, self.limits.disk_bytes).map_err(|error| failed(error.into()))?;
+        let owner = Owner::Everything(request.uid);
+        let mut flat = Flat::make(&tree, owner, self.limits.disk_bytes).map_err(|error| failed(error.into()))?;
         for layer in &layout.layers {
             flat.add(&layout.blob(layer).map_err(failed)?).map_err(failed)?;
         }
@@ -183,7 +184,8 @@ impl Builder {
         Ok(Imported { layer: self.store(&tree)?, config: config(layout.settings), foreign })
     }
 
-    fn store(&self, tree: &Path) -> Result<Digest, BuildError> {
+    /// Puts a tree into the store, and says which layer it is.
+    pub(crate) fn store(&self, tree: &Path) -> Result<Digest, BuildError> {
         let trouble = |source| BuildError::Io { action: "read", path: tree.to_owned(), source };
         let layer = tree::diff_id(tree).map_err(trouble)?;
         let staging = fs::File::open(self.layers.staging()).map_err(trouble)?;

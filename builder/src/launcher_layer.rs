@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use model::Digest;
-use model::image::FOREIGN_FIRST;
+use model::image::{FIRST as OWN_FIRST, FOREIGN_FIRST};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::BuildError;
@@ -53,8 +53,17 @@ impl Made {
 
 /// The layer with the first process of containers whose image is not ours; its tree begins as `dir`, which is the caller's alone.
 pub(crate) fn ensure_first(builder: &Builder, stack: &Stack, dir: &Path) -> Result<Digest, BuildError> {
+    ensure_tini(builder, stack, (FOREIGN_FIRST, dir))
+}
+
+/// The same where it is in our images.
+pub(crate) fn ensure_own_first(builder: &Builder, stack: &Stack, dir: &Path) -> Result<Digest, BuildError> {
+    ensure_tini(builder, stack, (OWN_FIRST, dir))
+}
+
+fn ensure_tini(builder: &Builder, stack: &Stack, (place, dir): (&str, &Path)) -> Result<Digest, BuildError> {
     let program = builder.layers.path(&stack.run).join(STATIC_TINI);
-    let layer = make(&program, FOREIGN_FIRST, dir).map_err(|source| BuildError::Io {
+    let layer = make(&program, place, dir).map_err(|source| BuildError::Io {
         action: "make a layer of",
         path: program,
         source,

@@ -3,7 +3,9 @@
 //!
 //! Layers are written as they are, uncompressed: their digest is their diffID, so nothing has to be put together beforehand.
 
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use engine::LayerStore;
 use model::{Digest, Image};
@@ -15,7 +17,42 @@ use crate::{architecture, oci_config, tree};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// Of images that say none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Writes layers of `store`, laid over each other, as an image of `user` into the folder `layout`, to be known as `name`.
+pub(crate) fn write_base(
+    store: &LayerStore,
+    layers: &[Digest],
+    user: &str,
+    (layout, name): (&Path, &str),
+) -> io::Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    tree::make_dir(&blobs, 0o755)?;
+    let mut sizes = Vec::new();
+    for layer in layers {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(blobs.join(layer.hex()))?);
+        tree::write_tar(&store.path(layer), &mut file)?;
+        sizes.push(file.into_inner().map_err(io::IntoInnerError::into_error)?.metadata()?.len());
+    }
+    let config = json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": { "User": user, "Env": [format!("PATH={PATH}")] },
+        "rootfs": { "type": "layers", "diff_ids": layers },
+        // buildah compares steps by this: one entry a layer, or it finds none of its own again.
+        "history": layers.iter().map(|layer| json!({ "created_by": layer })).collect::<Vec<_>>(),
+    });
+    let config = config.to_string().into_bytes();
+    let manifest = manifest(layers.iter(), (&digest(&config), config.len()), &sizes).to_string().into_bytes();
+    for document in [&config, &manifest] {
+        fs::write(blobs.join(digest(document).hex()), document)?;
+    }
+    fs::write(layout.join("oci-layout"), VERSION)?;
+    fs::write(layout.join("index.json"), index(&manifest, name).to_string())
+}
 
 /// Writes `image`, whose layers are all in `store`, to be known as `name`. The index comes first, so that whoever reads the stream
 /// knows what the blobs are.
@@ -25,9 +62,10 @@ pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl 
         sizes.push(tree::tar_size(&store.path(&layer.diff_id))?);
     }
     let config = oci_config(image, architecture());
-    let manifest = manifest(image, &config, &sizes).to_string().into_bytes();
+    let layers = image.layers.iter().map(|layer| &layer.diff_id);
+    let manifest = manifest(layers, (&image.digest, config.len()), &sizes).to_string().into_bytes();
     let mut tar = tar::Builder::new(writer);
-    append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    append(&mut tar, "oci-layout", VERSION)?;
     append(&mut tar, "index.json", index(&manifest, name).to_string().as_bytes())?;
     append(&mut tar, &blob(&digest(&manifest)), &manifest)?;
     append(&mut tar, &blob(&image.digest), &config)?;
@@ -43,14 +81,14 @@ pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl 
     tar.finish()
 }
 
-fn manifest(image: &Image, config: &[u8], sizes: &[u64]) -> Value {
-    let layers = image.layers.iter().zip(sizes);
+fn manifest<'a>(layers: impl Iterator<Item = &'a Digest>, (config, bytes): (&Digest, usize), sizes: &[u64]) -> Value {
+    let layers = layers.zip(sizes);
     json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": { "mediaType": CONFIG, "digest": image.digest, "size": config.len() },
+        "config": { "mediaType": CONFIG, "digest": config, "size": bytes },
         "layers": layers
-            .map(|(layer, size)| json!({ "mediaType": LAYER, "digest": layer.diff_id, "size": size }))
+            .map(|(layer, size)| json!({ "mediaType": LAYER, "digest": layer, "size": size }))
             .collect::<Vec<_>>(),
     })
 }

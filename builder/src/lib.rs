@@ -33,6 +33,8 @@ mod downloads;
 mod env;
 mod errors;
 mod export;
+mod extend;
+mod extension;
 mod fetch;
 mod flatten;
 mod formats;
@@ -81,7 +83,6 @@ pub use reference::{Reference, ReferenceError, is_known};
 pub use sbom::Sbom;
 pub use tree::{diff_id, write_tar};
 
-use debian::Installed;
 use downloads::Downloads;
 use gather::Names;
 use project::Project;
@@ -187,7 +188,8 @@ pub struct Built {
     pub buildpacks: Vec<String>,
     /// Bytes of all layers that this app adds to the run image.
     pub size_bytes: u64,
-    /// Time of each phase: `analyze`, `restore`, `container` (its start and end), `detect`, `build`, `export`.
+    /// Time of each phase: `analyze`, `restore`, `container` (its start and end), `detect`, `build`, `export`, and `extend` if image
+    /// extensions changed something.
     pub phases: Vec<(&'static str, Duration)>,
 }
 
@@ -199,6 +201,7 @@ struct Job {
     workspace: Workspace,
     /// What the build can use.
     installed: Names,
+    extensions: Names,
 }
 
 impl Builder {
@@ -256,13 +259,16 @@ impl Builder {
         })?;
         phases.end("restore");
 
-        let remembered = Installed::remembered(&job.builder, &job.stack, &analysis.cache);
+        let remembered = container::Ground::remembered(&job, &analysis.cache);
         let outcome = container::run(&job, &restored, remembered, output).await;
         self.keep_downloads(&job).await;
         let outcome = outcome?;
         self.ready_toolchain(&job);
         phases.end("container");
         phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
+        if !outcome.extend.is_zero() {
+            phases.move_from("container", [("extend", outcome.extend)]);
+        }
 
         let buildpacks = outcome.group.iter().map(|member| format!("{}@{}", member.id, member.version)).collect();
         let exported = blocking(move || {
@@ -284,8 +290,9 @@ impl Builder {
     ) -> Result<Arc<Job>, BuildError> {
         let fetched = self.fetch_all(&*request.fetch, request.source.chosen.iter().chain(project.references())).await?;
         blocking(move || {
-            let installed = workspace.fill(&builder, &request, (&project, &fetched))?;
-            Ok(Arc::new(Job { builder, stack, request, workspace, installed }))
+            let gathered = workspace.fill(&builder, &request, (&project, &fetched))?;
+            let (installed, extensions) = (gathered.buildpacks, gathered.extensions);
+            Ok(Arc::new(Job { builder, stack, request, workspace, installed, extensions }))
         })
         .await
     }

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::buildpack::{Buildpack, Buildpacks, Fit};
+use crate::buildpack::{Buildpack, Buildpacks, Fit, Kind};
 use crate::debian::{self, Packages};
 use crate::env::Env;
 use crate::errors::Failure;
+use crate::extension::Generated;
 use crate::formats::{Api, Distro, EXEC_ENV, Target, escaped};
-use crate::outcome::Outcome;
+use crate::order::Installed;
+use crate::outcome::{Missing, Outcome};
 use crate::usage::Watch;
-use crate::{build, detect};
+use crate::{build, detect, extension};
 
 /// Variable that lets buildpacks of other distributions take part.
 pub(crate) const OTHER_DISTROS: &str = "PLATFORM_OTHER_DISTROS";
@@ -52,18 +54,25 @@ pub(crate) fn run(paths: &Paths) -> Outcome {
 fn phases(paths: &Paths, outcome: &mut Outcome) -> Result<(), Failure> {
     let started = Instant::now();
     std::fs::create_dir_all(paths.layers.join("config")).map_err(|error| Failure::io("prepare the build", &error))?;
-    let installed = Buildpacks::load(&paths.buildpacks)?;
-    let (group, resolution) = detect::detect(paths, &installed)?;
+    let installed = paths.installed()?;
+    let found = detect::detect(paths, &installed)?;
+    let (group, resolution) = (&found.buildpacks, &found.resolution);
     outcome.group = group.iter().map(|buildpack| buildpack.member()).collect();
+    outcome.extensions = found.extensions.iter().map(|extension| extension.member()).collect();
     outcome.detect = started.elapsed();
-    let packages = Packages::of(&resolution)?;
-    if packages != paths.packages {
-        outcome.missing = Some(packages);
+    let packages = Packages::of(resolution)?;
+    let generated = if paths.extended == extension::JUST_NOW || found.extensions.is_empty() {
+        Generated::default()
+    } else {
+        say(&format!("-----> Generating with {}", names(&found.extensions)));
+        extension::generate(paths, &found.extensions, resolution)?
+    };
+    if packages != paths.packages || !paths.is_extended_by(&generated) {
+        outcome.missing = Some(Missing { packages, generated });
         return Ok(());
     }
-    let names: Vec<String> = group.iter().map(|buildpack| buildpack.name()).collect();
-    say(&format!("-----> Building with {}", names.join(", ")));
-    for buildpack in &group {
+    say(&format!("-----> Building with {}", names(group)));
+    for buildpack in group {
         if let Fit::OtherDistro(theirs) = buildpack.fit(&paths.target) {
             say(&format!(
                 " !     Warning: {} is made for {theirs}; this stack is {}.",
@@ -73,9 +82,13 @@ fn phases(paths: &Paths, outcome: &mut Outcome) -> Result<(), Failure> {
         }
     }
     let started = Instant::now();
-    let built = build::build(paths, &group, &resolution, outcome);
+    let built = build::build(paths, group, (resolution, extension::met(&found.extensions, resolution)), outcome);
     outcome.build = started.elapsed();
     built
+}
+
+fn names(group: &[&Buildpack]) -> String {
+    group.iter().map(|buildpack| buildpack.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where everything is, and for what target. Each has the specification's variable to override it.
@@ -85,11 +98,16 @@ pub(crate) struct Paths {
     pub(crate) layers: PathBuf,
     pub(crate) platform: PathBuf,
     pub(crate) buildpacks: PathBuf,
+    pub(crate) extensions: PathBuf,
+    /// Where extensions write.
+    pub(crate) generated: PathBuf,
     pub(crate) order: PathBuf,
     pub(crate) build_config: PathBuf,
     pub(crate) target: Target,
     /// Debian packages that are installed here for the app.
     pub(crate) packages: Packages,
+    /// What image extensions wrote that this container and the run image are extended by: its key, or [`extension::JUST_NOW`].
+    extended: String,
     /// Whether buildpacks that list only other distributions take part.
     pub(crate) other_distros: bool,
     own: Vec<(OsString, OsString)>,
@@ -103,11 +121,14 @@ impl Paths {
         let path = |name: &str, default: &str| value(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
         let text = |name: &str| value(name).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
         let distro = Distro { name: text("CNB_TARGET_DISTRO_NAME"), version: text("CNB_TARGET_DISTRO_VERSION") };
+        let layers = path("CNB_LAYERS_DIR", "/layers");
         Self {
             app: path("CNB_APP_DIR", "/app"),
-            layers: path("CNB_LAYERS_DIR", "/layers"),
+            generated: value("CNB_GENERATED_DIR").map_or_else(|| layers.join("generated"), PathBuf::from),
+            layers,
             platform: path("CNB_PLATFORM_DIR", "/platform"),
             buildpacks: path("CNB_BUILDPACKS_DIR", "/cnb/buildpacks"),
+            extensions: path("CNB_EXTENSIONS_DIR", "/cnb/extensions"),
             order: path("CNB_ORDER_PATH", "/cnb/order.toml"),
             build_config: path("CNB_BUILD_CONFIG_DIR", "/cnb/build-config"),
             target: Target {
@@ -117,8 +138,29 @@ impl Paths {
                 distros: if distro.name.is_empty() { Vec::new() } else { vec![distro] },
             },
             packages: Packages::from_variable(&text(debian::VARIABLE)),
+            extended: text(extension::VARIABLE),
             other_distros: value(OTHER_DISTROS).is_some(),
             own,
+        }
+    }
+
+    /// What an order can name. Most builds have no extensions, and then there is no folder of them.
+    fn installed(&self) -> Result<Installed, Failure> {
+        let extensions = if self.extensions.is_dir() {
+            Buildpacks::load(Kind::Extension, &self.extensions)?
+        } else {
+            Buildpacks::default()
+        };
+        Ok(Installed { buildpacks: Buildpacks::load(Kind::Buildpack, &self.buildpacks)?, extensions })
+    }
+
+    /// Whether the images are what these Dockerfiles make of them.
+    fn is_extended_by(&self, generated: &Generated) -> bool {
+        let wanted = (!generated.steps.is_empty()).then_some(&generated.key);
+        match wanted {
+            _ if self.extended == extension::JUST_NOW => true,
+            None => self.extended.is_empty(),
+            Some(key) => key.as_ref().is_some_and(|key| *key == self.extended),
         }
     }
 
@@ -132,14 +174,18 @@ impl Paths {
         Env::for_build(self.own.iter().cloned())
     }
 
-    /// The environment of one buildpack: `base`, the user's and operator's variables, and what the specification promises.
+    /// The environment of one buildpack or extension: `base`, the user's and operator's variables, and what the specification promises.
     pub(crate) fn buildpack_env(&self, buildpack: &Buildpack, base: &Env) -> io::Result<Env> {
         let mut env = base.clone();
         if !buildpack.toml.buildpack.clear_env {
             env.add_user(&self.platform.join("env"))?;
         }
         env.add_operator(&self.build_config.join("env"))?;
-        env.set("CNB_BUILDPACK_DIR", &buildpack.dir);
+        let own = match buildpack.kind {
+            Kind::Buildpack => "CNB_BUILDPACK_DIR",
+            Kind::Extension => "CNB_EXTENSION_DIR",
+        };
+        env.set(own, &buildpack.dir);
         if buildpack.api() >= Api::new(0, 8) {
             env.set("CNB_PLATFORM_DIR", &self.platform);
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::debian::Installed;
+use crate::extend::Extended;
 use crate::formats::{LaunchProcess, StoreToml, Types};
 
 /// Label of [`LifecycleMetadata`].
@@ -86,6 +87,8 @@ pub(crate) struct StoredLayer {
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct BuildMetadata {
     pub(crate) buildpacks: Vec<BuildpackName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) extensions: Vec<BuildpackName>,
     pub(crate) processes: Vec<LaunchProcess>,
     pub(crate) launcher: LauncherName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +125,9 @@ pub(crate) struct Cache {
     /// Debian packages of the last image.
     #[serde(default)]
     pub(crate) packages: Option<Installed>,
+    /// What image extensions made of the images that the last build stood on.
+    #[serde(default)]
+    pub(crate) extended: Option<Extended>,
     /// Whoever purged it wants that the next build starts from nothing: it gets no layers of the last image either.
     #[serde(default)]
     pub(crate) purged: bool,

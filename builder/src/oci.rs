@@ -116,6 +116,11 @@ impl Layout {
         Err(UnpackError::Layout("its indexes lead to no image".to_owned()))
     }
 
+    /// The digests of the layers, as the manifest says them.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = &str> {
+        self.layers.iter().map(|layer| layer.digest.as_str())
+    }
+
     /// The file of a layer, which has its digest.
     pub(crate) fn blob(&self, layer: &Descriptor) -> Result<PathBuf, UnpackError> {
         blob(&self.folder, &layer.digest)

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::buildpack::{Buildpack, Buildpacks};
+use crate::buildpack::{Buildpack, Buildpacks, Kind};
 use crate::errors::Failure;
 use crate::formats::{Order, OrderEntry, OrderGroup};
 
@@ -16,26 +16,46 @@ pub(crate) struct Candidate<'a> {
     pub(crate) optional: bool,
 }
 
+/// What an order can name.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    pub(crate) buildpacks: Buildpacks,
+    pub(crate) extensions: Buildpacks,
+}
+
 /// Expands depth first, from left to right (Buildpack spec, "Order Resolution"): a composite is replaced by each of its groups in
-/// turn, an optional one also by nothing, last; an id that is in the group already is skipped.
-pub(crate) fn expand<'a>(order: &Order, installed: &'a Buildpacks) -> Result<Vec<Vec<Candidate<'a>>>, Failure> {
+/// turn, an optional one also by nothing, last; an id that is in the group already is skipped. The groups of extensions are such an
+/// optional composite before every group, and all their members are optional.
+pub(crate) fn expand<'a>(order: &Order, installed: &'a Installed) -> Result<Vec<Vec<Candidate<'a>>>, Failure> {
     let mut expansion = Expansion { installed, groups: Vec::new() };
     for group in &order.order {
-        expansion.visit(&elements(group, &None), Vec::new())?;
+        let group = elements(group, &None);
+        for extensions in &order.order_extensions {
+            let extensions = elements(extensions, &None).into_iter().map(Element::extension);
+            expansion.visit(&extensions.chain(group.iter().cloned()).collect::<Vec<_>>(), Vec::new())?;
+        }
+        expansion.visit(&group, Vec::new())?;
     }
     Ok(expansion.groups)
 }
 
 struct Expansion<'a> {
-    installed: &'a Buildpacks,
+    installed: &'a Installed,
     groups: Vec<Vec<Candidate<'a>>>,
 }
 
 /// An entry still to be expanded, and the composites it came out of.
 #[derive(Clone)]
 struct Element {
+    kind: Kind,
     entry: OrderEntry,
     within: Within,
+}
+
+impl Element {
+    fn extension(self) -> Self {
+        Self { kind: Kind::Extension, entry: OrderEntry { optional: true, ..self.entry }, ..self }
+    }
 }
 
 type Within = Option<Rc<Composite>>;
@@ -46,7 +66,8 @@ struct Composite {
 }
 
 fn elements(group: &OrderGroup, within: &Within) -> Vec<Element> {
-    group.group.iter().map(|entry| Element { entry: entry.clone(), within: within.clone() }).collect()
+    let element = |entry: &OrderEntry| Element { kind: Kind::Buildpack, entry: entry.clone(), within: within.clone() };
+    group.group.iter().map(element).collect()
 }
 
 impl<'a> Expansion<'a> {
@@ -55,9 +76,9 @@ impl<'a> Expansion<'a> {
             self.groups.push(done);
             return if self.groups.len() > MOST_GROUPS { Err(too_many()) } else { Ok(()) };
         };
-        let buildpack = self.find(&first.entry)?;
+        let buildpack = self.find(first)?;
         if buildpack.order().is_empty() {
-            if !done.iter().any(|candidate| candidate.buildpack.id() == buildpack.id()) {
+            if !done.iter().any(|candidate| candidate.buildpack.plan_id() == buildpack.plan_id()) {
                 done.push(Candidate { buildpack, optional: first.entry.optional });
             }
             return self.visit(rest, done);
@@ -72,10 +93,14 @@ impl<'a> Expansion<'a> {
         if first.entry.optional { self.visit(rest, done) } else { Ok(()) }
     }
 
-    fn find(&self, entry: &OrderEntry) -> Result<&'a Buildpack, Failure> {
-        self.installed.find(&entry.id, entry.version.as_deref()).ok_or_else(|| Failure::UnknownBuildpack {
+    fn find(&self, Element { kind, entry, .. }: &Element) -> Result<&'a Buildpack, Failure> {
+        let installed = match kind {
+            Kind::Buildpack => &self.installed.buildpacks,
+            Kind::Extension => &self.installed.extensions,
+        };
+        installed.find(&entry.id, entry.version.as_deref()).ok_or_else(|| Failure::UnknownBuildpack {
             buildpack: entry.version.as_ref().map_or(entry.id.clone(), |version| format!("{}@{version}", entry.id)),
-            installed: self.installed.ids(),
+            installed: installed.ids(),
         })
     }
 }
@@ -108,7 +133,12 @@ mod tests {
 
     use super::*;
 
-    fn installed(buildpacks: &[(&str, &str)]) -> Buildpacks {
+    fn load(folder: &std::path::Path) -> Installed {
+        let buildpacks = Buildpacks::load(Kind::Buildpack, folder).unwrap();
+        Installed { buildpacks, extensions: Buildpacks::default() }
+    }
+
+    fn installed(buildpacks: &[(&str, &str)]) -> Installed {
         let folder = tempfile::tempdir().unwrap();
         for (id, extra) in buildpacks {
             let dir = folder.path().join(id).join("1.0.0");
@@ -116,10 +146,10 @@ mod tests {
             let text = format!("api = '0.10'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{extra}");
             fs::write(dir.join("buildpack.toml"), text).unwrap();
         }
-        Buildpacks::load(folder.path()).unwrap()
+        load(folder.path())
     }
 
-    fn expanded(order: &str, installed: &Buildpacks) -> Vec<String> {
+    fn expanded(order: &str, installed: &Installed) -> Vec<String> {
         let order: Order = toml::from_str(order).unwrap();
         let show = |candidate: &Candidate| {
             format!("{}{}", candidate.buildpack.id(), if candidate.optional { "?" } else { "" })
@@ -156,9 +186,26 @@ mod tests {
             let text = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{extra}");
             fs::write(dir.join("buildpack.toml"), text).unwrap();
         }
-        let buildpacks = Buildpacks::load(folder.path()).unwrap();
+        let buildpacks = load(folder.path());
         let order = "[[order]]\ngroup = [{id = 'new'}]\n[[order]]\ngroup = [{id = 'old'}]";
         assert_eq!(expanded(order, &buildpacks), ["b", "a b"]);
+    }
+
+    #[test]
+    fn extensions_are_optional_before_every_group_and_every_group_is_tried_without_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for id in ["x", "b"] {
+            let dir = folder.path().join(id).join("1.0.0");
+            fs::create_dir_all(&dir).unwrap();
+            let text = format!("api = '0.10'\n[extension]\nid = '{id}'\nversion = '1.0.0'");
+            fs::write(dir.join("extension.toml"), text).unwrap();
+        }
+        let extensions = Buildpacks::load(Kind::Extension, folder.path()).unwrap();
+        let installed = Installed { extensions, ..installed(&[("a", ""), ("b", "")]) };
+        let order = "[[order-extensions]]\ngroup = [{id = 'x'}, {id = 'b'}]\n[[order-extensions]]\ngroup = [{id = 'b'}]\n\
+                     [[order]]\ngroup = [{id = 'a'}, {id = 'b'}]\n[[order]]\ngroup = [{id = 'a'}]";
+        let groups = ["x? b? a b", "b? a b", "a b", "x? b? a", "b? a", "a"];
+        assert_eq!(expanded(order, &installed), groups);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use toml::Table;
 
 use crate::debian::{Installed, Packages};
 use crate::errors::Failure;
+use crate::extend::Extended;
+use crate::extension::Generated;
 use crate::formats::{GroupMember, Label, LaunchProcess, Slice, Types};
 use crate::usage::Usage;
 
@@ -23,6 +25,9 @@ const SIZE_LIMIT: u64 = 16 << 20;
 pub(crate) struct Outcome {
     /// The buildpacks that took part, in order.
     pub(crate) group: Vec<GroupMember>,
+    /// The image extensions that took part, in order.
+    #[serde(default)]
+    pub(crate) extensions: Vec<GroupMember>,
     /// Layers with at least one flag, by group order and then by name.
     pub(crate) layers: Vec<BuiltLayer>,
     /// Process types, sorted.
@@ -43,13 +48,29 @@ pub(crate) struct Outcome {
     /// What both took of the machine, if that can be seen.
     #[serde(default)]
     pub(crate) usage: Option<Usage>,
-    /// Packages that the plan asks for and the container does not have; then nothing was built.
-    pub(crate) missing: Option<Packages>,
+    /// What the container and the run image ought to have and have not; then nothing was built.
+    #[serde(default)]
+    pub(crate) missing: Option<Missing>,
     /// The packages that the container has. Only the host knows.
     #[serde(skip)]
     pub(crate) packages: Option<Installed>,
+    /// What image extensions made of the container and the run image. Only the host knows.
+    #[serde(skip)]
+    pub(crate) extended: Option<Extended>,
+    /// How long that took.
+    #[serde(skip)]
+    pub(crate) extend: Duration,
     /// Why there is no image, if so.
     pub(crate) failure: Option<Failure>,
+}
+
+/// What a build needs beside the stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// All packages that the plan asks for.
+    pub(crate) packages: Packages,
+    /// All Dockerfiles of image extensions.
+    pub(crate) generated: Generated,
 }
 
 /// A layer as its buildpack left it.

@@ -3,7 +3,9 @@
 use model::{Image, Layer};
 
 use crate::image;
-use crate::metadata::{LIFECYCLE_LABEL, LegacyStack, LifecycleMetadata, REBASABLE_LABEL, RunImage};
+use crate::metadata::{
+    BUILD_LABEL, BuildMetadata, LIFECYCLE_LABEL, LegacyStack, LifecycleMetadata, REBASABLE_LABEL, RunImage,
+};
 use crate::stack::Stack;
 
 /// Why an image cannot be put on another run image.
@@ -12,6 +14,11 @@ pub enum RebaseError {
     /// A buildpack, or what it installed, depends on the run image as it was.
     #[error("its image says that it cannot be rebased; push it again to build it on the new stack")]
     NotRebasable,
+    /// Image extensions changed the run image, and did not say that another one may take its place.
+    #[error(
+        "image extensions changed the operating system under it, and their Dockerfiles do not say that another one may take its place (LABEL io.buildpacks.rebasable=true); push it again to build it on the new stack"
+    )]
+    Extended,
     /// It was built on another stack, or by somebody else.
     #[error("its image was not built on this stack; push it again to build it on the new one")]
     OtherStack,
@@ -27,7 +34,9 @@ pub fn rebase(image: &Image, stack: &Stack) -> Result<Option<Image>, RebaseError
     }
     let labels = &image.config.labels;
     if labels.get(REBASABLE_LABEL).is_some_and(|value| value == "false") {
-        return Err(RebaseError::NotRebasable);
+        let build = labels.get(BUILD_LABEL).and_then(|label| serde_json::from_str::<BuildMetadata>(label).ok());
+        let is_extended = build.is_some_and(|build| !build.extensions.is_empty());
+        return Err(if is_extended { RebaseError::Extended } else { RebaseError::NotRebasable });
     }
     let label = labels.get(LIFECYCLE_LABEL).and_then(|label| serde_json::from_str::<LifecycleMetadata>(label).ok());
     let mut metadata =

@@ -49,6 +49,17 @@ impl Overlay {
         Self { dir, lower, upper, mounted, is_mounted: true }
     }
 
+    /// Mounts these, which stay as they are, the uppermost first.
+    pub(crate) fn over(layers: &[&Path]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = dir.path().join("mounted");
+        fs::create_dir(&mounted).unwrap();
+        let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let options = format!("lowerdir={}", lower.join(":"));
+        mount(Some("overlay"), &mounted, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        Self { lower: PathBuf::new(), upper: PathBuf::new(), dir, mounted, is_mounted: true }
+    }
+
     pub(crate) fn unmount(&mut self) {
         if std::mem::take(&mut self.is_mounted) {
             umount2(&self.mounted, MntFlags::MNT_DETACH).unwrap();
@@ -198,6 +209,7 @@ impl Uncontained {
             ("CNB_LAYERS_DIR", at("/layers")),
             ("CNB_PLATFORM_DIR", at("/platform")),
             ("CNB_BUILDPACKS_DIR", at("/cnb/buildpacks")),
+            ("CNB_EXTENSIONS_DIR", at("/cnb/extensions")),
             ("CNB_ORDER_PATH", at("/cnb/order.toml")),
         ];
         let env = oneoff.container.env.iter().map(|(name, value)| (name.into(), value.into()));
@@ -309,12 +321,33 @@ impl Folders {
         self
     }
 
+    /// An image extension of two shell scripts, the first of which may be none.
+    pub(crate) fn extension(self, id: &str, detect: Option<&str>, generate: Option<&str>) -> Self {
+        let folder = self.path("extensions").join(escaped(id)).join("1.0.0");
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        let toml = format!("api = '0.10'\n[extension]\nid = '{id}'\nversion = '1.0.0'");
+        fs::write(folder.join("extension.toml"), toml).unwrap();
+        for (name, script) in [("detect", detect), ("generate", generate)] {
+            let Some(script) = script else { continue };
+            let program = folder.join("bin").join(name);
+            fs::write(&program, format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        self
+    }
+
     pub(crate) fn run(&self) -> Outcome {
+        self.run_extended("")
+    }
+
+    /// Where the images are extended by what has this key.
+    pub(crate) fn run_extended(&self, key: &str) -> Outcome {
         let vars = [
             ("CNB_APP_DIR", "app"),
             ("CNB_LAYERS_DIR", "layers"),
             ("CNB_PLATFORM_DIR", "platform"),
             ("CNB_BUILDPACKS_DIR", "buildpacks"),
+            ("CNB_EXTENSIONS_DIR", "extensions"),
             ("CNB_ORDER_PATH", "order.toml"),
             ("CNB_BUILD_CONFIG_DIR", "build-config"),
         ];
@@ -324,6 +357,7 @@ impl Folders {
             ("CNB_TARGET_OS", "linux"),
             ("CNB_TARGET_DISTRO_NAME", "debian"),
             ("SECRET", "x"),
+            (crate::extension::VARIABLE, key),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.into(), value.into()));
         run(&Paths::new(vars.chain(fixed)))

@@ -18,9 +18,12 @@ use walkdir::WalkDir;
 /// 1980-01-01T00:00:01Z, the time of everything in an image (Platform spec, "exporter").
 pub(crate) const EPOCH: u64 = 315_532_801;
 
+/// Begins the name of what says that a lower layer's file is hidden (OCI image spec, "Whiteouts").
+const WHITEOUT: &str = ".wh.";
+
 /// Writes the layer in `tree`, which starts at the container's root, as an uncompressed tar: sorted by path, owners and modes as
-/// they are on disk, one time for all, no extended attributes. Sockets, pipes and devices are left out. The same tree always
-/// gives the same bytes, and their SHA-256 is the layer's diffID.
+/// they are on disk, one time for all, no extended attributes. Sockets, pipes and devices are left out, but for overlayfs's signs of
+/// what is hidden, which become OCI's. The same tree always gives the same bytes, and their SHA-256 is the layer's diffID.
 pub fn write_tar(tree: &Path, writer: impl Write) -> io::Result<()> {
     write_entries(tree, writer, &|path, _| Ok(Box::new(File::open(path)?)))
 }
@@ -62,6 +65,11 @@ fn write_entries(tree: &Path, writer: impl Write, open: Open<'_>) -> io::Result<
             builder.append_data(&mut header, name, io::empty())?;
         } else if metadata.is_symlink() {
             builder.append_link(&mut header, name, fs::read_link(path)?)?;
+        } else if is_whiteout(&metadata) {
+            let mut hidden = OsString::from(WHITEOUT);
+            hidden.push(entry.file_name());
+            header.set_mode(0);
+            builder.append_data(&mut header, name.with_file_name(hidden), io::empty())?;
         }
     }
     builder.finish()

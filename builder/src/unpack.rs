@@ -19,6 +19,8 @@ const MAX_WINDOW: u32 = 25;
 
 /// Label of an image with the buildpack that it is named after.
 const LABEL: &str = "io.buildpacks.buildpackage.metadata";
+/// The same of one with an image extension.
+const EXTENSION_LABEL: &str = "io.buildpacks.extension.metadata";
 
 /// Why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -124,14 +126,16 @@ pub(crate) fn is_inside(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// Unpacks the buildpacks of the image in an OCI layout to `target/cnb/buildpacks/…`, and notes in `package.json` which one it is
+/// Unpacks the buildpacks and image extensions of the image in an OCI layout to `target/cnb/…`, and notes in `package.json` which one it is
 /// named after (Distribution spec, "Buildpackage").
 pub(crate) fn package(layout: &Path, target: &Path) -> Result<(), UnpackError> {
     fs::create_dir_all(target)?;
     let image = Layout::read(layout)?;
-    let label = image.settings.labels.get(LABEL).ok_or(UnpackError::NoLabel)?;
+    let labels = &image.settings.labels;
+    let label = labels.get(LABEL).or_else(|| labels.get(EXTENSION_LABEL)).ok_or(UnpackError::NoLabel)?;
+    let is_wanted = |path: &Path| path.starts_with("cnb/buildpacks") || path.starts_with("cnb/extensions");
     for layer in &image.layers {
-        extract(&image.blob(layer)?, target, &|path| path.starts_with("cnb/buildpacks"))?;
+        extract(&image.blob(layer)?, target, &is_wanted)?;
     }
     fs::write(target.join(PACKAGE), label)?;
     Ok(())

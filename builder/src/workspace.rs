@@ -8,7 +8,7 @@ use model::BuildId;
 
 use crate::errors::BuildError;
 use crate::fetch::Fetched;
-use crate::gather::{Gathering, Names};
+use crate::gather::{Gathered, Gathering};
 use crate::project::Project;
 use crate::tree::{chown, make_dir};
 use crate::{BuildRequest, Builder, Buildpacks};
@@ -36,13 +36,13 @@ impl Workspace {
         fs::rename(source, self.app()).map_err(prepare(source))
     }
 
-    /// Puts everything else into it that the build finds, and says which buildpacks it can use.
+    /// Puts everything else into it that the build finds, and says what it can use.
     pub(crate) fn fill(
         &self,
         builder: &Builder,
         request: &BuildRequest<Buildpacks>,
         (project, fetched): (&Project, &Fetched),
-    ) -> Result<Names, BuildError> {
+    ) -> Result<Gathered, BuildError> {
         fs::set_permissions(self.app(), fs::Permissions::from_mode(0o755)).map_err(prepare(&self.app()))?;
         for dir in [self.layers(), self.home(), self.env_dir(), self.overlay_work(), self.trees()] {
             make_dir(&dir, 0o755).map_err(prepare(&dir))?;
@@ -56,14 +56,23 @@ impl Workspace {
         // A folder that is left out may hold a buildpack all the same.
         let chosen = &request.source.chosen;
         let gathering = Gathering { ours: &builder.buildpacks, app: &self.app(), chosen, project, fetched };
-        let (order, names) = gathering.gather(&self.buildpacks())?;
-        let text = toml::to_string(&order).map_err(|error| prepare(&self.order())(std::io::Error::other(error)))?;
+        let gathered = gathering.gather(&self.buildpacks(), &self.extensions())?;
+        let text =
+            toml::to_string(&gathered.order).map_err(|error| prepare(&self.order())(std::io::Error::other(error)))?;
         fs::write(self.order(), text).map_err(prepare(&self.order()))?;
         project.leave_out(&self.app()).map_err(prepare(&self.app()))?;
-        for dir in [self.app(), self.layers(), self.home(), self.platform(), self.buildpacks()] {
+        let extensions = Some(self.extensions()).filter(|dir| dir.exists());
+        for dir in
+            [self.app(), self.layers(), self.home(), self.platform(), self.buildpacks()].into_iter().chain(extensions)
+        {
             chown(&dir, request.uid).map_err(prepare(&dir))?;
         }
-        Ok(names)
+        Ok(gathered)
+    }
+
+    /// `/cnb/extensions` of the build, if it has any.
+    pub(crate) fn extensions(&self) -> PathBuf {
+        self.root.join("extensions")
     }
 
     /// `/cnb/buildpacks` of the build: its own copy, which it may change.
@@ -73,9 +82,17 @@ impl Workspace {
 
     /// Removes what a container that only detected left for the host: the next one's end must not be read from it.
     pub(crate) fn forget_outcome(&self) -> Result<(), BuildError> {
-        let path = self.layers().join("config");
-        // Also if a buildpack made it a link to somewhere else: only the link goes then.
-        fs::remove_dir_all(&path).map_err(|source| BuildError::Io { action: "remove", path, source })
+        for name in ["config", "generated"] {
+            let path = self.layers().join(name);
+            // Also if a buildpack made it a link to somewhere else: only the link goes then.
+            match fs::remove_dir_all(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(BuildError::Io { action: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// All that the build writes is in here.

@@ -124,7 +124,7 @@ pub struct Foreign {
 }
 
 /// The first process in a container: it reaps orphans, and passes signals on to everything that the app started.
-const FIRST: &str = "/usr/bin/tini";
+pub const FIRST: &str = "/usr/bin/tini";
 /// The same, in a layer of ours, for an image that may hold no other file of ours.
 pub const FOREIGN_FIRST: &str = "/cnb/lifecycle/init";
 

@@ -61,7 +61,7 @@ impl Builder {
 
 async fn bring(request: &Request, nest: &Nest, output: &mpsc::Sender<String>) -> Result<Vec<Base>, BuildError> {
     let io = |source| BuildError::Io { action: "prepare", path: nest.bases.clone(), source };
-    let dockerfile = read(&nest.app, &request.source.path).map_err(io)?;
+    let dockerfile = read(&nest.files, &request.source.path).map_err(io)?;
     // What is there is the app's own doing, and so is what comes of a lie about it.
     let kept = read(&nest.storage.at, IMAGES).map(|text| kept_names(&text)).unwrap_or_default();
     let mut bases = Vec::new();
@@ -116,10 +116,9 @@ fn images(dockerfile: &str, args: &BTreeMap<String, String>) -> BTreeMap<String,
         }
     };
     let mut is_begun = false;
-    for line in text::instructions(dockerfile) {
-        let (instruction, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
-        let mut words = rest.split_whitespace();
-        match instruction.to_ascii_uppercase().as_str() {
+    for instruction in text::instructions(dockerfile) {
+        let mut words = instruction.text.split_whitespace();
+        match instruction.name.as_str() {
             // Those of a stage are of no use to a FROM.
             "ARG" if !is_begun => declare(words, args, &mut values),
             "FROM" => {

@@ -120,7 +120,8 @@ fn reason(instruction: &str, begun: bool) -> &'static str {
 fn is_noise(line: &str) -> bool {
     let name = line.strip_prefix("--> ").unwrap_or(line);
     let is_id = |text: &str| [12, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id(name) || line == "Successfully tagged localhost/image:latest" || line.ends_with("COMMIT localhost/image")
+    let commit = line.split_once("COMMIT localhost/").is_some_and(|(_, name)| !name.contains(' '));
+    is_id(name) || line.starts_with("Successfully tagged localhost/") || commit
 }
 
 fn short(word: &str) -> &str {

@@ -1,4 +1,15 @@
-//! The text of a Dockerfile, as far as it is read here: where its stages begin.
+//! The text of a Dockerfile, as far as it is read here: its instructions, and where its stages begin.
+
+/// One instruction.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    /// In capitals.
+    pub(crate) name: String,
+    /// What follows it, as one line, without the documents after it.
+    pub(crate) text: String,
+    /// Where it begins, from 1.
+    pub(crate) line: usize,
+}
 
 /// An instruction that goes on for several lines, or has documents after it, as far as it was read.
 #[derive(Default)]
@@ -29,23 +40,33 @@ pub(super) fn declare(dockerfile: &str, names: &[&str]) -> String {
     text
 }
 
-/// Its instructions, each as one line, without the documents that belong to them.
-pub(super) fn instructions(dockerfile: &str) -> Vec<String> {
+/// All instructions.
+pub(crate) fn instructions(dockerfile: &str) -> Vec<Instruction> {
     let escape = escape(dockerfile);
-    let (mut all, mut line_so_far, mut open) = (Vec::new(), String::new(), Open::default());
-    for line in dockerfile.lines() {
+    let mut open = Open::default();
+    let mut all = Vec::new();
+    let mut begun: Option<Instruction> = None;
+    for (index, line) in dockerfile.lines().enumerate() {
         let is_document = !open.is_continued && !open.documents.is_empty();
-        let plain = line.trim();
         let ends = open.read(line, escape);
+        let plain = line.trim();
         if is_document || plain.is_empty() || plain.starts_with('#') {
             continue;
         }
-        line_so_far.push_str(plain.strip_suffix(escape).unwrap_or(plain));
-        line_so_far.push(' ');
+        let plain = plain.strip_suffix(escape).unwrap_or(plain);
+        if let Some(begun) = &mut begun {
+            begun.text.push(' ');
+            begun.text.push_str(plain.trim());
+        } else {
+            let (name, text) = plain.split_once(char::is_whitespace).unwrap_or((plain, ""));
+            let (name, text) = (name.to_ascii_uppercase(), text.trim().to_owned());
+            begun = Some(Instruction { name, text, line: index + 1 });
+        }
         if ends {
-            all.push(std::mem::take(&mut line_so_far).trim_end().to_owned());
+            all.extend(begun.take());
         }
     }
+    all.extend(begun);
     all
 }
 

@@ -3,10 +3,11 @@
 //! [`super::layers`], what shows when the image runs in the launcher's own tests.
 
 mod building;
+mod extensions;
 
 use std::fs;
 
-use crate::buildpack::Buildpacks;
+use crate::buildpack::{Buildpacks, Kind};
 use crate::testing::Folders;
 
 /// How a build of one buildpack ended: nothing, or what went wrong.
@@ -43,7 +44,10 @@ fn descriptors() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("a/1.0.0")).unwrap();
         fs::write(folder.path().join("a/1.0.0/buildpack.toml"), toml).unwrap();
-        let said = Buildpacks::load(folder.path()).err().map(|failure| failure.to_string()).unwrap_or_default();
+        let said = Buildpacks::load(Kind::Buildpack, folder.path())
+            .err()
+            .map(|failure| failure.to_string())
+            .unwrap_or_default();
         assert!(said.contains(problem) && said.is_empty() == problem.is_empty(), "{rule}: {said}");
     }
 }
