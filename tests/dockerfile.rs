@@ -140,6 +140,24 @@ fn a_dockerfile_that_takes_too_much_or_is_cancelled_ends_and_leaves_nothing_behi
     until("nothing is left", || left(&home) == [] as [String; 0]);
 }
 
+#[test]
+fn what_a_dockerfile_is_to_ignore_is_not_copied() {
+    let app = app(shared(), &format!("{BASE}COPY . /copied\nRUN busybox find /copied -type f | busybox sort\n"));
+    for file in ["kept.txt", "note.md", "note-kept.md"] {
+        app.write(file, "");
+    }
+    app.write(".dockerignore", "# not for the image\n*.md\n!note-kept.md\nbusybox*x\n!/busybox\n");
+    app.commit("a list");
+    let push = app.push().expect_ok().expect_text(&["/copied/kept.txt", "/copied/note-kept.md", "/copied/busybox"]);
+    assert!(!push.text.contains("/copied/note.md"), "{}", push.text);
+
+    // The Dockerfile's own list counts instead.
+    app.write("Dockerfile.dockerignore", "kept.txt\n");
+    app.commit("another list");
+    let push = app.push().expect_ok().expect_text(&["/copied/note.md"]);
+    assert!(!push.text.contains("/copied/kept.txt"), "{}", push.text);
+}
+
 /// The build that runs.
 fn running(app: &App<'_>) -> String {
     let mut id = String::new();
