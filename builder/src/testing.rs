@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use engine::{
-    Engine, EngineError, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload, WorkloadId,
+    Change, Engine, EngineError, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload, WorkloadId,
     WorkloadStatus,
 };
 use futures::stream::BoxStream;
-use model::{Digest, Exit};
+use model::{AppId, Digest, Exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -250,7 +250,11 @@ impl Engine for Uncontained {
         Ok(Vec::new())
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+    async fn list_of(&self, _: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, EngineError> {
         Ok(Box::pin(futures::stream::empty()))
     }
 

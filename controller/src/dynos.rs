@@ -93,7 +93,7 @@ impl Controller {
         let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
         let formation = self.store.formation(app.id).await?;
         let mut dynos = Vec::new();
-        for status in self.engine.list().await?.into_iter().filter(|status| status.app == app.id) {
+        for status in self.engine.list_of(&[app.id]).await? {
             if !releases.contains_key(&status.release) {
                 let found = self.store.release_by_version(app.id, status.release).await?;
                 releases.extend(found.map(|release| (release.version, release)));

@@ -59,6 +59,7 @@ pub mod teams;
 pub(crate) mod testing;
 pub mod two_factor;
 mod upkeep;
+mod watch;
 mod webhooks;
 
 use std::sync::Arc;

@@ -54,7 +54,8 @@ impl Controller {
     }
 
     async fn look_at(&self, summaries: Vec<AppSummary>) -> Vec<AppOverview> {
-        let running = self.engine.list().await.ok();
+        let apps: Vec<AppId> = summaries.iter().map(|summary| summary.app.id).collect();
+        let running = self.engine.list_of(&apps).await.ok();
         let mut own: HashMap<AppId, Vec<&WorkloadStatus>> = HashMap::new();
         for status in running.iter().flatten() {
             own.entry(status.app).or_default().push(status);

@@ -45,7 +45,7 @@ use services::{
 
 pub use wishes::on_paper;
 use wishes::{
-    scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
+    an_app_is_seen_by_itself, scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
     what_cannot_be_done_is_refused_by_name, what_is_done_around_instances_may_change,
 };
 
@@ -63,6 +63,7 @@ checks! {
     scaling_changes_the_quantity_and_nothing_else,
     what_is_done_around_instances_may_change,
     what_cannot_be_done_is_refused_by_name,
+    an_app_is_seen_by_itself,
     the_longest_process_type_runs,
     an_instance_that_never_listens_is_stopped_and_shows_its_ports,
     an_instance_without_port_is_up_once_it_stays,

@@ -8,8 +8,8 @@
 //! let prompt = FakeEngine::prompt(Arc::new(SystemClock)); // instances are up, and gone, at once
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+mod world;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{AppId, Clock, Exit, Timestamp};
+use model::{AppId, Clock, Exit};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::WatchStream;
+use world::World;
 
 use crate::{
-    Engine, EngineError, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport, RunningOneOff, Workload,
-    WorkloadId, WorkloadStatus, check_volume_name,
+    Change, Changes, Engine, EngineError, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport,
+    RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 
 /// What this engine is able to do of what not every one is.
@@ -39,50 +39,14 @@ type Answer = Box<dyn Fn(&OneOff) -> Option<(Bytes, Exit)> + Send>;
 #[derive(Clone)]
 pub struct FakeEngine {
     world: Arc<Mutex<World>>,
-    changed: watch::Sender<u64>,
+    changes: Changes,
     started: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     prompt: bool,
 }
 
-struct World {
-    reachable: bool,
-    refusal: Option<String>,
-    lives: u32,
-    workloads: BTreeMap<WorkloadId, Held>,
-    oneoffs: BTreeMap<OneOffId, Running>,
-    volumes: BTreeSet<String>,
-    /// Addresses of services, by app and process type.
-    services: BTreeMap<(AppId, String), Ipv4Addr>,
-    runs: VecDeque<FakeRun>,
-    answer: Option<Answer>,
-}
-
-struct Held {
-    workload: Workload,
-    deleting: bool,
-    instances: Vec<Instance>,
-}
-
-impl Held {
-    fn wanted(&self) -> u32 {
-        if self.deleting { 0 } else { self.workload.quantity }
-    }
-
-    fn owner(&self) -> (AppId, String) {
-        (self.workload.app, self.workload.process_type.to_string())
-    }
-
-    /// Whether no instance of one may run while one of the other does.
-    fn excludes(&self, other: &Self) -> bool {
-        let is_service = |held: &Self| held.workload.service.is_some();
-        let volumes: BTreeSet<&str> = self.workload.container.volumes().collect();
-        other.workload.container.volumes().any(|volume| volumes.contains(volume))
-            || (is_service(self) && is_service(other) && self.owner() == other.owner())
-    }
-}
-
 struct Running {
+    app: AppId,
     exit: oneshot::Sender<Exit>,
     volumes: Vec<String>,
 }
@@ -118,20 +82,9 @@ impl std::fmt::Debug for ExitSwitch {
 impl FakeEngine {
     /// A world that moves only when the test moves it.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let world = World {
-            reachable: true,
-            refusal: None,
-            lives: 0,
-            workloads: BTreeMap::new(),
-            oneoffs: BTreeMap::new(),
-            volumes: BTreeSet::new(),
-            services: BTreeMap::new(),
-            runs: VecDeque::new(),
-            answer: None,
-        };
         Self {
-            world: Arc::new(Mutex::new(world)),
-            changed: watch::Sender::new(0),
+            world: Arc::new(Mutex::new(World::new())),
+            changes: Changes::default(),
             started: watch::Sender::new(0),
             clock,
             prompt: false,
@@ -146,7 +99,7 @@ impl FakeEngine {
     /// Takes the engine out of reach (`false`): every call fails and streams of changes end. Instances live on.
     pub fn set_reachable(&self, reachable: bool) {
         self.lock().reachable = reachable;
-        self.notify();
+        self.changes.tell(Change::All);
     }
 
     /// Makes every [`Engine::apply`] and [`Engine::run`] fail with [`EngineError::Exhausted`] in these words; `None` ends it.
@@ -225,7 +178,7 @@ impl FakeEngine {
         if let Some(held) = self.lock().workloads.get_mut(workload) {
             held.instances.retain(|instance| instance.state != InstanceState::Stopping);
         }
-        self.settle();
+        self.settle(workload);
     }
 
     /// Answers the one-offs that start from now on, without a test having to play each.
@@ -246,21 +199,27 @@ impl FakeEngine {
     }
 
     fn change(&self, workload: &WorkloadId, number: u32, change: impl FnOnce(&mut Instance, &Workload)) {
-        {
+        let app = {
             let mut world = self.lock();
             let Some(held) = world.workloads.get_mut(workload) else { return };
             let live =
                 |instance: &&mut Instance| instance.dyno.number == number && instance.state != InstanceState::Stopping;
             let Some(instance) = held.instances.iter_mut().find(live) else { return };
             change(instance, &held.workload);
-        }
-        self.notify();
+            held.workload.app
+        };
+        self.changes.tell(Change::App(app));
     }
 
-    /// Brings the instances of all workloads to their quantities.
-    fn settle(&self) {
-        self.lock().settle(self.prompt, self.clock.now());
-        self.notify();
+    /// Brings the instances of a workload to its quantity.
+    fn settle(&self, workload: &WorkloadId) {
+        let mut world = self.lock();
+        let Some(held) = world.workloads.get(workload) else { return };
+        let (app, is_exclusive) = (held.workload.app, held.workload.is_exclusive());
+        world.settle(workload, self.prompt, self.clock.now());
+        drop(world);
+        // With one that is exclusive, another app's may have started.
+        self.changes.tell(if is_exclusive { Change::All } else { Change::App(app) });
     }
 
     fn reach(&self) -> Result<MutexGuard<'_, World>, EngineError> {
@@ -284,91 +243,12 @@ impl FakeEngine {
         if let Some(running) = self.lock().oneoffs.remove(id) {
             // The caller may have gone; the process ends all the same.
             let _ = running.exit.send(exit);
+            self.changes.tell(Change::App(running.app));
         }
-    }
-
-    fn notify(&self) {
-        self.changed.send_modify(|count| *count += 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl World {
-    fn settle(&mut self, prompt: bool, now: Timestamp) {
-        for held in self.workloads.values_mut() {
-            let wanted = held.wanted();
-            for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
-                instance.state = InstanceState::Stopping;
-            }
-            held.instances.retain(|instance| !(prompt && instance.state == InstanceState::Stopping));
-        }
-        self.workloads.retain(|_, held| !(held.deleting && held.instances.is_empty()));
-        self.allot_addresses();
-        for id in self.workloads.keys().cloned().collect::<Vec<_>>() {
-            for number in self.missing(&id) {
-                let instance_id = self.new_id();
-                let Some(held) = self.workloads.get_mut(&id) else { continue };
-                self.volumes.extend(held.workload.container.volumes().map(str::to_owned));
-                held.instances.push(new_instance(&held.workload, instance_id, number, now, prompt));
-                held.instances.sort_by_key(|instance| instance.dyno.number);
-            }
-        }
-    }
-
-    /// The numbers of a workload that shall start now: none while an instance runs that excludes them.
-    fn missing(&self, id: &WorkloadId) -> Vec<u32> {
-        let Some(held) = self.workloads.get(id) else { return Vec::new() };
-        let occupied = |other: &Held| !other.instances.is_empty() && held.excludes(other);
-        if held.workload.is_exclusive() && self.workloads.values().any(occupied) {
-            return Vec::new();
-        }
-        let live = |number| {
-            let mut live = held.instances.iter().filter(|instance| instance.state != InstanceState::Stopping);
-            live.any(|instance| instance.dyno.number == number)
-        };
-        (1..=held.wanted()).filter(|&number| !live(number)).collect()
-    }
-
-    /// Gives each service an address, the lowest free one, and takes those back that nobody has any more.
-    fn allot_addresses(&mut self) {
-        let services = self.workloads.values().filter(|held| held.workload.service.is_some());
-        let owners: BTreeSet<(AppId, String)> = services.map(Held::owner).collect();
-        self.services.retain(|owner, _| owners.contains(owner));
-        for owner in owners {
-            let taken: BTreeSet<Ipv4Addr> = self.services.values().copied().collect();
-            let free = (1..=u8::MAX).map(|host| Ipv4Addr::new(10, 210, 240, host)).find(|ip| !taken.contains(ip));
-            self.services.entry(owner).or_insert(free.unwrap_or(Ipv4Addr::UNSPECIFIED));
-        }
-    }
-
-    fn address_of(&self, held: &Held) -> Option<String> {
-        held.workload.service.as_ref().and(self.services.get(&held.owner())).map(Ipv4Addr::to_string)
-    }
-
-    /// Who mounts a volume.
-    fn user_of(&self, volume: &str) -> Option<String> {
-        let mounts = |held: &&Held| held.workload.container.volumes().any(|name| name == volume);
-        let workload = self.workloads.values().find(mounts).map(|held| format!("workload {}", held.workload.id));
-        let mut oneoffs = self.oneoffs.iter();
-        let oneoff = oneoffs.find(|(_, running)| running.volumes.iter().any(|name| name == volume));
-        workload.or_else(|| oneoff.map(|(id, _)| format!("one-off {id}")))
-    }
-
-    fn new_id(&mut self) -> String {
-        self.lives += 1;
-        format!("instance-{}", self.lives)
-    }
-}
-
-fn new_instance(workload: &Workload, id: String, number: u32, now: Timestamp, up: bool) -> Instance {
-    let host = u8::try_from(number).unwrap_or(u8::MAX);
-    Instance {
-        state: if up { InstanceState::Up } else { InstanceState::Starting },
-        address: workload.health.port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
-        ..Instance::new(id, workload.dyno(number), now)
     }
 }
 
@@ -381,13 +261,10 @@ impl Engine for FakeEngine {
             let mut world = self.accept()?;
             match world.workloads.get_mut(&id) {
                 Some(held) if !held.deleting => held.workload = held.workload.changed_to(workload)?,
-                Some(held) => (held.workload, held.deleting) = (workload, false),
-                None => {
-                    world.workloads.insert(id, Held { workload, deleting: false, instances: Vec::new() });
-                }
+                _ => world.add(workload),
             }
         }
-        self.settle();
+        self.settle(&id);
         Ok(())
     }
 
@@ -395,7 +272,7 @@ impl Engine for FakeEngine {
         if let Some(held) = self.accept()?.workloads.get_mut(workload).filter(|held| !held.deleting) {
             held.workload = held.workload.scaled_to(quantity, ABLE)?;
         }
-        self.settle();
+        self.settle(workload);
         Ok(())
     }
 
@@ -403,31 +280,23 @@ impl Engine for FakeEngine {
         if let Some(held) = self.reach()?.workloads.get_mut(workload) {
             held.deleting = true;
         }
-        self.settle();
+        self.settle(workload);
         Ok(())
     }
 
     async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError> {
-        let world = self.reach()?;
-        let status = |held: &Held| WorkloadStatus {
-            id: held.workload.id.clone(),
-            app: held.workload.app,
-            release: held.workload.release,
-            process_type: held.workload.process_type.clone(),
-            quantity: held.wanted(),
-            deleting: held.deleting,
-            address: world.address_of(held),
-            instances: held.instances.clone(),
-        };
-        Ok(world.workloads.values().map(status).collect())
+        Ok(self.reach()?.list(None))
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+    async fn list_of(&self, apps: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError> {
+        Ok(self.reach()?.list(Some(apps)))
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, EngineError> {
         drop(self.reach()?);
         let world = Arc::clone(&self.world);
         let reachable = move || world.lock().unwrap_or_else(PoisonError::into_inner).reachable;
-        let changes = WatchStream::from_changes(self.changed.subscribe());
-        Ok(changes.take_while(move |_| futures::future::ready(reachable())).map(|_| ()).boxed())
+        Ok(self.changes.follow().take_while(move |_| futures::future::ready(reachable())).boxed())
     }
 
     async fn restart(&self, instance: &str) -> Result<(), EngineError> {
@@ -437,11 +306,11 @@ impl Engine for FakeEngine {
             live.find_map(|held| {
                 let old = held.instances.iter_mut().find(|held| held.id == instance)?;
                 old.state = InstanceState::Stopping;
-                Some(())
+                Some(held.workload.id.clone())
             })
         };
-        if found.is_some() {
-            self.settle();
+        if let Some(workload) = found {
+            self.settle(&workload);
         }
         Ok(())
     }
@@ -456,7 +325,7 @@ impl Engine for FakeEngine {
             let mut world = self.accept()?;
             let volumes: Vec<String> = oneoff.container.volumes().map(str::to_owned).collect();
             world.volumes.extend(volumes.iter().cloned());
-            world.oneoffs.insert(id.clone(), Running { exit, volumes });
+            world.oneoffs.insert(id.clone(), Running { app: oneoff.app, exit, volumes });
             world.answer.as_ref().and_then(|answer| answer(&oneoff))
         };
         if let Some((bytes, exit)) = answer {
@@ -496,7 +365,7 @@ impl Engine for FakeEngine {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use model::AppId;
     use model::clock::SystemClock;

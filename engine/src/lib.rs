@@ -4,6 +4,7 @@
 //! engine's job, deciding what should be alive is the controller's. Every engine must pass [`conformance`]; [`fake`] serves the tests of those
 //! who only talk to one.
 
+mod changes;
 pub mod conformance;
 mod error;
 pub mod fake;
@@ -21,8 +22,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use model::AppId;
 pub use model::routes::WorkloadId;
 
+pub use changes::{Change, Changes};
 pub use error::EngineError;
 pub use health::{Check, Health, Look};
 pub use layers::{LayerError, LayerStore};
@@ -58,9 +61,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Every workload the engine knows, those being deleted included, with the instances that exist right now.
     async fn list(&self) -> Result<Vec<WorkloadStatus>, EngineError>;
 
-    /// Says "something changed, call [`Engine::list`]" after any change of any instance. It may say so too often, never too
-    /// seldom; it ends when the engine is out of reach, and the caller then calls again.
-    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError>;
+    /// Those of [`Engine::list`] that are of these apps. What it costs does not grow with the number of others.
+    async fn list_of(&self, apps: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError>;
+
+    /// Says of which app something changed, after any change of any workload, instance or one-off: then [`Engine::list_of`] says
+    /// what. It may say so too often, never too seldom; it ends when the engine is out of reach, and the caller then calls again, and
+    /// [`Engine::list`] once.
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, EngineError>;
 
     /// Replaces one instance by a new one, gracefully (`ps:restart`): the old one serves until the new one is up, unless only
     /// one may run at a time ([`Workload::is_exclusive`]). Unknown instances are no error.

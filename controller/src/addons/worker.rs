@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use builder::stack::StackError;
 use engine::{EngineError, InstanceState, WorkloadStatus};
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use model::{AddonId, AppId, AttachmentId, ConfigVarName, Digest};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -16,6 +14,7 @@ use super::kind::Server;
 use super::server::{kind_of, oneoff_prefix, volume, workload_id};
 use crate::errors::chain;
 use crate::store::{Addon, AddonState, App, Attached, Attachment, Change, NewRelease};
+use crate::watch::Watch;
 use crate::{Controller, Error};
 
 /// Something may have changed that nobody told of.
@@ -34,6 +33,8 @@ pub(super) struct Worker {
     applied: HashMap<AddonId, Applied>,
     /// What each app was told.
     told: HashMap<AppId, Vec<Told>>,
+    /// The add-ons, and the apps that were told of any: nothing else that runs is of interest.
+    concerned: BTreeSet<AppId>,
 }
 
 /// Everything that makes one add-on's workload differ from one look to the next.
@@ -54,29 +55,36 @@ struct Told {
 
 /// Works for as long as the process lives.
 pub(crate) async fn work(controller: Arc<Controller>) {
-    let mut changes: Option<BoxStream<'static, ()>> = None;
+    let mut watch = Watch::default();
     let mut trouble = String::new();
     loop {
-        if changes.is_none() {
-            changes = controller.engine.changes().await.ok();
-        }
-        let result = controller.addons.worker.lock().await.tick(&controller).await;
+        // What it is does not matter: each tick looks at all add-ons.
+        watch.news(controller.engine.as_ref()).await;
+        let (result, concerned) = {
+            let mut worker = controller.addons.worker.lock().await;
+            (worker.tick(&controller).await, worker.concerned.clone())
+        };
         let now = result.err().map(|error| chain(&error)).unwrap_or_default();
         let pause = if now.is_empty() { INTERVAL } else { RETRY };
         if now != trouble && !now.is_empty() {
             tracing::warn!(error = now, "Add-ons are tried again until they can be brought up to date");
         }
         trouble = now;
-        let engine_changed = async {
-            match &mut changes {
-                Some(stream) => stream.next().await.is_some(),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = controller.addons.changed.notified() => {}
-            goes_on = engine_changed => if !goes_on { changes = None },
+            () = something_concerns(&controller, &mut watch, &concerned) => {}
             () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Waits until something changed of these apps.
+async fn something_concerns(controller: &Controller, watch: &mut Watch, apps: &BTreeSet<AppId>) {
+    loop {
+        watch.changed().await;
+        let news = watch.news(controller.engine.as_ref()).await;
+        if news.all || !news.apps.is_disjoint(apps) {
+            return watch.give_back(news);
         }
     }
 }
@@ -84,12 +92,14 @@ pub(crate) async fn work(controller: Arc<Controller>) {
 impl Worker {
     /// Looks at both sides once and does everything that is due. What cannot be done for one add-on holds up no other.
     pub(super) async fn tick(&mut self, controller: &Arc<Controller>) -> Result<(), Error> {
-        // What runs first: what is made meanwhile is not taken for a leftover.
-        let observed = controller.engine.list().await?;
-        let addons = controller.store.addons().await?;
-        if addons.is_empty() && controller.store.attached_releases().await?.is_empty() {
+        let told = controller.store.attached_releases().await?.into_iter().map(|(app, _, _)| app);
+        self.concerned = told.chain(controller.store.addons().await?.iter().map(|addon| addon.id.into())).collect();
+        if self.concerned.is_empty() {
             return Ok(());
         }
+        // What runs before what is wanted: what is made meanwhile is not taken for a leftover.
+        let observed = controller.engine.list_of(&self.concerned.iter().copied().collect::<Vec<_>>()).await?;
+        let addons = controller.store.addons().await?;
         let attachments = controller.store.attachments().await?;
         let told = controller.store.attached_releases().await?;
         let clients = clients(&attachments, &told, &observed);

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{EngineError, WorkloadId, WorkloadStatus};
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use model::{AppId, LogSource, ProcessType, ReleaseId};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -20,11 +18,12 @@ use super::plan::{Failure, Scale, Step, plan, serving, workload_id};
 use crate::errors::chain;
 use crate::live::Stages;
 use crate::store::{App, Outcome, Release};
+use crate::watch::Watch;
 use crate::{Controller, Error};
 
-/// The engine may have changed without a word.
+/// Somebody may have left in the middle of something.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// An app may have changed without a word, as when a client left in the middle of its request.
+/// An app, or what runs of it, may have changed without a word, as when a client left in the middle of its request.
 const LOOK_AT_ALL: Duration = Duration::from_secs(30);
 /// Pause after a failure of the store or the engine.
 const RETRY: Duration = Duration::from_millis(250);
@@ -42,7 +41,9 @@ pub(crate) struct Rollout {
     phases: HashMap<ReleaseId, Phase>,
     /// When each pending release was first wanted.
     started: HashMap<ReleaseId, Instant>,
-    /// What ran at the last look.
+    /// Tells of which apps `observed` is old.
+    watch: Watch,
+    /// What runs, as far as it was looked at.
     observed: Arc<Observed>,
     /// Apps for which not everything could be done.
     owed: Due,
@@ -65,6 +66,7 @@ impl Rollout {
             controller,
             phases: HashMap::new(),
             started: HashMap::new(),
+            watch: Watch::default(),
             observed: Arc::default(),
             owed: Due::default(),
             looked_at_all: None,
@@ -81,27 +83,17 @@ impl Rollout {
     /// Works for as long as the process lives.
     pub(crate) async fn run(mut self) {
         let controller = Arc::clone(&self.controller);
-        let mut changes: Option<BoxStream<'static, ()>> = None;
         let mut trouble = String::new();
         loop {
-            if changes.is_none() {
-                changes = controller.engine.changes().await.ok();
-            }
             let now = self.tick().await.err().map(|error| chain(&error)).unwrap_or_default();
             let pause = if now.is_empty() { INTERVAL } else { RETRY };
             if now != trouble && !now.is_empty() {
                 tracing::warn!(error = now, "The rollout tries again until it can go on");
             }
             trouble = now;
-            let engine_changed = async {
-                match &mut changes {
-                    Some(stream) => stream.next().await.is_some(),
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = controller.changed.notified() => {}
-                goes_on = engine_changed => if !goes_on { changes = None },
+                () = self.watch.changed() => {}
                 () = sleep(pause) => {}
             }
         }
@@ -114,12 +106,10 @@ impl Rollout {
             self.looked_at_all = Some(Instant::now());
             due.all = true;
         }
-        let result = match self.controller.engine.list().await {
-            Ok(list) => {
-                due.add(std::mem::take(&mut self.owed));
-                let observed = by_app(list);
-                due.apps.extend(differences(&self.observed, &observed));
-                self.observed = Arc::new(observed);
+        due.add(std::mem::take(&mut self.owed));
+        let result = match self.observe(&due).await {
+            Ok(changed) => {
+                due.apps.extend(changed);
                 self.look(&due).await
             }
             // Visitors need not wait for it: a new name leads to what serves already.
@@ -133,6 +123,41 @@ impl Rollout {
                 Err(error)
             }
         }
+    }
+
+    /// Brings `observed` up to date, and says of which apps something else runs now. Everything is asked for only if nobody can say
+    /// what changed, or to find what nobody said.
+    async fn observe(&mut self, due: &Due) -> Result<Vec<AppId>, EngineError> {
+        let engine = Arc::clone(&self.controller.engine);
+        let news = self.watch.news(engine.as_ref()).await;
+        let apps: Option<Vec<AppId>> = (!news.all && !due.all).then(|| news.apps.union(&due.apps).copied().collect());
+        let list = match &apps {
+            None => engine.list().await,
+            Some(apps) if apps.is_empty() => return Ok(Vec::new()),
+            Some(apps) => engine.list_of(apps).await,
+        };
+        let mut now = match list {
+            Ok(list) => by_app(list),
+            Err(error) => {
+                self.watch.give_back(news);
+                return Err(error);
+            }
+        };
+        let Some(apps) = apps else {
+            let changed = differences(&self.observed, &now);
+            self.observed = Arc::new(now);
+            return Ok(changed);
+        };
+        let observed = Arc::make_mut(&mut self.observed);
+        let mut changed = Vec::new();
+        for app in apps {
+            let (before, now) = (observed.remove(&app), now.remove(&app));
+            if before != now {
+                changed.push(app);
+            }
+            observed.extend(now.map(|now| (app, now)));
+        }
+        Ok(changed)
     }
 
     /// Does what is due now for these apps. What cannot be done for some is owed, and the answer is why.

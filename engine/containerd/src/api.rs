@@ -1,9 +1,10 @@
 //! The role's socket, which [`crate::HostClient`] speaks to. Only root may open it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use engine::{EngineError, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
 use futures::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
-use tokio_stream::wrappers::WatchStream;
+use model::AppId;
+use serde::Deserialize;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::host::Host;
@@ -72,14 +74,24 @@ async fn remove(State(host): Shared, Path(id): Path<WorkloadId>) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn list(State(host): Shared) -> Json<Vec<WorkloadStatus>> {
-    Json(host.list())
+/// All, or those of the apps that the query names: `?apps=<id>,<id>`.
+async fn list(State(host): Shared, Query(query): Query<Of>) -> Result<Json<Vec<WorkloadStatus>>, Refusal> {
+    let Some(apps) = query.apps else { return Ok(Json(host.list(None))) };
+    let apps: Result<BTreeSet<AppId>, _> =
+        apps.split(',').filter(|app| !app.is_empty()).map(str::parse::<AppId>).collect();
+    let apps = apps.map_err(|error| Refusal(EngineError::Failed(error.to_string())))?;
+    Ok(Json(host.list(Some(&apps))))
 }
 
-/// One byte for each change, or for several that came together.
+#[derive(Deserialize)]
+struct Of {
+    apps: Option<String>,
+}
+
+/// One line of JSON for each change.
 async fn changes(State(host): Shared) -> Body {
-    let changes = WatchStream::from_changes(host.changes());
-    Body::from_stream(changes.map(|_| Ok::<_, std::convert::Infallible>(Bytes::from_static(b"\n"))))
+    let line = |change| serde_json::to_vec(&change).map(|json| Bytes::from([json, b"\n".to_vec()].concat()));
+    Body::from_stream(host.changes().map(line))
 }
 
 async fn restart(State(host): Shared, Path(id): Path<String>) -> StatusCode {

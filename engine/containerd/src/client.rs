@@ -1,27 +1,34 @@
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    Change, Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 use futures::stream::BoxStream;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, BodyStream, Full};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use model::AppId;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Framed, FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
 
 use crate::api::codec;
 use crate::wire::{FromHost, UPGRADE, WireError, decode_output, encode_input};
 
 const CHANNEL: usize = 64;
+/// Apps that are asked for together; their ids are part of a URL.
+const AT_ONCE: usize = 500;
+/// Far more bytes than a line about a change has.
+const LONGEST_CHANGE: usize = 4096;
 
 /// The engine as the controller sees it: everything is asked of the host role over its socket.
 #[derive(Debug, Clone)]
@@ -97,10 +104,23 @@ impl Engine for HostClient {
         self.get("/workloads").await
     }
 
-    async fn changes(&self) -> Result<BoxStream<'static, ()>, EngineError> {
+    async fn list_of(&self, apps: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError> {
+        let mut all = Vec::new();
+        let apps: Vec<String> = apps.iter().collect::<BTreeSet<_>>().into_iter().map(AppId::to_string).collect();
+        for apps in apps.chunks(AT_ONCE) {
+            all.extend(self.get::<Vec<WorkloadStatus>>(&format!("/workloads?apps={}", apps.join(","))).await?);
+        }
+        Ok(all)
+    }
+
+    async fn changes(&self) -> Result<BoxStream<'static, Change>, EngineError> {
         let response = self.send(request(Method::GET, "/changes", Vec::new())?).await?;
-        let frames = BodyStream::new(response.into_body());
-        Ok(frames.take_while(|frame| futures::future::ready(frame.is_ok())).map(|_| ()).boxed())
+        let bytes = response.into_body().into_data_stream().map_err(std::io::Error::other);
+        let lines = FramedRead::new(StreamReader::new(bytes), LinesCodec::new_with_max_length(LONGEST_CHANGE));
+        let lines = lines.take_while(|line| futures::future::ready(line.is_ok()));
+        // What cannot be understood may be anything.
+        let change = |line: String| serde_json::from_str(&line).unwrap_or(Change::All);
+        Ok(lines.map(move |line| line.map_or(Change::All, change)).boxed())
     }
 
     async fn restart(&self, instance: &str) -> Result<(), EngineError> {

@@ -22,7 +22,7 @@ impl Host {
     /// cgroup or firewall rule. Nothing starts any more in this life of the role. Doing it again is no error.
     pub(crate) async fn stop_all(self: &Arc<Self>) -> Result<(), EngineError> {
         self.start_nothing_more();
-        self.reconcile();
+        self.reconcile_all();
         for id in self.oneoffs() {
             tokio::spawn(Arc::clone(self).end(id));
         }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::feed::Feed;
-use engine::{Instance, WorkloadId};
+use engine::{Change, Changes, Instance, WorkloadId};
 use model::routes::WorkloadAddresses;
 use model::{AppId, DynoName, LogSource, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -47,6 +47,9 @@ pub(crate) struct Host {
     /// Told after each removal: what it may have left shows soon.
     pub(crate) removed: Notify,
     state: Mutex<State>,
+    /// For those who follow from outside.
+    changes: Changes,
+    /// For those who wait in here.
     changed: watch::Sender<u64>,
     /// Held while a wish is made durable, so that the files agree with `state.desired`.
     wishes: tokio::sync::Mutex<()>,
@@ -79,13 +82,12 @@ impl Host {
             files::make_private(&dir).map_err(trouble)?;
         }
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
-        let wishes = files::load_wishes(&settings.workloads());
-        let desired = wishes.into_iter().map(|wish| (wish.workload.id.clone(), wish)).collect();
+        let state = State::new(files::load_wishes(&settings.workloads()));
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
         let containerd = Containerd::new(&settings)?;
-        let network = Network::open(&settings, services::reach(services::doors(&desired), &tenants)).await?;
+        let network = Network::open(&settings, services::reach(services::doors(&state), &tenants)).await?;
         let watcher = Watcher::start().map_err(|source| HostError::Files {
             action: "watch",
             path: settings.instances(),
@@ -101,7 +103,8 @@ impl Host {
             cgroups: cgroup::Version::detect(),
             feed: Feed::new(BTreeMap::new()),
             removed: Notify::new(),
-            state: Mutex::new(State { desired, ..State::default() }),
+            state: Mutex::new(state),
+            changes: Changes::default(),
             changed: watch::Sender::new(0),
             wishes: tokio::sync::Mutex::new(()),
         });
@@ -122,7 +125,7 @@ impl Host {
                 Record::OneOff { oneoff, deadline } => crate::oneoff::adopt(self, *oneoff, deadline),
             }
         }
-        self.reconcile();
+        self.reconcile_all();
         tokio::spawn(orphans::remove(Arc::clone(self)));
         let host = Arc::clone(self);
         tokio::spawn(async move { host.network.firewall.keep().await });
@@ -135,25 +138,33 @@ impl Host {
         now.filter(same).unwrap_or(started_by)
     }
 
-    /// Brings what runs to what is desired: the same after an apply, a crash, and a restart of this role.
-    pub(crate) fn reconcile(self: &Arc<Self>) {
+    /// Brings what runs to what is desired, of every app.
+    pub(crate) fn reconcile_all(self: &Arc<Self>) {
+        let apps = self.lock().apps();
+        for app in apps {
+            self.reconcile(app);
+        }
+    }
+
+    /// Brings what runs of an app to what is desired: the same after an apply, a crash, and a restart of this role.
+    pub(crate) fn reconcile(self: &Arc<Self>, app: AppId) {
         let missing = {
             let state = self.lock();
-            for held in state.slots.values() {
+            for held in state.slots_of(app) {
                 if held.instance.dyno.number > state.wanted(&held.wish.workload.id) {
                     held.stop.cancel();
                 }
             }
             let kept: BTreeSet<(&WorkloadId, u32)> = state
-                .slots
-                .values()
+                .slots_of(app)
                 .filter(|held| !held.stop.is_cancelled())
                 .map(|held| (&held.wish.workload.id, held.instance.dyno.number))
                 .collect();
             let mut missing = Vec::new();
-            for (id, wish) in &state.desired {
-                let numbers = (1..=state.wanted(id)).filter(|number| !kept.contains(&(id, *number)));
-                let numbers: Vec<u32> = numbers.collect();
+            for wish in state.wishes_of(app) {
+                let id = &wish.workload.id;
+                let numbers: Vec<u32> =
+                    (1..=state.wanted(id)).filter(|number| !kept.contains(&(id, *number))).collect();
                 if !numbers.is_empty() {
                     missing.push((Arc::new(wish.clone()), numbers));
                 }
@@ -176,15 +187,9 @@ impl Host {
             Begin::With(instance) => (*instance, true, None),
         };
         let (number, stop) = (instance.dyno.number, CancellationToken::new());
-        let key = {
-            let mut state = self.lock();
-            let key = state.next_slot;
-            state.next_slot += 1;
-            state.slots.insert(key, Held { wish: Arc::clone(wish), instance, stop: stop.clone() });
-            key
-        };
-        let id = wish.workload.id.clone();
-        self.publish(&id);
+        let key = self.lock().hold(Held { wish: Arc::clone(wish), instance, stop: stop.clone() });
+        let (app, id) = (wish.workload.app, wish.workload.id.clone());
+        self.publish(app, &id);
         let slot = Slot { host: Arc::clone(self), key, wish: Arc::clone(wish), number, stop, replaces };
         let host = Arc::clone(self);
         tokio::spawn(async move {
@@ -192,18 +197,18 @@ impl Host {
             if let Err(panic) = tokio::spawn(slot::keep_alive(slot, adopted)).await {
                 tracing::error!(workload.id = %id, error = %panic, "an instance's keeper died");
             }
-            host.lock().slots.remove(&key);
-            host.publish(&id);
-            host.reconcile();
+            host.lock().let_go(key);
+            host.publish(app, &id);
+            host.reconcile(app);
         });
     }
 
-    /// Whether a container belongs to somebody, if only to who removes it.
-    pub(crate) fn knows(&self, id: &str) -> bool {
+    /// The ids of all containers that belong to somebody, if only to who removes them.
+    pub(crate) fn known(&self) -> BTreeSet<String> {
         let state = self.lock();
-        state.doomed.contains(id)
-            || state.slots.values().any(|held| held.instance.id == id)
-            || state.oneoffs.keys().any(|oneoff| oneoff.0 == id)
+        let instances = state.slots().map(|held| held.instance.id.clone());
+        let oneoffs = state.oneoffs.keys().map(|oneoff| oneoff.0.clone());
+        instances.chain(oneoffs).chain(state.doomed.iter().cloned()).collect()
     }
 
     /// Changes what is known of a slot's instance, from now on unless it says since when, tells routers and callers, and returns the version of the route table
@@ -211,40 +216,47 @@ impl Host {
     pub(crate) fn update(&self, key: u64, change: impl FnOnce(&mut Instance)) -> u64 {
         let workload = {
             let mut state = self.lock();
-            let Some(held) = state.slots.get_mut(&key) else { return 0 };
+            let Some(held) = state.slot_mut(key) else { return 0 };
             let before = (held.instance.state, held.instance.since);
             change(&mut held.instance);
             if held.instance.state != before.0 && held.instance.since == before.1 {
                 held.instance.since = self.now();
             }
-            held.wish.workload.id.clone()
+            (held.wish.workload.app, held.wish.workload.id.clone())
         };
-        self.publish(&workload)
+        self.publish(workload.0, &workload.1)
     }
 
     /// What is wished of a slot's workload now.
     pub(crate) fn wish(&self, key: u64) -> Option<Arc<Wish>> {
-        self.lock().slots.get(&key).map(|held| Arc::clone(&held.wish))
+        self.lock().slot(key).map(|held| Arc::clone(&held.wish))
     }
 
     /// What is known of a slot's instance.
     pub(crate) fn instance(&self, key: u64) -> Option<Instance> {
-        self.lock().slots.get(&key).map(|held| held.instance.clone())
+        self.lock().slot(key).map(|held| held.instance.clone())
     }
 
-    fn publish(&self, id: &WorkloadId) -> u64 {
+    fn publish(&self, app: AppId, id: &WorkloadId) -> u64 {
         let version = {
             let state = self.lock();
-            let slots = state.slots.values().filter(|held| held.wish.workload.id == *id);
+            let slots = state.slots_of(app).filter(|held| held.wish.workload.id == *id);
             let routed = slots.filter(|held| held.wish.workload.is_routed()).collect::<Vec<_>>();
             let row = (!routed.is_empty()).then(|| addresses(&routed));
             self.feed.set(id, row)
         };
-        self.notify();
+        self.notify(app);
         version
     }
 
-    fn notify(&self) {
+    /// Tells everybody that something of an app changed.
+    fn notify(&self, app: AppId) {
+        self.changes.tell(Change::App(app));
+        self.moved();
+    }
+
+    /// Tells those who wait in here.
+    fn moved(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 

@@ -60,6 +60,7 @@ async fn strangers(host: &Host) -> BTreeSet<String> {
     found.extend(host.tenants.ids());
     found.extend(host.cgroups.children(&host.cgroup("")));
     found.extend(files::names(&host.settings.instances()));
-    found.retain(|id| !host.knows(id));
+    let known = host.known();
+    found.retain(|id| !known.contains(id));
     found
 }

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use model::AppId;
+use model::clock::SystemRandom;
+
 use super::{PATIENCE, Subject};
-use crate::{EngineError, Health, InstanceState, Workload, WorkloadId};
+use crate::{Change, EngineError, Health, InstanceState, Workload, WorkloadId};
 
 /// Runs all checks that need no process to run for real: those of engines that run nothing, too.
 pub async fn on_paper(subject: Subject) {
     scaling_changes_the_quantity_and_nothing_else(subject.clone()).await;
     what_is_done_around_instances_may_change(subject.clone()).await;
     what_cannot_be_done_is_refused_by_name(subject.clone()).await;
+    an_app_is_seen_by_itself(subject.clone()).await;
 }
 
 pub(super) async fn scaling_changes_the_quantity_and_nothing_else(subject: Subject) {
@@ -61,6 +66,42 @@ pub(super) async fn what_cannot_be_done_is_refused_by_name(subject: Subject) {
     }
     let nameless = Workload { id: WorkloadId("../etc".to_owned()), ..Subject::workload(subject.shell("true")) };
     subject.engine.apply(nameless).await.expect_err("no id");
+}
+
+pub(super) async fn an_app_is_seen_by_itself(subject: Subject) {
+    let [mine, other] = [(); 2].map(|()| Subject::workload(subject.shell(super::SERVER)));
+    let mut changes = subject.engine.changes().await.expect("the engine is in reach");
+    subject.apply(&mine).await;
+    subject.apply(&other).await;
+    for app in [mine.app, other.app] {
+        let told = async {
+            loop {
+                // Others may be told of before.
+                let change = changes.next().await.expect("the engine is in reach");
+                if change == Change::App(app) || change == Change::All {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("a word of a new workload");
+    }
+    subject.until_up(&mine.id, 1).await;
+    subject.until_up(&other.id, 1).await;
+    let ids = async |apps: &[AppId]| -> Vec<String> {
+        let list = subject.engine.list_of(apps).await.expect("the engine is in reach");
+        assert!(list.iter().all(|status| status.instances.len() == 1), "{list:?}");
+        list.into_iter().map(|status| status.id.0).collect()
+    };
+    assert_eq!(ids(&[mine.app]).await, [mine.id.to_string()]);
+    assert_eq!(ids(&[other.app, other.app]).await, [other.id.to_string()], "once, however often it is asked for");
+    assert_eq!(ids(&[mine.app, other.app]).await.len(), 2);
+    assert!(ids(&[AppId::random(&SystemRandom)]).await.is_empty() && ids(&[]).await.is_empty());
+    let all = subject.engine.list().await.expect("the engine is in reach");
+    let part = subject.engine.list_of(&[mine.app]).await.expect("the engine is in reach");
+    assert!(part.iter().all(|status| all.contains(status)), "{part:?}");
+    subject.delete(&mine.id).await;
+    assert!(ids(&[mine.app]).await.is_empty());
+    subject.delete(&other.id).await;
 }
 
 pub(super) async fn the_longest_process_type_runs(subject: Subject) {

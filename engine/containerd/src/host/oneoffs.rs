@@ -22,18 +22,20 @@ impl Host {
             return Err(EngineError::Failed(format!("one-off {id} exists already")));
         }
         let kill = CancellationToken::new();
-        state.oneoffs.insert(id.clone(), kill.clone());
+        state.oneoffs.insert(id.clone(), (oneoff.app, kill.clone()));
         Ok(kill)
     }
 
     pub(crate) fn forget_oneoff(&self, id: &OneOffId) {
-        self.lock().oneoffs.remove(id);
-        self.notify();
+        let removed = self.lock().oneoffs.remove(id);
+        if let Some((app, _)) = removed {
+            self.notify(app);
+        }
     }
 
     /// Ends a one-off and returns once nothing of it is left.
     pub(crate) async fn kill(&self, id: &OneOffId) {
-        if let Some(kill) = self.lock().oneoffs.get(id) {
+        if let Some((_, kill)) = self.lock().oneoffs.get(id) {
             kill.cancel();
         }
         self.until_gone(id).await;
@@ -51,7 +53,7 @@ impl Host {
 
     /// Waits until no instance and no one-off is left.
     pub(crate) async fn until_idle(&self) {
-        self.until(|state| state.slots.is_empty() && state.oneoffs.is_empty()).await;
+        self.until(State::is_idle).await;
     }
 
     async fn until(&self, holds: impl Fn(&State) -> bool) {

@@ -29,7 +29,7 @@ impl Host {
         self.tenants.move_out(&id);
         self.lock().doomed.remove(&id);
         self.removed.notify_one();
-        self.notify();
+        self.moved();
     }
 
     /// Whether this container is being removed.

@@ -1,12 +1,13 @@
 //! What backing services need beyond staying alive: an address of their own, the right clients, and volumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use engine::{EngineError, Workload, WorkloadId, check_volume_name};
+use engine::{EngineError, Workload, check_volume_name};
 use model::AppId;
 
 use super::Host;
+use super::state::State;
 use crate::error::Fault;
 use crate::files::Wish;
 use crate::firewall::Reach;
@@ -23,10 +24,10 @@ impl Host {
         let state = self.lock();
         let same =
             |wish: &&Wish| (wish.workload.app, &wish.workload.process_type) == (workload.app, &workload.process_type);
-        if let Some(address) = state.desired.values().filter(same).find_map(|wish| wish.address) {
+        if let Some(address) = state.services().filter(same).find_map(|wish| wish.address) {
             return Ok(Some(address));
         }
-        taken.extend(state.desired.values().filter_map(|wish| wish.address));
+        taken.extend(state.services().filter_map(|wish| wish.address));
         let mut free = self.settings.subnet.of_services().filter(|address| !taken.contains(address));
         let free = free.find(|&address| !self.network.is_leased(address));
         let none = || EngineError::Exhausted(format!("all {} addresses of services are taken", taken.len()));
@@ -41,7 +42,7 @@ impl Host {
 
     /// Lets exactly the clients of today through to each service.
     pub(super) async fn update_reach(&self) -> Result<(), Fault> {
-        let doors = || doors(&self.lock().desired);
+        let doors = || doors(&self.lock());
         self.network.firewall.set_reach(|| reach(doors(), &self.tenants)).await
     }
 
@@ -49,7 +50,7 @@ impl Host {
         check_volume_name(name)?;
         let in_use = |user| EngineError::InUse { volume: name.to_owned(), user };
         let mounts = |wish: &&Wish| wish.workload.container.volumes().any(|volume| volume == name);
-        let wished = || self.lock().desired.values().find(mounts).map(|wish| format!("workload {}", wish.workload.id));
+        let wished = || self.lock().wishes().find(mounts).map(|wish| format!("workload {}", wish.workload.id));
         let remove = || match wished() {
             Some(user) => Err(in_use(user)),
             None => self.volumes.remove(name, &self.new_id()).map_err(|fault| EngineError::Failed(fault.to_string())),
@@ -68,13 +69,13 @@ pub(super) struct Door {
 }
 
 /// The services that are desired: each is open to its clients and its own app.
-pub(super) fn doors(desired: &BTreeMap<WorkloadId, Wish>) -> Vec<Door> {
+pub(super) fn doors(state: &State) -> Vec<Door> {
     let door = |wish: &Wish| {
         let (service, address) = (wish.workload.service.as_ref()?, wish.address?);
         let apps = service.clients.iter().copied().chain([wish.workload.app]).collect();
         Some(Door { apps, address, port: service.port })
     };
-    desired.values().filter_map(door).collect()
+    state.services().filter_map(door).collect()
 }
 
 /// Who gets through to what, of those who are there now.

@@ -1,9 +1,11 @@
 //! What the role knows while it lives; all but the wishes can be found out again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::{Instance, InstanceState, OneOffId, WorkloadId};
+use model::AppId;
 use model::routes::{Endpoint, WorkloadAddresses};
 use tokio_util::sync::CancellationToken;
 
@@ -11,20 +13,137 @@ use crate::files::Wish;
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) desired: BTreeMap<WorkloadId, Wish>,
-    pub(super) slots: BTreeMap<u64, Held>,
-    pub(super) next_slot: u64,
-    pub(super) oneoffs: BTreeMap<OneOffId, CancellationToken>,
+    desired: BTreeMap<WorkloadId, Wish>,
+    slots: BTreeMap<u64, Held>,
+    next_slot: u64,
+    /// What of both each app has, so that what is done for one does not grow with the others.
+    own: BTreeMap<AppId, Own>,
+    /// The wishes for services.
+    services: BTreeSet<WorkloadId>,
+    /// Each with its app.
+    pub(super) oneoffs: BTreeMap<OneOffId, (AppId, CancellationToken)>,
     /// Containers that are being removed.
     pub(super) doomed: BTreeSet<String>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }
 
+#[derive(Default)]
+struct Own {
+    desired: BTreeSet<WorkloadId>,
+    slots: BTreeSet<u64>,
+}
+
 impl State {
+    pub(super) fn new(wishes: Vec<Wish>) -> Self {
+        let mut state = Self::default();
+        for wish in wishes {
+            state.wish(wish);
+        }
+        state
+    }
+
     /// How many instances of a workload shall run now.
     pub(super) fn wanted(&self, id: &WorkloadId) -> u32 {
         if self.going_down { 0 } else { self.desired.get(id).map_or(0, |wish| wish.workload.quantity) }
+    }
+
+    /// Takes a wish in, and tells those who keep its instances alive.
+    pub(super) fn wish(&mut self, wish: Wish) {
+        let (app, id) = (wish.workload.app, wish.workload.id.clone());
+        let own = self.own.entry(app).or_default();
+        own.desired.insert(id.clone());
+        let shared = Arc::new(wish.clone());
+        for key in &own.slots {
+            if let Some(held) = self.slots.get_mut(key).filter(|held| held.wish.workload.id == id) {
+                held.wish = Arc::clone(&shared);
+            }
+        }
+        if wish.workload.service.is_some() {
+            self.services.insert(id.clone());
+        }
+        self.desired.insert(id, wish);
+    }
+
+    /// Gives a wish up.
+    pub(super) fn forget(&mut self, id: &WorkloadId) -> Option<Wish> {
+        let wish = self.desired.remove(id)?;
+        self.services.remove(id);
+        self.change_own(wish.workload.app, |own| {
+            own.desired.remove(id);
+        });
+        Some(wish)
+    }
+
+    /// Keeps a number of a workload; the answer is how to get at it.
+    pub(super) fn hold(&mut self, held: Held) -> u64 {
+        let key = self.next_slot;
+        self.next_slot += 1;
+        self.own.entry(held.wish.workload.app).or_default().slots.insert(key);
+        self.slots.insert(key, held);
+        key
+    }
+
+    pub(super) fn let_go(&mut self, key: u64) {
+        if let Some(held) = self.slots.remove(&key) {
+            self.change_own(held.wish.workload.app, |own| {
+                own.slots.remove(&key);
+            });
+        }
+    }
+
+    fn change_own(&mut self, app: AppId, change: impl FnOnce(&mut Own)) {
+        if let Entry::Occupied(mut own) = self.own.entry(app) {
+            change(own.get_mut());
+            if own.get().desired.is_empty() && own.get().slots.is_empty() {
+                own.remove();
+            }
+        }
+    }
+
+    pub(super) fn wish_of(&self, id: &WorkloadId) -> Option<&Wish> {
+        self.desired.get(id)
+    }
+
+    pub(super) fn wishes(&self) -> impl Iterator<Item = &Wish> {
+        self.desired.values()
+    }
+
+    /// The wishes for services.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Wish> {
+        self.services.iter().filter_map(|id| self.desired.get(id))
+    }
+
+    pub(super) fn wishes_of(&self, app: AppId) -> impl Iterator<Item = &Wish> {
+        let own = self.own.get(&app).into_iter().flat_map(|own| &own.desired);
+        own.filter_map(|id| self.desired.get(id))
+    }
+
+    pub(super) fn slot(&self, key: u64) -> Option<&Held> {
+        self.slots.get(&key)
+    }
+
+    pub(super) fn slot_mut(&mut self, key: u64) -> Option<&mut Held> {
+        self.slots.get_mut(&key)
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Held> {
+        self.slots.values()
+    }
+
+    pub(super) fn slots_of(&self, app: AppId) -> impl Iterator<Item = &Held> {
+        let own = self.own.get(&app).into_iter().flat_map(|own| &own.slots);
+        own.filter_map(|key| self.slots.get(key))
+    }
+
+    /// The apps of which anything is wished or held.
+    pub(super) fn apps(&self) -> Vec<AppId> {
+        self.own.keys().copied().collect()
+    }
+
+    /// Whether no instance and no one-off is left.
+    pub(super) fn is_idle(&self) -> bool {
+        self.slots.is_empty() && self.oneoffs.is_empty()
     }
 }
 

@@ -1,10 +1,11 @@
 //! What should run: wishes are taken, kept and told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::{EngineError, InstanceState, Need, Workload, WorkloadId, WorkloadStatus, is_workload_id};
-use tokio::sync::watch;
+use engine::{Change, EngineError, InstanceState, Need, Workload, WorkloadId, WorkloadStatus, is_workload_id};
+use futures::stream::BoxStream;
+use model::AppId;
 
 use super::{Begin, Host};
 use crate::files::{self, Wish};
@@ -16,6 +17,7 @@ pub(crate) const ABLE: &[Need] = &[];
 impl Host {
     pub(crate) async fn apply(self: &Arc<Self>, workload: Workload) -> Result<(), EngineError> {
         workload.check(ABLE)?;
+        let app = workload.app;
         {
             let _wish = self.wishes.lock().await;
             let known = self.wish_of(&workload.id);
@@ -26,54 +28,57 @@ impl Host {
             self.keep(wish)?;
         }
         self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
-        self.reconcile();
-        self.notify();
+        self.reconcile(app);
+        self.notify(app);
         Ok(())
     }
 
     pub(crate) async fn scale(self: &Arc<Self>, id: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
-        {
+        let app = {
             let _wish = self.wishes.lock().await;
             let Some(known) = self.wish_of(id) else { return Ok(()) };
+            let app = known.workload.app;
             self.keep(Wish { workload: known.workload.scaled_to(quantity, ABLE)?, ..known })?;
-        }
-        self.reconcile();
-        self.notify();
+            app
+        };
+        self.reconcile(app);
+        self.notify(app);
         Ok(())
     }
 
     /// What is wished of a workload now.
     pub(super) fn wish_of(&self, id: &WorkloadId) -> Option<Wish> {
-        self.lock().desired.get(id).cloned()
+        self.lock().wish_of(id).cloned()
     }
 
     /// Makes a wish durable, then known to those who keep its instances alive.
     fn keep(&self, wish: Wish) -> Result<(), EngineError> {
         let id = &wish.workload.id;
         files::save_wish(&self.settings.workloads(), &wish).map_err(|fault| fault.into_engine(&id.0))?;
-        let mut state = self.lock();
-        let shared = Arc::new(wish.clone());
-        for held in state.slots.values_mut().filter(|held| held.wish.workload.id == *id) {
-            held.wish = Arc::clone(&shared);
-        }
-        state.desired.insert(id.clone(), wish);
+        self.lock().wish(wish);
         Ok(())
     }
 
     pub(crate) async fn delete(self: &Arc<Self>, id: &WorkloadId) -> Result<(), EngineError> {
-        if is_workload_id(&id.0) {
+        if !is_workload_id(&id.0) {
+            return Ok(());
+        }
+        let gone = {
             let _wish = self.wishes.lock().await;
             files::forget_wish(&self.settings.workloads(), id)
                 .map_err(|fault| EngineError::Failed(fault.to_string()))?;
-            self.lock().desired.remove(id);
-            self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
+            self.lock().forget(id)
+        };
+        self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
+        if let Some(Wish { workload, .. }) = gone {
+            self.reconcile(workload.app);
+            self.notify(workload.app);
         }
-        self.reconcile();
-        self.notify();
         Ok(())
     }
 
-    pub(crate) fn list(&self) -> Vec<WorkloadStatus> {
+    /// All workloads, or those of some apps.
+    pub(crate) fn list(&self, apps: Option<&BTreeSet<AppId>>) -> Vec<WorkloadStatus> {
         let state = self.lock();
         let status = |wish: &Wish, quantity, deleting| WorkloadStatus {
             id: wish.workload.id.clone(),
@@ -85,12 +90,16 @@ impl Host {
             address: wish.address.map(|address| address.to_string()),
             instances: Vec::new(),
         };
-        let desired = state.desired.values().map(|wish| status(wish, wish.workload.quantity, false));
-        let mut known: BTreeMap<WorkloadId, WorkloadStatus> =
-            desired.map(|status| (status.id.clone(), status)).collect();
-        for held in state.slots.values() {
-            let known = known.entry(held.wish.workload.id.clone()).or_insert_with(|| status(&held.wish, 0, true));
-            known.instances.push(held.instance.clone());
+        let all = apps.is_none().then(|| state.apps());
+        let apps = all.iter().flatten().chain(apps.into_iter().flatten());
+        let mut known: BTreeMap<WorkloadId, WorkloadStatus> = BTreeMap::new();
+        for app in apps {
+            let desired = state.wishes_of(*app).map(|wish| status(wish, wish.workload.quantity, false));
+            known.extend(desired.map(|status| (status.id.clone(), status)));
+            for held in state.slots_of(*app) {
+                let known = known.entry(held.wish.workload.id.clone()).or_insert_with(|| status(&held.wish, 0, true));
+                known.instances.push(held.instance.clone());
+            }
         }
         for status in known.values_mut() {
             status.instances.sort_by_key(|instance| instance.dyno.number);
@@ -98,15 +107,15 @@ impl Host {
         known.into_values().collect()
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub(crate) fn changes(&self) -> BoxStream<'static, Change> {
+        self.changes.follow()
     }
 
     /// Replaces an instance. One that serves requests serves on until its successor is up, if there may be two.
     pub(crate) fn restart(self: &Arc<Self>, instance: &str) {
         let found = {
             let state = self.lock();
-            let mut running = state.slots.values().filter(|held| !held.stop.is_cancelled());
+            let mut running = state.slots().filter(|held| !held.stop.is_cancelled());
             let held = running.find(|held| held.instance.id == instance);
             held.map(|held| (Arc::clone(&held.wish), held.instance.clone(), held.stop.clone()))
         };
@@ -116,7 +125,7 @@ impl Host {
             self.spawn_slot(&wish, Begin::Anew { number: instance.dyno.number, replaces: Some(stop) });
         } else {
             stop.cancel();
-            self.reconcile();
+            self.reconcile(wish.workload.app);
         }
     }
 }

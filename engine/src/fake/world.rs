@@ -1,0 +1,186 @@
+//! What there is in a world that only a test moves.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use model::{AppId, Timestamp};
+
+use super::{Answer, FakeRun, Running};
+use crate::{Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
+
+pub(super) struct World {
+    pub(super) reachable: bool,
+    pub(super) refusal: Option<String>,
+    lives: u32,
+    pub(super) workloads: BTreeMap<WorkloadId, Held>,
+    /// The workloads of each app that has any, so that what is done for one does not grow with the others.
+    own: BTreeMap<AppId, BTreeSet<WorkloadId>>,
+    /// Those that others may have to wait for.
+    exclusive: BTreeSet<WorkloadId>,
+    pub(super) oneoffs: BTreeMap<OneOffId, Running>,
+    pub(super) volumes: BTreeSet<String>,
+    /// Addresses of services, by app and process type.
+    services: BTreeMap<(AppId, String), Ipv4Addr>,
+    pub(super) runs: VecDeque<FakeRun>,
+    pub(super) answer: Option<Answer>,
+}
+
+pub(super) struct Held {
+    pub(super) workload: Workload,
+    pub(super) deleting: bool,
+    pub(super) instances: Vec<Instance>,
+}
+
+impl Held {
+    pub(super) fn wanted(&self) -> u32 {
+        if self.deleting { 0 } else { self.workload.quantity }
+    }
+
+    fn owner(&self) -> (AppId, String) {
+        (self.workload.app, self.workload.process_type.to_string())
+    }
+
+    /// Whether no instance of one may run while one of the other does.
+    fn excludes(&self, other: &Self) -> bool {
+        let is_service = |held: &Self| held.workload.service.is_some();
+        let volumes: BTreeSet<&str> = self.workload.container.volumes().collect();
+        other.workload.container.volumes().any(|volume| volumes.contains(volume))
+            || (is_service(self) && is_service(other) && self.owner() == other.owner())
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self {
+            reachable: true,
+            refusal: None,
+            lives: 0,
+            workloads: BTreeMap::new(),
+            own: BTreeMap::new(),
+            exclusive: BTreeSet::new(),
+            oneoffs: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+            services: BTreeMap::new(),
+            runs: VecDeque::new(),
+            answer: None,
+        }
+    }
+
+    /// Wishes a workload that is not wished.
+    pub(super) fn add(&mut self, workload: Workload) {
+        let id = workload.id.clone();
+        self.own.entry(workload.app).or_default().insert(id.clone());
+        if workload.is_exclusive() {
+            self.exclusive.insert(id.clone());
+        }
+        let instances = self.workloads.remove(&id).map_or_else(Vec::new, |held| held.instances);
+        self.workloads.insert(id, Held { workload, deleting: false, instances });
+    }
+
+    /// All workloads, or those of some apps.
+    pub(super) fn list(&self, apps: Option<&[AppId]>) -> Vec<WorkloadStatus> {
+        let Some(apps) = apps else { return self.workloads.values().map(|held| self.status(held)).collect() };
+        let apps: BTreeSet<_> = apps.iter().collect();
+        let own = apps.into_iter().filter_map(|app| self.own.get(app)).flatten();
+        own.filter_map(|id| self.workloads.get(id)).map(|held| self.status(held)).collect()
+    }
+
+    fn status(&self, held: &Held) -> WorkloadStatus {
+        WorkloadStatus {
+            id: held.workload.id.clone(),
+            app: held.workload.app,
+            release: held.workload.release,
+            process_type: held.workload.process_type.clone(),
+            quantity: held.wanted(),
+            deleting: held.deleting,
+            address: held.workload.service.as_ref().and(self.services.get(&held.owner())).map(Ipv4Addr::to_string),
+            instances: held.instances.clone(),
+        }
+    }
+
+    /// Brings the instances of a workload, and of those that may have waited for it, to their quantities.
+    pub(super) fn settle(&mut self, id: &WorkloadId, prompt: bool, now: Timestamp) {
+        let Some(held) = self.workloads.get_mut(id) else { return };
+        let (app, wanted, is_service) = (held.workload.app, held.wanted(), held.workload.service.is_some());
+        for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
+            instance.state = InstanceState::Stopping;
+        }
+        held.instances.retain(|instance| !(prompt && instance.state == InstanceState::Stopping));
+        let mut due = BTreeSet::from([id.clone()]);
+        if held.workload.is_exclusive() {
+            due.extend(self.exclusive.iter().cloned());
+        }
+        if held.deleting && held.instances.is_empty() {
+            self.workloads.remove(id);
+            self.exclusive.remove(id);
+            if let Entry::Occupied(mut own) = self.own.entry(app) {
+                own.get_mut().remove(id);
+                if own.get().is_empty() {
+                    own.remove();
+                }
+            }
+        }
+        if is_service {
+            self.allot_addresses();
+        }
+        for id in due {
+            for number in self.missing(&id) {
+                let instance_id = self.new_id();
+                let Some(held) = self.workloads.get_mut(&id) else { continue };
+                self.volumes.extend(held.workload.container.volumes().map(str::to_owned));
+                held.instances.push(new_instance(&held.workload, instance_id, number, now, prompt));
+                held.instances.sort_by_key(|instance| instance.dyno.number);
+            }
+        }
+    }
+
+    /// The numbers of a workload that shall start now: none while an instance runs that excludes them.
+    fn missing(&self, id: &WorkloadId) -> Vec<u32> {
+        let Some(held) = self.workloads.get(id) else { return Vec::new() };
+        let occupied = |other: &Held| !other.instances.is_empty() && held.excludes(other);
+        let mut others = self.exclusive.iter().filter_map(|other| self.workloads.get(other));
+        if held.workload.is_exclusive() && others.any(occupied) {
+            return Vec::new();
+        }
+        let live = held.instances.iter().filter(|instance| instance.state != InstanceState::Stopping);
+        let live: BTreeSet<u32> = live.map(|instance| instance.dyno.number).collect();
+        (1..=held.wanted()).filter(|number| !live.contains(number)).collect()
+    }
+
+    /// Gives each service an address, the lowest free one, and takes those back that nobody has any more.
+    fn allot_addresses(&mut self) {
+        let exclusive = self.exclusive.iter().filter_map(|id| self.workloads.get(id));
+        let services = exclusive.filter(|held| held.workload.service.is_some());
+        let owners: BTreeSet<(AppId, String)> = services.map(Held::owner).collect();
+        self.services.retain(|owner, _| owners.contains(owner));
+        for owner in owners {
+            let taken: BTreeSet<Ipv4Addr> = self.services.values().copied().collect();
+            let free = (1..=u8::MAX).map(|host| Ipv4Addr::new(10, 210, 240, host)).find(|ip| !taken.contains(ip));
+            self.services.entry(owner).or_insert(free.unwrap_or(Ipv4Addr::UNSPECIFIED));
+        }
+    }
+
+    /// Who mounts a volume.
+    pub(super) fn user_of(&self, volume: &str) -> Option<String> {
+        let mounts = |held: &&Held| held.workload.container.volumes().any(|name| name == volume);
+        let workload = self.workloads.values().find(mounts).map(|held| format!("workload {}", held.workload.id));
+        let mut oneoffs = self.oneoffs.iter();
+        let oneoff = oneoffs.find(|(_, running)| running.volumes.iter().any(|name| name == volume));
+        workload.or_else(|| oneoff.map(|(id, _)| format!("one-off {id}")))
+    }
+
+    pub(super) fn new_id(&mut self) -> String {
+        self.lives += 1;
+        format!("instance-{}", self.lives)
+    }
+}
+
+fn new_instance(workload: &Workload, id: String, number: u32, now: Timestamp, up: bool) -> Instance {
+    let host = u8::try_from(number).unwrap_or(u8::MAX);
+    Instance {
+        state: if up { InstanceState::Up } else { InstanceState::Starting },
+        address: workload.health.port.map(|port| SocketAddr::from((Ipv4Addr::new(10, 210, 0, host), port))),
+        ..Instance::new(id, workload.dyno(number), now)
+    }
+}
