@@ -226,6 +226,39 @@ async fn after_a_reboot_the_desired_workloads_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_program_wished_runs_on_and_is_scaled_as_it_is() {
+    let mut machine = Machine::boot().await;
+    let workload = web(1);
+    machine.client().apply(workload.clone()).await.expect("applied");
+    machine.until("an instance", async || up(&machine).await.len() == 1).await;
+    let before = up(&machine).await;
+    machine.kill_host();
+    let wish = machine.settings().home.join("host/workloads").join(format!("{}.json", workload.id));
+    for file in [wish, machine.instances().join(&before[0].0).join("record.json")] {
+        let text = std::fs::read_to_string(&file).expect("what was written down");
+        let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let of_instance = json.pointer("/instance/workload").is_some();
+        let old = if of_instance { &mut json["instance"]["workload"] } else { &mut json };
+        let old = old.as_object_mut().expect("a workload");
+        for new in ["health", "restart", "drain", "idle"] {
+            old.remove(new).expect("it is written down");
+        }
+        let timeout = serde_json::json!({ "secs": 60, "nanos": 0 });
+        old.insert("probe".to_owned(), serde_json::json!({ "tcp": { "port": PORT, "boot_timeout": timeout } }));
+        old["container"]["limits"]["pids"] = 999.into();
+        std::fs::write(&file, json.to_string()).expect("written");
+    }
+    machine.start_host();
+    machine.until("the instance", async || up(&machine).await == before).await;
+    let refused = machine.client().apply(Workload { quantity: 2, ..workload.clone() }).await;
+    assert!(matches!(refused, Err(EngineError::Immutable(_))), "this program would run something else");
+    machine.client().scale(&workload.id, 2).await.expect("scaled");
+    machine.until("two instances", async || up(&machine).await.len() == 2).await;
+    assert!(up(&machine).await.contains(&before[0]), "the first was not touched");
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_no_instance() {
     let mut machine = Machine::boot().await;
     let disk = machine.with_small_disk();
