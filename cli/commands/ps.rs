@@ -35,7 +35,7 @@ impl List {
             out.table(
                 &["Dyno", "State", "Since", "Size", "Command"],
                 dynos.into_iter().map(row).collect(),
-                &format!("{name} has no dynos. Push it with `git push platform main`, or scale it: `platform ps:scale web=1`."),
+                &format!("{name} has no dynos. Push it with `git push platform main`, or see with `platform ps:scale` which process types it has."),
             )
         })
     }
@@ -301,7 +301,9 @@ fn show_formation(cx: &Context, app: &str, formation: &Value) -> Result<()> {
         out.table(
             &["Type", "Quantity", "Size", "Command"],
             formation.into_iter().map(row).collect(),
-            &format!("{app} has no process types yet. They come with the first `git push platform main`."),
+            &format!(
+                "{app} has no process types. They come with a push: from its Procfile, or by what its language starts."
+            ),
         )
     })
 }

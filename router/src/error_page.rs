@@ -35,7 +35,7 @@ pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response
         Failure::NoWeb => (
             "This application is not running",
             "It has no web process at the moment.",
-            format!("platform ps:scale web=1 --app {app}"),
+            format!("platform ps:scale --app {app}"),
         ),
         Failure::BadChunk => ("Bad request", "The body of the request is malformed.", String::new()),
         Failure::RequestTimeout | Failure::BootTimeout | Failure::IdleConnection => {
@@ -153,7 +153,7 @@ mod tests {
         let page = failure(Failure::NoWeb, "shop", "0123");
         assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
         let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
-        for part in ["no web process", "platform ps:scale web=1 --app shop", "H14 · request 0123"] {
+        for part in ["no web process", "platform ps:scale --app shop", "H14 · request 0123"] {
             assert!(html.contains(part), "{part}: {html}");
         }
     }
