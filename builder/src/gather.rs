@@ -170,7 +170,8 @@ impl Shelf<'_> {
             Reference::Folder(path) => plain_folder(self.app, path)?,
             _ => self.fetched.get(reference).cloned().ok_or("it was not fetched")?,
         };
-        if folder.join(PACKAGE).is_file() {
+        // A buildpack that is written in JavaScript has a file of that name, too.
+        if folder.join(PACKAGE).is_file() && folder.join("cnb").is_dir() {
             return self.take_package(&folder).map_err(|error| error.to_string());
         }
         let new = self.target.join("new");
@@ -399,6 +400,7 @@ mod tests {
         let app = dir.path().join("app");
         file(&app.join("packs/own/buildpack.toml"), &descriptor("me/own", "1.2.3", "0.11"));
         file(&app.join("packs/own/bin/build"), "#!/bin/sh");
+        file(&app.join("packs/own/package.json"), "{}");
         symlink("build", app.join("packs/own/bin/detect")).unwrap();
         for folder in ["one/old", "two/old"] {
             file(&app.join(folder).join("bin/compile"), "");
