@@ -32,21 +32,15 @@ fn node_python_go_and_static_apps_are_built_and_answer() {
         assert!(answer.body.contains(expected), "{fixture}: {}", answer.body);
         app.cli(&["builds:sbom", "--format", "cyclonedx"]).expect_ok().expect_text(&parts);
     }
-    let second = shared().app("node-app");
-    second.push().expect_ok().expect_text(&["was downloaded before"]);
-    assert!(second.get("/").body.contains("Hello from Node.js"));
-
-    crate::until("Go's standard library is compiled for all apps", || !ready_toolchains().is_empty());
-    let second = shared().app("go-app");
-    let version = ready_toolchains().remove(0);
-    second.push().expect_ok().expect_text(&[&version, "ready on this machine"]);
-    assert!(second.get("/").body.contains("Hello from Go"));
-}
-
-/// Versions of Go that builds of any app find.
-fn ready_toolchains() -> Vec<String> {
-    let entries = std::fs::read_dir(shared().home().join("cache/builds/toolchains/go"));
-    entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    for (language, fixture, expected) in [("node", "node-app", "Hello from Node.js"), ("go", "go-app", "Hello from Go")]
+    {
+        let ready = shared().home().join("cache/builds/toolchains").join(language);
+        let is_ready = || ready.read_dir().is_ok_and(|mut versions| versions.next().is_some());
+        crate::until(&format!("{language} is ready for all apps"), is_ready);
+        let second = shared().app(fixture);
+        second.push().expect_ok().expect_text(&["ready on this machine"]);
+        assert!(second.get("/").body.contains(expected));
+    }
 }
 
 #[test]

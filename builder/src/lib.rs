@@ -263,7 +263,7 @@ impl Builder {
         let outcome = container::run(&job, &restored, remembered, output).await;
         self.keep_downloads(&job).await;
         let outcome = outcome?;
-        self.ready_toolchain(&job);
+        self.ready_toolchains(&job);
         phases.end("container");
         phases.move_from("container", [("detect", outcome.detect), ("build", outcome.build)]);
         if !outcome.extend.is_zero() {

@@ -1,5 +1,5 @@
-//! Toolchains that are made ready for the builds of all apps: what a language compiles first in every app, its own standard library,
-//! is compiled once for a machine and not once for an app.
+//! Toolchains that are made ready for the builds of all apps: a language is unpacked, and what it compiles first in every app, its own
+//! standard library, compiled, once for a machine and not once for an app.
 //!
 //! A build that used a toolchain says so. One that nobody made ready yet is made ready then, beside everything else and after it: in
 //! a container that no app's code ever was in, by this same program, so that what builds find is what the language's registry has and nothing
@@ -15,27 +15,30 @@ use std::time::SystemTime;
 use engine::{Container, Mount, OneOff, OneOffId, RootFs};
 use model::BuildId;
 use model::clock::SystemRandom;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::container::{attend, environment, limits};
 use crate::errors::BuildError;
 use crate::tree::{chown, make_dir};
 use crate::workspace::Workspace;
-use crate::{Builder, Job, blocking};
+use crate::{Builder, Job, blocking, downloads};
 
 /// Where builds find them, `<language>/<version>` each.
 const TARGET: &str = "/cnb/toolchains";
-/// Where a build names the one that it used, below `<layers>`: a language and a version.
-const USED: &str = "config/toolchain";
+/// Where a build names those that it used, below `<layers>`: a line each, a language and a version.
+const USED: &str = "config/toolchains";
 /// Languages whose buildpack can make a toolchain ready.
-const LANGUAGES: [&str; 1] = ["go"];
+const LANGUAGES: [&str; 2] = ["go", "node"];
 /// Nobody's on this machine: apps have ids from 100,000 on (the controller gives them out).
 const UID: u32 = 99_999;
 /// So many are kept. Beyond them, what was used longest ago goes.
 const KEPT: usize = 6;
+
+/// One is made at a time: nobody waits for it, and builds need the machine.
+static MAKING: Mutex<()> = Mutex::const_new(());
 
 /// A toolchain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,17 +64,13 @@ impl Name {
     }
 
     /// What the build in these layers says.
-    fn used(layers: &Path) -> Option<Self> {
+    fn used(layers: &Path) -> Vec<Self> {
         let is_folder = fs::symlink_metadata(layers.join("config")).is_ok_and(|metadata| metadata.is_dir());
-        let options = || {
-            OpenOptions::new()
-                .read(true)
-                .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-                .open(layers.join(USED))
-        };
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(layers.join(USED));
         let mut text = String::new();
-        options().ok().filter(|_| is_folder)?.take(64).read_to_string(&mut text).ok()?;
-        Self::parse(&text)
+        let read = file.ok().filter(|_| is_folder).map(|file| file.take(256).read_to_string(&mut text));
+        if matches!(read, Some(Ok(_))) { text.lines().filter_map(Self::parse).collect() } else { Vec::new() }
     }
 }
 
@@ -87,27 +86,37 @@ impl Builder {
         self.cache.join("toolchains")
     }
 
-    /// After a build: makes ready, in the background, the toolchain that it used, so that the next app finds it.
-    pub(crate) fn ready_toolchain(&self, job: &Arc<Job>) {
-        let Some(name) = Name::used(&job.workspace.layers()) else { return };
-        let place = self.toolchains_folder().join(name.path());
-        if let Ok(folder) = File::open(&place) {
-            // What is used stays.
-            if let Err(error) = futimens(&folder, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW) {
-                tracing::warn!(path = %place.display(), %error, "cannot note that a toolchain was used");
+    /// After a build: makes ready, in the background, the toolchains that it used, so that the next app finds them.
+    pub(crate) fn ready_toolchains(&self, job: &Arc<Job>) {
+        let mut missing = Vec::new();
+        for name in Name::used(&job.workspace.layers()) {
+            let place = self.toolchains_folder().join(name.path());
+            match File::open(&place) {
+                // What is used stays.
+                Ok(folder) => {
+                    if let Err(error) = futimens(&folder, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW) {
+                        tracing::warn!(path = %place.display(), %error, "cannot note that a toolchain was used");
+                    }
+                }
+                Err(_) => missing.push((name, place)),
             }
+        }
+        if missing.is_empty() {
             return;
         }
         let job = Arc::clone(job);
         tokio::spawn(async move {
-            match job.make_toolchain(&name, place).await {
-                Ok(()) => tracing::info!(language = name.language, version = name.version, "made a toolchain ready"),
-                Err(error) => tracing::warn!(
-                    language = name.language,
-                    version = name.version,
-                    error = &error as &dyn std::error::Error,
-                    "cannot make a toolchain ready; builds with it are slower"
-                ),
+            for (name, place) in missing {
+                let (language, version) = (name.language, &name.version);
+                match job.make_toolchain(&name, place).await {
+                    Ok(()) => tracing::info!(language, version, "made a toolchain ready"),
+                    Err(error) => tracing::warn!(
+                        language,
+                        version,
+                        error = &error as &dyn std::error::Error,
+                        "cannot make a toolchain ready; builds with it are slower"
+                    ),
+                }
             }
         });
     }
@@ -120,9 +129,10 @@ impl Job {
             let path = path.to_owned();
             move |source| BuildError::Io { action, path, source }
         };
-        let lock = File::create(all.join(".lock")).map_err(io("open", &all))?;
-        // One at a time; the next build asks again.
-        let Ok(_lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
+        let _turn = MAKING.lock().await;
+        if place.exists() {
+            return Ok(());
+        }
         let workspace = Workspace::make(&self.builder, BuildId::random(&SystemRandom))?;
         let folder = workspace.root().join("toolchain");
         make_dir(&folder, 0o755).and_then(|()| chown(&folder, UID)).map_err(io("make", &folder))?;
@@ -132,7 +142,10 @@ impl Job {
                 tracing::debug!(line, "making a toolchain ready");
             }
         });
-        let exit = attend(&self.builder, &workspace, self.oneoff_of(name, &folder), &output).await?;
+        let kept = self.builder.downloads();
+        let downloads = kept.folder().map_err(io("make", &self.builder.cache))?;
+        let oneoff = self.oneoff_of(name, (&folder, downloads));
+        let exit = attend(&self.builder, &workspace, oneoff, &output).await?;
         if !exit.is_success() {
             return Err(BuildError::Vanished(exit));
         }
@@ -148,10 +161,11 @@ impl Job {
         .await
     }
 
-    fn oneoff_of(&self, name: &Name, folder: &Path) -> OneOff {
+    fn oneoff_of(&self, name: &Name, (folder, downloads): (&Path, &Path)) -> OneOff {
         let Self { builder, stack, request, .. } = self;
         let mut env = environment(builder, stack);
         env.extend(builder.packages.env.clone());
+        env.insert("HOME".to_owned(), "/tmp".to_owned());
         // Paths are in what compilers leave: it is made where it will be found.
         let target = Path::new(TARGET).join(name.path());
         let args = ["/usr/bin/tini", "-g", "--", "/cnb/lifecycle/toolchain", name.language, &name.version];
@@ -160,8 +174,11 @@ impl Job {
             target: target.to_owned(),
             read_only,
         };
-        let mut mounts =
-            vec![bind(folder, &target, false), bind(&builder.program, Path::new("/cnb/lifecycle/toolchain"), true)];
+        let mut mounts = vec![
+            bind(folder, &target, false),
+            bind(&builder.program, Path::new("/cnb/lifecycle/toolchain"), true),
+            bind(downloads, Path::new(downloads::TARGET), true),
+        ];
         mounts.extend(builder.packages.files.iter().map(|(source, target)| bind(source, target, true)));
         OneOff {
             id: OneOffId(format!("{}{}-toolchain", Builder::ONEOFF_PREFIX, request.app)),
@@ -228,17 +245,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let layers = folder.path().join("layers");
         fs::create_dir_all(layers.join("config")).unwrap();
-        assert_eq!(Name::used(&layers), None);
-        fs::write(layers.join(USED), "go 1.24.3\n").unwrap();
-        assert_eq!(Name::used(&layers).map(|name| name.version).as_deref(), Some("1.24.3"));
+        assert_eq!(Name::used(&layers), []);
+        fs::write(layers.join(USED), "go 1.24.3\nnothing\nnode 24.1.0\n").unwrap();
+        let versions: Vec<String> = Name::used(&layers).into_iter().map(|name| name.version).collect();
+        assert_eq!(versions, ["1.24.3", "24.1.0"]);
         let elsewhere = folder.path().join("elsewhere");
         fs::rename(layers.join("config"), &elsewhere).unwrap();
         symlink(&elsewhere, layers.join("config")).unwrap();
-        assert_eq!(Name::used(&layers), None);
+        assert_eq!(Name::used(&layers), []);
         fs::remove_file(layers.join("config")).unwrap();
         fs::create_dir(layers.join("config")).unwrap();
-        symlink(elsewhere.join("toolchain"), layers.join(USED)).unwrap();
-        assert_eq!(Name::used(&layers), None);
+        symlink(elsewhere.join("toolchains"), layers.join(USED)).unwrap();
+        assert_eq!(Name::used(&layers), []);
     }
 
     #[test]

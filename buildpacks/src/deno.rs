@@ -101,7 +101,7 @@ impl Runtime {
             let wanted = Wanted { what: "Deno", range: &range, file: file.unwrap_or("the buildpack") };
             let bin = layer.path().join("bin");
             std::fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
-            let version = registry::unpack((&bin, &build.downloads()), package, &wanted, &["*/deno"])?;
+            let version = registry::unpack((&bin, &build.downloads(), None), package, &wanted, &["*/deno"])?;
             layer.bill(&Bill::default().with_runtime("deno", &version))?;
             layer.finish()?;
         }

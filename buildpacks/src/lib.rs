@@ -89,6 +89,7 @@ pub fn make_toolchain(argv: &[OsString]) -> ExitCode {
     let words: Vec<&str> = argv.iter().skip(1).filter_map(|word| word.to_str()).collect();
     let made = match words.as_slice() {
         ["go", version] => go::make_ready(&pack::toolchains("go").join(version), version),
+        ["node", version] => nodejs::make_ready(&pack::toolchains("node").join(version), version),
         _ => Err(PackError::Internal(format!("nobody can make a toolchain of {}", words.join(" ")))),
     };
     match made {

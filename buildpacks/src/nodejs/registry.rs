@@ -50,10 +50,10 @@ struct Lock {
 }
 
 /// Unpacks those files of `package` whose paths fit one of `patterns`, as tar matches them, into `folder`, without the folder that
-/// the package has around them. For programs that depend on nothing: npm's own way of unpacking takes many times as long. Returns
-/// the version.
+/// the package has around them. For programs that depend on nothing: npm's own way of unpacking takes many times as long. What is
+/// in `ready`, a folder for each version, is unpacked already. Returns the version.
 pub(crate) fn unpack(
-    (folder, downloads): (&Path, &Downloads),
+    (folder, downloads, ready): (&Path, &Downloads, Option<&Path>),
     package: &str,
     wanted: &Wanted,
     patterns: &[&str],
@@ -61,6 +61,12 @@ pub(crate) fn unpack(
     let work = folder.join(".registry");
     fs::create_dir_all(&work).map_err(files::failed("make", &work))?;
     let found = resolve(&work, package, wanted)?;
+    if let Some(ready) = ready.map(|versions| versions.join(&found.version)).filter(|ready| ready.is_dir()) {
+        output::line(&format!("{} {} is ready on this machine.", wanted.what, found.version));
+        files::copy_folder(&ready, folder)?;
+        files::remove(&work)?;
+        return Ok(found.version);
+    }
     let archive = match downloads.find(&found.integrity) {
         Some(kept) => {
             output::line(&format!("{} {} was downloaded before.", wanted.what, found.version));

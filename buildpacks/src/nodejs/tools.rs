@@ -61,7 +61,7 @@ fn install_package(folder: &Path, kind: Kind, wanted: &Wanted) -> Result<Bill, P
 
 fn install_bun(build: &Build, folder: &Path, wanted: &Wanted) -> Result<Bill, PackError> {
     let package = if build.arch() == "arm64" { "@oven/bun-linux-aarch64" } else { "@oven/bun-linux-x64" };
-    let version = registry::unpack((folder, &build.downloads()), package, wanted, &["*/bin/bun"])?;
+    let version = registry::unpack((folder, &build.downloads(), None), package, wanted, &["*/bin/bun"])?;
     files::link(Path::new("bun"), &folder.join("bin/bunx"))?;
     Ok(Bill::default().with_runtime("bun", &version))
 }
