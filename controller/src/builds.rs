@@ -200,7 +200,8 @@ impl Controller {
             return refuse(&client, &format!(" !     {error}")).await;
         }
         let output = self.output(app.id, id, Some(client));
-        self.deploy_alone(&app, &Code::Commit(commit), (&turn, output)).await
+        // All of a build is in it: too much for those who call this to carry.
+        Box::pin(self.deploy_alone(&app, &Code::Commit(commit), (&turn, output))).await
     }
 
     /// Begins to build and release a commit that nobody waits for, and returns at once. When it is live, its branch moves to it.
