@@ -164,6 +164,13 @@ impl Client {
         body(self.send("POST", path, Some(content), None)?)
     }
 
+    /// Makes something, and reads how that goes.
+    pub(crate) fn post_and_follow(&self, path: &[&str], content: &Value) -> Result<impl Read + use<>> {
+        let request = self.request("POST", path).header(header::CONTENT_TYPE, "application/json");
+        let request = request.header(header::ACCEPT_ENCODING, "identity").body(content.to_string());
+        Ok(self.run(request.map_err(|error| malformed(&error))?)?.into_body().into_reader())
+    }
+
     /// Makes or changes something, and reads what a header of the answer says beside it.
     pub(crate) fn send_for(
         &self,

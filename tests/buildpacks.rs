@@ -100,7 +100,7 @@ fn an_exported_image_is_one_for_other_programs() {
 }
 
 #[test]
-fn an_image_goes_to_a_registry_as_the_help_says() {
+fn an_exported_file_goes_to_a_registry_by_skopeo() {
     let app = shared().app("probe-app");
     app.push().expect_ok();
     let registry = Registry::start();
@@ -111,7 +111,8 @@ fn an_image_goes_to_a_registry_as_the_help_says() {
         })
     };
     let export = format!("{} releases:export -a {} -o app.tar", env!("CARGO_BIN_EXE_platform"), app.name);
-    run(format!("{export} && skopeo copy --dest-tls-verify=false oci-archive:app.tar {image}")).expect_ok();
+    run(format!("{export} && skopeo copy --preserve-digests --dest-tls-verify=false oci-archive:app.tar {image}"))
+        .expect_ok();
     let there = run(format!("skopeo inspect --tls-verify=false {image}")).expect_ok();
     there.expect_text(&["io.buildpacks.build.metadata", "CNB_APP_DIR=/app"]);
 }

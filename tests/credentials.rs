@@ -21,7 +21,7 @@ fn publish(folder: &Folder, registry: &Registry, text: &str) {
     copy.expect_ok();
 }
 
-fn sign_in(app: &App<'_>, registry: &Registry, password: &str) {
+pub(crate) fn sign_in(app: &App<'_>, registry: &Registry, password: &str) {
     let args = ["credentials:set", &registry.address, "--user", USER, "-a", &app.name];
     shared().cli_with_input(&args, format!("{password}\n").as_bytes()).expect_ok();
 }

@@ -9,6 +9,7 @@ mod console;
 mod credentials;
 mod dockerfile;
 mod errors;
+mod export;
 mod extensions;
 mod faults;
 mod heroku;

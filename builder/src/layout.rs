@@ -3,6 +3,7 @@
 //!
 //! Layers are written as they are, uncompressed: their digest is their diffID, so nothing has to be put together beforehand.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -54,9 +55,21 @@ pub(crate) fn write_base(
     fs::write(layout.join("index.json"), index(&manifest, name).to_string())
 }
 
-/// Writes `image`, whose layers are all in `store`, to be known as `name`. The index comes first, so that whoever reads the stream
-/// knows what the blobs are.
-pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl Write) -> io::Result<()> {
+/// What tells others of an image: everything but its layers.
+#[derive(Debug)]
+pub struct Documents {
+    /// By which it is known elsewhere.
+    pub manifest: Vec<u8>,
+    /// Media type of the manifest.
+    pub media_type: &'static str,
+    /// Has the image's digest.
+    pub config: Vec<u8>,
+    /// Its layers and how many bytes each has, from below; of two with the same files only the first.
+    pub layers: Vec<(Digest, u64)>,
+}
+
+/// What to say of `image`, whose layers are all in `store`, to those who have it from elsewhere than a layout: it is the same.
+pub fn documents(store: &LayerStore, image: &Image) -> io::Result<Documents> {
     let mut sizes = Vec::new();
     for layer in &image.layers {
         sizes.push(tree::tar_size(&store.path(&layer.diff_id))?);
@@ -64,19 +77,25 @@ pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl 
     let config = oci_config(image, architecture());
     let layers = image.layers.iter().map(|layer| &layer.diff_id);
     let manifest = manifest(layers, (&image.digest, config.len()), &sizes).to_string().into_bytes();
+    let mut known = BTreeSet::new();
+    let layers = image.layers.iter().zip(sizes).filter(|(layer, _)| known.insert(&layer.diff_id));
+    let layers = layers.map(|(layer, size)| (layer.diff_id.clone(), size)).collect();
+    Ok(Documents { manifest, media_type: MANIFEST, config, layers })
+}
+
+/// Writes `image`, whose layers are all in `store`, to be known as `name`. The index comes first, so that whoever reads the stream
+/// knows what the blobs are.
+pub fn write_layout(store: &LayerStore, image: &Image, name: &str, writer: impl Write) -> io::Result<()> {
+    let Documents { manifest, config, layers, .. } = documents(store, image)?;
     let mut tar = tar::Builder::new(writer);
     append(&mut tar, "oci-layout", VERSION)?;
     append(&mut tar, "index.json", index(&manifest, name).to_string().as_bytes())?;
     append(&mut tar, &blob(&digest(&manifest)), &manifest)?;
     append(&mut tar, &blob(&image.digest), &config)?;
-    let mut written = std::collections::BTreeSet::new();
-    for (layer, size) in image.layers.iter().zip(sizes) {
-        // Two layers of the same files are one blob.
-        if written.insert(&layer.diff_id) {
-            append_header(&mut tar, &blob(&layer.diff_id), size)?;
-            tree::write_tar(&store.path(&layer.diff_id), tar.get_mut())?;
-            pad(tar.get_mut(), size)?;
-        }
+    for (layer, size) in layers {
+        append_header(&mut tar, &blob(&layer), size)?;
+        tree::write_tar(&store.path(&layer), tar.get_mut())?;
+        pad(tar.get_mut(), size)?;
     }
     tar.finish()
 }

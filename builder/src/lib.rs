@@ -75,7 +75,7 @@ pub use errors::{BuildError, Failure, Reason};
 pub use fetch::{Fetch, NoFetch};
 pub use image::oci_config;
 pub use import::{ForeignImage, ImageSource};
-pub use layout::write_layout;
+pub use layout::{Documents, documents, write_layout};
 pub use patience::Patience;
 pub use queue::Queue;
 pub use rebase::{RebaseError, rebase};

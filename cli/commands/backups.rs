@@ -50,7 +50,7 @@ impl List {
                     output::ago(&transfer.created_at, context::now()).into(),
                     what.into(),
                     Field::from(transfer.state).mood(mood),
-                    size(transfer.bytes).into(),
+                    output::size(transfer.bytes).into(),
                     note.into(),
                 ]
             };
@@ -84,7 +84,7 @@ impl Capture {
             over(&client, &addon, &begun)
         })?;
         let transfer: Transfer = client::typed(&done)?;
-        cx.show(&done, |out| out.line(format!("{} ({})", transfer.name, size(transfer.bytes))))
+        cx.show(&done, |out| out.line(format!("{} ({})", transfer.name, output::size(transfer.bytes))))
     }
 }
 
@@ -164,7 +164,7 @@ impl Download {
             Ok(bytes)
         })?;
         let done = json!({ "file": path, "bytes": bytes });
-        cx.show(&done, |out| out.line(format!("{} ({})", path.display(), size(bytes))))
+        cx.show(&done, |out| out.line(format!("{} ({})", path.display(), output::size(bytes))))
     }
 }
 
@@ -224,14 +224,6 @@ fn over(client: &Client, addon: &str, begun: &Value) -> Result<Value> {
             }
         }
         value = client.get(&["addons", addon, "backups", &transfer.name])?;
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{}.{} kB", bytes / 1_000, bytes % 1_000 / 100),
-        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
     }
 }
 

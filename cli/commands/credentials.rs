@@ -60,9 +60,9 @@ impl List {
 
 /// Tell the platform who it is at a private registry or git host
 ///
-/// For images, base images of Dockerfiles, buildpacks and repositories that are fetched from there. The password or token is asked
-/// for, or read from standard input; it is kept sealed, shown to nobody, and never within reach of a build. Setting it again
-/// replaces it.
+/// For images, base images of Dockerfiles, buildpacks and repositories that are fetched from there, and for images that are pushed
+/// there. The password or token is asked for, or read from standard input; it is kept sealed, shown to nobody, and never within
+/// reach of a build. Setting it again replaces it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

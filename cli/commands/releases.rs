@@ -1,17 +1,18 @@
 //! `releases`, `releases:info`, `releases:output`, `releases:export`, `builds`.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::client::{self, Build, Client, ConfigVarChange, Release, Scaled};
 use crate::context::{self, AppArg, Context};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Kind, Result};
 use crate::output::{self, Field, Mood};
 
 /// How often a release that is under way is looked at.
@@ -276,34 +277,37 @@ fn status(status: &str) -> Field {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_release_is_named_with_and_without_v() {
-        assert_eq!(version_of("v12").unwrap(), 12);
-        assert_eq!(version_of("12").unwrap(), 12);
-        assert!(version_of("latest").is_err());
-    }
-}
-
-/// Write the image of a release as a file that other container programs read
+/// Write the image of a release as a file that other container programs read, or push it to a registry
 ///
-/// The file is an OCI layout in tar form: an `oci-archive` for skopeo and podman.
+/// The file is an OCI layout in tar form: an `oci-archive` for skopeo and podman. A registry gets the same image, by the same digest:
+/// the platform sends what is not there yet, with the credentials that are set for it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform releases:export v12 -o app.tar
-  $ skopeo copy oci-archive:app.tar docker://registry.example.com/app:v12")]
+  $ platform credentials:set registry.example.com --user robot -a my-app
+  $ platform releases:export v12 --to registry.example.com/team/app:v12")]
 pub(crate) struct Export {
     /// The release, such as v12; the current one if none
     release: Option<String>,
     /// The file; standard output if none
     #[arg(long, short)]
     output: Option<PathBuf>,
+    /// In place of a file: registry, repository and tag
+    #[arg(long, value_name = "IMAGE", conflicts_with = "output")]
+    to: Option<String>,
     #[command(flatten)]
     app: AppArg,
+}
+
+/// An image on its way to a registry.
+#[derive(Debug, Deserialize)]
+struct Push {
+    bytes_present: u64,
+    bytes_sent: u64,
+    bytes_total: u64,
+    failure: Option<String>,
+    image: Option<String>,
 }
 
 impl Export {
@@ -313,11 +317,15 @@ impl Export {
             Some(release) => version_of(release)?,
             None => current(&client, &name)?,
         };
+        if let Some(to) = &self.to {
+            return push(cx, &client, (&name, version), to);
+        }
         let mut image = client.read(&["apps", &name, "releases", &version.to_string(), "image"])?;
         let cannot = |error: io::Error| CliError::failed("The image cannot be written").because(&error);
         let Some(path) = self.output else {
             if io::stdout().is_terminal() {
-                return Err(CliError::usage("An image is not for a terminal").hint("Name a file with --output."));
+                return Err(CliError::usage("An image is not for a terminal")
+                    .hint("Name a file with --output, or a registry with --to."));
             }
             return io::copy(&mut image, &mut io::stdout()).map(|_| ()).map_err(cannot);
         };
@@ -325,6 +333,38 @@ impl Export {
         let bytes = cx.out.step(&format!("Fetching the image of v{version} of {name}"), write)?;
         cx.show(&json!({ "file": path, "bytes": bytes }), |out| out.line(path.display().to_string()))
     }
+}
+
+/// Has the platform push an image, and shows how far it is.
+fn push(cx: &Context, client: &Client, (app, version): (&str, u32), to: &str) -> Result<()> {
+    let task = cx.out.task(&format!("Pushing the image of v{version} of {app} to {to}"));
+    let pushed = follow_push(client, (app, version), to, &task);
+    task.end(pushed.is_ok());
+    let (value, push) = pushed?;
+    cx.show(&value, |out| {
+        let (sent, present) = (output::size(push.bytes_sent), output::size(push.bytes_present));
+        out.note(&format!("{sent} sent, {present} were there."));
+        out.line(push.image.unwrap_or_default())
+    })
+}
+
+fn follow_push(client: &Client, (app, version): (&str, u32), to: &str, task: &output::Task) -> Result<(Value, Push)> {
+    let version = version.to_string();
+    let path = ["apps", app, "releases", &version, "image", "pushes"];
+    for line in BufReader::new(client.post_and_follow(&path, &json!({ "to": to }))?).lines() {
+        let Ok(value) = line.and_then(|line| Ok(serde_json::from_str::<Value>(&line)?)) else { break };
+        let push: Push = client::typed(&value)?;
+        if let Some(failure) = &push.failure {
+            return Err(CliError::failed(failure.trim_end_matches('.')));
+        }
+        if push.image.is_some() {
+            return Ok((value, push));
+        }
+        let there = push.bytes_sent + push.bytes_present;
+        task.show(&format!("{} of {}", output::size(there), output::size(push.bytes_total)));
+    }
+    Err(CliError::new(Kind::Unreachable, "The platform's answer broke off before the image was pushed")
+        .hint("Push again: what has arrived at the registry is not sent twice."))
 }
 
 /// Version of the release that an app runs.
@@ -336,4 +376,16 @@ fn current(client: &Client, app: &str) -> Result<u32> {
             .hint("The first release comes with `git push platform main`.")
     };
     found.map(|release| release.version).ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_named_with_and_without_v() {
+        assert_eq!(version_of("v12").unwrap(), 12);
+        assert_eq!(version_of("12").unwrap(), 12);
+        assert!(version_of("latest").is_err());
+    }
 }

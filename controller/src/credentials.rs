@@ -1,5 +1,5 @@
-//! What private registries and git hosts want to know. It is kept sealed, shown to nobody, and used by what fetches, which runs
-//! nothing of an app's.
+//! What private registries and git hosts want to know. It is kept sealed, shown to nobody, and used by what fetches and what pushes
+//! images, which run nothing of an app's.
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use model::{AppId, CredentialId};
@@ -140,15 +140,38 @@ pub(crate) fn unwelcome(url: &Url, credential: Option<&Credential>) -> String {
             "{host} does not show it to everybody, and there are no credentials for {host}. `platform credentials:set {host}` adds them"
         );
     };
+    let (whose, mend) = whose(&host, credential);
+    format!(
+        "{host} refuses the credentials of {whose}. They are wrong or expired, may not read it, or it is not there. {mend}"
+    )
+}
+
+/// The same of a registry that an image is pushed to.
+pub(crate) fn unwelcome_push(url: &Url, repository: &str, credential: Option<&Credential>) -> String {
+    let host = host_of(url);
+    let Some(credential) = credential else {
+        if !is_safe(url) {
+            return format!("{host} wants to know who pushes, and over http nobody is told that: use https");
+        }
+        return format!(
+            "{host} does not take {repository} from everybody, and there are no credentials for {host}. `platform credentials:set {host}` adds them"
+        );
+    };
+    let (whose, mend) = whose(&host, credential);
+    format!(
+        "{host} refuses the credentials of {whose}. They are wrong or expired, or may not push to {repository}. {mend}"
+    )
+}
+
+/// Whose a credential is, and how another is put in its place.
+fn whose(host: &str, credential: &Credential) -> (String, String) {
     let (whose, flag) = match &credential.scope {
         AppScope::App(_) => ("this app".to_owned(), String::new()),
         AppScope::Team(team) => (format!("the team {}", team.name), format!(" --team {}", team.name)),
         AppScope::Platform => ("all apps".to_owned(), " --platform".to_owned()),
     };
-    format!(
-        "{host} refuses the credentials of {whose} (user {}). They are wrong or expired, may not read it, or it is not there. `platform credentials:set {host}{flag}` replaces them",
-        credential.username
-    )
+    let whose = format!("{whose} (user {})", credential.username);
+    (whose, format!("`platform credentials:set {host}{flag}` replaces them"))
 }
 
 /// The host of a URL, as credentials name it.

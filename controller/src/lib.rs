@@ -30,6 +30,7 @@ pub mod formation;
 pub mod git;
 pub mod grants;
 pub mod holds;
+mod images;
 pub mod invitations;
 pub mod keys;
 mod live;

@@ -1,4 +1,4 @@
-//! Connections to places that users name: log drains, archives to build from.
+//! Connections to places that users name: log drains, archives to build from, registries.
 //!
 //! Whoever owns an app is not trusted with the network that the platform is in. So a name is resolved here, and only addresses
 //! of the public internet are connected to, and those that the operator allows; a name that means another address later gains
@@ -7,14 +7,16 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::BoxError;
+use axum::body::{Bytes, HttpBody as Body};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -114,7 +116,22 @@ impl Outbound {
 
     /// Sends a request to an `http` or `https` URL; name and password in it become `Authorization`. The answer is there once its
     /// headers are.
-    pub(crate) async fn send(&self, url: &Url, mut request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
+    pub(crate) async fn send(&self, url: &Url, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
+        self.send_while(url, request, ANSWER_LIMIT, || false).await
+    }
+
+    /// The same of a body that takes its time. After every `patience` without an answer it is given up, unless something `moved`
+    /// since that was asked before.
+    pub(crate) async fn send_while<B>(
+        &self,
+        url: &Url,
+        mut request: Request<B>,
+        patience: Duration,
+        mut moved: impl FnMut() -> bool,
+    ) -> io::Result<Response<Incoming>>
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
         let tls = url.scheme() == "https";
         let port = url.port_or_known_default().unwrap_or(80);
         let stream = self.connect(url, port, tls).await?;
@@ -134,8 +151,14 @@ impl Outbound {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // It ends with the answer, or with whoever holds that.
         tokio::spawn(connection);
-        let answer = timeout(ANSWER_LIMIT, sender.send_request(request)).await;
-        answer.map_err(|_| io::Error::other("the server did not answer in time"))?.map_err(io::Error::other)
+        let mut answer = pin!(sender.send_request(request));
+        loop {
+            match timeout(patience, &mut answer).await {
+                Ok(answer) => return answer.map_err(io::Error::other),
+                Err(_) if moved() => {}
+                Err(_) => return Err(io::Error::other("the server did not answer in time")),
+            }
+        }
     }
 
     /// An address of the host of an `http` or `https` URL, for a program that connects by itself.
@@ -148,10 +171,20 @@ impl Outbound {
 
     /// What a `GET` is answered with, redirects followed. From `https` they lead only to `https`; `headers` go only to the server
     /// that they are meant for.
-    pub(crate) async fn get(&self, mut url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
+    pub(crate) async fn get(&self, url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
+        self.read(Method::GET, url, headers).await
+    }
+
+    /// What a `HEAD` is answered with, as [`Self::get`].
+    pub(crate) async fn head(&self, url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
+        self.read(Method::HEAD, url, headers).await
+    }
+
+    async fn read(&self, method: Method, mut url: Url, headers: &HeaderMap) -> io::Result<Response<Incoming>> {
         let origin = url.origin();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = Request::get("/").body(Full::default()).map_err(io::Error::other)?;
+            let mut request = Request::new(Full::default());
+            *request.method_mut() = method.clone();
             if url.origin() == origin {
                 request.headers_mut().clone_from(headers);
             }

@@ -1,4 +1,7 @@
-//! Images in registries (OCI distribution spec), read over [`Outbound`]: what users name is reached only where the operator allows.
+//! Images in registries (OCI distribution spec), read and [pushed](push) over [`Outbound`]: what users name is reached only where the
+//! operator allows.
+
+pub(crate) mod push;
 
 use std::io;
 use std::path::Path;
@@ -12,7 +15,8 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use crate::credentials::{is_local, is_safe, unwelcome};
+use crate::credentials::{host_of, is_local, is_safe, unwelcome, unwelcome_push};
+use crate::errors::chain;
 use crate::outbound::Outbound;
 use crate::store::Credential;
 
@@ -62,6 +66,21 @@ impl ImageName {
         Ok(Self { registry, repository: repository.to_owned(), reference: reference.to_owned() })
     }
 
+    /// As [`Self::parse`], for something that is to have a tag there.
+    pub(crate) fn parse_tag(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            return Err(format!(
+                "{text:?} names an image by its digest, which nobody can choose: give it a tag, such as registry.example.com/name:tag"
+            ));
+        }
+        Self::parse(text)
+    }
+
+    /// The name of what is known there by `digest`, as people write it.
+    fn with_digest(&self, digest: &str) -> String {
+        format!("{}/{}@{digest}", host_of(&self.registry), self.repository)
+    }
+
     /// Where its registry is.
     pub(crate) fn registry(&self) -> &Url {
         &self.registry
@@ -78,12 +97,29 @@ pub(crate) struct Manifest {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Reads one repository of a registry.
+/// What is wanted of a repository, in the words of token services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Pull,
+    Push,
+}
+
+impl Scope {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+/// One repository of a registry, as an app reaches it.
 pub(crate) struct Repository<'a> {
     outbound: &'a Outbound,
     name: &'a ImageName,
     /// What the app may show there.
     credential: Option<Credential>,
+    scope: Scope,
     /// What the registry wants to see: that, or what its token service gave for it.
     token: Mutex<Option<HeaderValue>>,
 }
@@ -96,7 +132,7 @@ struct Token {
 
 impl<'a> Repository<'a> {
     pub(crate) fn new(outbound: &'a Outbound, name: &'a ImageName, credential: Option<Credential>) -> Self {
-        Self { outbound, name, credential, token: Mutex::default() }
+        Self { outbound, name, credential, scope: Scope::Pull, token: Mutex::default() }
     }
 
     /// The manifest that the image's name means.
@@ -150,7 +186,11 @@ impl<'a> Repository<'a> {
     }
 
     fn unwelcome(&self) -> io::Error {
-        io::Error::other(unwelcome(&self.name.registry, self.credential.as_ref()))
+        let (url, credential) = (&self.name.registry, self.credential.as_ref());
+        io::Error::other(match self.scope {
+            Scope::Pull => unwelcome(url, credential),
+            Scope::Push => unwelcome_push(url, &self.name.repository, credential),
+        })
     }
 
     /// Finds out what the registry wants to see. Even what everybody may read needs a token in some registries (distribution's
@@ -171,10 +211,13 @@ impl<'a> Repository<'a> {
         let mut url: Url = realm.parse().map_err(io::Error::other)?;
         url.query_pairs_mut()
             .extend_pairs(parameter("service").map(|service| ("service", service)))
-            .append_pair("scope", &format!("repository:{}:pull", self.name.repository));
+            .append_pair("scope", &format!("repository:{}:{}", self.name.repository, self.scope.as_str()));
         // The registry says where its tokens are, and would not have them asked for where everybody on the way hears it.
         let own = own.filter(|_| is_safe(&url)).map(|own| (AUTHORIZATION, own));
-        let answer = self.outbound.get(url, &HeaderMap::from_iter(own)).await?;
+        let service = host_of(&url);
+        let answer = self.outbound.get(url, &HeaderMap::from_iter(own)).await.map_err(|error| {
+            io::Error::other(format!("{service}, which gives tokens for it, could not be asked: {}", chain(&error)))
+        })?;
         if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(self.unwelcome());
         }

@@ -299,6 +299,7 @@ fn things() -> Vec<Route> {
         get("/apps/{app}/releases/{release}", View, releases::info),
         get("/apps/{app}/releases/{release}/config-vars", Deploy, releases::config_vars),
         get("/apps/{app}/releases/{release}/image", Deploy, images::download),
+        post("/apps/{app}/releases/{release}/image/pushes", Deploy, images::push),
         post("/apps/{app}/actions/rebase", Deploy, releases::rebase),
         get("/apps/{app}/releases/{release}/rollback", Deploy, rollbacks::preview),
         get("/apps/{app}/releases/{release}/diff/{other}", View, rollbacks::diff),
