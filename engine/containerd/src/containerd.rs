@@ -31,6 +31,14 @@ const LONGEST_ANSWER: usize = 256 << 20;
 const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
 const SHIM: &str = "io.containerd.runc.v2";
 
+/// What containerd says when a new shim is gone before it was asked anything. A shim that ends may take the socket with it of one that
+/// begins under the same name: a build's containers have one.
+const SHIM_GONE: &str = "failed to start shim: start failed";
+/// How often such a container is begun anew.
+const SHIM_RETRIES: u32 = 5;
+/// The pause before that, in which the old shim ends.
+const SHIM_PAUSE: Duration = Duration::from_millis(100);
+
 /// Options of the shim `io.containerd.runc.v2` (containerd, `runc/options/oci.proto`): those that we set.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ShimOptions {
@@ -143,8 +151,16 @@ impl Containerd {
                 }
             }
         }
-        let created = self.tasks().await?.create(self.request(request)).await;
-        Ok(created.map_err(|status| fault("create a task", &status))?.into_inner().pid)
+        let mut again = SHIM_RETRIES;
+        loop {
+            match self.tasks().await?.create(self.request(request.clone())).await {
+                Err(status) if again > 0 && status.message().contains(SHIM_GONE) => {
+                    again -= 1;
+                    tokio::time::sleep(SHIM_PAUSE).await;
+                }
+                created => return Ok(created.map_err(|status| fault("create a task", &status))?.into_inner().pid),
+            }
+        }
     }
 
     /// Lets the created process run.
