@@ -54,13 +54,15 @@ impl Orphans {
 
 /// Ids of all containers that left anything anywhere, are not known, and are not being removed already.
 async fn strangers(host: &Host) -> BTreeSet<String> {
+    // A container that goes away while we look was known before, and the next one of its name is known after: a build's have one name.
+    let before = host.known();
     let mut found: BTreeSet<String> = host.insist("all", || host.containerd.ids()).await.into_iter().collect();
     found.extend(host.containerd.runtime_ids());
     found.extend(host.network.ids());
     found.extend(host.tenants.ids());
     found.extend(host.cgroups.children(&host.cgroup("")));
     found.extend(files::names(&host.settings.instances()));
-    let known = host.known();
+    let known = &before | &host.known();
     found.retain(|id| !known.contains(id));
     found
 }
