@@ -12,11 +12,14 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use crate::traffic::Traffic;
+
 /// The table of one publisher, and who follows it. Clones share it.
 #[derive(Debug)]
 pub struct Feed<K, V> {
     state: Arc<Mutex<State<K, V>>>,
     changed: watch::Sender<u64>,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -43,7 +46,7 @@ struct Follower {
 
 impl<K, V> Clone for Feed<K, V> {
     fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), changed: self.changed.clone() }
+        Self { state: Arc::clone(&self.state), changed: self.changed.clone(), traffic: self.traffic.clone() }
     }
 }
 
@@ -56,7 +59,12 @@ where
     pub fn new(rows: BTreeMap<K, V>) -> Self {
         let (changes, changed_in) = (BTreeSet::new(), BTreeMap::new());
         let state = State { version: 1, rows, changes, changed_in, next_follower: 0, followers: BTreeMap::new() };
-        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1) }
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1), traffic: Traffic::default() }
+    }
+
+    /// What followers say of the requests that they pass.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Version of the table as it is now.
@@ -192,17 +200,18 @@ where
     }
 
     fn acknowledge(&self, id: u64, ack: Ack) {
-        {
-            let mut state = self.lock();
-            let Some(follower) = state.followers.get_mut(&id) else { return };
-            match ack {
-                Ack::Serving(version) => follower.serving = version,
-                Ack::Drained(instance) => {
-                    follower.drained.insert(instance);
-                }
+        let tell = |change: &dyn Fn(&mut Follower)| {
+            if let Some(follower) = self.lock().followers.get_mut(&id) {
+                change(follower);
             }
+            self.changed.send_modify(|_| {});
+        };
+        match ack {
+            Ack::Serving(version) => tell(&|follower| follower.serving = version),
+            Ack::Drained(instance) => tell(&|follower| follower.drained.extend([instance.clone()])),
+            Ack::Traffic(rows) => self.traffic.note(rows),
+            Ack::Wanted(workload) => self.traffic.want(workload),
         }
-        self.changed.send_modify(|_| {});
     }
 
     fn join(&self) -> u64 {

@@ -16,6 +16,7 @@ mod lines;
 mod needs;
 mod oneoff;
 mod restart;
+pub mod traffic;
 mod workload;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@ pub mod name;
 pub mod process;
 pub mod role;
 pub mod routes;
+pub mod traffic;
 
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};

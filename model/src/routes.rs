@@ -7,10 +7,11 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::AppId;
 use crate::name::{AppName, Hostname};
+use crate::traffic::Counts;
 
 /// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,6 +46,11 @@ pub enum Ack {
     Serving(u64),
     /// No request is left on this instance, which an update took away earlier.
     Drained(String),
+    /// What was counted of these workloads' requests since the router started. Said about once a second, of those that got any, and of all to
+    /// a publisher that the router has just reached.
+    Traffic(Vec<(WorkloadId, Counts)>),
+    /// A request waits for this workload, which has no instance at all.
+    Wanted(WorkloadId),
 }
 
 /// Rows of the names half, by app.
@@ -73,8 +79,39 @@ pub enum RouteMode {
     Maintenance,
     /// The current release has no web process, or it is scaled to zero (H14).
     NoWeb,
-    /// Send it to a healthy instance of this workload.
-    Serve(WorkloadId),
+    /// Send it to a healthy instance of one of these workloads.
+    Serve(#[serde(deserialize_with = "shares")] Vec<Share>),
+}
+
+impl RouteMode {
+    /// All requests go to this workload.
+    pub fn serve(workload: WorkloadId) -> Self {
+        Self::Serve(vec![Share { workload, weight: 1 }])
+    }
+}
+
+/// A workload that takes a part of an app's requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Whose instances take it.
+    pub workload: WorkloadId,
+    /// Its part, compared with the weights of the others. Zero is none, also while nobody else can take a request; otherwise, the
+    /// requests of a workload without a healthy instance go to the others.
+    pub weight: u32,
+}
+
+/// Earlier versions knew one workload for all requests.
+fn shares<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Share>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        One(WorkloadId),
+        Shares(Vec<Share>),
+    }
+    Ok(match Form::deserialize(deserializer)? {
+        Form::One(workload) => vec![Share { workload, weight: 1 }],
+        Form::Shares(shares) => shares,
+    })
 }
 
 /// What a router knows of a workload's instances.
@@ -97,4 +134,22 @@ pub struct Endpoint {
     pub dyno: String,
     /// Where it listens.
     pub address: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_version_wrote_of_an_app_is_still_read() {
+        let web = |version| WorkloadId(format!("a.v{version}.web"));
+        let old: RouteMode = serde_json::from_str(r#"{"serve":"a.v1.web"}"#).expect("readable");
+        assert_eq!(old, RouteMode::serve(web(1)));
+        let shares = [(1, 95), (2, 5)].map(|(version, weight)| Share { workload: web(version), weight });
+        let new = RouteMode::Serve(shares.into());
+        let text = serde_json::to_string(&new).expect("JSON");
+        assert_eq!(text, r#"{"serve":[{"workload":"a.v1.web","weight":95},{"workload":"a.v2.web","weight":5}]}"#);
+        assert_eq!(serde_json::from_str::<RouteMode>(&text).expect("readable"), new);
+        assert_eq!(serde_json::from_str::<RouteMode>("\"no_web\"").expect("readable"), RouteMode::NoWeb);
+    }
 }

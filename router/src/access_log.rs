@@ -2,6 +2,7 @@
 //! hand it to one writer thread, and what does not fit is counted and told later.
 
 use std::fmt::{self, Write};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use model::{AppId, Clock, LogSink, LogSource, Timestamp};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::table::Instance;
+use crate::table::{Instance, Label};
+use crate::traffic::Tally;
 
 /// Lines that may wait for the writer; at 300 bytes each they take 20 MB.
 const WAITING_LIMIT: usize = 65_536;
@@ -95,14 +97,21 @@ impl AccessLog {
     }
 }
 
-/// What is known of a request so far. Its line is written when it is dropped, that is, when the last byte has passed or
-/// nobody can pass one any more.
+/// What is known of a request so far. Its line is written, and it is counted, when it is dropped, that is, when the last byte has passed
+/// or nobody can pass one any more.
 pub(crate) struct Record {
     pub(crate) log: Arc<AccessLog>,
+    pub(crate) tally: Rc<Tally>,
     pub(crate) request: Facts,
     pub(crate) instance: Option<Arc<Instance>>,
+    /// What it is counted under while there is no instance. An instance has its own, for that one need not be shared by cores anew.
+    pub(crate) label: Option<Arc<Label>>,
+    /// It had to wait for an instance.
+    pub(crate) held: bool,
     /// When the instance was connected; until then the request waited.
     pub(crate) connected: Option<Instant>,
+    /// When the head of the answer came.
+    pub(crate) answered: Option<Instant>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) failure: Option<Failure>,
@@ -122,8 +131,21 @@ pub(crate) struct Facts {
 }
 
 impl Record {
-    pub(crate) fn new(log: Arc<AccessLog>, request: Facts) -> Self {
-        Self { log, request, instance: None, connected: None, status: 0, bytes: 0, failure: None, complete: false }
+    pub(crate) fn new(log: Arc<AccessLog>, tally: Rc<Tally>, request: Facts) -> Self {
+        Self {
+            log,
+            tally,
+            request,
+            instance: None,
+            label: None,
+            held: false,
+            connected: None,
+            answered: None,
+            status: 0,
+            bytes: 0,
+            failure: None,
+            complete: false,
+        }
     }
 
     /// Notes why the request has no answer, or not all of it.
@@ -132,10 +154,22 @@ impl Record {
         self.complete = true;
     }
 
-    fn line(&self) -> String {
-        let (request, now) = (&self.request, Instant::now());
-        let failure = self.failure.or(if self.complete { None } else { Some(Failure::ClientInterrupted) });
-        let code = failure.map(Failure::look);
+    fn count(&self, failure: Option<Failure>, now: Instant) {
+        let Some(label) = self.instance.as_ref().map(|instance| &instance.label).or(self.label.as_ref()) else {
+            return;
+        };
+        let waited = self.answered.unwrap_or(now).saturating_duration_since(self.request.arrived);
+        self.tally.count(label, |counts| {
+            counts.requests += 1;
+            counts.lost += u64::from(failure.is_some_and(Failure::is_loss));
+            counts.errors += u64::from(self.status >= 500);
+            counts.held += u64::from(self.held);
+            counts.add_latency(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        });
+    }
+
+    fn line(&self, failure: Option<Failure>, now: Instant) -> String {
+        let (request, code) = (&self.request, failure.map(Failure::look));
         let mut line = String::with_capacity(320);
         let mut write = |part: fmt::Arguments<'_>| {
             // Writing to a String cannot fail.
@@ -173,7 +207,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.log.push(self.request.app, self.line());
+        let (now, failure) = (Instant::now(), self.failure);
+        let failure = failure.or(if self.complete { None } else { Some(Failure::ClientInterrupted) });
+        self.count(failure, now);
+        self.log.push(self.request.app, self.line(failure, now));
     }
 }
 
@@ -218,7 +255,7 @@ mod tests {
             forwarded_for: HeaderValue::from_bytes(b"1.2.3.4\t\" at=x").expect("a value"),
             arrived: Instant::now(),
         };
-        let mut record = Record::new(Arc::clone(&log), facts);
+        let mut record = Record::new(Arc::clone(&log), Rc::default(), facts);
         record.fail(Failure::NoWeb);
         drop(record);
         log.close();

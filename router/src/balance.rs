@@ -26,7 +26,7 @@ impl Dice {
     }
 
     /// A number below `limit`, which must not be zero.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         let limit = limit as u64;
         // The bias of a remainder is 2^-64 times the number of instances. It is below `limit`, so it fits.
         usize::try_from(self.roll() % limit).unwrap_or(0)
@@ -55,19 +55,21 @@ pub(crate) fn pick<'a>(instances: &'a [Arc<Instance>], tried: &[u64], dice: &mut
 mod tests {
     use std::time::Duration;
 
-    use model::routes::Endpoint;
+    use model::routes::{Endpoint, WorkloadId};
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::table::Label;
 
     fn instances(count: u64) -> Vec<Arc<Instance>> {
-        let (drained, _) = mpsc::unbounded_channel();
+        let (news, _) = mpsc::unbounded_channel();
+        let label = Arc::new(Label { id: WorkloadId("shop".to_owned()), serial: 1 });
         let endpoint = |id: u64| Endpoint {
             instance: format!("i{id}"),
             dyno: format!("web.{id}"),
             address: ([127, 0, 0, 1], 80).into(),
         };
-        (1..=count).map(|id| Arc::new(Instance::new(endpoint(id), id, drained.clone()))).collect()
+        (1..=count).map(|id| Arc::new(Instance::new(endpoint(id), id, Arc::clone(&label), news.clone()))).collect()
     }
 
     #[test]

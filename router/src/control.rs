@@ -27,6 +27,7 @@ use crate::server::Entrance;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
 use crate::tls::Certificate;
+use crate::traffic::{self, News, Outbox, Totals};
 use crate::{RouterError, RouterSettings, follow, server};
 
 /// Runs a router until SIGTERM or SIGINT, then until its requests in flight have their answers. It has threads of its own:
@@ -66,6 +67,7 @@ impl Router {
     pub fn start(settings: RouterSettings) -> Result<Self, RouterError> {
         let table = Arc::new(Table::new());
         let log = Arc::new(AccessLog::new(Arc::clone(&settings.clock)));
+        let (sender, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             own_hosts: OwnHosts::new(&settings.domain),
@@ -73,8 +75,11 @@ impl Router {
             timeouts: settings.timeouts.clone(),
             clock: Arc::clone(&settings.clock),
             log: Arc::clone(&log),
+            news: sender.clone(),
         });
-        let (sender, drained) = mpsc::unbounded_channel();
+        let mut life = [0; 8];
+        settings.random.fill(&mut life);
+        let totals = Totals::new(u64::from_le_bytes(life));
         let merger = Merger::new(table, Snapshot::load(&settings.snapshot), sender);
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
         let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose()?;
@@ -93,7 +98,8 @@ impl Router {
         })?;
         let runtime = runtime()?;
         let control = spawn("router-control", {
-            let feeds = Feeds { merger, drained, names: settings.names_socket, addresses: settings.addresses_socket };
+            let (names, addresses) = (settings.names_socket, settings.addresses_socket);
+            let feeds = Feeds { merger, news, totals, names, addresses };
             let stop = stop.clone();
             move || feeds.follow(&runtime, &settings.snapshot, certificate, &stop)
         })?;
@@ -208,7 +214,8 @@ fn raise_file_limit() {
 /// What the control thread works with.
 struct Feeds {
     merger: Merger,
-    drained: mpsc::UnboundedReceiver<String>,
+    news: mpsc::UnboundedReceiver<News>,
+    totals: Totals,
     names: PathBuf,
     addresses: PathBuf,
 }
@@ -223,28 +230,32 @@ impl Feeds {
     ) {
         let merger = Rc::new(RefCell::new(self.merger));
         let changed = Rc::new(Notify::new());
-        let (names, addresses, drained) = (self.names, self.addresses, self.drained);
+        let totals = Rc::new(RefCell::new(self.totals));
+        let (to_names, to_addresses) = (Rc::new(Outbox::default()), Rc::new(Outbox::default()));
+        let (names, addresses, news) = (self.names, self.addresses, self.news);
         LocalSet::new().block_on(runtime, async {
             spawn_local({
-                let (merger, changed) = (Rc::clone(&merger), Rc::clone(&changed));
-                // Nothing is drained by names: the channel has no sender.
-                let drained = mpsc::unbounded_channel().1;
+                let (totals, names, addresses) = (Rc::clone(&totals), Rc::clone(&to_names), Rc::clone(&to_addresses));
+                async move { traffic::sort(news, &totals, &names, &addresses).await }
+            });
+            spawn_local({
+                let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
                     let apply = |update| {
                         merger.borrow_mut().apply_names(update);
                         changed.notify_one();
                     };
-                    follow::follow(&names, drained, apply).await;
+                    follow::follow(&names, (&to_names, &totals), apply).await;
                 }
             });
             spawn_local({
-                let (merger, changed) = (Rc::clone(&merger), Rc::clone(&changed));
+                let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
                     let apply = |update| {
                         merger.borrow_mut().apply_addresses(update);
                         changed.notify_one();
                     };
-                    follow::follow(&addresses, drained, apply).await;
+                    follow::follow(&addresses, (&to_addresses, &totals), apply).await;
                 }
             });
             if let Some(certificate) = certificate {

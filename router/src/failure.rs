@@ -40,6 +40,29 @@ pub(crate) struct Look {
 }
 
 impl Failure {
+    /// Whether a visitor got no answer of the app, or not all of it, without having asked for that.
+    pub(crate) fn is_loss(self) -> bool {
+        match self {
+            Self::AppCrashed
+            | Self::RequestTimeout
+            | Self::NoResponse
+            | Self::IdleConnection
+            | Self::BadResponse
+            | Self::Interrupted
+            | Self::ConnectTimeout
+            | Self::BootTimeout
+            | Self::ConnectRefused
+            | Self::OversizedResponse
+            | Self::Quarantined => true,
+            Self::BadChunk
+            | Self::ClientInterrupted
+            | Self::ClientIdle
+            | Self::NoWeb
+            | Self::Maintenance
+            | Self::Blank => false,
+        }
+    }
+
     pub(crate) fn look(self) -> Look {
         let error = |code, description| Look {
             code,

@@ -10,11 +10,12 @@ use model::routes::{Ack, Update};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::merge::Merger;
 use crate::snapshot;
+use crate::traffic::{Outbox, Totals};
 
 /// Pauses between attempts to reach a publisher: a restarted one is found at once, an absent one costs nothing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -23,12 +24,12 @@ const SAVE_DELAY: Duration = Duration::from_millis(100);
 /// A large table takes long to write: at most one part in so many of the time goes to that.
 const SAVE_SHARE: u32 = 20;
 
-/// Applies what the publisher at `socket` says, whenever it is there, and sends it what comes on `drained`.
-pub(crate) async fn follow<K, V>(
-    socket: &Path,
-    mut drained: mpsc::UnboundedReceiver<String>,
-    apply: impl Fn(Update<K, V>),
-) where
+/// What is said to a publisher: what waits for it, and all that was counted.
+type Said<'a> = (&'a Outbox, &'a RefCell<Totals>);
+
+/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said.
+pub(crate) async fn follow<K, V>(socket: &Path, said: Said<'_>, apply: impl Fn(Update<K, V>))
+where
     K: DeserializeOwned,
     V: DeserializeOwned,
 {
@@ -37,9 +38,7 @@ pub(crate) async fn follow<K, V>(
         match UnixStream::connect(socket).await {
             Ok(stream) => {
                 pause = RETRY.0;
-                // What was drained while nobody followed concerns nobody: a publisher waits only for who follows it.
-                while drained.try_recv().is_ok() {}
-                if let Err(error) = follow_stream(stream, &mut drained, &apply).await {
+                if let Err(error) = follow_stream(stream, said, &apply).await {
                     tracing::info!(error = %error, socket = %socket.display(), "a publisher of routes went away");
                 }
             }
@@ -52,7 +51,7 @@ pub(crate) async fn follow<K, V>(
 
 async fn follow_stream<K, V>(
     stream: UnixStream,
-    drained: &mut mpsc::UnboundedReceiver<String>,
+    (outbox, totals): Said<'_>,
     apply: &impl Fn(Update<K, V>),
 ) -> io::Result<()>
 where
@@ -61,20 +60,26 @@ where
 {
     let (reader, mut writer) = stream.into_split();
     let mut updates = BufReader::new(reader).lines();
+    outbox.begin(totals);
+    let mut has_begun = false;
     loop {
-        let ack = tokio::select! {
+        let acks = tokio::select! {
             line = updates.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let update: Update<K, V> = serde_json::from_str(&line)?;
                 let version = update.version;
                 apply(update);
-                Ack::Serving(version)
+                has_begun = true;
+                vec![Ack::Serving(version)]
             }
-            Some(instance) = drained.recv() => Ack::Drained(instance),
+            acks = outbox.next(totals), if has_begun => acks,
         };
-        let mut line = serde_json::to_vec(&ack)?;
-        line.push(b'\n');
-        writer.write_all(&line).await?;
+        let mut lines = Vec::new();
+        for ack in acks {
+            serde_json::to_writer(&mut lines, &ack)?;
+            lines.push(b'\n');
+        }
+        writer.write_all(&lines).await?;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A router merges the two halves of the route table ([`model::routes`]), which it follows from the controller and from the
 //! host role, and never asks anybody during a request. It works without either: the last good table is on disk. Each
-//! core has a worker of its own (listeners, connections, pool); one more thread follows the table, another one writes
+//! core has a worker of its own (listeners, connections, pool, counts); one more thread follows the table, another one writes
 //! the access log. Errors have Heroku's codes and look like Heroku's.
 //!
 //! What draining means: an instance that leaves the table gets no new request, and is reported drained when its last
@@ -30,6 +30,7 @@ mod socket;
 mod strict;
 mod table;
 pub mod tls;
+mod traffic;
 mod tunnel;
 mod upstream;
 

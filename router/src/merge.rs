@@ -8,7 +8,8 @@ use model::routes::{AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode,
 use tokio::sync::mpsc;
 
 use crate::snapshot::Snapshot;
-use crate::table::{App, Instance, Instances, Mode, Table, Workload};
+use crate::table::{App, Instance, Instances, Label, Mode, Shares, Table, Workload};
+use crate::traffic::News;
 
 pub(crate) struct Merger {
     table: Arc<Table>,
@@ -16,15 +17,15 @@ pub(crate) struct Merger {
     workloads: HashMap<WorkloadId, Arc<Workload>>,
     /// Those that take the requests of an app.
     served: HashSet<WorkloadId>,
-    drained: mpsc::UnboundedSender<String>,
+    news: mpsc::UnboundedSender<News>,
     next_serial: u64,
 }
 
 impl Merger {
-    /// Begins with `rows` in the table, and says on `drained` which instance has no request left after it was taken away.
-    pub(crate) fn new(table: Arc<Table>, rows: Snapshot, drained: mpsc::UnboundedSender<String>) -> Self {
+    /// Begins with `rows` in the table, and says by `news` which instance has no request left after it was taken away.
+    pub(crate) fn new(table: Arc<Table>, rows: Snapshot, news: mpsc::UnboundedSender<News>) -> Self {
         let (workloads, served) = (HashMap::new(), HashSet::new());
-        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, drained, next_serial: 0 };
+        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, news, next_serial: 0 };
         let Snapshot { names, addresses } = rows;
         merger.apply_addresses(AddressesUpdate {
             version: 0,
@@ -65,7 +66,9 @@ impl Merger {
                 RouteMode::Blank => Mode::Blank,
                 RouteMode::Maintenance => Mode::Maintenance,
                 RouteMode::NoWeb => Mode::NoWeb,
-                RouteMode::Serve(workload) => Mode::Serve(self.workload(&workload)),
+                RouteMode::Serve(shares) => {
+                    Mode::Serve(Shares::new(shares.iter().map(|share| (self.workload(&share.workload), share.weight))))
+                }
             };
             let app = Arc::new(App { id, name: route.name, mode });
             given.extend(route.hosts.into_iter().map(|host| (host, Arc::clone(&app))));
@@ -98,24 +101,34 @@ impl Merger {
         let healthy: Vec<Arc<Instance>> = row
             .healthy
             .into_iter()
-            .map(|endpoint| kept(&endpoint).unwrap_or_else(|| self.instance(endpoint)))
+            .map(|endpoint| kept(&endpoint).unwrap_or_else(|| self.instance(endpoint, &workload.label)))
             .collect();
         let gone = before.healthy.iter().filter(|old| !healthy.iter().any(|new| Arc::ptr_eq(old, new)));
         let gone: Vec<&Arc<Instance>> = gone.collect();
-        let after = Instances { healthy, starting: row.starting, crashed: row.crashed };
-        workload.instances.store(Arc::new(after));
+        workload.set(Instances { healthy, starting: row.starting, crashed: row.crashed });
         for instance in gone {
             instance.retire();
         }
     }
 
     fn workload(&mut self, id: &WorkloadId) -> Arc<Workload> {
-        Arc::clone(self.workloads.entry(id.clone()).or_default())
+        if let Some(known) = self.workloads.get(id) {
+            return Arc::clone(known);
+        }
+        let label = Label { id: id.clone(), serial: self.new_serial() };
+        let workload = Arc::new(Workload::new(label, self.news.clone()));
+        self.workloads.insert(id.clone(), Arc::clone(&workload));
+        workload
     }
 
-    fn instance(&mut self, endpoint: Endpoint) -> Arc<Instance> {
+    fn instance(&mut self, endpoint: Endpoint, label: &Arc<Label>) -> Arc<Instance> {
+        let serial = self.new_serial();
+        Arc::new(Instance::new(endpoint, serial, Arc::clone(label), self.news.clone()))
+    }
+
+    fn new_serial(&mut self) -> u64 {
         self.next_serial += 1;
-        Arc::new(Instance::new(endpoint, self.next_serial, self.drained.clone()))
+        self.next_serial
     }
 
     /// Forgets those of these workloads that neither half has.
@@ -128,11 +141,12 @@ impl Merger {
     }
 }
 
-fn serves(row: &AppRoute) -> Option<&WorkloadId> {
-    match &row.mode {
-        RouteMode::Serve(workload) => Some(workload),
-        _ => None,
-    }
+fn serves(row: &AppRoute) -> impl Iterator<Item = &WorkloadId> {
+    let shares = match &row.mode {
+        RouteMode::Serve(shares) => shares.as_slice(),
+        _ => &[],
+    };
+    shares.iter().map(|share| &share.workload)
 }
 
 fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, unset: &[K]) {
@@ -147,6 +161,8 @@ fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, un
 
 #[cfg(test)]
 mod tests {
+    use model::routes::Share;
+
     use super::*;
 
     fn endpoint(instance: &str) -> Endpoint {
@@ -171,8 +187,22 @@ mod tests {
 
     fn instances(table: &Table, host: &str) -> Vec<String> {
         let app = table.find(host).expect("an app");
-        let Mode::Serve(workload) = &app.mode else { panic!("not serving") };
-        workload.instances.load().healthy.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+        let Mode::Serve(shares) = &app.mode else { panic!("not serving") };
+        let names = |workload: &Arc<Workload>| -> Vec<String> {
+            workload.instances.load().healthy.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+        };
+        shares.iter().flat_map(names).collect()
+    }
+
+    fn serve(workload: &str) -> RouteMode {
+        RouteMode::serve(WorkloadId(workload.to_owned()))
+    }
+
+    fn gone(told: &mut mpsc::UnboundedReceiver<News>) -> Option<String> {
+        match told.try_recv().ok()? {
+            News::Drained(instance) => Some(instance),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -181,7 +211,7 @@ mod tests {
         let mut merger = Merger::new(Arc::clone(&table), Snapshot::default(), mpsc::unbounded_channel().0);
         let id = |number: u32| -> AppId { format!("00000000-0000-4000-8000-{number:012}").parse().expect("an id") };
         let row = |number, hosts: &[&str], workload: &str| {
-            let NamesUpdate { set, .. } = names(hosts, RouteMode::Serve(WorkloadId(workload.to_owned())));
+            let NamesUpdate { set, .. } = names(hosts, serve(workload));
             (id(number), set.into_iter().next().expect("a row").1)
         };
         let mut say = |reset, set, unset| merger.apply_names(NamesUpdate { version: 1, reset, set, unset });
@@ -205,9 +235,9 @@ mod tests {
     #[test]
     fn the_halves_meet_in_either_order_and_a_change_of_one_row_keeps_the_rest() {
         let table = Arc::new(Table::new());
-        let (sender, mut drained) = mpsc::unbounded_channel();
+        let (sender, mut told) = mpsc::unbounded_channel();
         let mut merger = Merger::new(Arc::clone(&table), Snapshot::default(), sender);
-        merger.apply_names(names(&["shop.localhost", "*.shop.example"], RouteMode::Serve(WorkloadId("w1".to_owned()))));
+        merger.apply_names(names(&["shop.localhost", "*.shop.example"], serve("w1")));
         assert!(instances(&table, "shop.localhost").is_empty());
         merger.apply_addresses(addresses(true, vec![("w1", healthy(&["a", "b"])), ("w2", healthy(&["c"]))]));
         assert_eq!(instances(&table, "shop.localhost"), ["a", "b"]);
@@ -215,18 +245,22 @@ mod tests {
         assert!(table.find("shop.example").is_none(), "a wildcard does not mean its parent");
 
         let held = table.find("shop.localhost").expect("an app");
-        let Mode::Serve(workload) = &held.mode else { panic!("not serving") };
+        let Mode::Serve(shares) = &held.mode else { panic!("not serving") };
+        let workload = shares.iter().next().expect("one");
         let kept = Arc::clone(&workload.instances.load().healthy[1]);
         merger.apply_addresses(addresses(false, vec![("w1", healthy(&["b"]))]));
-        assert_eq!(drained.try_recv().as_deref(), Ok("a"));
+        assert_eq!(gone(&mut told).as_deref(), Some("a"));
         assert!(Arc::ptr_eq(&kept, &workload.instances.load().healthy[0]), "an instance that stays keeps its state");
 
-        merger.apply_names(names(&["shop.localhost"], RouteMode::Serve(WorkloadId("w2".to_owned()))));
+        let both = [("w1", 1), ("w2", 3)].map(|(id, weight)| Share { workload: WorkloadId(id.to_owned()), weight });
+        merger.apply_names(names(&["shop.localhost"], RouteMode::Serve(both.into())));
+        assert_eq!(instances(&table, "shop.localhost"), ["b", "c"]);
+        merger.apply_names(names(&["shop.localhost"], serve("w2")));
         assert_eq!(instances(&table, "shop.localhost"), ["c"]);
-        assert!(drained.try_recv().is_err(), "only the addresses take instances away");
+        assert!(told.try_recv().is_err(), "only the addresses take instances away");
         merger.apply_addresses(addresses(true, vec![]));
-        let mut gone = [drained.try_recv().expect("one"), drained.try_recv().expect("two")];
-        gone.sort();
-        assert_eq!(gone, ["b", "c"]);
+        let mut both = [gone(&mut told).expect("one"), gone(&mut told).expect("two")];
+        both.sort();
+        assert_eq!(both, ["b", "c"]);
     }
 }

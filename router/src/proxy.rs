@@ -14,6 +14,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use model::Clock;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Timeouts;
@@ -28,6 +29,7 @@ use crate::search::Search;
 use crate::socket::Activity;
 use crate::strict::{self, Refusal};
 use crate::table::{App, InFlight, Instance, Table};
+use crate::traffic::{News, Tally};
 use crate::tunnel::{self, Ends, Watched};
 use crate::upstream::{Progress, Upload, Upstream};
 use crate::{error_page, platform};
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) timeouts: Timeouts,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<AccessLog>,
+    /// To the control thread.
+    pub(crate) news: mpsc::UnboundedSender<News>,
 }
 
 /// What all requests on one core share.
@@ -50,6 +54,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
     pub(crate) dice: RefCell<Dice>,
+    pub(crate) tally: Rc<Tally>,
 }
 
 impl Worker {
@@ -131,7 +136,7 @@ impl Exchange {
             forwarded_for: stamp.forwarded_for,
             arrived,
         };
-        let record = Record::new(Arc::clone(&worker.shared.log), facts);
+        let record = Record::new(Arc::clone(&worker.shared.log), Rc::clone(&worker.tally), facts);
         let (mut parts, body) = request.into_parts();
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
@@ -153,6 +158,7 @@ impl Exchange {
                 return Reply::page(page);
             }
         };
+        self.record.answered = Some(Instant::now());
         self.record.status = answer.response.status().as_u16();
         if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(answer.response, in_flight);
@@ -170,7 +176,9 @@ impl Exchange {
         let worker = Rc::clone(&self.worker);
         let mut search = Search::new(&worker.shared.table, &worker.shared.timeouts, host, app);
         loop {
-            let in_flight = search.next(&worker.dice).await?;
+            let found = search.next(&worker.dice).await;
+            self.record.held = search.has_waited();
+            let in_flight = found.inspect_err(|_| self.record.label = search.label())?;
             self.record.instance = Some(Arc::clone(in_flight.instance()));
             match self.attempt(in_flight.instance(), request).await {
                 Ok(answer) => return Ok((answer, in_flight)),

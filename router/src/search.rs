@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Timeouts;
 use crate::balance::{self, Dice};
 use crate::failure::Failure;
-use crate::table::{App, InFlight, Instance, Instances, Mode, Table};
+use crate::table::{App, InFlight, Instance, Label, Mode, Shares, Table};
 
 /// Most instances that one request tries, as on Heroku.
 const ATTEMPTS: usize = 10;
@@ -65,6 +65,19 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// What the request is counted under if no instance took it: the first workload that could have.
+    pub(crate) fn label(&self) -> Option<Arc<Label>> {
+        match &self.app.mode {
+            Mode::Serve(shares) => shares.iter().next().map(|workload| Arc::clone(&workload.label)),
+            Mode::Blank | Mode::Maintenance | Mode::NoWeb => None,
+        }
+    }
+
+    /// Whether the request had to wait.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.changes.is_some()
+    }
+
     /// `instance` did not take the request, of which nothing was sent: stay away from it for a while, try another one.
     pub(crate) fn refused_by(&mut self, instance: &Instance, failure: Failure) {
         instance.quarantine(self.timeouts.quarantine);
@@ -74,30 +87,49 @@ impl<'a> Search<'a> {
     }
 
     fn look(&self, dice: &std::cell::RefCell<Dice>) -> Result<Look, Failure> {
-        let workload = match &self.app.mode {
+        let shares = match &self.app.mode {
             Mode::Blank => return Err(Failure::Blank),
             Mode::Maintenance => return Err(Failure::Maintenance),
             Mode::NoWeb => return Err(Failure::NoWeb),
-            Mode::Serve(workload) => workload,
+            Mode::Serve(shares) => shares,
         };
-        loop {
-            let instances = workload.instances.load();
-            if let Some((_, failure)) = self.failed.filter(|_| self.tried.len() >= ATTEMPTS) {
-                return Err(failure);
-            }
-            match balance::pick(&instances.healthy, &self.tried, &mut dice.borrow_mut()).map(Instance::enter) {
-                Some(Some(in_flight)) => return Ok(Look::Go(in_flight)),
-                // It left the table in this very moment; the table without it is there already.
-                Some(None) => {}
-                None => return self.hold(&instances),
+        if let Some((_, failure)) = self.failed.filter(|_| self.tried.len() >= ATTEMPTS) {
+            return Err(failure);
+        }
+        let mut dice = dice.borrow_mut();
+        let in_turn = shares.in_turn(&mut dice);
+        for workload in in_turn {
+            loop {
+                let instances = workload.instances.load();
+                match balance::pick(&instances.healthy, &self.tried, &mut dice).map(Instance::enter) {
+                    Some(Some(in_flight)) => return Ok(Look::Go(in_flight)),
+                    // It left the table in this very moment; the table without it is there already.
+                    Some(None) => {}
+                    None => break,
+                }
             }
         }
+        self.hold(shares)
     }
 
-    fn hold(&self, instances: &Instances) -> Result<Look, Failure> {
+    fn hold(&self, shares: &Shares) -> Result<Look, Failure> {
         let give_up = self.began + self.timeouts.boot;
-        if instances.healthy.is_empty() {
-            if instances.crashed > 0 && instances.starting == 0 {
+        let (mut healthy, mut starting, mut crashed) = (Vec::new(), 0, 0);
+        for workload in shares.iter() {
+            let instances = workload.instances.load();
+            healthy.extend(instances.healthy.iter().map(|it| it.quarantined().unwrap_or(Duration::ZERO)));
+            starting += instances.starting;
+            crashed += instances.crashed;
+            if instances.healthy.is_empty() && instances.starting == 0 && instances.crashed == 0 {
+                workload.ask();
+            }
+        }
+        if healthy.is_empty() {
+            // Without any workload that is to take requests, nobody will come up.
+            if shares.iter().next().is_none() {
+                return Err(Failure::NoWeb);
+            }
+            if crashed > 0 && starting == 0 {
                 return Err(Failure::AppCrashed);
             }
             return Ok(Look::Hold { again: give_up, until: give_up, then: Failure::BootTimeout });
@@ -107,8 +139,7 @@ impl<'a> Search<'a> {
             let until = since + self.timeouts.settle;
             return Ok(Look::Hold { again: until, until, then: failure });
         }
-        let quarantines = instances.healthy.iter().map(|instance| instance.quarantined().unwrap_or(Duration::ZERO));
-        let again = Instant::now() + quarantines.min().unwrap_or_default();
+        let again = Instant::now() + healthy.into_iter().min().unwrap_or_default();
         Ok(Look::Hold { again, until: give_up, then: Failure::Quarantined })
     }
 }

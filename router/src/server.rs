@@ -72,10 +72,15 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) {
     let drain = shared.timeouts.drain;
-    let worker = Rc::new(Worker { shared, pool: crate::pool::Pool::default(), dice: Dice::new(random).into() });
+    let (pool, dice, tally) = (crate::pool::Pool::default(), Dice::new(random).into(), Rc::default());
+    let worker = Rc::new(Worker { shared, pool, dice, tally });
     let connections = TaskTracker::new();
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
+        spawn_local({
+            let worker = Rc::clone(&worker);
+            async move { worker.tally.deliver(&worker.shared.news).await }
+        });
         for listener in listeners {
             spawn_local(accept(listener, Rc::clone(&worker), connections.clone(), stop.clone()));
         }

@@ -8,14 +8,17 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::routes::Endpoint;
+use model::routes::{Endpoint, WorkloadId};
 use model::{AppId, AppName, Hostname};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+use crate::balance::Dice;
+use crate::traffic::News;
 
 /// Parts of the names: of 10,000 apps, 20 in each.
 const PARTS: u64 = 512;
@@ -101,13 +104,81 @@ pub(crate) enum Mode {
     Blank,
     Maintenance,
     NoWeb,
-    Serve(Arc<Workload>),
+    Serve(Shares),
+}
+
+/// The workloads that take an app's requests, each with its weight.
+pub(crate) struct Shares {
+    all: Vec<(Arc<Workload>, usize)>,
+    total: usize,
+}
+
+impl Shares {
+    /// Without those that are to take none.
+    pub(crate) fn new(shares: impl IntoIterator<Item = (Arc<Workload>, u32)>) -> Self {
+        let weight = |weight| usize::try_from(weight).unwrap_or(usize::MAX);
+        let all: Vec<_> = shares.into_iter().map(|(workload, part)| (workload, weight(part))).collect();
+        let all: Vec<_> = all.into_iter().filter(|(_, weight)| *weight > 0).collect();
+        let total = all.iter().fold(0, |sum: usize, (_, weight)| sum.saturating_add(*weight));
+        Self { all, total }
+    }
+
+    /// All of them in the order in which one request asks them: by chance which is the first.
+    pub(crate) fn in_turn<'a>(&'a self, dice: &mut Dice) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
+        let first = if self.all.len() < 2 { 0 } else { self.at(dice.below(self.total)) };
+        let (before, from) = self.all.split_at(first);
+        from.iter().chain(before).map(|(workload, _)| workload)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.all.iter().map(|(workload, _)| workload)
+    }
+
+    /// Whose part of the whole this point is in.
+    fn at(&self, mut point: usize) -> usize {
+        let holds = |(_, weight): &(Arc<Workload>, usize)| {
+            let found = point < *weight;
+            point = point.saturating_sub(*weight);
+            found
+        };
+        self.all.iter().position(holds).unwrap_or_default()
+    }
+}
+
+/// What a workload's requests are counted under.
+#[derive(Debug)]
+pub(crate) struct Label {
+    pub(crate) id: WorkloadId,
+    /// Unique in this process.
+    pub(crate) serial: u64,
 }
 
 /// The instances of one workload, swapped as a whole.
-#[derive(Default)]
 pub(crate) struct Workload {
+    pub(crate) label: Arc<Label>,
     pub(crate) instances: ArcSwap<Instances>,
+    /// Publishers were told that it is wanted, since its instances last changed.
+    asked: AtomicBool,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Workload {
+    pub(crate) fn new(label: Label, news: mpsc::UnboundedSender<News>) -> Self {
+        Self { label: Arc::new(label), instances: ArcSwap::default(), asked: AtomicBool::new(false), news }
+    }
+
+    pub(crate) fn set(&self, instances: Instances) {
+        self.instances.store(Arc::new(instances));
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
+    /// A request waits, and there is no instance.
+    pub(crate) fn ask(&self) {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            // Without a receiver the router is stopping.
+            let _ = self.news.send(News::Wanted(self.label.id.clone()));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -122,6 +193,8 @@ pub(crate) struct Instance {
     pub(crate) endpoint: Endpoint,
     /// Unique in this process: what pools and retries know it by.
     pub(crate) serial: u64,
+    /// Of its workload.
+    pub(crate) label: Arc<Label>,
     born: Instant,
     /// Requests in flight, and [`RETIRED`].
     state: AtomicU64,
@@ -129,22 +202,23 @@ pub(crate) struct Instance {
     tunnels: AtomicU32,
     /// Milliseconds after `born`; zero is never.
     quarantined_until: AtomicU64,
-    drained: mpsc::UnboundedSender<String>,
+    news: mpsc::UnboundedSender<News>,
 }
 
 /// Set in [`Instance::state`] once the table has let go of the instance.
 const RETIRED: u64 = 1 << 63;
 
 impl Instance {
-    pub(crate) fn new(endpoint: Endpoint, serial: u64, drained: mpsc::UnboundedSender<String>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, serial: u64, label: Arc<Label>, news: mpsc::UnboundedSender<News>) -> Self {
         Self {
             endpoint,
             serial,
+            label,
             born: Instant::now(),
             state: AtomicU64::new(0),
             tunnels: AtomicU32::new(0),
             quarantined_until: AtomicU64::new(0),
-            drained,
+            news,
         }
     }
 
@@ -197,7 +271,7 @@ impl Instance {
 
     fn say_drained(&self) {
         // Without a receiver the router is stopping, and nobody waits for it.
-        let _ = self.drained.send(self.endpoint.instance.clone());
+        let _ = self.news.send(News::Drained(self.endpoint.instance.clone()));
     }
 }
 
@@ -238,35 +312,68 @@ impl Drop for Tunnel {
 mod tests {
     use super::*;
 
-    fn instance() -> (Arc<Instance>, mpsc::UnboundedReceiver<String>) {
+    fn label(name: &str) -> Label {
+        Label { id: WorkloadId(name.to_owned()), serial: 1 }
+    }
+
+    fn drained() -> News {
+        News::Drained("i1".to_owned())
+    }
+
+    fn instance() -> (Arc<Instance>, mpsc::UnboundedReceiver<News>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let endpoint =
             Endpoint { instance: "i1".to_owned(), dyno: "web.1".to_owned(), address: ([127, 0, 0, 1], 1).into() };
-        (Arc::new(Instance::new(endpoint, 1, sender)), receiver)
+        (Arc::new(Instance::new(endpoint, 1, Arc::new(label("shop")), sender)), receiver)
+    }
+
+    #[test]
+    fn requests_are_shared_by_weight_and_who_weighs_nothing_gets_none() {
+        let (news, mut told) = mpsc::unbounded_channel();
+        let workload = |name| Arc::new(Workload::new(label(name), news.clone()));
+        let shares = Shares::new([(workload("none"), 0), (workload("many"), 95), (workload("few"), 5)]);
+        let mut dice = Dice::new(&model::clock::SystemRandom);
+        let first = |dice: &mut Dice| shares.in_turn(dice).next().map(|workload| workload.label.id.0.clone());
+        let few = (0..10_000).filter(|_| first(&mut dice).as_deref() == Some("few")).count();
+        assert!((350..650).contains(&few), "5 of 100, not {few} of 10,000");
+        for _ in 0..100 {
+            let mut all: Vec<_> = shares.in_turn(&mut dice).map(|workload| workload.label.id.0.as_str()).collect();
+            all.sort_unstable();
+            assert_eq!(all, ["few", "many"], "whoever is first, the other one is asked next");
+        }
+        assert!(Shares::new([]).in_turn(&mut dice).next().is_none());
+        let asleep = workload("asleep");
+        asleep.ask();
+        asleep.ask();
+        assert_eq!(told.try_recv(), Ok(News::Wanted(WorkloadId("asleep".to_owned()))));
+        assert!(told.try_recv().is_err(), "said once");
+        asleep.set(Instances::default());
+        asleep.ask();
+        assert!(told.try_recv().is_ok(), "until something changed");
     }
 
     #[test]
     fn an_instance_is_drained_once_when_its_last_request_left() {
-        let (instance, mut drained) = instance();
+        let (instance, mut told) = instance();
         let first = instance.enter().expect("in the table");
         let second = instance.enter().expect("in the table");
         drop(first);
         instance.retire();
         assert!(instance.enter().is_none(), "no request begins on an instance that left the table");
-        assert!(drained.try_recv().is_err());
+        assert!(told.try_recv().is_err());
         drop(second);
-        assert_eq!(drained.try_recv().as_deref(), Ok("i1"));
+        assert_eq!(told.try_recv(), Ok(drained()));
         instance.retire();
-        assert!(drained.try_recv().is_err(), "said once");
+        assert!(told.try_recv().is_err(), "said once");
     }
 
     #[test]
     fn an_idle_instance_is_drained_at_once_and_a_tunnel_does_not_hold_it_back() {
-        let (instance, mut drained) = instance();
+        let (instance, mut told) = instance();
         let tunnel = instance.enter().expect("in the table").into_tunnel();
         assert_eq!(instance.load(), 1);
         instance.retire();
-        assert_eq!(drained.try_recv().as_deref(), Ok("i1"));
+        assert_eq!(told.try_recv(), Ok(drained()));
         drop(tunnel);
         assert_eq!(instance.load(), 0);
     }

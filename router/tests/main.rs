@@ -7,4 +7,5 @@ mod restart;
 mod streams;
 mod swaps;
 mod tls;
+mod traffic;
 mod world;

@@ -21,7 +21,7 @@ async fn no_request_fails_while_releases_follow_each_other() {
     let world = World::new(Timeouts::default()).await;
     let (mut old, mut life) = release(0).await;
     world.instances("shop.v0", &[&old]).await;
-    world.name("shop", RouteMode::Serve(WorkloadId("shop.v0".to_owned()))).await;
+    world.name("shop", RouteMode::serve(WorkloadId("shop.v0".to_owned()))).await;
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> =
         (0..8).map(|_| tokio::spawn(ask_until(world.address, Arc::clone(&stop), Arc::clone(&answered)))).collect();
@@ -29,7 +29,7 @@ async fn no_request_fails_while_releases_follow_each_other() {
         let (new, new_life) = release(version).await;
         let workload = format!("shop.v{version}");
         world.instances(&workload, &[&new]).await;
-        world.name("shop", RouteMode::Serve(WorkloadId(workload))).await;
+        world.name("shop", RouteMode::serve(WorkloadId(workload))).await;
         let gone = world.instances(&format!("shop.v{}", version - 1), &[]).await;
         assert!(
             world.addresses.drained(&old.instance, gone, LONG).await,

@@ -72,7 +72,7 @@ impl World {
 
     /// Starts both publishers with these rows, and returns once the router follows them.
     pub(crate) async fn publish(&mut self, apps: &[&str], instances: &[&Endpoint]) {
-        let names = apps.iter().map(|app| (app_id(app), app_row(app, RouteMode::Serve(WorkloadId((*app).to_owned())))));
+        let names = apps.iter().map(|app| (app_id(app), app_row(app, RouteMode::serve(WorkloadId((*app).to_owned())))));
         let addresses = apps.iter().map(|app| (WorkloadId((*app).to_owned()), healthy(instances)));
         (self.names, self.addresses) = (Feed::new(names.collect()), Feed::new(addresses.collect()));
         let publishers = Runtime::new().expect("a runtime");
@@ -132,7 +132,7 @@ impl World {
 
     /// Makes `<app>.localhost` an app whose workload has the same name.
     pub(crate) async fn route(&self, app: &str) {
-        self.name(app, RouteMode::Serve(WorkloadId(app.to_owned()))).await;
+        self.name(app, RouteMode::serve(WorkloadId(app.to_owned()))).await;
     }
 
     /// Sets the healthy instances of a workload, and returns the version once it is served.

@@ -62,7 +62,7 @@ pub(super) fn route(
     let default = settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
     let mode = match serve {
         _ if app.maintenance => RouteMode::Maintenance,
-        Some(workload) => RouteMode::Serve(workload),
+        Some(workload) => RouteMode::serve(workload),
         None if deployed => RouteMode::NoWeb,
         None => RouteMode::Blank,
     };

@@ -161,7 +161,7 @@ impl World {
     }
 
     fn serve(&self, version: u64) -> RouteMode {
-        RouteMode::Serve(self.id(version, "web"))
+        RouteMode::serve(self.id(version, "web"))
     }
 
     /// What visitors get; none if routers do not know the app.
@@ -434,7 +434,7 @@ async fn while_the_engine_is_away_visitors_stay_and_then_the_rollout_goes_on() {
 
     let World { test, rollout, router, app, .. } = world.restart().await;
     router
-        .until(app.id, Some(&RouteMode::Serve(workload_id(app.id, 2, &"web".parse().expect("web"), DEFAULT_SIZE))))
+        .until(app.id, Some(&RouteMode::serve(workload_id(app.id, 2, &"web".parse().expect("web"), DEFAULT_SIZE))))
         .await;
     let engine = test.engine.clone();
     let loop_of_its_own = tokio::spawn(rollout.run());
