@@ -1,7 +1,7 @@
 //! Joins this terminal, or this pipe, to a one-off dyno over a WebSocket.
 //!
 //! Binary frames are the bytes of the dyno's input and output. Text frames are JSON: from here
-//! `{"resize":{"rows":R,"columns":C}}` and `{"eof":true}`, from there `{"exit":STATUS}` at the end.
+//! `{"resize":{"rows":R,"columns":C}}` and `{"eof":true}`, from there `{"exit":STATUS}` or `{"error":TEXT}` at the end.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,6 +24,7 @@ use crate::error::{CliError, Kind, Result};
 #[derive(Debug, Deserialize)]
 struct Control {
     exit: Option<i32>,
+    error: Option<String>,
 }
 
 /// Joins standard input and output to the dyno at `address` until it ends; returns its exit status.
@@ -57,7 +58,7 @@ impl<W: Write> Session<W> {
         let _raw = if tty { Some(RawTerminal::enter()?) } else { None };
         let resized = if tty { Some(resize_events()?) } else { None };
         if tty {
-            self.send_size()?;
+            self.send_size();
         }
         loop {
             // Whatever is buffered must be taken before waiting: the kernel no longer knows of it.
@@ -67,13 +68,13 @@ impl<W: Write> Session<W> {
             let ready = self.wait(resized.as_ref())?;
             if ready.socket && self.sending {
                 let flushed = self.socket.flush();
-                self.queued(flushed)?;
+                self.queued(&flushed);
             }
             if ready.resized
                 && let Some(events) = &resized
             {
                 while matches!(events.read_signal(), Ok(Some(_))) {}
-                self.send_size()?;
+                self.send_size();
             }
             if ready.input {
                 self.send_input()?;
@@ -115,9 +116,12 @@ impl<W: Write> Session<W> {
                     self.output.flush()?;
                 }
                 Ok(Message::Text(text)) => {
-                    let control: Option<Control> = serde_json::from_str(text.as_str()).ok();
-                    if let Some(exit) = control.and_then(|control| control.exit) {
-                        return Ok(Some(u8::try_from(exit & 0xff).unwrap_or(1)));
+                    match serde_json::from_str(text.as_str()) {
+                        Ok(Control { error: Some(error), .. }) => return Err(CliError::failed(error)),
+                        Ok(Control { exit: Some(exit), .. }) => {
+                            return Ok(Some(u8::try_from(exit & 0xff).unwrap_or(1)));
+                        }
+                        _ => {}
                     }
                 }
                 Ok(Message::Close(_)) => return Err(lost(&Error::ConnectionClosed)),
@@ -139,27 +143,32 @@ impl<W: Write> Session<W> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(CliError::failed("Cannot read standard input").because(&error)),
         };
-        self.send(message)
+        self.send(message);
+        Ok(())
     }
 
-    fn send_size(&mut self) -> Result<()> {
-        let Ok((columns, rows)) = terminal::size() else { return Ok(()) };
-        self.send(Message::text(json!({ "resize": { "rows": rows, "columns": columns } }).to_string()))
+    fn send_size(&mut self) {
+        if let Ok((columns, rows)) = terminal::size() {
+            self.send(Message::text(json!({ "resize": { "rows": rows, "columns": columns } }).to_string()));
+        }
     }
 
-    fn send(&mut self, message: Message) -> Result<()> {
+    fn send(&mut self, message: Message) {
         let sent = self.socket.send(message);
-        self.queued(sent)
+        self.queued(&sent);
     }
 
-    /// A message that had no room stays queued in the socket and goes with the next flush.
-    fn queued(&mut self, sent: Result<(), Error>) -> Result<()> {
+    /// A message that had no room stays queued in the socket and goes with the next flush. If the other side takes no more, it may
+    /// have hung up because all is said: what it said is read first, and tells.
+    fn queued(&mut self, sent: &Result<(), Error>) {
         self.sending = match sent {
             Ok(()) => false,
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => true,
-            Err(error) => return Err(lost(&error)),
+            Err(_) => {
+                self.input_open = false;
+                false
+            }
         };
-        Ok(())
     }
 }
 
@@ -238,6 +247,18 @@ mod tests {
         let (status, output) = session(&address, input);
         assert_eq!(status.unwrap(), 7);
         assert!(output == input);
+    }
+
+    #[test]
+    fn a_dyno_that_has_no_status_says_why() {
+        let address = dyno(|socket| {
+            socket.send(Message::binary("half")).unwrap();
+            socket.send(Message::text("{\"error\":\"Nobody saw how it ended\"}")).unwrap();
+        });
+        let (status, output) = session(&address, b"");
+        assert_eq!(output, b"half");
+        let report = status.unwrap_err().report(crate::output::Paint::plain());
+        assert_eq!(report, "Error: Nobody saw how it ended\n");
     }
 
     #[test]

@@ -23,6 +23,10 @@ use crate::{Controller, Error};
 /// A terminal that nobody opened for this long is forgotten.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What a client is told whose process ended unseen.
+const LOST: &str = "Nobody saw how the process ended: the part of the platform that ran it was restarted, or lost it. \
+                    Some of what it printed may be missing.";
+
 /// What a client speaks once it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

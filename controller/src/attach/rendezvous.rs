@@ -9,11 +9,12 @@ use bytes::{Bytes, BytesMut};
 use engine::{EngineError, Input, RunningOneOff};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use model::Exit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Attachment, Gone};
+use super::{Attachment, Gone, LOST};
 use crate::Controller;
 use crate::errors::chain;
 
@@ -42,10 +43,13 @@ pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, u
 
 async fn relay(client: Client, running: RunningOneOff, has_tty: bool) -> Result<(), Gone> {
     let (from_client, mut to_client) = tokio::io::split(client);
-    let RunningOneOff { input, mut output, .. } = running;
+    let RunningOneOff { input, mut output, exit } = running;
     let show = async {
         while let Some(bytes) = output.recv().await {
             to_client.write_all(&bytes).await.map_err(|_| Gone)?;
+        }
+        if exit.await.unwrap_or(Exit::Lost) == Exit::Lost {
+            to_client.write_all(format!("{LOST}\r\n").as_bytes()).await.map_err(|_| Gone)?;
         }
         to_client.shutdown().await.map_err(|_| Gone)
     };

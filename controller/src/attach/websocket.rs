@@ -1,23 +1,27 @@
 //! The protocol of the `platform` program: binary frames are bytes, text frames are JSON.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use engine::{EngineError, Input, RunningOneOff, TtySize};
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, StreamExt};
 use model::Exit;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
-use super::{Attachment, Gone};
+use super::{Attachment, Gone, LOST};
 use crate::Controller;
 use crate::errors::chain;
 
 /// How often a silent client is told that its process still runs; one that is gone is noticed by that.
 const PING: Duration = Duration::from_secs(30);
+/// How long a client may take to hang up once it was told everything.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// From an attached client.
 #[derive(Debug, Deserialize)]
@@ -30,8 +34,11 @@ enum FromClient {
 /// To an attached client.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum ToClient {
+enum ToClient<'a> {
+    /// With the status that a shell would give.
     Exit(i32),
+    /// There is no status: it did not start, or nobody saw how it ended.
+    Error(&'a str),
 }
 
 impl From<axum::Error> for Gone {
@@ -55,10 +62,15 @@ async fn relay(socket: WebSocket, running: RunningOneOff) -> Result<(), Gone> {
     let (to_client, from_client) = socket.split();
     let RunningOneOff { input, output, exit } = running;
     // Each way by itself: a process that does not read yet must still be heard.
+    let mut listening = pin!(listen(from_client, input));
     tokio::select! {
-        result = show(output, exit, to_client) => result,
-        gone = listen(from_client, input) => Err(gone),
+        result = show(output, exit, to_client) => result?,
+        gone = &mut listening => return Err(gone),
     }
+    // Whoever hangs up first loses what the other one is still sending, and what it answers is that the connection is broken: a
+    // client that is about to send the end of its input might then not read the end of the output.
+    let _ = timeout(FAREWELL, listening).await;
+    Ok(())
 }
 
 async fn show(
@@ -77,11 +89,18 @@ async fn show(
         };
         client.send(message).await?;
     }
-    let status = exit.await.unwrap_or(Exit::Lost).shell_status();
-    let text = serde_json::to_string(&ToClient::Exit(status)).map_err(|_| Gone)?;
-    client.send(Message::text(text)).await?;
+    let end = match exit.await.unwrap_or(Exit::Lost) {
+        Exit::Lost => ToClient::Error(LOST),
+        exit => ToClient::Exit(exit.shell_status()),
+    };
+    say(&mut client, &end).await?;
     client.send(Message::Close(None)).await?;
     Ok(())
+}
+
+async fn say(client: &mut (impl Sink<Message, Error = axum::Error> + Unpin), what: &ToClient<'_>) -> Result<(), Gone> {
+    let text = serde_json::to_string(what).map_err(|_| Gone)?;
+    Ok(client.send(Message::text(text)).await?)
 }
 
 /// Passes on what the client sends, until it is gone.
@@ -111,9 +130,7 @@ async fn listen(mut client: SplitStream<WebSocket>, input: mpsc::Sender<Input>) 
 }
 
 async fn give_up(mut socket: WebSocket, reason: &str) -> Result<(), Gone> {
-    // A close frame holds at most 123 bytes of text (RFC 6455, section 5.5).
-    let cut = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-    let frame = CloseFrame { code: 1011, reason: reason[..cut].into() };
-    socket.send(Message::Close(Some(frame))).await?;
+    say(&mut socket, &ToClient::Error(&format!("The dyno could not be started: {reason}"))).await?;
+    socket.send(Message::Close(Some(CloseFrame { code: close_code::ERROR, reason: "not started".into() }))).await?;
     Ok(())
 }

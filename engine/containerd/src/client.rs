@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Change, Engine, EngineError, Input, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    Change, Engine, EngineError, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 use futures::stream::BoxStream;
-use futures::{SinkExt, StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,14 +17,12 @@ use hyper_util::rt::TokioIo;
 use model::AppId;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::codec::{Framed, FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
-use crate::api::codec;
-use crate::wire::{FromHost, UPGRADE, WireError, decode_output, encode_input};
+use crate::remote;
+use crate::wire::{UPGRADE, WireError};
 
-const CHANNEL: usize = 64;
 /// Apps that are asked for together; their ids are part of a URL.
 const AT_ONCE: usize = 500;
 /// Far more bytes than a line about a change has.
@@ -133,41 +131,7 @@ impl Engine for HostClient {
         request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
         let response = self.send(request).await?;
         let connection = hyper::upgrade::on(response).await.map_err(unreachable)?;
-        let (mut to_host, mut from_host) = Framed::new(TokioIo::new(connection), codec()).split();
-        let (input, mut input_receiver) = mpsc::channel(CHANNEL);
-        let (output_sender, output) = mpsc::channel(CHANNEL);
-        let (exit_sender, exit) = oneshot::channel();
-        let sending = async move {
-            while let Some(message) = input_receiver.recv().await {
-                if to_host.send(encode_input(&message)).await.is_err() {
-                    return;
-                }
-            }
-            // The caller dropped its end. If this does not arrive, the connection is gone, which says the same.
-            let _ = to_host.send(encode_input(&Input::Eof)).await;
-            // Kept open: a closed connection would end the output too.
-            std::future::pending::<()>().await;
-        };
-        tokio::spawn(async move {
-            let receiving = async move {
-                while let Some(Ok(mut frame)) = from_host.next().await {
-                    match decode_output(&mut frame) {
-                        // A caller may stop listening and still wait for the end.
-                        Some(FromHost::Output(bytes)) => drop(output_sender.send(bytes).await),
-                        Some(FromHost::Exit(exit)) => {
-                            let _ = exit_sender.send(exit);
-                            return;
-                        }
-                        None => return,
-                    }
-                }
-            };
-            tokio::select! {
-                () = receiving => {}
-                () = sending => {}
-            }
-        });
-        Ok(RunningOneOff { input, output, exit })
+        Ok(remote::join(TokioIo::new(connection)))
     }
 
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {

@@ -26,6 +26,7 @@ mod network;
 mod oneoff;
 mod orphans;
 mod probe;
+mod remote;
 mod rootfs;
 mod settings;
 mod shims;
