@@ -115,15 +115,13 @@ impl<W: Write> Session<W> {
                     self.output.write_all(&bytes)?;
                     self.output.flush()?;
                 }
-                Ok(Message::Text(text)) => {
-                    match serde_json::from_str(text.as_str()) {
-                        Ok(Control { error: Some(error), .. }) => return Err(CliError::failed(error)),
-                        Ok(Control { exit: Some(exit), .. }) => {
-                            return Ok(Some(u8::try_from(exit & 0xff).unwrap_or(1)));
-                        }
-                        _ => {}
+                Ok(Message::Text(text)) => match serde_json::from_str(text.as_str()) {
+                    Ok(Control { error: Some(error), .. }) => return Err(CliError::failed(error)),
+                    Ok(Control { exit: Some(exit), .. }) => {
+                        return Ok(Some(u8::try_from(exit & 0xff).unwrap_or(1)));
                     }
-                }
+                    _ => {}
+                },
                 Ok(Message::Close(_)) => return Err(lost(&Error::ConnectionClosed)),
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use engine::{
-    Change, Engine, EngineError, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload, WorkloadId,
-    WorkloadStatus,
+    Change, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload,
+    WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Exit};
@@ -268,6 +268,10 @@ impl Engine for Uncontained {
 
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         Ok(Vec::new())
+    }
+
+    async fn exec(&self, instance: &str, _: Exec) -> Result<RunningOneOff, EngineError> {
+        Err(EngineError::NotRunning(instance.to_owned()))
     }
 
     async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! What every engine must do. An engine's own tests run each of [`CHECKS`] against a real one.
 
+mod execs;
 mod oneoffs;
 mod restarts;
 mod services;
@@ -38,6 +39,10 @@ pub struct Subject {
 /// One thing that an engine must do; it panics with the reason if the engine does not.
 pub type Check = fn(Subject) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+use execs::{
+    a_process_in_an_instance_ends_at_the_latest_with_it, a_process_in_an_instance_is_where_the_instance_is,
+    a_process_in_an_instance_takes_and_gives_bytes,
+};
 use oneoffs::{
     a_one_off_ends_at_its_time_limit, a_one_off_gives_its_output_and_exit_code,
     a_one_off_has_a_terminal_that_can_be_resized, a_one_off_is_killed_on_request,
@@ -87,6 +92,9 @@ checks! {
     a_one_off_ends_at_its_time_limit,
     a_one_off_is_killed_on_request,
     a_one_off_whose_caller_hangs_up_runs_on,
+    a_process_in_an_instance_is_where_the_instance_is,
+    a_process_in_an_instance_takes_and_gives_bytes,
+    a_process_in_an_instance_ends_at_the_latest_with_it,
     mounts_are_where_they_are_asked_for,
     memory_is_limited,
     processes_are_limited,

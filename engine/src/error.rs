@@ -31,6 +31,9 @@ pub enum EngineError {
         /// In the runtime's words.
         reason: String,
     },
+    /// Something is to be done in an instance that does not run (any more).
+    #[error("instance {0} does not run")]
+    NotRunning(String),
     /// Too little disk or memory is left to start more.
     #[error("{0}")]
     Exhausted(String),

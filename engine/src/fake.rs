@@ -8,6 +8,7 @@
 //! let prompt = FakeEngine::prompt(Arc::new(SystemClock)); // instances are up, and gone, at once
 //! ```
 
+mod execs;
 mod world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use execs::FakeExec;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::{AppId, Clock, Exit};
@@ -22,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
 use crate::{
-    Change, Changes, Engine, EngineError, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport,
+    Change, Changes, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport,
     RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 
@@ -350,6 +352,10 @@ impl Engine for FakeEngine {
 
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         Ok(self.reach()?.oneoffs.keys().cloned().collect())
+    }
+
+    async fn exec(&self, instance: &str, exec: Exec) -> Result<RunningOneOff, EngineError> {
+        self.start_exec(instance, exec)
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

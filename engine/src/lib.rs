@@ -33,7 +33,7 @@ pub use layers::{LayerError, LayerStore};
 pub use limits::Limits;
 pub use lines::Lines;
 pub use needs::Need;
-pub use oneoff::{Input, OneOff, OneOffId, RunningOneOff, TtySize};
+pub use oneoff::{Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
 pub use workload::{
     Container, Instance, InstanceState, Mount, NESTED_IDS, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
@@ -83,6 +83,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// One-offs that exist right now, so that a caller that restarted can end those it no longer knows.
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError>;
+
+    /// Starts one more process in an instance that runs. It ends by itself, at its time limit, with its instance, or once nobody
+    /// listens to its output any more: then it is told to end, and is killed soon after. Refused with
+    /// [`EngineError::NotRunning`] if there is no such instance, or none whose process lives.
+    async fn exec(&self, instance: &str, exec: Exec) -> Result<RunningOneOff, EngineError>;
 
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.

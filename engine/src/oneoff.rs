@@ -1,5 +1,6 @@
 //! Containers that run once: builds, release phases, `run`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -36,6 +37,19 @@ pub struct OneOff {
     pub time_limit: Duration,
 }
 
+/// A process to start in an instance that runs: with the instance's own user, limits and network, and none of its privileges more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments, passed to execve as they are.
+    pub args: Vec<String>,
+    /// Environment on top of the instance's own.
+    pub env: BTreeMap<String, String>,
+    /// A terminal of this size instead of pipes.
+    pub tty: Option<TtySize>,
+    /// It is ended after this long.
+    pub time_limit: Duration,
+}
+
 /// Size of a terminal in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtySize {
@@ -56,7 +70,7 @@ pub enum Input {
     Resize(TtySize),
 }
 
-/// A one-off that runs. Dropping this does not end it.
+/// A process that runs once. Dropping this does not end a one-off.
 #[derive(Debug)]
 pub struct RunningOneOff {
     /// To its standard input and terminal, byte for byte; takes no more than the process does. Dropping it means no more input.

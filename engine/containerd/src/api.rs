@@ -10,14 +10,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
-use engine::{EngineError, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use engine::{EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
 use futures::{SinkExt, StreamExt};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use model::AppId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::host::Host;
+use crate::remote::Hangup;
 use crate::wire::{UPGRADE, WireError, decode_input, encode_exit, encode_output};
 
 /// A workload carries its whole environment.
@@ -32,6 +35,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/workloads/{id}/quantity", put(scale))
         .route("/changes", get(changes))
         .route("/instances/{id}/restart", post(restart))
+        .route("/instances/{id}/exec", post(exec))
         .route("/oneoffs", post(run).get(oneoffs))
         .route("/oneoffs/{id}", delete(kill))
         .route("/volumes/{name}", delete(remove_volume))
@@ -46,7 +50,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self.0 {
             EngineError::Unreachable { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            EngineError::Immutable(_) | EngineError::InUse { .. } => StatusCode::CONFLICT,
+            EngineError::Immutable(_) | EngineError::InUse { .. } | EngineError::NotRunning(_) => StatusCode::CONFLICT,
             EngineError::Start { .. } | EngineError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             EngineError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
             EngineError::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
@@ -120,25 +124,47 @@ async fn stop_all(State(host): Shared) -> Result<StatusCode, Refusal> {
 
 /// Starts a one-off and turns the connection into its streams.
 async fn run(State(host): Shared, mut request: Request) -> Result<Response, Refusal> {
-    let failed = |error: &dyn std::fmt::Display| Refusal(EngineError::Failed(error.to_string()));
     let upgrade = hyper::upgrade::on(&mut request);
-    let body = axum::body::to_bytes(request.into_body(), LONGEST_REQUEST).await.map_err(|error| failed(&error))?;
-    let oneoff: OneOff = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
+    let oneoff: OneOff = body_of(request).await?;
     // In a task of its own: a caller who hangs up now must not leave half a container.
     let running = tokio::spawn(crate::oneoff::run(host, oneoff)).await.map_err(|error| failed(&error))?;
-    let running = running.map_err(Refusal)?;
+    Ok(join(upgrade, running.map_err(Refusal)?, Hangup::LeavesIt))
+}
+
+/// Starts a process in an instance and turns the connection into its streams.
+async fn exec(State(host): Shared, Path(id): Path<String>, mut request: Request) -> Result<Response, Refusal> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let exec: Exec = body_of(request).await?;
+    let running = tokio::spawn(crate::exec::run(host, id, exec)).await.map_err(|error| failed(&error))?;
+    Ok(join(upgrade, running.map_err(Refusal)?, Hangup::EndsIt))
+}
+
+async fn body_of<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    let body = axum::body::to_bytes(request.into_body(), LONGEST_REQUEST).await.map_err(|error| failed(&error))?;
+    serde_json::from_slice(&body).map_err(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal(EngineError::Failed(error.to_string()))
+}
+
+fn join(upgrade: OnUpgrade, running: RunningOneOff, hangup: Hangup) -> Response {
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(connection) => attach(Framed::new(TokioIo::new(connection), codec()), running).await,
-            // The one-off runs on; its input and output end here.
-            Err(error) => tracing::debug!(error = %error, "a caller hung up before its one-off ran"),
+            Ok(connection) => attach(Framed::new(TokioIo::new(connection), codec()), running, hangup).await,
+            // A one-off runs on; its input and output end here.
+            Err(error) => tracing::debug!(error = %error, "a caller hung up before its process ran"),
         }
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn attach(connection: Framed<TokioIo<hyper::upgrade::Upgraded>, LengthDelimitedCodec>, running: RunningOneOff) {
+async fn attach(
+    connection: Framed<TokioIo<hyper::upgrade::Upgraded>, LengthDelimitedCodec>,
+    running: RunningOneOff,
+    hangup: Hangup,
+) {
     let (mut to_client, mut from_client) = connection.split();
     let RunningOneOff { input, mut output, exit } = running;
     let sending = async {
@@ -151,18 +177,24 @@ async fn attach(connection: Framed<TokioIo<hyper::upgrade::Upgraded>, LengthDeli
         to_client.close().await
     };
     let receiving = async {
+        let mut input = Some(input);
         while let Some(Ok(mut frame)) = from_client.next().await {
             let Some(message) = decode_input(&mut frame) else { return };
-            if input.send(message).await.is_err() {
-                break;
+            // A process that has ended takes no more; its end is on the way.
+            if let Some(sender) = &input
+                && sender.send(message).await.is_err()
+            {
+                input = None;
             }
         }
         // The caller's last word: no more input. Without a connection there is no more of it either.
         drop(input);
-        std::future::pending::<()>().await;
+        if hangup == Hangup::LeavesIt {
+            std::future::pending::<()>().await;
+        }
     };
     tokio::select! {
-        // A caller who hung up leaves the one-off to itself.
+        // A caller who hung up leaves a one-off to itself.
         _ = sending => {}
         () = receiving => {}
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Change, Engine, EngineError, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    Change, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 use futures::stream::BoxStream;
@@ -13,6 +13,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use model::AppId;
 use serde::de::DeserializeOwned;
@@ -20,7 +21,7 @@ use tokio::net::UnixStream;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
-use crate::remote;
+use crate::remote::{self, Hangup};
 use crate::wire::{UPGRADE, WireError};
 
 /// Apps that are asked for together; their ids are part of a URL.
@@ -61,6 +62,15 @@ impl HostClient {
         Err(error.unwrap_or_else(|_| EngineError::Failed(String::from_utf8_lossy(&body).into_owned())))
     }
 
+    /// Asks for something that turns the connection into the streams of a process.
+    async fn upgrade(&self, path: &str, body: Vec<u8>) -> Result<TokioIo<Upgraded>, EngineError> {
+        let mut request = request(Method::POST, path, body)?;
+        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
+        let response = self.send(request).await?;
+        hyper::upgrade::on(response).await.map(TokioIo::new).map_err(unreachable)
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, EngineError> {
         let body = self.send(request(Method::GET, path, Vec::new())?).await?.into_body();
         let body = body.collect().await.map_err(unreachable)?.to_bytes();
@@ -72,6 +82,12 @@ fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Byt
     let request = Request::builder().method(method).uri(path).header(header::HOST, "host");
     let request = request.header(header::CONTENT_TYPE, "application/json");
     request.body(Full::new(Bytes::from(body))).map_err(failed)
+}
+
+/// The id of an instance as part of a path. What cannot be one runs nowhere.
+fn segment(instance: &str) -> Result<&str, EngineError> {
+    let is_id = !instance.is_empty() && instance.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_id { Ok(instance) } else { Err(EngineError::NotRunning(instance.to_owned())) }
 }
 
 fn unreachable(source: impl std::error::Error + Send + Sync + 'static) -> EngineError {
@@ -126,12 +142,14 @@ impl Engine for HostClient {
     }
 
     async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError> {
-        let mut request = request(Method::POST, "/oneoffs", serde_json::to_vec(&oneoff).map_err(failed)?)?;
-        request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
-        request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static(UPGRADE));
-        let response = self.send(request).await?;
-        let connection = hyper::upgrade::on(response).await.map_err(unreachable)?;
-        Ok(remote::join(TokioIo::new(connection)))
+        let connection = self.upgrade("/oneoffs", serde_json::to_vec(&oneoff).map_err(failed)?).await?;
+        Ok(remote::join(connection, Hangup::LeavesIt))
+    }
+
+    async fn exec(&self, instance: &str, exec: Exec) -> Result<RunningOneOff, EngineError> {
+        let path = format!("/instances/{}/exec", segment(instance)?);
+        let connection = self.upgrade(&path, serde_json::to_vec(&exec).map_err(failed)?).await?;
+        Ok(remote::join(connection, Hangup::EndsIt))
     }
 
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {

@@ -4,7 +4,7 @@ use engine::{Container, TtySize};
 use model::{AppId, Exit};
 use nix::sys::signal::Signal;
 
-use crate::containerd::{NewTask, Stdio};
+use crate::containerd::{NewTask, Process, Stdio};
 use crate::error::Fault;
 use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
@@ -75,34 +75,40 @@ impl Host {
     /// Lets the process of a created container run. Only then is it noted as running: if this role dies in between, its next
     /// life must not wait for a process that nobody ever started.
     pub(crate) async fn start(&self, id: &str, running: &Running) -> Result<(), Fault> {
-        self.containerd.start(id).await?;
+        self.containerd.start(Process::first(id)).await?;
         self.folder(id).set_running(running)
     }
 
     /// Waits until a container ended, through any absence of containerd. `None` status: it is gone and nobody saw how.
     pub(crate) async fn ended(&self, id: &str) -> Option<u32> {
-        self.insist(id, || self.containerd.wait(id)).await
+        self.insist(id, || self.containerd.wait(Process::first(id))).await
     }
 
     /// Sends a signal, through any absence of containerd.
     pub(crate) async fn signal(&self, id: &str, signal: Signal) {
-        self.insist(id, || self.containerd.kill(id, signal)).await;
+        self.insist(id, || self.containerd.kill(Process::first(id), signal)).await;
     }
 
     /// What a container's status means. Must be asked before the container is removed, with which its counters go.
     pub(crate) fn exit(&self, id: &str, status: Option<u32>) -> Exit {
-        match status.and_then(|status| i32::try_from(status).ok()) {
-            None => Exit::Lost,
-            Some(0) => Exit::Code(0),
-            Some(_) if self.cgroups.was_out_of_memory(&self.cgroup(id)) => Exit::OutOfMemory,
-            // The shim and init processes report a signal as shells do.
-            Some(status @ 129..=192) => Exit::Signal(status - 128),
-            Some(status) => Exit::Code(status),
-        }
+        let exit = plain_exit(status);
+        let out_of_memory =
+            || !exit.is_success() && exit != Exit::Lost && self.cgroups.was_out_of_memory(&self.cgroup(id));
+        if out_of_memory() { Exit::OutOfMemory } else { exit }
     }
 }
 
-fn make_fifo(path: &std::path::Path) -> Result<(), Fault> {
+/// What a status means that containerd gives, as far as it tells.
+pub(crate) fn plain_exit(status: Option<u32>) -> Exit {
+    match status.and_then(|status| i32::try_from(status).ok()) {
+        None => Exit::Lost,
+        // The shim and init processes report a signal as shells do.
+        Some(status @ 129..=192) => Exit::Signal(status - 128),
+        Some(status) => Exit::Code(status),
+    }
+}
+
+pub(crate) fn make_fifo(path: &std::path::Path) -> Result<(), Fault> {
     let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
     nix::unistd::mkfifo(path, mode).map_err(|error| Fault::on("make", path)(error.into()))
 }

@@ -1,5 +1,7 @@
 //! containerd through its gRPC API: containers and their tasks, nothing else of it.
 
+mod processes;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +11,9 @@ use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{
-    CloseIoRequest, Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
-    KillRequest, ListContainersRequest, ResizePtyRequest, StartRequest, WaitRequest,
+    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
+    ListContainersRequest,
 };
-use engine::TtySize;
 use prost_types::Any;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -20,6 +21,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+pub(crate) use self::processes::Process;
 use crate::error::{Fault, HostError};
 use crate::files::names;
 use crate::settings::HostSettings;
@@ -163,30 +165,6 @@ impl Containerd {
         }
     }
 
-    /// Lets the created process run.
-    pub(crate) async fn start(&self, id: &str) -> Result<(), Fault> {
-        let request = StartRequest { container_id: id.to_owned(), exec_id: String::new() };
-        self.tasks().await?.start(self.request(request)).await.map_err(|status| fault("start a task", &status))?;
-        Ok(())
-    }
-
-    /// Waits until the process ended and returns its status as a shell would see it; `None` when there is no such task.
-    pub(crate) async fn wait(&self, id: &str) -> Result<Option<u32>, Fault> {
-        let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
-        match self.tasks().await?.wait(self.request(request)).await {
-            Ok(answer) => Ok(Some(answer.into_inner().exit_status)),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(fault("wait for a task", &status)),
-        }
-    }
-
-    /// Sends a signal to the container's first process. A process that is gone is no error.
-    pub(crate) async fn kill(&self, id: &str, signal: nix::sys::signal::Signal) -> Result<(), Fault> {
-        let signal = u32::try_from(signal as i32).unwrap_or_default();
-        let request = KillRequest { container_id: id.to_owned(), exec_id: String::new(), signal, all: false };
-        gone_is_fine(self.tasks().await?.kill(self.request(request)).await, "kill a task")
-    }
-
     /// Ends whatever the container still does and removes it, its mounts and its cgroup. All its output is written then.
     /// A container that is gone is no error.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), Fault> {
@@ -200,8 +178,9 @@ impl Containerd {
         // What still runs cannot be deleted; containerd has no code for that.
         let is_refused = |status: &Status| status.code() != Code::NotFound && !is_broken(status);
         if first.as_ref().is_err_and(is_refused) {
-            self.kill(id, nix::sys::signal::Signal::SIGKILL).await?;
-            self.wait(id).await?;
+            let process = Process::first(id);
+            self.kill(process, nix::sys::signal::Signal::SIGKILL).await?;
+            self.wait(process).await?;
             gone_is_fine(self.tasks().await?.delete(self.request(request())).await, "delete a task")?;
         } else {
             gone_is_fine(first, "delete a task")?;
@@ -235,23 +214,6 @@ impl Containerd {
 
     fn runtime_dir(&self) -> PathBuf {
         self.runtime_root.join(self.namespace.to_str().unwrap_or_default())
-    }
-
-    /// Sets the size of a container's terminal.
-    pub(crate) async fn resize(&self, id: &str, size: TtySize) -> Result<(), Fault> {
-        let request = ResizePtyRequest {
-            container_id: id.to_owned(),
-            exec_id: String::new(),
-            width: size.columns.into(),
-            height: size.rows.into(),
-        };
-        gone_is_fine(self.tasks().await?.resize_pty(self.request(request)).await, "resize a terminal")
-    }
-
-    /// Ends the process's standard input.
-    pub(crate) async fn close_stdin(&self, id: &str) -> Result<(), Fault> {
-        let request = CloseIoRequest { container_id: id.to_owned(), exec_id: String::new(), stdin: true };
-        gone_is_fine(self.tasks().await?.close_io(self.request(request)).await, "close a task's input")
     }
 
     /// Whether containerd answers.

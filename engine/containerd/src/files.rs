@@ -132,6 +132,16 @@ impl Folder {
         self.path.join("stdout")
     }
 
+    /// What belongs to the processes that were started in it later, by their ids.
+    pub(crate) fn execs(&self) -> PathBuf {
+        self.path.join("exec")
+    }
+
+    /// The folder of one such process.
+    pub(crate) fn exec(&self, id: &str) -> PathBuf {
+        self.execs().join(id)
+    }
+
     /// Removes the folder with all that the container wrote. A folder that is gone is no error.
     pub(crate) async fn remove(&self) -> Result<(), Fault> {
         let path = self.path.clone();

@@ -5,6 +5,7 @@ mod removal;
 mod services;
 mod state;
 mod wishes;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(crate) use self::wishes::ABLE;
 use crate::cgroup;
 use crate::containerd::Containerd;
 use crate::error::{Fault, HostError};
+use crate::exec;
 use crate::files::{self, Folder, Record, Running, Wish};
 use crate::logs::Watcher;
 use crate::netns;
@@ -116,6 +118,7 @@ impl Host {
     pub(crate) fn recover(self: &Arc<Self>, left: Vec<Left>) {
         for Left { id, record, running } in left {
             let Some(running) = running else { continue };
+            exec::clear(self, &id);
             match record {
                 Record::Instance { wish, number } => {
                     let wish = self.newest(*wish);

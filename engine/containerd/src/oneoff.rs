@@ -1,16 +1,12 @@
-//! Containers that run once. Their input and output go through FIFOs, so that a process waits for whoever reads, and whoever
-//! writes waits for the process. When nobody reads any more, the output is thrown away: nobody can block a build by leaving.
+//! Containers that run once.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use engine::{EngineError, Input, OneOff, RunningOneOff};
+use engine::{EngineError, OneOff, RunningOneOff};
 use model::{Exit, Timestamp};
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -22,11 +18,9 @@ use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::Record;
 use crate::host::{ABLE, Host};
+use crate::pipes::{CHANNEL, Pipes, Reader, feed, pump};
 use crate::tenants::Tenant;
 
-/// What a terminal sends for Ctrl-D.
-const END_OF_TRANSMISSION: &[u8] = &[4];
-const CHANNEL: usize = 64;
 /// How long a one-off waits for a containerd that was just restarted.
 const CONTAINERD_BACK: Duration = Duration::from_secs(10);
 
@@ -59,7 +53,7 @@ pub(crate) fn adopt(host: &Arc<Host>, oneoff: OneOff, deadline: Timestamp) {
     }
     let read = tokio::spawn(async move {
         if let Ok(output) = output {
-            pump(output, mpsc::channel(1).0).await;
+            pump(output, mpsc::channel(1).0, CancellationToken::new()).await;
         }
     });
     let (exit, _) = oneshot::channel();
@@ -81,8 +75,7 @@ struct Ending {
 async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Result<RunningOneOff, Fault> {
     let id = oneoff.id.0.clone();
     let folder = host.folder(&id);
-    let (to, from) = (folder.stdin(), folder.stdout());
-    let stdio = Stdio::Pipes { stdin: to.clone(), output: from.clone(), terminal: oneoff.tty.is_some() };
+    let stdio = Stdio::Pipes { stdin: folder.stdin(), output: folder.stdout(), terminal: oneoff.tty.is_some() };
     let deadline = host.now().after(oneoff.time_limit);
     let record = Record::OneOff { oneoff: Box::new(oneoff.clone()), deadline };
     let new = NewContainer {
@@ -96,25 +89,18 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, kill: CancellationToken) -> Res
     };
     host.tenants.move_in(&id, Tenant::of(&record)).await;
     host.prepare(&new)?;
-    // Opened for both ways, a FIFO neither waits for the shim nor ends with it; the shim does wait for us.
-    let both_ways = || {
-        let mut options = pipe::OpenOptions::new();
-        options.read_write(true);
-        options
-    };
-    let to_process = both_ways().open_sender(&to).map_err(Fault::on("open", &to))?;
-    let held_open = both_ways().open_receiver(&from).map_err(Fault::on("open", &from))?;
+    let pipes = Pipes::open(&new.stdio)?;
     let running = host.create(new).await?;
-    // The shim has its own end now, and closes it once it passed everything on: so this one ends with the output.
-    let from_process = pipe::OpenOptions::new().open_receiver(&from).map_err(Fault::on("open", &from))?;
-    drop(held_open);
+    let (to_process, from_process) = pipes.joined()?;
     host.start(&id, &running).await?;
 
     let ended = CancellationToken::new();
     let (output_sender, output) = mpsc::channel(CHANNEL);
-    let read = tokio::spawn(pump(from_process, output_sender));
+    // Whatever holds the output open is in the container, and goes with it.
+    let read = tokio::spawn(pump(from_process, output_sender, CancellationToken::new()));
     let (input, input_receiver) = mpsc::channel(CHANNEL);
-    tokio::spawn(feed(Arc::clone(host), oneoff.clone(), to_process, input_receiver, ended.clone()));
+    let reader = Reader { host: Arc::clone(host), container: id, exec: String::new(), has_tty: oneoff.tty.is_some() };
+    tokio::spawn(feed(reader, to_process, input_receiver, ended.clone()));
     let (exit_sender, exit) = oneshot::channel();
     let limit = oneoff.time_limit;
     tokio::spawn(supervise(Arc::clone(host), oneoff, limit, Ending { kill, read, ended, exit: exit_sender }));
@@ -150,50 +136,4 @@ async fn supervise(host: Arc<Host>, oneoff: OneOff, limit: Duration, ending: End
     let _ = ending.exit.send(host.exit(id, status));
     Arc::clone(&host).destroy(id.to_owned()).await;
     host.forget_oneoff(&oneoff.id);
-}
-
-/// Hands on what the process writes. When nobody listens any more it still reads, so that the process need not wait.
-async fn pump(mut output: pipe::Receiver, sender: mpsc::Sender<Bytes>) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = output.read(&mut buffer).await {
-        let _ = sender.send(Bytes::copy_from_slice(&buffer[..length])).await;
-    }
-}
-
-/// Passes a caller's input on to the process until either ends.
-async fn feed(
-    host: Arc<Host>,
-    oneoff: OneOff,
-    mut stdin: pipe::Sender,
-    mut input: mpsc::Receiver<Input>,
-    ended: CancellationToken,
-) {
-    let id = oneoff.id.0.as_str();
-    let fed = async {
-        while let Some(input) = input.recv().await {
-            match input {
-                Input::Data(bytes) => stdin.write_all(&bytes).await?,
-                Input::Resize(size) => {
-                    if let Err(fault) = host.containerd.resize(id, size).await {
-                        tracing::debug!(container.id = %id, error = %fault, "a terminal kept its size");
-                    }
-                }
-                Input::Eof => break,
-            }
-        }
-        if oneoff.tty.is_some() {
-            stdin.write_all(END_OF_TRANSMISSION).await?;
-            // The terminal stays open for as long as its process lives.
-            std::future::pending::<()>().await;
-        }
-        drop(stdin);
-        host.insist(id, || host.containerd.close_stdin(id)).await;
-        Ok::<(), io::Error>(())
-    };
-    tokio::select! {
-        result = fed => if let Err(error) = result {
-            tracing::debug!(container.id = %id, error = %error, "a one-off takes no more input");
-        },
-        () = ended.cancelled() => {}
-    }
 }

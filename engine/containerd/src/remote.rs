@@ -11,12 +11,26 @@ use crate::wire::{FromHost, decode_output, encode_input};
 
 const CHANNEL: usize = 64;
 
+/// What a caller who listens no more means for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hangup {
+    LeavesIt,
+    EndsIt,
+}
+
 /// Makes channels of a connection to the role that was upgraded for a process.
-pub(crate) fn join(connection: impl AsyncRead + AsyncWrite + Send + 'static) -> RunningOneOff {
+pub(crate) fn join(connection: impl AsyncRead + AsyncWrite + Send + 'static, hangup: Hangup) -> RunningOneOff {
     let (mut to_host, mut from_host) = Framed::new(connection, codec()).split();
     let (input, mut input_receiver) = mpsc::channel(CHANNEL);
     let (output_sender, output) = mpsc::channel(CHANNEL);
     let (exit_sender, exit) = oneshot::channel();
+    let listener = output_sender.clone();
+    let nobody = async move {
+        match hangup {
+            Hangup::EndsIt => listener.closed().await,
+            Hangup::LeavesIt => std::future::pending().await,
+        }
+    };
     let sending = async move {
         while let Some(message) = input_receiver.recv().await {
             // The role hangs up once it has said how the process ended: input that is too late must not cut off what it said.
@@ -46,6 +60,8 @@ pub(crate) fn join(connection: impl AsyncRead + AsyncWrite + Send + 'static) -> 
         tokio::select! {
             () = receiving => {}
             () = sending => {}
+            // The connection goes, and by that the role knows.
+            () = nobody => {}
         }
     });
     RunningOneOff { input, output, exit }
@@ -69,7 +85,7 @@ mod tests {
             role.send(encode_output(&Bytes::from_static(b"hello"))).await.expect("said");
             role.send(encode_exit(Exit::Code(3))).await.expect("said");
             drop(role);
-            let mut running = join(ours);
+            let mut running = join(ours, Hangup::LeavesIt);
             for late in [Input::Data(Bytes::from_static(b"late")), Input::Eof] {
                 running.input.try_send(late).expect("there is room");
             }

@@ -394,7 +394,7 @@ fn address(workload: &Workload, running: &Running) -> SocketAddr {
 }
 
 /// What a dyno is called inside: by its name, of which Linux takes [`LONGEST_HOSTNAME`] bytes. The number is kept.
-fn hostname(dyno: &DynoName) -> String {
+pub(crate) fn hostname(dyno: &DynoName) -> String {
     let number = format!(".{}", dyno.number);
     let room = LONGEST_HOSTNAME - number.len();
     dyno.process_type.as_str().chars().take(room).collect::<String>() + &number

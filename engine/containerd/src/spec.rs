@@ -77,19 +77,24 @@ fn build(blueprint: &Blueprint<'_>) -> Result<Spec, OciSpecError> {
         .hostname(blueprint.hostname)
         .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
         .annotations([(GROUP.to_owned(), blueprint.group.clone())])
-        .process(process(blueprint)?)
+        .process(describe(blueprint.container, blueprint.hostname, blueprint.tty)?)
         .mounts(mounts(blueprint.container, blueprint.volumes)?)
         .linux(linux(blueprint)?)
         .build()
 }
 
-fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
-    let container = blueprint.container;
+/// Describes one more process to a container that runs.
+pub(crate) fn process(container: &Container, hostname: &str, tty: Option<TtySize>) -> Result<Process, Fault> {
+    describe(container, hostname, tty)
+        .map_err(|error| Fault::Refused(format!("the process cannot be described: {error}")))
+}
+
+fn describe(container: &Container, hostname: &str, tty: Option<TtySize>) -> Result<Process, OciSpecError> {
     let mut env: Vec<String> = container.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if !container.env.contains_key("HOSTNAME") {
-        env.push(format!("HOSTNAME={}", blueprint.hostname));
+        env.push(format!("HOSTNAME={hostname}"));
     }
-    if blueprint.tty.is_some() && !container.env.contains_key("TERM") {
+    if tty.is_some() && !container.env.contains_key("TERM") {
         env.push("TERM=xterm-256color".to_owned());
     }
     let uid = if container.nested { 0 } else { container.uid };
@@ -102,8 +107,8 @@ fn process(blueprint: &Blueprint<'_>) -> Result<Process, OciSpecError> {
         .no_new_privileges(true)
         .build()?;
     process.set_rlimits(Some(rlimits(&container.limits)?));
-    process.set_terminal(Some(blueprint.tty.is_some()));
-    if let Some(size) = blueprint.tty {
+    process.set_terminal(Some(tty.is_some()));
+    if let Some(size) = tty {
         let size = BoxBuilder::default().height(u64::from(size.rows)).width(u64::from(size.columns)).build()?;
         process.set_console_size(Some(size));
     }

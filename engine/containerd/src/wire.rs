@@ -1,11 +1,11 @@
-//! What the role and its client say to each other over the role's socket: HTTP with JSON, and frames while a one-off runs.
+//! What the role and its client say to each other over the role's socket: HTTP with JSON, and frames while a process runs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use engine::{EngineError, Input, TtySize, WorkloadId};
 use model::Exit;
 use serde::{Deserialize, Serialize};
 
-/// The protocol that a connection is upgraded to while a one-off runs: frames with a length of 4 bytes before them, a tag as their first byte.
+/// The protocol that a connection is upgraded to while a process runs: frames with a length of 4 bytes before them, a tag as their first byte.
 pub(crate) const UPGRADE: &str = "platform-oneoff";
 
 const DATA: u8 = 0;
@@ -78,6 +78,7 @@ pub(crate) enum WireError {
     Unreachable(String),
     Immutable(WorkloadId),
     Start { what: String, reason: String },
+    NotRunning(String),
     Exhausted(String),
     Unsupported { what: String, needs: String },
     InUse { volume: String, user: String },
@@ -90,6 +91,7 @@ impl From<EngineError> for WireError {
             EngineError::Unreachable { source, .. } => Self::Unreachable(source.to_string()),
             EngineError::Immutable(id) => Self::Immutable(id),
             EngineError::Start { what, reason } => Self::Start { what, reason },
+            EngineError::NotRunning(id) => Self::NotRunning(id),
             EngineError::Exhausted(reason) => Self::Exhausted(reason),
             EngineError::Unsupported { what, needs } => Self::Unsupported { what, needs },
             EngineError::InUse { volume, user } => Self::InUse { volume, user },
@@ -104,6 +106,7 @@ impl From<WireError> for EngineError {
             WireError::Unreachable(reason) => Self::Unreachable { engine: "containerd", source: reason.into() },
             WireError::Immutable(id) => Self::Immutable(id),
             WireError::Start { what, reason } => Self::Start { what, reason },
+            WireError::NotRunning(id) => Self::NotRunning(id),
             WireError::Exhausted(reason) => Self::Exhausted(reason),
             WireError::Unsupported { what, needs } => Self::Unsupported { what, needs },
             WireError::InUse { volume, user } => Self::InUse { volume, user },

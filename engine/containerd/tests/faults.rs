@@ -19,7 +19,7 @@ fn shell(script: &str) -> Container {
     Container { args, env, ..container() }
 }
 
-fn web(quantity: u32) -> Workload {
+pub(crate) fn web(quantity: u32) -> Workload {
     let app = AppId::random(&SystemRandom);
     Workload {
         id: WorkloadId(format!("{app}.v1.web")),
@@ -38,7 +38,7 @@ fn web(quantity: u32) -> Workload {
 }
 
 /// Id and address of all instances that are up.
-async fn up(machine: &Machine) -> Vec<(String, SocketAddr)> {
+pub(crate) async fn up(machine: &Machine) -> Vec<(String, SocketAddr)> {
     let list = machine.client().list().await.unwrap_or_default();
     let instances = list.into_iter().flat_map(|status| status.instances);
     let up = instances.filter(|instance| instance.state == InstanceState::Up);
@@ -54,7 +54,7 @@ async fn all_answer(instances: &[(String, SocketAddr)]) -> bool {
     true
 }
 
-async fn delete_all(machine: &Machine) {
+pub(crate) async fn delete_all(machine: &Machine) {
     let client = machine.client();
     for status in client.list().await.expect("the list") {
         client.delete(&status.id).await.expect("deleted");

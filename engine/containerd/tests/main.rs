@@ -5,6 +5,7 @@
 mod conformance;
 mod faults;
 mod machine;
+mod processes;
 mod services;
 
 /// Not a test: the program that tests start as their host role.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use model::{AppId, Timestamp};
 
-use super::{Answer, FakeRun, Running};
+use super::{Answer, FakeExec, FakeRun, Running};
 use crate::{Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
 
 pub(super) struct World {
@@ -23,6 +23,7 @@ pub(super) struct World {
     /// Addresses of services, by app and process type.
     services: BTreeMap<(AppId, String), Ipv4Addr>,
     pub(super) runs: VecDeque<FakeRun>,
+    pub(super) execs: VecDeque<FakeExec>,
     pub(super) answer: Option<Answer>,
 }
 
@@ -63,6 +64,7 @@ impl World {
             volumes: BTreeSet::new(),
             services: BTreeMap::new(),
             runs: VecDeque::new(),
+            execs: VecDeque::new(),
             answer: None,
         }
     }
