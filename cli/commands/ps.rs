@@ -11,7 +11,9 @@ use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
-/// List the dynos of an app
+/// List the dynos of an app: what each really runs, and whether it gets requests
+///
+/// A dyno that is up gets requests once every router says that it sends it some. During a deploy, dynos of two releases are up.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,10 +32,20 @@ impl List {
             dynos.sort_by_key(|dyno| natural(&dyno.name));
             let row = |dyno: Dyno| {
                 let since = output::ago(&dyno.updated_at, context::now());
-                vec![dyno.name.into(), state(&dyno.state), since.into(), dyno.size.into(), dyno.command.into()]
+                let release = format!("v{}", dyno.release.version);
+                let size = dyno.size.into();
+                vec![
+                    dyno.name.into(),
+                    state(&dyno.state),
+                    release.into(),
+                    routed(dyno.routed),
+                    since.into(),
+                    size,
+                    dyno.command.into(),
+                ]
             };
             out.table(
-                &["Dyno", "State", "Since", "Size", "Command"],
+                &["Dyno", "State", "Release", "Requests", "Since", "Size", "Command"],
                 dynos.into_iter().map(row).collect(),
                 &format!("{name} has no dynos. Push it with `git push platform main`, or see with `platform ps:scale` which process types it has."),
             )
@@ -335,6 +347,14 @@ fn update(change: &str) -> Result<Value> {
 fn natural(name: &str) -> (String, u32) {
     let (process_type, number) = name.rsplit_once('.').unwrap_or((name, ""));
     (process_type.to_owned(), number.parse().unwrap_or(0))
+}
+
+fn routed(routed: Option<bool>) -> Field {
+    match routed {
+        Some(true) => Field::from("yes").mood(Mood::Good),
+        Some(false) => Field::from("no").mood(Mood::Busy),
+        None => "".into(),
+    }
 }
 
 fn state(state: &str) -> Field {

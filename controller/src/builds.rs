@@ -20,6 +20,7 @@ use crate::actors::By;
 use crate::git::{repository, tip};
 use crate::holds::locked;
 use crate::live::Stages;
+use crate::rollout::unconfirmed;
 use crate::store::{
     Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Stamp, Status, StoreError,
 };
@@ -360,6 +361,7 @@ impl Controller {
         self.changed.app(release.app);
         output.line(&format!("-----> Releasing v{}", release.version)).await;
         let rollout = self.follow_release(&release, output).await?;
+        self.say_rollout(&release, output).await?;
         let known: Duration = rollout.iter().map(|(_, time)| *time).sum();
         stages.push(("release", released.elapsed().saturating_sub(known)));
         stages.extend(rollout);
@@ -397,6 +399,15 @@ impl Controller {
             Status::Succeeded => Ok(stages),
             _ => Err(Refused::Logged(ended.failure.unwrap_or_else(|| "The release failed.".to_owned()))),
         }
+    }
+
+    /// Says of a release that is live what its owner should know.
+    async fn say_rollout(&self, release: &Release, output: &mut Output) -> Result<(), Error> {
+        let rollout = self.store.rollout(release.id).await?;
+        if rollout.is_some_and(|rollout| rollout.unconfirmed) {
+            output.show(&format!(" !     {}", unconfirmed(release.version))).await;
+        }
+        Ok(())
     }
 
     /// Ends what an earlier controller left half done: builds that nobody runs any more, and every one-off, since nobody

@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::attach::Protocol;
 use crate::config_vars::MAX_VALUE_BYTES;
-use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
-use crate::rollout::Task;
+use crate::formation::{DEFAULT_SIZE, WEB, dyno_size, process_type};
+use crate::rollout::{Task, size_of};
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
 pub(crate) use oneoffs::Listed;
@@ -41,8 +41,10 @@ pub struct Dyno {
     pub since: Timestamp,
     /// The release that it runs.
     pub release: Release,
-    /// Canonical name of its size.
+    /// Canonical name of the size that it really has.
     pub size: String,
+    /// Whether routers send it requests, as they say themselves; none of what never gets any.
+    pub routed: Option<bool>,
 }
 
 /// A one-off to run.
@@ -92,6 +94,7 @@ impl Controller {
     pub async fn dynos(&self, app: &App) -> Result<Vec<Dyno>, Error> {
         let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
         let formation = self.store.formation(app.id).await?;
+        let routed = self.routed(app).await;
         let mut dynos = Vec::new();
         for status in self.engine.list_of(&[app.id]).await? {
             if !releases.contains_key(&status.release) {
@@ -102,7 +105,12 @@ impl Controller {
             let image = self.image_of(release).await?;
             let process = image.processes.iter().find(|process| process.process_type == status.process_type);
             let row = formation.iter().find(|row| row.process_type == status.process_type);
+            // What older programs wished does not say its size.
+            let size = size_of(&status.id).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
+            let is_web = status.process_type.as_str() == WEB;
+            let takes = |state| state == InstanceState::Up && routed.as_ref() == Some(&status.id);
             dynos.extend(status.instances.into_iter().map(|instance| Dyno {
+                routed: is_web.then(|| takes(instance.state)),
                 id: instance.id,
                 name: instance.dyno,
                 command: process.map(model::Process::display).unwrap_or_default(),
@@ -114,7 +122,7 @@ impl Controller {
                 },
                 since: instance.since,
                 release: release.clone(),
-                size: row.map_or(DEFAULT_SIZE, |row| &row.size).to_owned(),
+                size: size.map_or(DEFAULT_SIZE, String::as_str).to_owned(),
             }));
         }
         dynos.extend(self.running_oneoffs(app.id));
@@ -189,6 +197,7 @@ impl Controller {
             since: self.clock.now(),
             release,
             size: size.name.clone(),
+            routed: None,
         };
         let attach_url = match request.attach {
             Some(protocol) => Some(self.open_attachment(oneoff, Some(dyno.clone()), protocol)?),

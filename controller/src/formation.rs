@@ -13,7 +13,7 @@ pub const DEFAULT_SIZE: &str = "Standard-1X";
 pub const MAX_QUANTITY: u32 = 100;
 
 /// Takes requests; every app can have it.
-const WEB: &str = "web";
+pub(crate) const WEB: &str = "web";
 /// Runs once for each release, before it serves; never as part of the formation.
 pub(crate) const RELEASE_PHASE: &str = "release";
 

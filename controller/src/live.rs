@@ -22,6 +22,9 @@ use crate::sign_in::Ticket;
 /// How many settled releases are remembered for those who wait for one.
 const SETTLED: usize = 1000;
 
+/// A router that does not acknowledge names for this long is not waited for.
+pub(crate) const ROUTER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long somebody waits for a platform that starts.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -29,9 +32,11 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Live {
     /// The names half of the route table, on its way to the routers.
     pub names: Feed<AppId, AppRoute>,
-    /// The web workload that takes the requests of each app that has one. Whoever tells routers holds the lock from reading
+    /// What takes the requests of each app that has a web workload. Whoever tells routers holds the lock from reading
     /// the store to publishing: what is published last was read last.
-    pub(crate) serving: tokio::sync::Mutex<BTreeMap<AppId, WorkloadId>>,
+    pub(crate) serving: tokio::sync::Mutex<BTreeMap<AppId, Served>>,
+    /// How long a router is waited for that does not acknowledge names.
+    pub(crate) router_patience: Locked<Duration>,
     /// Whether files and containers of apps that are gone wait to be removed.
     pub(crate) litter: Notify,
     /// Told when a webhook is to be told something once more.
@@ -64,6 +69,14 @@ pub struct Live {
     ready: watch::Sender<bool>,
 }
 
+/// What takes an app's requests, as routers are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) workload: WorkloadId,
+    /// The version of the names that said so first.
+    pub(crate) since: u64,
+}
+
 /// How long each stage of a rollout took, for `Timing:` lines.
 pub(crate) type Stages = Vec<(&'static str, Duration)>;
 
@@ -72,6 +85,7 @@ impl Default for Live {
         Self {
             names: Feed::new(BTreeMap::new()),
             serving: tokio::sync::Mutex::default(),
+            router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),
             litter: Notify::new(),
             deliveries: Notify::new(),
             rotating: tokio::sync::Mutex::default(),

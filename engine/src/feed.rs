@@ -106,6 +106,11 @@ where
         self.lock().rows.keys().cloned().collect()
     }
 
+    /// Whether any router follows.
+    pub fn is_followed(&self) -> bool {
+        !self.lock().followers.is_empty()
+    }
+
     /// Waits until every router that follows now serves at least `version`; false when `limit` passed first. Without
     /// any follower nobody routes, and it is true at once.
     pub async fn served(&self, version: u64, limit: Duration) -> bool {

@@ -9,6 +9,7 @@ pub mod log;
 pub mod name;
 pub mod process;
 pub mod role;
+pub mod rollout;
 pub mod routes;
 pub mod traffic;
 
@@ -27,3 +28,4 @@ pub use name::{
 };
 pub use process::{DynoSize, Process};
 pub use role::Role;
+pub use rollout::{Pause, RolloutPolicy, Strategy};

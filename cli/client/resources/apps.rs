@@ -60,6 +60,9 @@ pub(crate) struct Dyno {
     pub(crate) updated_at: String,
     /// What it runs.
     pub(crate) release: DynoRelease,
+    /// Whether routers send it requests; none of what never gets any.
+    #[serde(default)]
+    pub(crate) routed: Option<bool>,
     /// Where to attach, if asked for.
     pub(crate) attach_url: Option<String>,
 }

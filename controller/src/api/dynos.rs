@@ -61,7 +61,11 @@ pub(super) struct DynoAnswer {
     id: Id,
     /// As `web.1`.
     name: String,
+    /// The release that it really runs.
     release: ReleaseReference,
+    /// Whether routers send it requests, as they say themselves; null of what never gets any. Heroku has no word for it.
+    routed: Option<bool>,
+    /// The size that it really has.
     size: String,
     state: String,
     r#type: String,
@@ -155,6 +159,7 @@ fn answer(app: &App, dyno: &Dyno, attach_url: Option<String>) -> DynoAnswer {
         id: Id::of(&dyno.uuid()),
         name: dyno.name.to_string(),
         release: ReleaseReference { id: Id::of(&dyno.release.id), version: dyno.release.version },
+        routed: dyno.routed,
         size: dyno.size.clone(),
         state: dyno.state.to_owned(),
         r#type: dyno.name.process_type.to_string(),

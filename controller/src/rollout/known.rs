@@ -7,7 +7,7 @@ use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Scale, Target};
-use crate::store::{App, FormationRow, ProcessScale, Release, Standing};
+use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, Standing};
 use crate::{Controller, Error};
 
 /// One app as the store knows it.
@@ -15,12 +15,28 @@ pub(super) struct Known {
     pub(super) app: App,
     pub(super) current: Option<Release>,
     pub(super) candidate: Option<Release>,
+    /// How far the candidate is; none before it begins.
+    pub(super) rollout: Option<RolloutRow>,
     pub(super) desired: Desired,
     pub(super) domains: Vec<Hostname>,
 }
 
 /// The oldest pending release of each app that has one: what is to replace its current release.
-pub(super) type Candidates = BTreeMap<AppId, Release>;
+pub(super) type Candidates = BTreeMap<AppId, Candidate>;
+
+/// A pending release.
+pub(super) struct Candidate {
+    pub(super) release: Release,
+    /// How far it is; none before it begins.
+    pub(super) rollout: Option<RolloutRow>,
+}
+
+impl Candidate {
+    /// Whether instances of it were wanted, by this controller or one before it: its release command is over then.
+    pub(super) fn is_beyond_its_phase(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.state != RolloutState::Running)
+    }
+}
 
 /// Reads apps from the store. Remembers the process types of images, which never change.
 pub(super) struct Reader {
@@ -36,7 +52,12 @@ impl Reader {
     pub(super) async fn candidates(&self) -> Result<Candidates, Error> {
         let mut candidates = Candidates::new();
         for release in self.controller.store.pending_releases().await? {
-            candidates.entry(release.app).or_insert(release);
+            candidates.entry(release.app).or_insert(Candidate { release, rollout: None });
+        }
+        for rollout in self.controller.store.active_rollouts().await? {
+            if let Some(candidate) = candidates.get_mut(&rollout.app).filter(|it| it.release.id == rollout.release) {
+                candidate.rollout = Some(rollout);
+            }
         }
         Ok(candidates)
     }
@@ -45,7 +66,8 @@ impl Reader {
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for Standing { app, current, formation, domains } in self.controller.store.standing(apps).await? {
-            let candidate = candidates.get(&app.id).cloned();
+            let candidate = candidates.get(&app.id).map(|it| it.release.clone());
+            let rollout = candidates.get(&app.id).and_then(|it| it.rollout.clone());
             let desired = Desired {
                 app: app.id,
                 current: self.target(current.as_ref(), &formation, FormationRow::scale).await?,
@@ -53,8 +75,9 @@ impl Reader {
                     Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
                     None => None,
                 },
+                routing: rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Routing),
             };
-            all.push(Known { app, current, candidate, desired, domains });
+            all.push(Known { app, current, candidate, rollout, desired, domains });
         }
         Ok(all)
     }
@@ -97,5 +120,5 @@ impl Reader {
 
 /// Whether a release waits to become its app's current one.
 pub(super) fn is_candidate(candidates: &Candidates, id: ReleaseId) -> bool {
-    candidates.values().any(|release| release.id == id)
+    candidates.values().any(|candidate| candidate.release.id == id)
 }

@@ -18,4 +18,6 @@ mod workload;
 
 pub use changed::Changed;
 pub(crate) use container::Task;
+pub(crate) use names::unconfirmed;
+pub(crate) use plan::size_of;
 pub(crate) use worker::Rollout;

@@ -9,11 +9,9 @@ use engine::WorkloadId;
 use model::routes::{AppRoute, RouteMode};
 use model::{AppId, Hostname};
 
+use crate::live::{ROUTER_PATIENCE, Served};
 use crate::store::App;
 use crate::{Controller, Error, Settings};
-
-/// A router that does not acknowledge a table for this long is not waited for.
-const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Controller {
     /// Tells everybody of a committed change of an app: the rollout, and routers, who work by it when this returns.
@@ -36,7 +34,13 @@ impl Controller {
                 let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.hostname).collect();
                 let current = self.store.release(app.current_release).await?;
                 let deployed = current.is_some_and(|release| release.image.is_some());
-                Some(route(&self.settings, &app, domains, deployed, serving.get(&id).cloned())?)
+                Some(route(
+                    &self.settings,
+                    &app,
+                    domains,
+                    deployed,
+                    serving.get(&id).map(|served| served.workload.clone()),
+                )?)
             }
             None => None,
         };
@@ -44,10 +48,37 @@ impl Controller {
         Ok(())
     }
 
+    /// Tells routers what takes an app's requests from now on, and waits until they all say so; false if one does not for a while.
+    pub(super) async fn serve(&self, app: AppId, workload: Option<WorkloadId>) -> Result<bool, Error> {
+        {
+            let mut serving = self.live.serving.lock().await;
+            serving.remove(&app);
+            serving.extend(workload.map(|workload| (app, Served { workload, since: u64::MAX })));
+        }
+        self.publish_app(app).await?;
+        let version = self.live.names.version();
+        if let Some(served) = self.live.serving.lock().await.get_mut(&app) {
+            served.since = served.since.min(version);
+        }
+        Ok(self.acknowledged().await)
+    }
+
+    /// The workload that takes an app's requests, if every router that there is says that it sends them there.
+    pub(crate) async fn routed(&self, app: &App) -> Option<WorkloadId> {
+        if app.maintenance {
+            return None;
+        }
+        let served = self.live.serving.lock().await.get(&app.id).cloned()?;
+        let names = &self.live.names;
+        let confirmed = names.is_followed() && names.served(served.since, Duration::ZERO).await;
+        confirmed.then_some(served.workload)
+    }
+
     /// Waits until every router works by the newest names; false if one does not say so for a while.
     pub(super) async fn acknowledged(&self) -> bool {
         let names = &self.live.names;
-        names.served(names.version(), ACKNOWLEDGE_LIMIT).await
+        let patience = *self.live.router_patience.lock();
+        names.served(names.version(), patience).await
     }
 }
 
@@ -68,4 +99,13 @@ pub(super) fn route(
     };
     let hosts = std::iter::once(default).chain(domains).collect();
     Ok(AppRoute { name: app.name.clone(), hosts, mode })
+}
+
+/// What is said of a release that is live though a router did not say that it serves it.
+pub(crate) fn unconfirmed(version: u64) -> String {
+    let seconds = ROUTER_PATIENCE.as_secs();
+    format!(
+        "v{version} is live, but a router did not say within {seconds} s that it serves it; until it does, it may send requests to \
+         the release before. See `platform status`."
+    )
 }

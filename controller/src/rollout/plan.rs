@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::{Instance, InstanceState, ProbeReport, WorkloadId, WorkloadStatus};
-use model::{AppId, DynoName, Exit, ProcessType, ReleaseId};
+use model::{AppId, DynoName, DynoSize, Exit, ProcessType, ReleaseId};
+
+use crate::formation::dyno_size;
 
 /// A candidate whose instance crashed this often in a row will not get healthy.
 const CRASHES: u32 = 2;
@@ -19,6 +21,8 @@ pub(crate) struct Desired {
     pub(crate) current: Option<Target>,
     /// The release that is to replace it, once its release phase is over.
     pub(crate) candidate: Option<Target>,
+    /// All requests go to the candidate already; it is current once routers say so.
+    pub(crate) routing: bool,
 }
 
 /// One release as it should run.
@@ -73,6 +77,11 @@ pub(crate) fn workload_id(app: AppId, version: u64, process_type: &ProcessType, 
     WorkloadId(format!("{app}.v{version}.{process_type}.{}", size.to_ascii_lowercase()))
 }
 
+/// The size of what a workload of [`workload_id`] runs.
+pub(crate) fn size_of(workload: &WorkloadId) -> Option<&'static DynoSize> {
+    workload.0.rsplit('.').next().and_then(dyno_size)
+}
+
 /// The next steps for one app, given every workload that the engine knows of it.
 pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -108,9 +117,10 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> 
 }
 
 /// The web workload that takes an app's requests: the current release's in its wanted size, unless only instances of the size
-/// before are healthy yet. None if there is none.
+/// before are healthy yet; the candidate's once it was decided that it replaces that. None if there is none.
 pub(crate) fn serving(desired: &Desired, observed: &[WorkloadStatus]) -> Option<WorkloadId> {
-    let current = desired.current.as_ref()?;
+    let next = desired.candidate.as_ref().filter(|_| desired.routing);
+    let current = next.or(desired.current.as_ref())?;
     let (web, scale) = current.processes.iter().find(|(process_type, _)| process_type.as_str() == "web")?;
     let wanted = workload_id(desired.app, current.version, web, &scale.size);
     if find(observed, &wanted).is_some_and(is_healthy) {
@@ -176,7 +186,7 @@ mod tests {
     impl World {
         fn new(current: Option<Target>, candidate: Option<Target>) -> Self {
             let app = AppId::random(&SystemRandom);
-            Self { desired: Desired { app, current, candidate }, observed: Vec::new() }
+            Self { desired: Desired { app, current, candidate, routing: false }, observed: Vec::new() }
         }
 
         fn runs(mut self, version: u64, name: &str, size: &str, states: &[InstanceState]) -> Self {
@@ -255,6 +265,17 @@ mod tests {
         assert_eq!(world.plan(), ["serve v2.web.basic"], "once may be chance");
         world.observed[1].instances[0].crashes = 2;
         assert_eq!(world.plan(), ["fail web.1 Some(Code(7))", "serve v2.web.basic"]);
+    }
+
+    #[test]
+    fn a_candidate_that_was_chosen_serves_before_it_is_current() {
+        let mut world = World::new(Some(target(2, &[("web", 1)])), Some(target(3, &[("web", 1)])))
+            .runs(2, "web", "basic", &[Up])
+            .runs(3, "web", "basic", &[Up]);
+        world.desired.routing = true;
+        assert_eq!(world.plan(), ["promote", "serve v3.web.basic"]);
+        let size = size_of(&world.observed[1].id).expect("a size");
+        assert_eq!(size.name, "Basic");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::Error;
 use crate::addons::AddonRequest;
 use crate::formation::{DEFAULT_SIZE, ScaleRequest};
 use crate::releases::RollbackWish;
-use crate::store::{App, Change, NewRelease, Quantity, Release, Scale, Status};
+use crate::store::{App, Change, NewRelease, Quantity, Release, RolloutRow, Scale, Status};
 use crate::testing::{TestController, image, make_deploy};
 
 /// One app on a platform with one router.
@@ -193,6 +193,18 @@ impl World {
         all
     }
 
+    /// The dynos that get requests, as routers say.
+    async fn routed(&self) -> Vec<String> {
+        let dynos = self.test.controller.dynos(&self.app).await.expect("readable");
+        let routed = dynos.iter().filter(|dyno| dyno.routed == Some(true));
+        routed.map(|dyno| format!("v{}.{}", dyno.release.version, dyno.name)).collect()
+    }
+
+    async fn rollout_of(&self, version: u64) -> RolloutRow {
+        let release = self.release(version).await;
+        self.test.controller.store.rollout(release.id).await.expect("readable").expect("a rollout")
+    }
+
     async fn release(&self, version: u64) -> Release {
         let found = self.test.controller.store.release_by_version(self.app.id, version).await;
         found.expect("readable").expect("a release")
@@ -241,10 +253,66 @@ async fn nothing_is_live_and_nothing_old_stops_before_every_router_says_so() {
         () = world.router.until(id, Some(&serves)) => {}
     }
     assert_eq!(world.runs().await, ["v2.web up", "v3.web up"]);
+    let said = (world.release(3).await.status, world.release(2).await.current);
+    assert_eq!(said, (Status::Pending, true), "nobody serves it yet, as far as anybody knows");
+    assert_eq!(world.routed().await, []);
     world.router.slow.send_replace(false);
+    world.look().await;
+    assert!(!world.rollout_of(3).await.unconfirmed);
+    assert_eq!(world.routed().await, ["v3.web.1"]);
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up"]);
     assert!(world.release(3).await.current && world.release(3).await.id == release.id);
+}
+
+#[tokio::test]
+async fn whoever_goes_on_while_routers_are_told_goes_on_with_that() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.router.slow.send_replace(true);
+    let (id, serves) = (world.app.id, world.serve(3));
+    tokio::select! {
+        biased;
+        result = world.rollout.tick() => panic!("it went on without its router: {result:?}"),
+        () = world.router.until(id, Some(&serves)) => {}
+    }
+    let mut world = world.restart().await;
+    assert_eq!(world.route(), Some(world.serve(3)), "nobody is sent back");
+    world.look().await;
+    assert!(world.release(3).await.current);
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web stopping", "v3.web up"]);
+}
+
+#[tokio::test]
+async fn a_router_that_says_nothing_is_given_up_and_that_is_said() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.router.slow.send_replace(true);
+    *world.test.controller.live.router_patience.lock() = std::time::Duration::ZERO;
+    world.look().await;
+    assert!(world.release(3).await.current && world.rollout_of(3).await.unconfirmed);
+    assert_eq!(world.routed().await, [], "nothing else is said before the router does");
+}
+
+#[tokio::test]
+async fn a_dyno_has_the_size_and_the_release_that_it_runs() {
+    let mut world = World::live().await;
+    let dynos = async |world: &World| -> Vec<String> {
+        let all = world.test.controller.dynos(&world.app).await.expect("readable");
+        all.iter().map(|dyno| format!("v{} {} {:?}", dyno.release.version, dyno.size, dyno.routed)).collect()
+    };
+    assert_eq!(dynos(&world).await, ["v2 Standard-1X Some(true)"]);
+    let larger = ScaleRequest { process_type: "web".to_owned(), quantity: None, size: Some("standard-2x".to_owned()) };
+    let actor = world.test.owner_of(&world.app);
+    world.test.controller.scale(&world.app, &actor, &[larger]).await.expect("resized");
+    assert_eq!(dynos(&world).await, ["v2 Standard-1X Some(true)"], "a wish changes nothing yet");
+    world.look().await;
+    assert_eq!(dynos(&world).await, ["v2 Standard-1X Some(true)", "v2 Standard-2X Some(false)"]);
 }
 
 #[tokio::test]

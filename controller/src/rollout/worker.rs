@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{EngineError, WorkloadId, WorkloadStatus};
-use model::{AppId, LogSource, ProcessType, ReleaseId};
+use model::{AppId, LogSource, ProcessType, ReleaseId, RolloutPolicy};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep};
 use super::changed::Due;
 use super::failure::{explain, is_quoted};
 use super::known::{Candidates, Known, Reader, is_candidate};
-use super::names::route;
+use super::names::{route, unconfirmed};
 use super::plan::{Failure, Scale, Step, plan, serving, workload_id};
 use crate::errors::chain;
-use crate::live::Stages;
-use crate::store::{App, Outcome, Release};
+use crate::live::{Served, Stages};
+use crate::store::{App, Ending, Outcome, Release, RolloutState};
 use crate::watch::Watch;
 use crate::{Controller, Error};
 
@@ -165,6 +165,7 @@ impl Rollout {
         let observed = Arc::clone(&self.observed);
         let mut candidates = self.reader.candidates().await?;
         self.hold_back(&mut candidates).await?;
+        self.begin_rollouts(&mut candidates).await?;
         self.phases.retain(|id, _| is_candidate(&candidates, *id));
         self.started.retain(|id, _| is_candidate(&candidates, *id));
         let mut trouble = None;
@@ -181,12 +182,23 @@ impl Rollout {
     async fn hold_back(&self, candidates: &mut Candidates) -> Result<(), Error> {
         let mut held = Vec::new();
         for candidate in candidates.values() {
-            let begun = self.phases.contains_key(&candidate.id) || self.started.contains_key(&candidate.id);
-            if !begun && !self.controller.is_within_reach(candidate).await? {
-                held.push(candidate.app);
+            let release = &candidate.release;
+            let begun = self.phases.contains_key(&release.id) || self.started.contains_key(&release.id);
+            if !begun && !candidate.is_beyond_its_phase() && !self.controller.is_within_reach(release).await? {
+                held.push(release.app);
             }
         }
         candidates.retain(|app, _| !held.contains(app));
+        Ok(())
+    }
+
+    /// Notes how those are to go on that have not begun.
+    async fn begin_rollouts(&self, candidates: &mut Candidates) -> Result<(), Error> {
+        let (store, now) = (&self.controller.store, self.controller.clock.now());
+        for candidate in candidates.values_mut().filter(|candidate| candidate.rollout.is_none()) {
+            store.begin_rollout(&candidate.release, &RolloutPolicy::default(), now).await?;
+            candidate.rollout = store.rollout(candidate.release.id).await?;
+        }
         Ok(())
     }
 
@@ -223,20 +235,25 @@ impl Rollout {
         let all = self.reader.known(apps, candidates).await?;
         let before: BTreeMap<_, _> = apps.iter().filter_map(|app| Some((*app, serves.remove(app)?))).collect();
         let mut rows: BTreeMap<_, _> = apps.iter().map(|app| (*app, None)).collect();
+        let mut serve_now = Vec::new();
         for known in &all {
             let id = known.app.id;
-            let unmoved = before.get(&id).filter(|_| observed.is_none()).cloned();
+            let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.workload.clone());
             let serve = unmoved.or_else(|| serving(&known.desired, observed.map_or(&[], |all| of(all, id))));
-            match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve.clone())
-            {
+            serve_now.extend(serve.clone().map(|serve| (id, serve)));
+            match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve) {
                 Ok(route) => {
                     rows.insert(id, Some(route));
                 }
                 Err(error) => tracing::error!(app.name = %known.app.name, error = chain(&error), "An app has no route"),
             }
-            serves.extend(serve.map(|serve| (id, serve)));
         }
-        controller.live.names.set_all(rows);
+        let version = controller.live.names.set_all(rows);
+        for (app, workload) in serve_now {
+            let same = before.get(&app).filter(|served| served.workload == workload);
+            let since = same.map_or(version, |served| served.since);
+            serves.insert(app, Served { workload, since });
+        }
         Ok(all)
     }
 
@@ -278,7 +295,8 @@ impl Rollout {
         let mut trouble = None;
         for known in all {
             let Some(candidate) = known.candidate.clone() else { continue };
-            let over = self.phase_is_over(&known.app, &candidate).await;
+            let beyond = known.rollout.as_ref().is_some_and(|rollout| rollout.state != RolloutState::Running);
+            let over = if beyond { Ok(true) } else { self.phase_is_over(&known.app, &candidate).await };
             if !matches!(over, Ok(true)) {
                 known.desired.candidate = None;
             }
@@ -373,20 +391,25 @@ impl Rollout {
         }
     }
 
-    /// Makes a healthy candidate current: durable first, then routed to, then said.
+    /// Makes a healthy candidate current: all requests go to it, and once routers say so, it is said to be live. The first thing is
+    /// to note that, so that whoever goes on in the middle of it goes on with it.
     async fn promote(&mut self, known: &Known, boot: Duration) -> Result<(), Error> {
         let (Some(candidate), Some(target)) = (&known.candidate, &known.desired.candidate) else { return Ok(()) };
         let healthy = Instant::now();
         let controller = &self.controller;
-        controller.store.finish_release(candidate, Outcome::Succeeded, &controller.own_stamp()).await?;
+        if !controller.store.route_rollout(candidate.id).await? {
+            return Ok(());
+        }
         let web = target.processes.iter().find(|(name, _)| name.as_str() == "web");
         let serve = web.map(|(web, scale)| workload_id(known.app.id, target.version, web, &scale.size));
-        {
-            let mut serving = controller.live.serving.lock().await;
-            serving.remove(&known.app.id);
-            serving.extend(serve.map(|serve| (known.app.id, serve)));
+        let confirmed = controller.serve(known.app.id, serve).await?;
+        let ending = Ending { unconfirmed: !confirmed, ..Ending::default() };
+        controller.store.finish_release(candidate, (Outcome::Succeeded, &ending), &controller.own_stamp()).await?;
+        controller.changed.app(known.app.id);
+        if ending.unconfirmed {
+            let text = unconfirmed(candidate.version);
+            controller.logs.write(known.app.id, controller.clock.now(), &LogSource::app("api"), &text);
         }
-        controller.announce(known.app.id).await;
         let started = self.started.remove(&candidate.id).unwrap_or(healthy);
         // What the app takes to boot is not the platform's time.
         let start = (healthy - started).saturating_sub(boot);
@@ -402,7 +425,8 @@ impl Rollout {
         for line in reason.lines().filter(|line| !is_quoted(line)) {
             controller.logs.write(release.app, controller.clock.now(), &source, line);
         }
-        controller.store.finish_release(release, Outcome::Failed(reason), &controller.own_stamp()).await?;
+        let ending = Ending::default();
+        controller.store.finish_release(release, (Outcome::Failed(reason), &ending), &controller.own_stamp()).await?;
         controller.live.settle(release.id, Stages::new());
         controller.changed.app(release.app);
         Ok(())

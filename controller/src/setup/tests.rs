@@ -242,7 +242,8 @@ async fn process_types_start_as_app_json_says_and_keep_what_they_were_scaled_to(
     let first = scales().await;
     assert_eq!(first, ["clock=0:Standard-1X", "web=2:Standard-1X", "worker=3:Standard-2X"]);
     let stamp = world.test.controller.own_stamp();
-    store.finish_release(&release, crate::store::Outcome::Succeeded, &stamp).await.expect("finished");
+    let ending = crate::store::Ending::default();
+    store.finish_release(&release, (crate::store::Outcome::Succeeded, &ending), &stamp).await.expect("finished");
     let kept = store.manifest(world.app.id).await.expect("readable").expect("kept");
     assert!(kept.contains("@daily"), "{kept}");
 

@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, FromRow, Row};
 use super::contents::{Attached, Attachments, ConfigChanges, Contents, Formation};
 use super::events::Write;
 use super::formation::restore_formation;
+use super::rollouts::{Ending, end_rollout};
 use super::select::Select;
 use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
@@ -121,7 +122,12 @@ pub(super) const SELECT: Select = Select {
 
 impl Store {
     /// Ends a pending release; false if it was not pending any more. A later release that is current already stays so.
-    pub async fn finish_release(&self, release: &Release, outcome: Outcome, stamp: &Stamp) -> Result<bool, StoreError> {
+    pub async fn finish_release(
+        &self,
+        release: &Release,
+        (outcome, ending): (Outcome, &Ending),
+        stamp: &Stamp,
+    ) -> Result<bool, StoreError> {
         let (status, failure) = match outcome {
             Outcome::Succeeded => (Status::Succeeded, None),
             Outcome::Failed(reason) => (Status::Failed, Some(reason)),
@@ -144,6 +150,7 @@ impl Store {
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
+        end_rollout(&mut tx, release.id, (status, ending)).await?;
         let data = json!({ "version": release.version, "status": status.to_string(), "failure": failure });
         let (resource, id) = (Resource::Release, release.id.to_string());
         tx.record(NewEvent { app: Some(release.app), resource, id, action: Action::Update, data });

@@ -99,7 +99,7 @@ async fn set(store: &Store, app: &App, vars: &[(&str, Option<&str>)]) -> Option<
 }
 
 async fn finish(store: &Store, release: &Release, outcome: Outcome) -> bool {
-    store.finish_release(release, outcome, &stamp()).await.expect("finished")
+    store.finish_release(release, (outcome, &Ending::default()), &stamp()).await.expect("finished")
 }
 
 async fn current_version(store: &Store, app: &App) -> u64 {

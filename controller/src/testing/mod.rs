@@ -23,7 +23,7 @@ use model::{
 
 use crate::logins::LoginLimiter;
 use crate::store::{
-    App, Change, Deploy, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Start, Store, User, UserRef,
+    App, Change, Deploy, Ending, NewApp, NewBuild, NewRelease, Outcome, Release, Stamp, Start, Store, User, UserRef,
 };
 use crate::{Actor, Controller, Origin, Outbound, Settings, Via};
 
@@ -132,7 +132,7 @@ impl TestController {
 
     /// Ends a pending release.
     pub(crate) async fn finish(&self, release: &Release, outcome: Outcome) {
-        self.controller.store.finish_release(release, outcome, &stamp()).await.expect("finished");
+        self.controller.store.finish_release(release, (outcome, &Ending::default()), &stamp()).await.expect("finished");
     }
 
     /// Makes an app.
