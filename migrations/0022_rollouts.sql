@@ -3,6 +3,8 @@ CREATE TABLE rollouts (
     release_id TEXT NOT NULL PRIMARY KEY REFERENCES releases (id) ON DELETE CASCADE,
     app_id TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
     version BIGINT NOT NULL,
+    -- The number of the release that was live when it began; null if there was none.
+    replaces BIGINT,
     -- The policy as it was when it began: every setting and its text, as model::RolloutPolicy reads it.
     policy TEXT NOT NULL,
     -- running, routing, returning, watching, leaving, succeeded, failed or returned

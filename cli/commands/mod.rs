@@ -40,6 +40,7 @@ mod ps;
 mod releases;
 mod repository;
 mod rollback;
+mod rollouts;
 mod run;
 mod sbom;
 mod stack;
@@ -233,6 +234,8 @@ commands! {
     "releases:output" [] ReleasesOutput(releases::Output),
     "releases:export" ["builds:export"] ReleasesExport(releases::Export),
     "rollback" ["releases:rollback"] Rollback(rollback::Rollback),
+    "rollouts" [] Rollouts(rollouts::List),
+    "rollouts:info" [] RolloutsInfo(rollouts::Info),
     "buildpacks" [] Buildpacks(buildpacks::List),
     "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
     "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),

@@ -79,13 +79,7 @@ pub(crate) struct Info {
 impl Info {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
-        let version = match &self.release {
-            Some(release) => version_of(release)?,
-            None => {
-                newest(&client, &name, 1)?.first().map(|release| release.version).ok_or_else(|| no_releases(&name))?
-            }
-        };
-        let version = version.to_string();
+        let version = version_or_newest(&client, &name, self.release.as_deref())?.to_string();
         let path = ["apps", &name, "releases", &version];
         let value = client.get(&path)?;
         cx.show(&value, |out| {
@@ -222,6 +216,14 @@ pub(super) fn before_current(client: &Client, app: &str) -> Result<Release> {
 
 pub(super) fn newest(client: &Client, app: &str, max: u32) -> Result<Vec<Release>> {
     client::typed(&client.newest(&["apps", app, "releases"], max)?)
+}
+
+/// The version that somebody named, or the newest one.
+pub(super) fn version_or_newest(client: &Client, app: &str, named: Option<&str>) -> Result<u32> {
+    match named {
+        Some(release) => version_of(release),
+        None => newest(client, app, 1)?.first().map(|release| release.version).ok_or_else(|| no_releases(app)),
+    }
 }
 
 pub(super) fn no_releases(app: &str) -> CliError {

@@ -4,7 +4,7 @@
 //! kept: [`RolloutPolicy::set`] is the one place that reads them.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// A policy as it is in force.
@@ -112,7 +112,7 @@ impl RolloutPolicy {
             "steps" => self.steps = steps(text)?,
             "pause" if text == "manual" => self.pause = Pause::UntilContinued,
             "pause" => {
-                self.pause = Pause::For(duration(text, Duration::ZERO).map_err(|rule| format!("{rule}, or manual"))?)
+                self.pause = Pause::For(duration(text, Duration::ZERO).map_err(|rule| format!("{rule}, or manual"))?);
             }
             "deadline" => self.deadline = duration(text, Duration::from_secs(1))?,
             "max_crashes" if text == "auto" => self.max_crashes = None,
@@ -305,7 +305,8 @@ fn words(time: Duration) -> String {
     let mut text = String::new();
     for (unit, seconds) in [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)] {
         if rest >= seconds {
-            text += &format!("{}{unit}", rest / seconds);
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}{unit}", rest / seconds);
             rest %= seconds;
         }
     }

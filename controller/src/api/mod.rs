@@ -51,6 +51,7 @@ mod range;
 mod releases;
 mod repositories;
 mod rollbacks;
+mod rollouts;
 mod routing;
 mod sboms;
 #[cfg(test)]
@@ -303,6 +304,8 @@ fn things() -> Vec<Route> {
         post("/apps/{app}/actions/rebase", Deploy, releases::rebase),
         get("/apps/{app}/releases/{release}/rollback", Deploy, rollbacks::preview),
         get("/apps/{app}/releases/{release}/diff/{other}", View, rollbacks::diff),
+        get("/apps/{app}/releases/{release}/rollout", View, rollouts::info),
+        get("/apps/{app}/rollouts", View, rollouts::list),
         get("/apps/{app}/formation", View, formation::list),
         patch("/apps/{app}/formation", Operate, formation::batch_update),
         get("/apps/{app}/formation/{type}", View, formation::info),

@@ -1,12 +1,14 @@
-//! The words for a release that did not get healthy.
+//! The words for a release that did not get live, and what was seen of it.
 
 use std::fmt::Write;
 
-use model::{AppId, DynoName, Exit, Timestamp};
+use model::{AppId, DynoName, DynoSize, Exit, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use super::plan::Failure;
+use super::plan::{Cause, Sick};
 use super::workload::PORT;
 use crate::Controller;
+use crate::formation::{dyno_size, dyno_sizes};
 use crate::logs::Filter;
 
 /// Lines of the dyno's own log that are shown.
@@ -14,6 +16,36 @@ const LOG_LINES: usize = 50;
 /// Goes before each of them, and before all of them.
 const QUOTE: &str = "    ";
 const QUOTES: &str = "  Its last ";
+
+/// Why a release is not live: one sentence, and what it is known from. As it is kept, and as the API tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failure {
+    /// What kind of thing happened: `crashed`, `not_listening`, `out_of_memory`, `stalled`, `release_command`, `refused`.
+    pub cause: String,
+    /// What happened.
+    pub sentence: String,
+    /// The dyno that it happened to.
+    pub dyno: Option<String>,
+    /// What its process returned.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// How much memory it may have, in bytes, if it outgrew that.
+    pub memory_limit: Option<u64>,
+    /// The next larger size, if it outgrew its own.
+    pub try_size: Option<String>,
+    /// What the last probe was answered.
+    pub probe: Option<String>,
+    /// Milliseconds after the start of its process, when that was.
+    pub probed_after_ms: Option<u64>,
+    /// Where it listened.
+    pub listening: Vec<String>,
+    /// The last lines that it printed.
+    pub log: Vec<String>,
+    /// What to know beside, in sentences.
+    pub hints: Vec<String>,
+}
 
 impl Controller {
     /// The last lines of a dyno's own output, without time and source.
@@ -29,49 +61,129 @@ impl Controller {
     }
 }
 
-/// Why a release is not live, and what to do. `log` holds the last lines of the dyno; `before` is the release that serves on.
-pub(super) fn explain(failure: &Failure, version: u64, before: Option<u64>, log: &[String]) -> String {
-    let mut text = format!("v{version} did not become healthy: {} ", failure.dyno);
-    match (failure.exit, &failure.probe) {
+impl Failure {
+    /// One that is known by its sentence alone.
+    pub(super) fn of(cause: &str, sentence: String) -> Self {
+        Self { cause: cause.to_owned(), sentence, ..Self::default() }
+    }
+
+    /// What made a rollout fail; `log` holds the last lines of the dyno that did.
+    pub(super) fn new(version: u64, cause: &Cause, log: Vec<String>) -> Self {
+        match cause {
+            Cause::Crashed(sick) => {
+                let (kind, what) = crashed(sick);
+                let sentence = format!("v{version} did not become healthy: {} {what}.", sick.dyno);
+                Self::of(kind, sentence).seen(sick, log)
+            }
+            Cause::Stalled { waited, missing } => {
+                let time = format!("{} s", waited.as_secs());
+                let Some(sick) = missing else {
+                    let sentence =
+                        format!("v{version} did not become healthy: for {time} not every dyno of it was even started.");
+                    let hint = "The platform's host may be away, or busy with others: `platform status`.".to_owned();
+                    return Self { hints: vec![hint], ..Self::of("stalled", sentence) };
+                };
+                let sentence = format!(
+                    "v{version} did not become healthy: for {time} it came no further than {}, which is {}.",
+                    sick.dyno, sick.state
+                );
+                Self::of("stalled", sentence).seen(sick, log)
+            }
+        }
+    }
+
+    fn seen(mut self, sick: &Sick, log: Vec<String>) -> Self {
+        self.dyno = Some(sick.dyno.to_string());
+        match sick.exit {
+            Some(Exit::Code(code)) => self.exit_code = Some(code),
+            Some(Exit::Signal(signal)) => self.signal = Some(signal),
+            Some(Exit::OutOfMemory) => {
+                let size = dyno_size(&sick.size);
+                self.memory_limit = size.map(|size| size.memory_bytes);
+                self.try_size = size.and_then(larger).map(|size| size.name.clone());
+            }
+            Some(Exit::Lost) | None => {}
+        }
+        if let Some(probe) = &sick.probe {
+            self.probe = Some(probe.result.clone());
+            self.probed_after_ms = u64::try_from(probe.after.as_millis()).ok();
+            self.listening = probe.listening.iter().map(ToString::to_string).collect();
+            self.hints.push(listening(&probe.listening));
+        }
+        if let Some(size) = &self.try_size {
+            let (process, size) = (&sick.dyno.process_type, size.to_ascii_lowercase());
+            self.hints.push(format!("The next size has more: `platform ps:type {process}={size}`."));
+        }
+        self.log = log;
+        self
+    }
+
+    /// All of it, for people, with what serves now and what to do. `before` is the release that serves on.
+    pub(super) fn text(&self, before: Option<u64>) -> String {
+        let mut text = format!("{}\n", self.sentence);
+        if let Some(probe) = &self.probe {
+            let seconds = self.probed_after_ms.map_or(0, |ms| (ms + 50) / 100);
+            let (seconds, tenth) = (seconds / 10, seconds % 10);
+            let _ = writeln!(text, "  Last probe of $PORT ({PORT}), {seconds}.{tenth} s after its start: {probe}.");
+        }
+        for hint in &self.hints {
+            let _ = writeln!(text, "  {hint}");
+        }
+        if !self.log.is_empty() {
+            let lines = if self.log.len() == 1 { "line" } else { "lines" };
+            let _ = writeln!(text, "{QUOTES}{} log {lines}:", self.log.len());
+            for line in &self.log {
+                let _ = writeln!(text, "{QUOTE}{line}");
+            }
+        } else if self.dyno.is_some() {
+            text += "  It printed nothing.\n";
+        }
+        match before {
+            Some(before) => write!(text, "v{before} keeps serving. Mend the app and push again."),
+            None => write!(text, "Nothing was live before. Mend the app and push again."),
+        }
+        .unwrap_or_default();
+        text
+    }
+}
+
+/// What a dyno that crashed did.
+fn crashed(sick: &Sick) -> (&'static str, String) {
+    match (sick.exit, &sick.probe) {
         // The engine's own doing (R10).
         (Some(Exit::Signal(9)), Some(probe)) => {
-            let _ = write!(text, "did not listen on $PORT within {} s and was stopped", probe.after.as_secs());
+            ("not_listening", format!("did not listen on $PORT within {} s and was stopped", probe.after.as_secs()))
         }
-        (Some(exit), _) => text += &exit.to_string(),
-        (None, _) => text += "did not stay up",
-    }
-    text += ".\n";
-    if let Some(probe) = &failure.probe {
-        let seconds = probe.after.as_secs_f32();
-        let _ = writeln!(text, "  Last probe of $PORT ({PORT}), {seconds:.1} s after its start: {}.", probe.result);
-        let ports: Vec<String> = probe.listening.iter().map(u16::to_string).collect();
-        if ports.is_empty() {
-            text += "  It listened on no port.\n";
-        } else if probe.listening.contains(&PORT) {
-            let ports = ports.join(", ");
-            let _ = writeln!(
-                text,
-                "  It listened on port {ports}, but not for others: a web process must listen on 0.0.0.0, not on 127.0.0.1 or localhost."
-            );
-        } else {
-            let _ = writeln!(text, "  It listened on port {}. A web process must listen on $PORT.", ports.join(", "));
+        (Some(Exit::OutOfMemory), _) => {
+            let limit = dyno_size(&sick.size).map_or_else(String::new, |size| {
+                format!(": it may have {} MB ({})", size.memory_bytes >> 20, size.name)
+            });
+            ("out_of_memory", format!("ran out of memory{limit}"))
         }
+        (Some(exit), _) => ("crashed", exit.to_string()),
+        (None, _) => ("crashed", "did not stay up".to_owned()),
     }
-    if log.is_empty() {
-        text += "  It printed nothing.\n";
+}
+
+/// The smallest size with more memory.
+fn larger(size: &DynoSize) -> Option<&'static DynoSize> {
+    let larger = dyno_sizes().iter().filter(|other| other.memory_bytes > size.memory_bytes);
+    larger.min_by_key(|other| other.memory_bytes)
+}
+
+/// What there is to say of where a web process listened that got no requests.
+fn listening(ports: &[u16]) -> String {
+    let words: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let words = words.join(", ");
+    if ports.is_empty() {
+        "It listened on no port.".to_owned()
+    } else if ports.contains(&PORT) {
+        format!(
+            "It listened on port {words}, but not for others: a web process must listen on 0.0.0.0, not on 127.0.0.1 or localhost."
+        )
     } else {
-        let lines = if log.len() == 1 { "line" } else { "lines" };
-        let _ = writeln!(text, "{QUOTES}{} log {lines}:", log.len());
-        for line in log {
-            let _ = writeln!(text, "{QUOTE}{line}");
-        }
+        format!("It listened on port {words}. A web process must listen on $PORT.")
     }
-    match before {
-        Some(before) => write!(text, "v{before} keeps serving. Mend the app and push again."),
-        None => write!(text, "Nothing was live before. Mend the app and push again."),
-    }
-    .unwrap_or_default();
-    text
 }
 
 /// Whether a line of an explanation quotes the dyno's log.
@@ -87,16 +199,21 @@ mod tests {
 
     use super::*;
 
+    fn sick(exit: Option<Exit>, listening: Option<&[u16]>) -> Sick {
+        let probe = listening.map(|ports| ProbeReport {
+            result: "connection refused".to_owned(),
+            listening: ports.to_vec(),
+            after: Duration::from_millis(60_040),
+        });
+        let dyno = "web.1".parse().expect("a dyno");
+        Sick { dyno, size: "Standard-1X".to_owned(), state: "starting", exit, probe }
+    }
+
     #[test]
     fn the_message_says_what_happened_and_what_to_do() {
-        let probe = ProbeReport {
-            result: "connection refused".to_owned(),
-            listening: vec![3000, 9999],
-            after: Duration::from_millis(60_040),
-        };
-        let dyno = "web.1".parse().expect("a dyno");
-        let failure = Failure { dyno, exit: Some(Exit::Signal(9)), probe: Some(probe) };
-        let text = explain(&failure, 12, Some(11), &["listening on 3000".to_owned()]);
+        let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&[3000, 9999])));
+        let failure = Failure::new(12, &cause, vec!["listening on 3000".to_owned()]);
+        let text = failure.text(Some(11));
         insta::assert_snapshot!(text, @r"
         v12 did not become healthy: web.1 did not listen on $PORT within 60 s and was stopped.
           Last probe of $PORT (5000), 60.0 s after its start: connection refused.
@@ -105,22 +222,49 @@ mod tests {
             listening on 3000
         v11 keeps serving. Mend the app and push again.
         ");
+        assert_eq!((failure.cause.as_str(), failure.signal), ("not_listening", Some(9)));
         let logged: Vec<_> = text.lines().filter(|line| !is_quoted(line)).collect();
         assert_eq!(logged.len(), 4, "what the log has already is left out: {logged:?}");
-        let probe = ProbeReport {
-            result: "connection refused".to_owned(),
-            listening: vec![PORT],
-            after: Duration::from_secs(60),
-        };
-        let failure = Failure { probe: Some(probe), ..failure };
-        let text = explain(&failure, 12, None, &[]);
+        let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&[PORT])));
+        let text = Failure::new(12, &cause, Vec::new()).text(None);
         assert!(text.contains("listened on port 5000, but not for others"), "{text}");
-        let failure = Failure { exit: Some(Exit::Code(7)), probe: None, ..failure };
-        let text = explain(&failure, 1, None, &[]);
+        let text = Failure::new(1, &Cause::Crashed(sick(Some(Exit::Code(7)), None)), Vec::new()).text(None);
         insta::assert_snapshot!(text, @r"
         v1 did not become healthy: web.1 exited with code 7.
           It printed nothing.
         Nothing was live before. Mend the app and push again.
+        ");
+    }
+
+    #[test]
+    fn who_outgrows_their_memory_is_told_the_limit_and_the_next_size() {
+        let failure = Failure::new(3, &Cause::Crashed(sick(Some(Exit::OutOfMemory), None)), Vec::new());
+        insta::assert_snapshot!(failure.text(Some(2)), @r"
+        v3 did not become healthy: web.1 ran out of memory: it may have 512 MB (Standard-1X).
+          The next size has more: `platform ps:type web=standard-2x`.
+          It printed nothing.
+        v2 keeps serving. Mend the app and push again.
+        ");
+        assert_eq!(failure.memory_limit, Some(512 << 20));
+    }
+
+    #[test]
+    fn who_comes_no_further_is_told_what_is_missing() {
+        let waited = Duration::from_secs(600);
+        let missing = Some(sick(None, Some(&[])));
+        let text = Failure::new(3, &Cause::Stalled { waited, missing }, Vec::new()).text(Some(2));
+        insta::assert_snapshot!(text, @r"
+        v3 did not become healthy: for 600 s it came no further than web.1, which is starting.
+          Last probe of $PORT (5000), 60.0 s after its start: connection refused.
+          It listened on no port.
+          It printed nothing.
+        v2 keeps serving. Mend the app and push again.
+        ");
+        let text = Failure::new(3, &Cause::Stalled { waited, missing: None }, Vec::new()).text(Some(2));
+        insta::assert_snapshot!(text, @r"
+        v3 did not become healthy: for 600 s not every dyno of it was even started.
+          The platform's host may be away, or busy with others: `platform status`.
+        v2 keeps serving. Mend the app and push again.
         ");
     }
 }

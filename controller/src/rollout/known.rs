@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
 
 use super::phase::PROCESS_TYPE;
-use super::plan::{Desired, Scale, Target};
+use super::plan::{Desired, Progress, Scale, Target};
 use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, Standing};
 use crate::{Controller, Error};
 
@@ -75,7 +75,7 @@ impl Reader {
                     Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
                     None => None,
                 },
-                routing: rollout.as_ref().is_some_and(|rollout| rollout.state == RolloutState::Routing),
+                progress: rollout.as_ref().map(progress).unwrap_or_default(),
             };
             all.push(Known { app, current, candidate, rollout, desired, domains });
         }
@@ -116,6 +116,12 @@ impl Reader {
         }
         Ok(self.types.get(digest).map(Vec::as_slice).unwrap_or_default())
     }
+}
+
+/// How far a rollout is, as the plan needs it.
+fn progress(rollout: &RolloutRow) -> Progress {
+    let routing = rollout.state == RolloutState::Routing;
+    Progress { policy: rollout.policy.clone(), routing, ..Progress::default() }
 }
 
 /// Whether a release waits to become its app's current one.

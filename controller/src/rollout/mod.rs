@@ -11,6 +11,7 @@ mod names;
 mod phase;
 mod plan;
 mod reach;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -18,6 +19,7 @@ mod workload;
 
 pub use changed::Changed;
 pub(crate) use container::Task;
+pub use failure::Failure;
 pub(crate) use names::unconfirmed;
 pub(crate) use plan::size_of;
 pub(crate) use worker::Rollout;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::{Instance, InstanceState, ProbeReport, WorkloadId, WorkloadStatus};
-use model::{AppId, DynoName, DynoSize, Exit, ProcessType, ReleaseId};
+use model::{AppId, DynoName, DynoSize, Exit, ProcessType, ReleaseId, RolloutPolicy};
 
 use crate::formation::dyno_size;
 
@@ -21,8 +21,18 @@ pub(crate) struct Desired {
     pub(crate) current: Option<Target>,
     /// The release that is to replace it, once its release phase is over.
     pub(crate) candidate: Option<Target>,
-    /// All requests go to the candidate already; it is current once routers say so.
+    /// How far the candidate is.
+    pub(crate) progress: Progress,
+}
+
+/// How far a candidate is, and what it must keep to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) policy: RolloutPolicy,
+    /// All requests go to it already; it is current once routers say so.
     pub(crate) routing: bool,
+    /// For how long it has come no further.
+    pub(crate) stalled: Duration,
 }
 
 /// One release as it should run.
@@ -60,13 +70,30 @@ pub(crate) enum Step {
         boot: Duration,
     },
     /// The candidate will not get healthy.
-    Fail(ReleaseId, Failure),
+    Fail(ReleaseId, Cause),
 }
 
-/// Why a candidate will not get healthy: what the first instance that crashed too often did.
+/// Why a candidate will not get healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) enum Cause {
+    /// This instance crashed too often.
+    Crashed(Sick),
+    /// It came no further for so long.
+    Stalled {
+        waited: Duration,
+        /// An instance that is not healthy; none if not all that there should be are even made.
+        missing: Option<Sick>,
+    },
+}
+
+/// An instance that is not healthy, and what was seen of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sick {
     pub(crate) dyno: DynoName,
+    /// Name of its size.
+    pub(crate) size: String,
+    /// The word for what it is doing.
+    pub(crate) state: &'static str,
     pub(crate) exit: Option<Exit>,
     pub(crate) probe: Option<ProbeReport>,
 }
@@ -102,7 +129,7 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> 
         }
     }
     if let Some(candidate) = &desired.candidate {
-        steps.extend(verdict(desired.app, candidate, observed));
+        steps.extend(verdict(desired, candidate, observed));
     }
     let resized = |status: &WorkloadStatus| {
         let Some(current) = &desired.current else { return false };
@@ -119,7 +146,7 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Step> 
 /// The web workload that takes an app's requests: the current release's in its wanted size, unless only instances of the size
 /// before are healthy yet; the candidate's once it was decided that it replaces that. None if there is none.
 pub(crate) fn serving(desired: &Desired, observed: &[WorkloadStatus]) -> Option<WorkloadId> {
-    let next = desired.candidate.as_ref().filter(|_| desired.routing);
+    let next = desired.candidate.as_ref().filter(|_| desired.progress.routing);
     let current = next.or(desired.current.as_ref())?;
     let (web, scale) = current.processes.iter().find(|(process_type, _)| process_type.as_str() == "web")?;
     let wanted = workload_id(desired.app, current.version, web, &scale.size);
@@ -133,27 +160,53 @@ pub(crate) fn serving(desired: &Desired, observed: &[WorkloadStatus]) -> Option<
 }
 
 /// Whether the candidate can take over, or never will. A candidate that runs nothing can at once.
-fn verdict(app: AppId, candidate: &Target, observed: &[WorkloadStatus]) -> Option<Step> {
-    let (mut healthy, mut boot) = (true, Duration::ZERO);
+fn verdict(desired: &Desired, candidate: &Target, observed: &[WorkloadStatus]) -> Option<Step> {
+    let progress = &desired.progress;
+    let (mut healthy, mut boot, mut missing) = (true, Duration::ZERO, None);
     for (process_type, scale) in &candidate.processes {
-        let status = find(observed, &workload_id(app, candidate.version, process_type, &scale.size));
-        if let Some(failure) = status.and_then(failure) {
-            return Some(Step::Fail(candidate.release, failure));
-        }
+        let status = find(observed, &workload_id(desired.app, candidate.version, process_type, &scale.size));
         let instances = status.map(|status| status.instances.as_slice()).unwrap_or_default();
+        if let Some(instance) = instances.iter().find(|instance| is_hopeless(instance, progress.policy.max_crashes)) {
+            return Some(Step::Fail(candidate.release, Cause::Crashed(sick(instance, scale))));
+        }
         boot = instances.iter().filter_map(|instance| instance.booted_in).fold(boot, Duration::max);
         healthy &= status.is_some_and(|status| status.quantity == scale.quantity && is_healthy(status));
+        let unwell = || instances.iter().find(|instance| instance.state != InstanceState::Up);
+        missing = missing.or_else(|| unwell().map(|instance| sick(instance, scale)));
     }
-    healthy.then_some(Step::Promote { release: candidate.release, boot })
+    if healthy {
+        return Some(Step::Promote { release: candidate.release, boot });
+    }
+    let waited = progress.stalled;
+    (waited >= progress.policy.deadline).then_some(Step::Fail(candidate.release, Cause::Stalled { waited, missing }))
 }
 
-fn failure(status: &WorkloadStatus) -> Option<Failure> {
-    let hopeless = |instance: &&Instance| {
-        let slow = instance.probe.as_ref().is_some_and(|probe| probe.after >= PATIENCE);
-        instance.state != InstanceState::Up && (instance.crashes >= CRASHES || (instance.crashes > 0 && slow))
+/// Whether an instance crashed too often. Without a number that somebody set, once is enough for one that took its time: whoever
+/// pushed it is waiting.
+fn is_hopeless(instance: &Instance, max_crashes: Option<u32>) -> bool {
+    let slow = instance.probe.as_ref().is_some_and(|probe| probe.after >= PATIENCE);
+    let too_often = match max_crashes {
+        Some(most) => instance.crashes > most,
+        None => instance.crashes >= CRASHES || (instance.crashes > 0 && slow),
     };
-    let instance = status.instances.iter().find(hopeless)?;
-    Some(Failure { dyno: instance.dyno.clone(), exit: instance.last_exit, probe: instance.probe.clone() })
+    instance.state != InstanceState::Up && too_often
+}
+
+fn sick(instance: &Instance, scale: &Scale) -> Sick {
+    let (dyno, size) = (instance.dyno.clone(), scale.size.clone());
+    let state = match instance.state {
+        InstanceState::Starting => "starting",
+        InstanceState::Up => "up",
+        InstanceState::Crashed { .. } | InstanceState::GaveUp => "crashed",
+        InstanceState::Stopping => "stopping",
+    };
+    Sick { dyno, size, state, exit: instance.last_exit, probe: instance.probe.clone() }
+}
+
+/// How many instances of a release are healthy.
+pub(crate) fn count_healthy(version: u64, observed: &[WorkloadStatus]) -> u64 {
+    let own = observed.iter().filter(|status| status.release == version && !status.deleting);
+    own.flat_map(|status| &status.instances).filter(|instance| instance.state == InstanceState::Up).count() as u64
 }
 
 fn is_healthy(status: &WorkloadStatus) -> bool {
@@ -186,7 +239,7 @@ mod tests {
     impl World {
         fn new(current: Option<Target>, candidate: Option<Target>) -> Self {
             let app = AppId::random(&SystemRandom);
-            Self { desired: Desired { app, current, candidate, routing: false }, observed: Vec::new() }
+            Self { desired: Desired { app, current, candidate, progress: Progress::default() }, observed: Vec::new() }
         }
 
         fn runs(mut self, version: u64, name: &str, size: &str, states: &[InstanceState]) -> Self {
@@ -218,7 +271,10 @@ mod tests {
                 Step::Scale(workload, quantity) => format!("scale {} x{quantity}", short(workload)),
                 Step::Delete(workload) => format!("delete {}", short(workload)),
                 Step::Promote { .. } => "promote".to_owned(),
-                Step::Fail(_, failure) => format!("fail {} {:?}", failure.dyno, failure.exit),
+                Step::Fail(_, Cause::Crashed(sick)) => format!("fail {} {:?}", sick.dyno, sick.exit),
+                Step::Fail(_, Cause::Stalled { missing, .. }) => {
+                    format!("stalled {:?}", missing.as_ref().map(|sick| sick.dyno.to_string()))
+                }
             };
             let route = serving(&self.desired, &self.observed).as_ref().map(|id| format!("serve {}", short(id)));
             steps.iter().map(line).chain(route).collect()
@@ -272,10 +328,35 @@ mod tests {
         let mut world = World::new(Some(target(2, &[("web", 1)])), Some(target(3, &[("web", 1)])))
             .runs(2, "web", "basic", &[Up])
             .runs(3, "web", "basic", &[Up]);
-        world.desired.routing = true;
+        world.desired.progress.routing = true;
         assert_eq!(world.plan(), ["promote", "serve v3.web.basic"]);
         let size = size_of(&world.observed[1].id).expect("a size");
         assert_eq!(size.name, "Basic");
+    }
+
+    #[test]
+    fn a_candidate_that_comes_no_further_fails_at_its_deadline() {
+        let mut world = World::new(Some(target(2, &[("web", 1)])), Some(target(3, &[("web", 1), ("worker", 1)])))
+            .runs(2, "web", "basic", &[Up])
+            .runs(3, "web", "basic", &[Up]);
+        world.desired.progress.stalled = Duration::from_secs(599);
+        assert_eq!(world.plan(), ["apply v3.worker.basic x1", "serve v2.web.basic"]);
+        world.desired.progress.stalled = Duration::from_secs(600);
+        assert_eq!(world.plan()[1], "stalled None", "nobody made its worker");
+        let world = World { desired: world.desired, observed: world.observed }.runs(3, "worker", "basic", &[Starting]);
+        assert_eq!(world.plan()[0], "stalled Some(\"worker.1\")");
+    }
+
+    #[test]
+    fn who_sets_how_often_it_may_crash_is_obeyed() {
+        let mut world = World::new(None, Some(target(3, &[("web", 1)]))).runs(3, "web", "basic", &[Starting]);
+        world.desired.progress.policy.max_crashes = Some(3);
+        let instance = &mut world.observed[0].instances[0];
+        let report = ProbeReport { result: String::new(), listening: Vec::new(), after: PATIENCE };
+        (instance.crashes, instance.probe) = (3, Some(report));
+        assert!(world.plan().is_empty());
+        world.observed[0].instances[0].crashes = 4;
+        assert_eq!(world.plan(), ["fail web.1 None"]);
     }
 
     #[test]

@@ -255,7 +255,7 @@ async fn nothing_is_live_and_nothing_old_stops_before_every_router_says_so() {
     assert_eq!(world.runs().await, ["v2.web up", "v3.web up"]);
     let said = (world.release(3).await.status, world.release(2).await.current);
     assert_eq!(said, (Status::Pending, true), "nobody serves it yet, as far as anybody knows");
-    assert_eq!(world.routed().await, []);
+    assert!(world.routed().await.is_empty());
     world.router.slow.send_replace(false);
     world.look().await;
     assert!(!world.rollout_of(3).await.unconfirmed);
@@ -296,7 +296,7 @@ async fn a_router_that_says_nothing_is_given_up_and_that_is_said() {
     *world.test.controller.live.router_patience.lock() = std::time::Duration::ZERO;
     world.look().await;
     assert!(world.release(3).await.current && world.rollout_of(3).await.unconfirmed);
-    assert_eq!(world.routed().await, [], "nothing else is said before the router does");
+    assert!(world.routed().await.is_empty(), "nothing else is said before the router does");
 }
 
 #[tokio::test]
@@ -330,9 +330,41 @@ async fn a_candidate_that_crashes_fails_and_the_old_release_keeps_serving() {
     assert_eq!(failed.status, Status::Failed);
     let reason = failed.failure.expect("a reason");
     assert!(reason.contains("web.1 exited with code 7") && reason.contains("v2 keeps serving"), "{reason}");
+    let known = world.rollout_of(3).await.failure().expect("a failure");
+    assert_eq!((known.cause.as_str(), known.exit_code), ("crashed", Some(7)));
+    assert_eq!((known.dyno.as_deref(), known.sentence.lines().count()), (Some("web.1"), 1));
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web up", "v3.web stopping"]);
     assert_eq!((world.route(), world.release(2).await.current), (Some(world.serve(2)), true));
+}
+
+#[tokio::test]
+async fn a_release_that_comes_no_further_fails_at_its_deadline() {
+    let mut world = World::live().await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    let wait = async |world: &mut World, looks| {
+        for _ in 0..looks {
+            world.test.clock.advance(std::time::Duration::from_secs(10));
+            world.look().await;
+        }
+    };
+    wait(&mut world, 59).await;
+    let mut world = world.restart().await;
+    world.look().await;
+    wait(&mut world, 59).await;
+    assert_eq!(world.release(3).await.status, Status::Pending, "a platform that was away counts anew");
+    wait(&mut world, 1).await;
+    let failed = world.release(3).await;
+    assert_eq!(failed.status, Status::Failed);
+    let known = world.rollout_of(3).await.failure().expect("a failure");
+    assert_eq!((known.cause.as_str(), known.dyno.as_deref()), ("stalled", Some("web.1")));
+    assert!(failed.failure.expect("a reason").starts_with(&known.sentence), "{}", known.sentence);
+    world.look().await;
+    assert_eq!(
+        (world.route(), world.runs().await),
+        (Some(world.serve(2)), vec!["v2.web up".into(), "v3.web stopping".into()])
+    );
 }
 
 #[tokio::test]

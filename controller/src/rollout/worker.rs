@@ -11,10 +11,11 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::changed::Due;
-use super::failure::{explain, is_quoted};
+use super::failure::{Failure, is_quoted};
 use super::known::{Candidates, Known, Reader, is_candidate};
 use super::names::{route, unconfirmed};
-use super::plan::{Failure, Scale, Step, plan, serving, workload_id};
+use super::plan::{Cause, Scale, Step, count_healthy, plan, serving, workload_id};
+use super::stall::Stall;
 use crate::errors::chain;
 use crate::live::{Served, Stages};
 use crate::store::{App, Ending, Outcome, Release, RolloutState};
@@ -41,6 +42,8 @@ pub(crate) struct Rollout {
     phases: HashMap<ReleaseId, Phase>,
     /// When each pending release was first wanted.
     started: HashMap<ReleaseId, Instant>,
+    /// How long each pending release has come no further.
+    stalls: HashMap<ReleaseId, Stall>,
     /// Tells of which apps `observed` is old.
     watch: Watch,
     /// What runs, as far as it was looked at.
@@ -66,6 +69,7 @@ impl Rollout {
             controller,
             phases: HashMap::new(),
             started: HashMap::new(),
+            stalls: HashMap::new(),
             watch: Watch::default(),
             observed: Arc::default(),
             owed: Due::default(),
@@ -168,10 +172,12 @@ impl Rollout {
         self.begin_rollouts(&mut candidates).await?;
         self.phases.retain(|id, _| is_candidate(&candidates, *id));
         self.started.retain(|id, _| is_candidate(&candidates, *id));
+        self.stalls.retain(|id, _| is_candidate(&candidates, *id));
         let mut trouble = None;
         for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
             let mut known = self.publish(apps, &candidates, Some(&observed)).await?;
             trouble = self.advance_phases(&mut known).await.or(trouble);
+            self.wait_for(&mut known, &observed);
             trouble = self.act(&known, &observed).await.or(trouble);
             self.delete_orphans(apps, &known, &observed).await?;
         }
@@ -257,6 +263,16 @@ impl Rollout {
         Ok(all)
     }
 
+    /// Notes for how long each candidate has come no further.
+    fn wait_for(&mut self, all: &mut [Known], observed: &Observed) {
+        let now = self.controller.clock.now();
+        for known in all {
+            let Some(candidate) = &known.desired.candidate else { continue };
+            let healthy = count_healthy(candidate.version, of(observed, known.app.id));
+            known.desired.progress.stalled = self.stalls.entry(candidate.release).or_default().look(healthy, now);
+        }
+    }
+
     /// Takes the steps that are due.
     async fn act(&mut self, all: &[Known], observed: &Observed) -> Option<Error> {
         let plans: Vec<_> = all.iter().map(|known| plan(&known.desired, of(observed, known.app.id))).collect();
@@ -331,10 +347,13 @@ impl Rollout {
                 self.phases.insert(candidate.id, Phase::Over);
                 return Ok(true);
             }
-            Ok(Some(reason)) => self.fail(candidate, reason).await?,
+            Ok(Some(reason)) => self.fail(candidate, reason.clone(), &Failure::of("release_command", reason)).await?,
             // It begins anew when the engine is back.
             Err(Error::Engine(EngineError::Unreachable { .. })) => {}
-            Err(error) => self.fail(candidate, chain(&error)).await?,
+            Err(error) => {
+                let reason = chain(&error);
+                self.fail(candidate, reason.clone(), &Failure::of("release_command", reason)).await?;
+            }
         }
         Ok(false)
     }
@@ -359,10 +378,11 @@ impl Rollout {
             Step::Scale(workload, quantity) => Ok(self.controller.engine.scale(&workload, quantity).await?),
             Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
             Step::Promote { boot, .. } => self.promote(known, boot).await,
-            Step::Fail(_, failure) => {
+            Step::Fail(_, cause) => {
                 let Some(candidate) = &known.candidate else { return Ok(()) };
-                let reason = self.explain(known, candidate, &failure).await;
-                self.fail(candidate, reason).await
+                let failure = self.explain(known, candidate, &cause).await;
+                let before = known.current.as_ref().map(|release| release.version);
+                self.fail(candidate, failure.text(before), &failure).await
             }
         }
     }
@@ -385,7 +405,8 @@ impl Rollout {
                 Ok(())
             }
             (Err(error), Some(candidate)) if !matches!(error, EngineError::Unreachable { .. }) => {
-                self.fail(candidate, chain(&error)).await
+                let reason = chain(&error);
+                self.fail(candidate, reason.clone(), &Failure::of("refused", reason)).await
             }
             (result, _) => Ok(result?),
         }
@@ -418,24 +439,31 @@ impl Rollout {
         Ok(())
     }
 
-    async fn fail(&self, release: &Release, reason: String) -> Result<(), Error> {
+    async fn fail(&self, release: &Release, reason: String, failure: &Failure) -> Result<(), Error> {
         let controller = &self.controller;
         let source = LogSource::app("api");
         // The lines of the dyno that it quotes are in the log already.
         for line in reason.lines().filter(|line| !is_quoted(line)) {
             controller.logs.write(release.app, controller.clock.now(), &source, line);
         }
-        let ending = Ending::default();
+        let failure = serde_json::to_string(failure).ok();
+        let ending = Ending { failure, ..Ending::default() };
         controller.store.finish_release(release, (Outcome::Failed(reason), &ending), &controller.own_stamp()).await?;
         controller.live.settle(release.id, Stages::new());
         controller.changed.app(release.app);
         Ok(())
     }
 
-    async fn explain(&self, known: &Known, candidate: &Release, failure: &Failure) -> String {
-        let before = known.current.as_ref().map(|release| release.version);
-        let log = self.controller.dyno_log(known.app.id, &failure.dyno, candidate.created_at).await;
-        explain(failure, candidate.version, before, &log)
+    async fn explain(&self, known: &Known, candidate: &Release, cause: &Cause) -> Failure {
+        let sick = match cause {
+            Cause::Crashed(sick) => Some(sick),
+            Cause::Stalled { missing, .. } => missing.as_ref(),
+        };
+        let log = match sick {
+            Some(sick) => self.controller.dyno_log(known.app.id, &sick.dyno, candidate.created_at).await,
+            None => Vec::new(),
+        };
+        Failure::new(candidate.version, cause, log)
     }
 }
 
