@@ -38,6 +38,10 @@ fn node_python_go_and_static_apps_are_built_and_answer() {
         let is_ready = || ready.read_dir().is_ok_and(|mut versions| versions.next().is_some());
         crate::until(&format!("{language} is ready for all apps"), is_ready);
         let second = shared().app(fixture);
+        if language == "go" {
+            second.write("Procfile", "web: bin/go-app\n");
+            second.commit("as on Heroku");
+        }
         second.push().expect_ok().expect_text(&["ready on this machine"]);
         assert!(second.get("/").body.contains(expected));
     }

@@ -79,6 +79,20 @@ pub(crate) fn link(target: &Path, link: &Path) -> Result<(), PackError> {
     std::os::unix::fs::symlink(target, link).map_err(failed("link", link))
 }
 
+/// Lets the programs of the folder `bin` be called by paths in `folder` of the app too, where Procfiles written for Heroku look for what was
+/// compiled. What the app itself has there stays.
+pub(crate) fn offer_programs(bin: &Path, app: &Path, folder: &str) -> Result<(), PackError> {
+    let folder = app.join(folder);
+    fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+    for name in names(bin) {
+        let offered = folder.join(&name);
+        if fs::symlink_metadata(&offered).is_err() {
+            link(&bin.join(name), &offered)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a program, and the folders that it is in.
 pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), PackError> {
     use std::os::unix::fs::PermissionsExt;
@@ -87,4 +101,22 @@ pub(crate) fn write_program(path: &Path, text: &str) -> Result<(), PackError> {
     }
     fs::write(path, text).map_err(failed("write", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(failed("change", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_offered_where_the_app_has_none_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let (bin, app) = (root.path().join("layer/bin"), root.path().join("app"));
+        for (folder, program) in [(&bin, "server"), (&bin, "setup"), (&app.join("bin"), "setup")] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(program), folder.display().to_string()).unwrap();
+        }
+        offer_programs(&bin, &app, "bin").unwrap();
+        assert_eq!(read(&app, "bin/server").unwrap(), Some(bin.display().to_string()));
+        assert_eq!(read(&app, "bin/setup").unwrap(), Some(app.join("bin").display().to_string()));
+    }
 }

@@ -46,6 +46,7 @@ impl Language for Go {
         compiler.compile(&bin, &packages)?;
         programs.bill(&bill(&compiler.go(&["version", "-m", &bin.to_string_lossy()]).read()?))?;
         compiler.hook("bin/go-post-compile")?;
+        files::offer_programs(&bin, app, "bin")?;
         processes(&packages.iter().map(|package| program_name(package)).collect::<Vec<_>>())
     }
 }

@@ -68,6 +68,7 @@ impl Language for Rust {
                 std::fs::copy(&from, &to).map_err(files::failed("copy", &from))?;
             }
         }
+        files::offer_programs(&bin, app, "target/release")?;
         build.launch_layer("runtime")?.launch_defaults(&[("ROCKET_ADDRESS", "0.0.0.0")])?;
         let made = |program: &&String| bin.join(program).is_file();
         processes(&workspace.programs.iter().filter(made).cloned().collect::<Vec<_>>(), workspace.default.as_deref())
