@@ -20,6 +20,7 @@ mod push;
 mod registry;
 mod release;
 mod run;
+mod runs;
 mod terminal;
 mod tidy;
 

@@ -169,6 +169,8 @@ fn oneoff(job: &Job, restored: &Restored, ground: &Ground) -> Result<OneOff, Bui
         },
         tty: None,
         time_limit: builder.limits.time,
+        stop_grace: Duration::ZERO,
+        log: None,
     })
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use engine::{
-    Change, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload,
+    Change, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload,
     WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
@@ -259,6 +259,18 @@ impl Engine for Uncontained {
     }
 
     async fn restart(&self, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn stop(&self, _: &OneOffId) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn ended(&self) -> Result<Vec<Ended>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn forget(&self, _: &OneOffId) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use engine::{Container, Mount, OneOff, OneOffId, RootFs};
 use model::BuildId;
@@ -195,6 +195,8 @@ impl Job {
             },
             tty: None,
             time_limit: builder.limits.time,
+            stop_grace: Duration::ZERO,
+            log: None,
         }
     }
 }

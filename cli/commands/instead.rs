@@ -87,7 +87,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("releases:retry", "`platform rollback vN` with the release's own number runs it again."),
     ("repl", "Use your shell: `platform completion` lets it complete commands."),
     ("reviewapps", "There are no review apps yet: `platform create my-app-pr-1`, then push the branch to its main."),
-    ("run:detached", "`platform run --detached COMMAND` leaves it running; its output goes to the log."),
     ("run:inside", EXEC),
     (
         "spaces",

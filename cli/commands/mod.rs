@@ -42,6 +42,7 @@ mod repository;
 mod rollback;
 mod rollouts;
 mod run;
+mod runs;
 mod sbom;
 mod stack;
 mod teams;
@@ -164,6 +165,10 @@ commands! {
     "ps:sizes" [] PsSizes(ps::Sizes),
     "ps:wait" [] PsWait(ps::Wait),
     "run" [] Run(run::Run),
+    "run:detached" [] RunDetached(run::Detached),
+    "run:list" [] RunList(runs::List),
+    "run:info" [] RunInfo(runs::Info),
+    "run:stop" [] RunStop(runs::Stop),
     "logs" [] Logs(logs::Logs),
     "drains" [] Drains(drains::List),
     "drains:add" [] DrainsAdd(drains::Add),

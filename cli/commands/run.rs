@@ -26,54 +26,93 @@ Examples:
   $ cat dump.sql | platform run 'psql $DATABASE_URL'
   $ platform run --detached ./nightly-job")]
 pub(crate) struct Run {
-    /// The command and its arguments; a single argument may be a whole shell line
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    #[command(flatten)]
+    what: What,
     /// Start it, print its name and leave it running; its output goes to the log
     #[arg(short, long)]
     detached: bool,
+    /// Treat input and output as plain data even on a terminal
+    #[arg(long)]
+    no_tty: bool,
+}
+
+/// What to run, and how.
+#[derive(Debug, Args)]
+struct What {
+    /// The command and its arguments; a single argument may be a whole shell line
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
     /// Environment variable for this run alone
     #[arg(short, long = "env", value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// Size of the dyno
     #[arg(short, long)]
     size: Option<String>,
-    /// Treat input and output as plain data even on a terminal
-    #[arg(long)]
-    no_tty: bool,
+    /// Stop it after this long, such as 90s, 15m or 2h; a day at the latest
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    time_limit: Option<u64>,
+    /// The first part of its name, in logs and lists
+    #[arg(long = "type", value_name = "TYPE", default_value = "run")]
+    process_type: String,
     #[command(flatten)]
     app: AppArg,
 }
 
+/// Run a command in a new dyno of an app and leave it running
+///
+/// Its output goes to the log, it needs nobody at its other end, and it outlives restarts of the platform. `platform run:info` shows
+/// how it ended.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform run:detached ./nightly-job
+  $ platform run:detached --time-limit 2h -a my-app -- rake reports:build")]
+pub(crate) struct Detached {
+    #[command(flatten)]
+    what: What,
+}
+
+impl Detached {
+    pub(crate) fn run(self, cx: &Context) -> Result<u8> {
+        Run { what: self.what, detached: true, no_tty: true }.run(cx)
+    }
+}
+
 impl Run {
     /// Returns the exit status of the command.
-    pub(crate) fn run(mut self, cx: &Context) -> Result<u8> {
-        if let Some(app) = app_at_the_end(&self.command)
-            && self.app.name_if_missing(app)
+    pub(crate) fn run(self, cx: &Context) -> Result<u8> {
+        let Self { mut what, detached, no_tty } = self;
+        if let Some(app) = app_at_the_end(&what.command)
+            && what.app.name_if_missing(app)
         {
-            self.command.truncate(self.command.len() - 2);
+            what.command.truncate(what.command.len() - 2);
         }
-        let tty = !self.no_tty && !self.detached && io::stdin().is_terminal() && io::stdout().is_terminal();
-        let command = shell_line(&self.command);
-        let mut content =
-            json!({ "command": command, "type": "run", "attach": !self.detached, "env": self.environment(tty)? });
-        if !self.detached {
+        let tty = !no_tty && !detached && io::stdin().is_terminal() && io::stdout().is_terminal();
+        let command = shell_line(&what.command);
+        let env = environment(&what.env, tty)?;
+        let mut content = json!({ "command": command, "type": what.process_type, "attach": !detached, "env": env });
+        if !detached {
             content["attach_protocol"] = "websocket".into();
         }
         if !tty {
             content["force_no_tty"] = true.into();
         }
-        if let Some(size) = self.size {
+        if let Some(size) = what.size {
             content["size"] = size.into();
         }
-        let (client, name) = cx.app(&self.app)?;
+        if let Some(seconds) = what.time_limit {
+            content["time_to_live"] = seconds.into();
+        }
+        let (client, name) = cx.app(&what.app)?;
         let start = || client.post(&["apps", &name, "dynos"], &content);
-        if self.detached {
+        if detached {
             let started = start()?;
             let dyno: Dyno = client::typed(&started)?;
             cx.show(&started, |out| out.line(&dyno.name))?;
-            cx.out
-                .note(&format!("It runs `{command}`. Its output: platform logs --tail --dyno {} -a {name}", dyno.name));
+            let name = format!("{} -a {name}", dyno.name);
+            cx.out.note(&format!(
+                "It runs `{command}`. Its output: platform logs --tail --dyno {name}. Its end: platform run:info {name}"
+            ));
             return Ok(0);
         }
         let started = if tty { cx.out.step(&format!("Starting `{command}` on {name}"), start)? } else { start()? };
@@ -84,17 +123,31 @@ impl Run {
         };
         attach::attach(&address, tty)
     }
+}
 
-    fn environment(&self, tty: bool) -> Result<Map<String, Value>> {
-        let mut env = terminal_environment(tty);
-        for text in &self.env {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| CliError::usage(format!("`{text}` is not of the form KEY=VALUE")))?;
-            env.insert(key.to_owned(), value.into());
-        }
-        Ok(env)
+/// What a process gets beside the app's own environment.
+pub(super) fn environment(words: &[String], tty: bool) -> Result<Map<String, Value>> {
+    let mut env = terminal_environment(tty);
+    for text in words {
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| CliError::usage(format!("`{text}` is not of the form KEY=VALUE")))?;
+        env.insert(key.to_owned(), value.into());
     }
+    Ok(env)
+}
+
+/// `90s`, `15m`, `2h`, or a number of seconds.
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let unit = match unit {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit)).filter(|seconds| *seconds > 0);
+    seconds.ok_or_else(|| "write it like 90s, 15m or 2h".to_owned())
 }
 
 /// What a process on the other side must know of this terminal.
@@ -110,7 +163,7 @@ pub(super) fn terminal_environment(tty: bool) -> Map<String, Value> {
 }
 
 /// `bash -a my-app`: everything after the command is the command's, but this is how Heroku's users have always typed it.
-fn app_at_the_end(words: &[String]) -> Option<&str> {
+pub(super) fn app_at_the_end(words: &[String]) -> Option<&str> {
     match words {
         [_, .., flag, app] if (flag == "-a" || flag == "--app") && app.parse::<model::AppName>().is_ok() => Some(app),
         _ => None,
@@ -118,7 +171,7 @@ fn app_at_the_end(words: &[String]) -> Option<&str> {
 }
 
 /// One line for the shell in the dyno. A single argument is one already; several are words and stay words.
-fn shell_line(words: &[String]) -> String {
+pub(super) fn shell_line(words: &[String]) -> String {
     match words {
         [line] => line.clone(),
         words => words.iter().map(|it| word(it)).collect::<Vec<_>>().join(" "),
@@ -143,6 +196,15 @@ mod tests {
         assert_eq!(app("bash -a my-app").as_deref(), Some("my-app"));
         assert_eq!(app("ls -a /tmp"), None);
         assert_eq!(app("-a my-app"), None);
+    }
+
+    #[test]
+    fn a_time_limit_has_a_unit() {
+        let read = ["90", "90s", "15m", "2h", "1d"].map(|text| seconds(text).ok());
+        assert_eq!(read, [Some(90), Some(90), Some(900), Some(7200), Some(86_400)]);
+        for bad in ["", "0", "m", "-1m", "1w", "1.5h", "99999999999999999999s", "9999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

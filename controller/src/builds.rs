@@ -410,11 +410,12 @@ impl Controller {
         Ok(())
     }
 
-    /// Ends what an earlier controller left half done: builds that nobody runs any more, and every one-off, since nobody
-    /// holds their other end. Pending releases are not touched: the rollout carries on with them.
+    /// Ends what an earlier controller left half done: builds that nobody runs any more, and every one-off that is not
+    /// detached, since nobody holds their other end. Pending releases are not touched: the rollout carries on with them.
     pub(crate) async fn clean_up(&self) -> Result<(), Error> {
-        for oneoff in self.engine.oneoffs().await? {
-            self.engine.kill(&oneoff).await?;
+        let kept = self.recover_runs().await?;
+        for oneoff in self.engine.oneoffs().await?.iter().filter(|oneoff| !kept.contains(oneoff)) {
+            self.engine.kill(oneoff).await?;
         }
         let _ = tokio::fs::remove_dir_all(self.checkouts()).await;
         let failed = |source: BuildError| Error::System { action: "clear what builds left", source: source.into() };

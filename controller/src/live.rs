@@ -16,7 +16,6 @@ use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::browser_logins::BrowserLogins;
 use crate::builds::Building;
-use crate::dynos::Dyno;
 use crate::sign_in::Ticket;
 
 /// How many settled releases are remembered for those who wait for one.
@@ -53,8 +52,6 @@ pub struct Live {
     pub(crate) attachments: Locked<BTreeMap<String, Attachment>>,
     /// How much each token may still ask.
     pub(crate) limits: RateLimits,
-    /// One-off dynos of people that run, by the id of the one-off.
-    pub(crate) oneoffs: Locked<BTreeMap<String, (AppId, Dyno)>>,
     /// When images were last given up; none before the first time, which looks at all apps.
     pub(crate) images_given_up: Locked<Option<Timestamp>>,
     /// What lets its holder make the first user, once somebody asked for it.
@@ -94,7 +91,6 @@ impl Default for Live {
             phases: Locked::default(),
             attachments: Locked::default(),
             limits: RateLimits::default(),
-            oneoffs: Locked::default(),
             images_given_up: Locked::default(),
             setup: Locked::default(),
             sign_ins: Locked::default(),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, git, logs, repositories, sources, streams,
+    Controller, Error, addons, api, attach, certificate, control, drains, dynos, git, logs, repositories, sources, streams,
     sweep, upkeep, webhooks,
 };
 
@@ -71,6 +71,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     let recover = || addons::recover_backups(&controller);
     until_done("Backups of an earlier controller cannot be ended yet", recover).await;
     controller.live.set_ready();
+    tokio::spawn(dynos::runs::work(Arc::clone(&controller)));
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));
     tokio::spawn(webhooks::work(Arc::clone(&controller)));

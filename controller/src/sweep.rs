@@ -58,6 +58,7 @@ impl Controller {
         let mut ended = 0;
         for oneoff in oneoffs.iter().filter(is_orphan) {
             self.engine.kill(oneoff).await?;
+            self.engine.forget(oneoff).await?;
             ended += 1;
         }
         let orphans: Vec<_> = folders.into_iter().filter(|(app, _)| !apps.contains(app)).map(|it| it.1).collect();

@@ -46,7 +46,8 @@ use execs::{
 use oneoffs::{
     a_one_off_ends_at_its_time_limit, a_one_off_gives_its_output_and_exit_code,
     a_one_off_has_a_terminal_that_can_be_resized, a_one_off_is_killed_on_request,
-    a_one_off_passes_bytes_on_as_they_are, a_one_off_reads_its_input, a_one_off_whose_caller_hangs_up_runs_on,
+    a_one_off_is_told_to_end_before_it_is_killed, a_one_off_passes_bytes_on_as_they_are, a_one_off_reads_its_input,
+    a_one_off_whose_caller_hangs_up_runs_on, a_one_off_with_a_log_is_remembered_until_it_is_forgotten,
 };
 use restarts::{a_crash_is_restarted_after_growing_pauses, one_crash_too_many_is_the_last};
 use services::{
@@ -91,7 +92,9 @@ checks! {
     a_one_off_has_a_terminal_that_can_be_resized,
     a_one_off_ends_at_its_time_limit,
     a_one_off_is_killed_on_request,
+    a_one_off_is_told_to_end_before_it_is_killed,
     a_one_off_whose_caller_hangs_up_runs_on,
+    a_one_off_with_a_log_is_remembered_until_it_is_forgotten,
     a_process_in_an_instance_is_where_the_instance_is,
     a_process_in_an_instance_takes_and_gives_bytes,
     a_process_in_an_instance_ends_at_the_latest_with_it,
@@ -196,7 +199,15 @@ impl Subject {
 
     fn oneoff(container: Container) -> OneOff {
         let app = AppId::random(&SystemRandom);
-        OneOff { id: OneOffId(format!("run-{app}")), app, container, tty: None, time_limit: PATIENCE }
+        OneOff {
+            id: OneOffId(format!("run-{app}")),
+            app,
+            container,
+            tty: None,
+            time_limit: PATIENCE,
+            stop_grace: Duration::ZERO,
+            log: None,
+        }
     }
 
     async fn run(&self, oneoff: &OneOff) -> RunningOneOff {

@@ -24,8 +24,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
 use crate::{
-    Change, Changes, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId, ProbeReport,
-    RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
+    Change, Changes, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId,
+    ProbeReport, RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 
 /// What this engine is able to do of what not every one is.
@@ -49,6 +49,7 @@ pub struct FakeEngine {
 
 struct Running {
     app: AppId,
+    has_log: bool,
     exit: oneshot::Sender<Exit>,
     volumes: Vec<String>,
 }
@@ -242,11 +243,18 @@ impl FakeEngine {
     }
 
     fn end_oneoff(&self, id: &OneOffId, exit: Exit) {
-        if let Some(running) = self.lock().oneoffs.remove(id) {
-            // The caller may have gone; the process ends all the same.
-            let _ = running.exit.send(exit);
-            self.changes.tell(Change::App(running.app));
-        }
+        let running = {
+            let mut world = self.lock();
+            let Some(running) = world.oneoffs.remove(id) else { return };
+            if running.has_log {
+                let ended = Ended { id: id.clone(), app: running.app, exit, at: self.clock.now() };
+                world.ended.insert(id.clone(), ended);
+            }
+            running
+        };
+        // The caller may have gone; the process ends all the same.
+        let _ = running.exit.send(exit);
+        self.changes.tell(Change::App(running.app));
     }
 
     fn lock(&self) -> MutexGuard<'_, World> {
@@ -327,7 +335,8 @@ impl Engine for FakeEngine {
             let mut world = self.accept()?;
             let volumes: Vec<String> = oneoff.container.volumes().map(str::to_owned).collect();
             world.volumes.extend(volumes.iter().cloned());
-            world.oneoffs.insert(id.clone(), Running { app: oneoff.app, exit, volumes });
+            let has_log = oneoff.log.is_some();
+            world.oneoffs.insert(id.clone(), Running { app: oneoff.app, has_log, exit, volumes });
             world.answer.as_ref().and_then(|answer| answer(&oneoff))
         };
         if let Some((bytes, exit)) = answer {
@@ -341,6 +350,22 @@ impl Engine for FakeEngine {
             self.started.send_modify(|count| *count += 1);
         }
         Ok(RunningOneOff { input, output: output_end, exit: exit_end })
+    }
+
+    async fn stop(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        drop(self.reach()?);
+        self.lock().runs.retain(|run| run.oneoff.id != *oneoff);
+        self.end_oneoff(oneoff, Exit::Signal(15));
+        Ok(())
+    }
+
+    async fn ended(&self) -> Result<Vec<Ended>, EngineError> {
+        Ok(self.reach()?.ended.values().cloned().collect())
+    }
+
+    async fn forget(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        self.reach()?.ended.remove(oneoff);
+        Ok(())
     }
 
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
@@ -526,6 +551,8 @@ mod tests {
             container: container(),
             tty: None,
             time_limit: Duration::from_secs(60),
+            stop_grace: Duration::ZERO,
+            log: None,
         };
         let mut running = engine.run(oneoff.clone()).await.expect("started");
         let run = engine.next_run().await;

@@ -33,7 +33,7 @@ pub use layers::{LayerError, LayerStore};
 pub use limits::Limits;
 pub use lines::Lines;
 pub use needs::Need;
-pub use oneoff::{Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
+pub use oneoff::{Ended, Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
 pub use workload::{
     Container, Instance, InstanceState, Mount, NESTED_IDS, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
@@ -75,14 +75,23 @@ pub trait Engine: Send + Sync + 'static {
     async fn restart(&self, instance: &str) -> Result<(), EngineError>;
 
     /// Starts a container once: a build, a release phase, `run`. It ends with its process, its time limit, or with
-    /// [`Engine::kill`].
+    /// [`Engine::stop`] or [`Engine::kill`]. The streams of one with a [`OneOff::log`] are empty.
     async fn run(&self, oneoff: OneOff) -> Result<RunningOneOff, EngineError>;
+
+    /// Tells a one-off to end: SIGTERM, and after its grace period SIGKILL. Returns at once. Unknown ids are no error.
+    async fn stop(&self, oneoff: &OneOffId) -> Result<(), EngineError>;
 
     /// Ends a one-off at once and removes what it left. Unknown ids are no error.
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError>;
 
     /// One-offs that exist right now, so that a caller that restarted can end those it no longer knows.
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError>;
+
+    /// How those with a [`OneOff::log`] ended that were not forgotten yet. One that is no longer among [`Engine::oneoffs`] is here.
+    async fn ended(&self) -> Result<Vec<Ended>, EngineError>;
+
+    /// Forgets how a one-off ended. Unknown ids are no error.
+    async fn forget(&self, oneoff: &OneOffId) -> Result<(), EngineError>;
 
     /// Starts one more process in an instance that runs. It ends by itself, at its time limit, with its instance, or once nobody
     /// listens to its output any more: then it is told to end, and is killed soon after. Refused with

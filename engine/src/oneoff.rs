@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{AppId, Exit};
+use model::{AppId, DynoName, Exit, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -33,8 +33,28 @@ pub struct OneOff {
     pub container: Container,
     /// A terminal of this size instead of pipes.
     pub tty: Option<TtySize>,
-    /// It is killed after this long.
+    /// It is stopped after this long.
     pub time_limit: Duration,
+    /// From SIGTERM to SIGKILL, at its time limit and with [`crate::Engine::stop`].
+    #[serde(default)]
+    pub stop_grace: Duration,
+    /// Named like this, its output goes to its app's log, it has no input, and it outlives whoever started it and every process of
+    /// the platform. How it ended is kept until [`crate::Engine::forget`].
+    #[serde(default)]
+    pub log: Option<DynoName>,
+}
+
+/// How a one-off with a log ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub id: OneOffId,
+    /// Whose it was.
+    pub app: AppId,
+    /// How.
+    pub exit: Exit,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A process to start in an instance that runs: with the instance's own user, limits and network, and none of its privileges more.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::{Container, Mount, NESTED_IDS, OneOff, RootFs};
 use model::{AppId, BuildId, Digest, Exit};
@@ -216,6 +216,8 @@ impl Nest {
             },
             tty: None,
             time_limit: builder.limits.time,
+            stop_grace: Duration::ZERO,
+            log: None,
         }
     }
 }

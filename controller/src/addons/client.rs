@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::server::{Client, server_of};
-use crate::attach::Protocol;
-use crate::dynos::terminal;
+use crate::attach::{Protocol, What};
+use crate::dynos::runs::terminal;
 use crate::store::Addon;
 use crate::{Actor, Controller, Error};
 
@@ -36,6 +36,6 @@ impl Controller {
         let mut oneoff = self.addon_client(addon, &server, client).await?;
         oneoff.tty = (!request.no_tty).then(|| terminal(&request.env));
         tracing::info!(addon.name = %addon.name, user.email = %actor.user.email, "Somebody opened a client of an add-on");
-        self.open_attachment(oneoff, None, Protocol::WebSocket)
+        self.open_attachment(What::OneOff(Box::new(oneoff)), None, Protocol::WebSocket)
     }
 }

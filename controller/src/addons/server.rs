@@ -87,7 +87,8 @@ impl Controller {
         let mut container = container(addon, layer, args.collect::<Vec<_>>().iter(), env);
         container.mounts = client.mounts;
         let id = OneOffId(format!("{}{}", oneoff_prefix(addon.id), &self.new_secret()[..8]));
-        Ok(OneOff { id, app: addon.id.into(), container, tty: None, time_limit: client.time_limit })
+        let (time_limit, stop_grace) = (client.time_limit, self.settings.stop_grace);
+        Ok(OneOff { id, app: addon.id.into(), container, tty: None, time_limit, stop_grace, log: None })
     }
 }
 

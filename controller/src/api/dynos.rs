@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::input::{Body, Flag, Text, Texts};
+use super::input::{Body, Count, Flag, Text, Texts};
 use super::output::{Accepted, Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::attach::Protocol;
@@ -30,6 +31,10 @@ pub(super) struct CreateDyno {
     attach_protocol: Option<AttachProtocol>,
     /// Whether it gets pipes, even if somebody connects.
     force_no_tty: Option<Flag>,
+    /// It is stopped after so many seconds: a day, unless this is less.
+    time_to_live: Option<Count>,
+    /// The first part of its name: `run`, unless this says another.
+    r#type: Option<Text>,
 }
 
 /// How a client is joined to a dyno.
@@ -114,6 +119,8 @@ pub(super) async fn create(
         env: wish.env.unwrap_or_default().0.into_iter().collect(),
         attach: is_attached.then(|| wish.attach_protocol.map_or(Protocol::Rendezvous, Protocol::from)),
         no_tty: wish.force_no_tty.is_some_and(|it| it.0),
+        process_type: wish.r#type.map(|it| it.0),
+        time_limit: wish.time_to_live.map(|it| Duration::from_secs(it.0)),
     };
     let started = controller.run(&access.app, &access.actor, request).await?;
     Ok(Created(answer(&access.app, &started.dyno, started.attach_url)))

@@ -53,6 +53,7 @@ mod repositories;
 mod rollbacks;
 mod rollouts;
 mod routing;
+mod runs;
 mod sboms;
 #[cfg(test)]
 mod schemathesis;
@@ -93,8 +94,19 @@ fn table() -> Vec<Route> {
     table.extend(people());
     table.extend(ways());
     table.extend(lanes());
+    table.extend(processes());
     table.extend(data());
     table
+}
+
+/// Those about processes beside the formation.
+fn processes() -> Vec<Route> {
+    use Right::{Operate, View};
+    vec![
+        get("/apps/{app}/runs", View, runs::list),
+        get("/apps/{app}/runs/{run}", View, runs::info),
+        post("/apps/{app}/runs/{run}/actions/stop", Operate, runs::stop),
+    ]
 }
 
 /// Those about pipelines.

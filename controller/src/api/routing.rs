@@ -92,11 +92,6 @@ async fn unknown(request: Request) -> ApiError {
 }
 
 async fn wrong_method(request: Request) -> ApiError {
-    let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
-    if request.method() == Method::POST && matches!(path[..], ["apps", _, "dynos", _]) {
-        let way = "There is no way into a running dyno here: `run` starts a new one with the same code.";
-        return ApiError::method_not_allowed(way.to_owned());
-    }
     ApiError::method_not_allowed(format!("{} is not possible here.", request.method()))
 }
 
@@ -121,8 +116,6 @@ mod tests {
             assert_eq!((answer.status, answer.id()), (501, "not_implemented"), "{method} {path}");
             assert!(answer.text.contains(name), "{}", answer.text);
         }
-        let inside = ada.send("POST", "/apps/shop/dynos/web.1", &[], serde_json::json!({})).await;
-        assert!(inside.status == 405 && inside.text.contains("`run`"), "{}", inside.text);
     }
 
     #[tokio::test]

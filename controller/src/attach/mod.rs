@@ -17,7 +17,8 @@ use axum::routing::get;
 use engine::{EngineError, OneOff, RunningOneOff};
 use model::Timestamp;
 
-use crate::dynos::{Dyno, Listed};
+use crate::errors::chain;
+use crate::store::Run;
 use crate::{Controller, Error};
 
 /// A terminal that nobody opened for this long is forgotten.
@@ -36,24 +37,39 @@ pub enum Protocol {
     Rendezvous,
 }
 
-/// A one-off that starts when its client comes.
+/// A process that starts when its client comes.
 #[derive(Debug, Clone)]
 pub(crate) struct Attachment {
-    oneoff: OneOff,
-    /// As which dyno of its app it is listed while it runs.
-    dyno: Option<Dyno>,
+    what: What,
+    /// As which run of its app it is noted.
+    run: Option<Run>,
     until: Timestamp,
+}
+
+/// What a client is joined to.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// A container of its own.
+    OneOff(Box<OneOff>),
+}
+
+impl Attachment {
+    fn has_tty(&self) -> bool {
+        match &self.what {
+            What::OneOff(oneoff) => oneoff.tty.is_some(),
+        }
+    }
 }
 
 /// The client is gone.
 struct Gone;
 
 impl Controller {
-    /// Keeps a one-off until its client comes to the address that this returns.
+    /// Keeps a process until its client comes to the address that this returns.
     pub(crate) fn open_attachment(
         &self,
-        oneoff: OneOff,
-        dyno: Option<Dyno>,
+        what: What,
+        run: Option<Run>,
         protocol: Protocol,
     ) -> Result<String, Error> {
         let secret = self.new_secret();
@@ -67,7 +83,7 @@ impl Controller {
         let now = self.clock.now();
         let mut all = self.live.attachments.lock();
         all.retain(|_, attachment| attachment.until > now);
-        all.insert(secret, Attachment { oneoff, dyno, until: now.after(LIMIT) });
+        all.insert(secret, Attachment { what, run, until: now.after(LIMIT) });
         Ok(url)
     }
 
@@ -77,7 +93,7 @@ impl Controller {
         (attachment.until > self.clock.now()).then_some(attachment)
     }
 
-    /// Starts a one-off and lets `join` bring it and its client together, or tell the client why it did not start. A client that
+    /// Starts a process and lets `join` bring it and its client together, or tell the client why it did not start. A client that
     /// went away takes its one-off with it, as closing a terminal does.
     async fn attend<F>(
         self: Arc<Self>,
@@ -86,14 +102,30 @@ impl Controller {
     ) where
         F: Future<Output = Result<(), Gone>>,
     {
-        let Attachment { oneoff, dyno, .. } = attachment;
-        let (id, app) = (oneoff.id.clone(), oneoff.app);
-        let running = self.engine.run(oneoff).await;
-        let _listed = dyno.map(|dyno| Listed::new(&self, app, dyno));
-        if join(running).await.is_err()
-            && let Err(error) = self.engine.kill(&id).await
-        {
-            tracing::warn!(oneoff.id = %id, error = &error as &dyn std::error::Error, "A one-off could not be ended");
+        let running = self.start(&attachment).await;
+        if join(running).await.is_ok() {
+            return;
+        }
+        match &attachment.what {
+            What::OneOff(oneoff) => {
+                if let Err(error) = self.engine.stop(&oneoff.id).await {
+                    tracing::warn!(oneoff.id = %oneoff.id, error = chain(&error), "A one-off could not be ended");
+                }
+            }
+        }
+    }
+
+    async fn start(self: &Arc<Self>, attachment: &Attachment) -> Result<RunningOneOff, EngineError> {
+        let Attachment { what, run, .. } = attachment;
+        if let Some(run) = run {
+            self.note_attached(run).await.map_err(|error| EngineError::Failed(chain(&error)))?;
+        }
+        let running = match what {
+            What::OneOff(oneoff) => self.engine.run(oneoff.as_ref().clone()).await,
+        };
+        match run {
+            Some(run) => Ok(self.note_end(run, self.note_start(run, running).await?)),
+            None => running,
         }
     }
 }

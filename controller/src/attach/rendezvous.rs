@@ -31,7 +31,7 @@ type Client = TokioIo<Upgraded>;
 /// Starts the one-off and joins it to the client.
 pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, upgrade: OnUpgrade) {
     let Ok(client) = upgrade.await.map(TokioIo::new) else { return };
-    let has_tty = attachment.oneoff.tty.is_some();
+    let has_tty = attachment.has_tty();
     let join = |running: Result<RunningOneOff, EngineError>| async move {
         match running {
             Ok(running) => relay(client, running, has_tty).await,

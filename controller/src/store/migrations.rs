@@ -28,6 +28,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (19, "repositories", include_str!("../../../migrations/0019_repositories.sql")),
     (20, "credentials", include_str!("../../../migrations/0020_credentials.sql")),
     (22, "rollouts", include_str!("../../../migrations/0022_rollouts.sql")),
+    (23, "runs", include_str!("../../../migrations/0023_runs.sql")),
 ];
 
 /// The migrations of this version.

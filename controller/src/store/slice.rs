@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::select::Select;
-use super::{App, Build, Release, Store, StoreError, apps, builds, collaborators, releases};
+use super::{App, Build, Release, Run, Store, StoreError, apps, builds, collaborators, releases, runs};
 
 /// Nothing longer is read at once.
 const LONGEST: usize = 10_000;
@@ -101,6 +101,11 @@ const BUILDS: &[Field] = &[
     Field { name: "id", column: "b.id", holds: Holds::Text },
 ];
 
+const RUNS: &[Field] = &[
+    Field { name: "created_at", column: "r.created_at", holds: Holds::Time },
+    Field { name: "id", column: "r.id", holds: Holds::Text },
+];
+
 impl Store {
     /// Part of the apps that a user may look at: by name, id, or a time.
     pub async fn apps_slice(&self, user: UserId, slice: &Slice) -> Result<Part<App>, StoreError> {
@@ -123,6 +128,13 @@ impl Store {
         let (select, of) = (&builds::SELECT, "b.app_id = $1");
         let (owner, fields) = (app.to_string(), BUILDS);
         self.slice(&List { select, of, owner, alike: true, id: "b.id", fields }, slice).await
+    }
+
+    /// Part of the one-off dynos of an app: by time or id.
+    pub async fn runs_slice(&self, app: AppId, slice: &Slice) -> Result<Part<Run>, StoreError> {
+        let (select, of) = (&runs::SELECT, "r.app_id = $1");
+        let (owner, fields) = (app.to_string(), RUNS);
+        self.slice(&List { select, of, owner, alike: true, id: "r.id", fields }, slice).await
     }
 
     /// Whether there are so many apps of a user that walking along all apps finds some of them soon. It is about what is quick

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
-use engine::{EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use engine::{Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -38,6 +38,9 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/instances/{id}/exec", post(exec))
         .route("/oneoffs", post(run).get(oneoffs))
         .route("/oneoffs/{id}", delete(kill))
+        .route("/oneoffs/{id}/stop", post(stop))
+        .route("/ended", get(ended))
+        .route("/ended/{id}", delete(forget))
         .route("/volumes/{name}", delete(remove_volume))
         .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
@@ -110,6 +113,20 @@ async fn oneoffs(State(host): Shared) -> Json<Vec<OneOffId>> {
 async fn kill(State(host): Shared, Path(id): Path<OneOffId>) -> StatusCode {
     host.kill(&id).await;
     StatusCode::NO_CONTENT
+}
+
+async fn stop(State(host): Shared, Path(id): Path<OneOffId>) -> StatusCode {
+    host.stop(&id);
+    StatusCode::NO_CONTENT
+}
+
+async fn ended(State(host): Shared) -> Json<Vec<Ended>> {
+    Json(host.ended_oneoffs())
+}
+
+async fn forget(State(host): Shared, Path(id): Path<OneOffId>) -> Result<StatusCode, Refusal> {
+    host.forget_ended(&id).map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn remove_volume(State(host): Shared, Path(name): Path<String>) -> Result<StatusCode, Refusal> {

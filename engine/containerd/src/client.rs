@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Change, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 use futures::stream::BoxStream;
@@ -150,6 +150,18 @@ impl Engine for HostClient {
         let path = format!("/instances/{}/exec", segment(instance)?);
         let connection = self.upgrade(&path, serde_json::to_vec(&exec).map_err(failed)?).await?;
         Ok(remote::join(connection, Hangup::EndsIt))
+    }
+
+    async fn stop(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        self.send(request(Method::POST, &format!("/oneoffs/{oneoff}/stop"), Vec::new())?).await.map(drop)
+    }
+
+    async fn ended(&self) -> Result<Vec<Ended>, EngineError> {
+        self.get("/ended").await
+    }
+
+    async fn forget(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
+        self.send(request(Method::DELETE, &format!("/ended/{oneoff}"), Vec::new())?).await.map(drop)
     }
 
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {

@@ -1,15 +1,17 @@
 //! Making one container, from its folder to a process that waits to run, and seeing how it ends.
 
 use engine::{Container, TtySize};
-use model::{AppId, Exit};
+use model::{AppId, DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::containerd::{NewTask, Process, Stdio};
 use crate::error::Fault;
 use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
 use crate::spec::{Blueprint, spec};
-use crate::{netns, rootfs};
+use crate::{logs, netns, rootfs};
 
 /// A container to make.
 pub(crate) struct NewContainer<'a> {
@@ -79,6 +81,20 @@ impl Host {
         self.folder(id).set_running(running)
     }
 
+    /// Sends what a container writes into its file to the log of its app.
+    pub(crate) fn follow(&self, id: &str, app: AppId, dyno: &DynoName) -> Result<Followed, Fault> {
+        let folder = self.folder(id);
+        let (output, offset) = (folder.output(), folder.offset());
+        let ended = CancellationToken::new();
+        let reader = self.watcher.follow(&output, logs::saved_offset(&offset), ended.clone());
+        let reader = reader.map_err(Fault::on("follow", &output))?;
+        let (settings, source) = (self.settings.clone(), LogSource::app(dyno));
+        let log = tokio::spawn(async move {
+            logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
+        });
+        Ok(Followed { ended, log })
+    }
+
     /// Waits until a container ended, through any absence of containerd. `None` status: it is gone and nobody saw how.
     pub(crate) async fn ended(&self, id: &str) -> Option<u32> {
         self.insist(id, || self.containerd.wait(Process::first(id))).await
@@ -95,6 +111,21 @@ impl Host {
         let out_of_memory =
             || !exit.is_success() && exit != Exit::Lost && self.cgroups.was_out_of_memory(&self.cgroup(id));
         if out_of_memory() { Exit::OutOfMemory } else { exit }
+    }
+}
+
+/// Output on its way to the log.
+pub(crate) struct Followed {
+    ended: CancellationToken,
+    log: JoinHandle<()>,
+}
+
+impl Followed {
+    /// Hands on what is left, once nothing writes any more.
+    pub(crate) async fn finish(self) {
+        self.ended.cancel();
+        // It fails only if it panicked, and then there is nothing more to take.
+        let _ = self.log.await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::orphans::Orphans;
 use crate::shims;
 
-/// From SIGTERM to SIGKILL for one-offs.
+/// From SIGTERM to SIGKILL for one-offs that have less time otherwise.
 const ONE_OFF_GRACE: Duration = Duration::from_secs(10);
 /// Between two looks at what the dead still leave.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -38,8 +38,9 @@ impl Host {
     }
 
     async fn end(self: Arc<Self>, id: OneOffId) {
+        let grace = self.grace_of(&id).unwrap_or_default();
         self.signal(&id.0, Signal::SIGTERM).await;
-        if timeout(ONE_OFF_GRACE, self.until_gone(&id)).await.is_err() {
+        if timeout(grace.max(ONE_OFF_GRACE), self.until_gone(&id)).await.is_err() {
             self.kill(&id).await;
         }
     }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use engine::{OneOff, Workload, WorkloadId};
+use engine::{Ended, OneOff, OneOffId, Workload, WorkloadId};
 use model::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -177,21 +177,52 @@ pub(crate) fn load_wishes(dir: &Path) -> Vec<Wish> {
 
 /// Makes a wish durable.
 pub(crate) fn save_wish(dir: &Path, wish: &Wish) -> Result<(), Fault> {
-    let path = wish_path(dir, &wish.workload.id);
-    let fresh = path.with_extension("new");
-    let text = serde_json::to_vec(wish).map_err(|error| Fault::Refused(error.to_string()))?;
-    let mut file = create_private(&fresh)?;
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Fault::on("write", &fresh))?;
-    fs::rename(&fresh, &path).map_err(Fault::on("rename", &fresh))?;
-    sync_dir(dir)
+    save(dir, &wish_path(dir, &wish.workload.id), wish)
 }
 
 /// Forgets a wish for good. One that does not exist is no error.
 pub(crate) fn forget_wish(dir: &Path, id: &WorkloadId) -> Result<(), Fault> {
-    let path = wish_path(dir, id);
-    match fs::remove_file(&path) {
+    forget(dir, &wish_path(dir, id))
+}
+
+/// How one-offs ended of which nobody was told.
+pub(crate) fn load_ended(dir: &Path) -> Vec<Ended> {
+    names(dir).iter().filter(|name| name.ends_with(".json")).filter_map(|name| read_json(&dir.join(name))).collect()
+}
+
+/// Whether it is known how a one-off ended.
+pub(crate) fn has_ended(dir: &Path, id: &OneOffId) -> bool {
+    ended_path(dir, id).exists()
+}
+
+/// Makes it durable how a one-off ended.
+pub(crate) fn save_ended(dir: &Path, ended: &Ended) -> Result<(), Fault> {
+    save(dir, &ended_path(dir, &ended.id), ended)
+}
+
+/// Forgets how a one-off ended. One that is not known is no error.
+pub(crate) fn forget_ended(dir: &Path, id: &OneOffId) -> Result<(), Fault> {
+    forget(dir, &ended_path(dir, id))
+}
+
+fn ended_path(dir: &Path, id: &OneOffId) -> PathBuf {
+    dir.join(format!("{id}.json"))
+}
+
+/// Writes a file that a power cut leaves whole.
+fn save(dir: &Path, path: &Path, value: &impl Serialize) -> Result<(), Fault> {
+    let fresh = path.with_extension("new");
+    let text = serde_json::to_vec(value).map_err(|error| Fault::Refused(error.to_string()))?;
+    let mut file = create_private(&fresh)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).map_err(Fault::on("write", &fresh))?;
+    fs::rename(&fresh, path).map_err(Fault::on("rename", &fresh))?;
+    sync_dir(dir)
+}
+
+fn forget(dir: &Path, path: &Path) -> Result<(), Fault> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.map_err(Fault::on("remove", &path))?,
+        result => result.map_err(Fault::on("remove", path))?,
     }
     sync_dir(dir)
 }

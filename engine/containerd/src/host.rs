@@ -18,6 +18,7 @@ use model::{AppId, DynoName, LogSource, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::state::Switch;
 use self::state::{Held, State, addresses};
 pub(crate) use self::wishes::ABLE;
 use crate::cgroup;
@@ -28,6 +29,7 @@ use crate::files::{self, Folder, Record, Running, Wish};
 use crate::logs::Watcher;
 use crate::netns;
 use crate::network::Network;
+use crate::oneoff;
 use crate::orphans;
 use crate::settings::HostSettings;
 use crate::shims;
@@ -80,7 +82,7 @@ impl Host {
             Fault::Files { action, path, source } => HostError::Files { action, path, source },
             other => HostError::Network(other.to_string()),
         };
-        for dir in [settings.workloads(), settings.instances(), settings.netns(), settings.leases()] {
+        for dir in [settings.workloads(), settings.instances(), settings.ended(), settings.netns(), settings.leases()] {
             files::make_private(&dir).map_err(trouble)?;
         }
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
@@ -117,15 +119,16 @@ impl Host {
     /// rest. Takes over first: a healthy instance is in the route table before anybody can ask for it.
     pub(crate) fn recover(self: &Arc<Self>, left: Vec<Left>) {
         for Left { id, record, running } in left {
-            let Some(running) = running else { continue };
-            exec::clear(self, &id);
-            match record {
-                Record::Instance { wish, number } => {
+            match (record, running) {
+                // That of one with a log is still to be told, though it has ended.
+                (Record::OneOff { oneoff, deadline }, _) => oneoff::adopt(self, *oneoff, deadline, running),
+                (Record::Instance { wish, number }, Some(running)) => {
+                    exec::clear(self, &id);
                     let wish = self.newest(*wish);
                     let instance = slot::as_left(&self.folder(&id), &wish.workload, number, (id, running));
                     self.spawn_slot(&Arc::new(wish), Begin::With(Box::new(instance)));
                 }
-                Record::OneOff { oneoff, deadline } => crate::oneoff::adopt(self, *oneoff, deadline),
+                (Record::Instance { .. }, None) => {}
             }
         }
         self.reconcile_all();

@@ -7,7 +7,7 @@
 //! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
-//! writable layer, its output); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
+//! writable layer, its output), `ended/<id>.json` (how a one-off ended, until its caller knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
 mod cgroup;

@@ -157,6 +157,8 @@ async fn killing_the_host_at_any_moment_leaves_no_orphans() {
         container: shell("exec sleep 1000"),
         tty: None,
         time_limit: Duration::from_secs(1000),
+        stop_grace: Duration::ZERO,
+        log: None,
     };
     drop(machine.client().run(oneoff.clone()).await.expect("started"));
     machine.kill_host();
@@ -291,6 +293,8 @@ async fn a_full_disk_stops_no_instance() {
         container: shell("true"),
         tty: None,
         time_limit: Duration::from_secs(60),
+        stop_grace: Duration::ZERO,
+        log: None,
     };
     let refused = machine.client().run(oneoff.clone()).await.expect_err("no room");
     assert!(matches!(refused, EngineError::Exhausted(_)), "{refused:?}");
@@ -327,6 +331,8 @@ async fn going_down_leaves_nothing_but_wishes() {
         container,
         tty: None,
         time_limit: Duration::from_secs(1000),
+        stop_grace: Duration::ZERO,
+        log: None,
     };
     let running = machine.client().run(oneoff.clone()).await.expect("started");
     machine.until("two instances", async || up(&machine).await.len() == 2).await;

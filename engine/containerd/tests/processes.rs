@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::{Engine, Exec};
+use engine::{Container, Engine, Exec, Mount, OneOff, OneOffId};
+use model::clock::SystemRandom;
+use model::{AppId, Exit};
 
 use crate::faults::{delete_all, up, web};
-use crate::machine::Machine;
+use crate::machine::{Machine, container};
 
 fn shell(script: &str) -> Exec {
     let args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
@@ -29,9 +31,86 @@ async fn a_process_in_an_instance_goes_with_the_host_role_that_started_it() {
     let is_gone = async || {
         let look = shell("grep -q 424[2] /proc/[0-9]*/cmdline 2>/dev/null");
         let looked = machine.client().exec(&id, look).await.expect("started");
-        looked.exit.await.expect("an exit") == model::Exit::Code(1)
+        looked.exit.await.expect("an exit") == Exit::Code(1)
     };
     machine.until("the process is gone", is_gone).await;
     assert_eq!(up(&machine).await[0].0, id, "and the instance is the same");
     delete_all(&machine).await;
+}
+
+/// A one-off that logs a line for each number up to a thousand, and ends with 5.
+fn counting(scratch: &std::path::Path) -> OneOff {
+    let script = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; \
+        case $i in *00) touch /scratch/$i; while ! test -e /scratch/go; do sleep 0.02; done;; esac; done; exit 5";
+    let args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let env = [("PATH".to_owned(), "/bin".to_owned())].into();
+    let mount = Mount::Bind { source: scratch.to_owned(), target: "/scratch".into(), read_only: false };
+    OneOff {
+        id: OneOffId("run-durable".to_owned()),
+        app: AppId::random(&SystemRandom),
+        container: Container { args, env, mounts: vec![mount], ..container() },
+        tty: None,
+        time_limit: Duration::from_secs(1000),
+        stop_grace: Duration::from_secs(1),
+        log: "run.4321".parse().ok(),
+    }
+}
+
+async fn end_of(machine: &Machine, id: &OneOffId) -> Exit {
+    machine.until("it has ended", async || machine.client().ended().await.is_ok_and(|all| !all.is_empty())).await;
+    let ended = machine.client().ended().await.expect("the list");
+    assert_eq!((ended.len(), &ended[0].id), (1, id));
+    machine.until("it is gone", async || machine.client().oneoffs().await.is_ok_and(|all| all.is_empty())).await;
+    machine.client().forget(id).await.expect("forgotten");
+    assert_eq!(machine.client().ended().await.expect("the list"), []);
+    ended[0].exit
+}
+
+fn numbers(machine: &Machine) -> Vec<u32> {
+    let log = machine.log();
+    log.lines().filter_map(|line| line.strip_prefix("app[run.4321]: line ")?.parse().ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_off_with_a_log_outlives_host_and_containerd() {
+    let mut machine = Machine::boot().await;
+    let scratch = machine.subject("scratch").scratch;
+    let oneoff = counting(&scratch);
+    drop(machine.client().run(oneoff.clone()).await.expect("started"));
+    machine.until("it runs", async || scratch.join("100").exists()).await;
+    machine.kill_host();
+    machine.kill_containerd();
+    machine.start_containerd();
+    machine.start_host();
+    machine.until_answering().await;
+    assert_eq!(machine.client().oneoffs().await.expect("the list"), std::slice::from_ref(&oneoff.id));
+    machine.until("its lines are there", async || numbers(&machine).len() == 100).await;
+    assert!(machine.client().run(oneoff.clone()).await.is_err(), "it runs once");
+
+    machine.kill_host();
+    std::fs::write(scratch.join("go"), "").expect("written");
+    machine.until("it said everything", async || scratch.join("1000").exists()).await;
+    machine.start_host();
+    machine.until_answering().await;
+    assert_eq!(end_of(&machine, &oneoff.id).await, Exit::Code(5));
+    assert_eq!(numbers(&machine), (1..=1000).collect::<Vec<_>>(), "each line once");
+    assert!(machine.log().contains("heroku[run.4321]: Process exited with code 5"), "{}", machine.log());
+    machine.until("nothing is left", async || machine.leftovers().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_ends_a_one_off_with_a_log_and_that_is_told() {
+    let mut machine = Machine::boot().await;
+    let scratch = machine.subject("scratch").scratch;
+    let oneoff = counting(&scratch);
+    drop(machine.client().run(oneoff.clone()).await.expect("started"));
+    machine.until("it runs", async || scratch.join("100").exists()).await;
+    machine.kill_host();
+    machine.power_cut();
+    machine.start_containerd();
+    machine.start_host();
+    machine.until_answering().await;
+    assert_eq!(end_of(&machine, &oneoff.id).await, Exit::Lost);
+    assert_eq!(numbers(&machine), (1..=100).collect::<Vec<_>>(), "what it said is not lost with it");
+    machine.until("nothing is left", async || machine.leftovers().is_empty()).await;
 }

@@ -113,6 +113,50 @@ pub(super) async fn a_one_off_is_killed_on_request(subject: Subject) {
     subject.engine.kill(&oneoff.id).await.expect("unknown one-offs are no error");
 }
 
+pub(super) async fn a_one_off_is_told_to_end_before_it_is_killed(subject: Subject) {
+    let obliging = "trap 'echo asked; exit 3' TERM; echo started; while :; do sleep 0.1; done";
+    let patient = OneOff { stop_grace: PATIENCE, ..Subject::oneoff(subject.shell(obliging)) };
+    let mut running = subject.run(&patient).await;
+    assert_eq!(running.output.recv().await.as_deref(), Some(b"started\n".as_slice()));
+    subject.engine.stop(&patient.id).await.expect("it is told");
+    assert_eq!(text(running.output).await, "asked\n");
+    assert_eq!(running.exit.await, Ok(Exit::Code(3)));
+    subject.until_gone(&patient.id).await;
+
+    let id = Subject::oneoff(subject.shell("true")).id;
+    let limited = OneOff { id, time_limit: Duration::from_secs(1), ..patient };
+    let running = subject.run(&limited).await;
+    assert_eq!(text(running.output).await, "started\nasked\n");
+    assert_eq!(running.exit.await, Ok(Exit::Code(3)));
+
+    let stubborn = subject.shell("trap '' TERM; echo started; while :; do sleep 0.1; done");
+    let stubborn = OneOff { stop_grace: Duration::from_secs(1), ..Subject::oneoff(stubborn) };
+    let mut running = subject.run(&stubborn).await;
+    assert_eq!(running.output.recv().await.as_deref(), Some(b"started\n".as_slice()));
+    subject.engine.stop(&stubborn.id).await.expect("it is told");
+    assert_eq!(running.exit.await, Ok(Exit::Signal(9)));
+    subject.until_gone(&stubborn.id).await;
+    subject.engine.stop(&stubborn.id).await.expect("unknown one-offs are no error");
+}
+
+pub(super) async fn a_one_off_with_a_log_is_remembered_until_it_is_forgotten(subject: Subject) {
+    let script = "read line; test -z \"$line\" && seq 1 100000 && echo finished > /scratch/finished; exit 5";
+    let mut oneoff = OneOff { log: "run.4321".parse().ok(), ..Subject::oneoff(subject.shell(script)) };
+    oneoff.container.mounts = vec![bind(&subject)];
+    drop(subject.run(&oneoff).await);
+    subject.until_gone(&oneoff.id).await;
+    assert!(subject.scratch.join("finished").exists(), "it had no input, and ran to its end");
+    let own = async || {
+        let ended = subject.engine.ended().await.expect("the engine is in reach");
+        ended.into_iter().find(|ended| ended.id == oneoff.id)
+    };
+    let ended = own().await.expect("it is remembered");
+    assert_eq!((ended.app, ended.exit), (oneoff.app, Exit::Code(5)));
+    subject.engine.forget(&oneoff.id).await.expect("forgotten");
+    assert_eq!(own().await, None);
+    subject.engine.forget(&oneoff.id).await.expect("forgetting again is no error");
+}
+
 pub(super) async fn a_one_off_whose_caller_hangs_up_runs_on(subject: Subject) {
     let script = "seq 1 200000; echo finished > /scratch/finished";
     let mut oneoff = Subject::oneoff(subject.shell(script));

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use model::{AppId, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
-use crate::{Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
+use crate::{Ended, Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
 
 pub(super) struct World {
     pub(super) reachable: bool,
@@ -19,6 +19,7 @@ pub(super) struct World {
     /// Those that others may have to wait for.
     exclusive: BTreeSet<WorkloadId>,
     pub(super) oneoffs: BTreeMap<OneOffId, Running>,
+    pub(super) ended: BTreeMap<OneOffId, Ended>,
     pub(super) volumes: BTreeSet<String>,
     /// Addresses of services, by app and process type.
     services: BTreeMap<(AppId, String), Ipv4Addr>,
@@ -61,6 +62,7 @@ impl World {
             own: BTreeMap::new(),
             exclusive: BTreeSet::new(),
             oneoffs: BTreeMap::new(),
+            ended: BTreeMap::new(),
             volumes: BTreeSet::new(),
             services: BTreeMap::new(),
             runs: VecDeque::new(),

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Instance, InstanceState, OneOffId, WorkloadId};
 use model::AppId;
@@ -20,8 +21,7 @@ pub(super) struct State {
     own: BTreeMap<AppId, Own>,
     /// The wishes for services.
     services: BTreeSet<WorkloadId>,
-    /// Each with its app.
-    pub(super) oneoffs: BTreeMap<OneOffId, (AppId, CancellationToken)>,
+    pub(super) oneoffs: BTreeMap<OneOffId, Switch>,
     /// Containers that are being removed.
     pub(super) doomed: BTreeSet<String>,
     /// Nothing may start any more in this life.
@@ -145,6 +145,18 @@ impl State {
     pub(super) fn is_idle(&self) -> bool {
         self.slots.is_empty() && self.oneoffs.is_empty()
     }
+}
+
+/// How a one-off is told to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Switch {
+    pub(crate) app: AppId,
+    /// Gracefully.
+    pub(crate) stop: CancellationToken,
+    /// At once.
+    pub(crate) kill: CancellationToken,
+    /// From SIGTERM to SIGKILL.
+    pub(crate) grace: Duration,
 }
 
 /// One number of a workload that is kept alive, or on its way down.

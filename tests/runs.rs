@@ -1,0 +1,67 @@
+//! One-off dynos that nobody waits for, and processes in dynos that run.
+
+use crate::faults::kill;
+use crate::platform::{App, Platform, shared};
+
+/// Starts a detached one-off and returns its name.
+fn detached(app: &App<'_>, args: &[&str]) -> String {
+    let args: Vec<&str> = ["run:detached"].iter().chain(args).copied().collect();
+    app.cli(&args).expect_ok().stdout.trim().to_owned()
+}
+
+/// What is known of a one-off once it has ended.
+fn end_of(app: &App<'_>, run: &str) -> serde_json::Value {
+    crate::until("it has ended", || app.json(&["run:info", run])["state"] == "complete");
+    app.json(&["run:info", run])
+}
+
+#[test]
+fn a_detached_one_off_outlives_every_role_with_its_log_and_its_end() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    let script = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i of it; sleep 0.01; done; exit 7";
+    let run = detached(&app, &["--", "sh", "-c", script]);
+    let lines = || {
+        let log = app.cli(&["logs", "-n", "5000", "--dyno", &run]).expect_ok().stdout;
+        let number = |line: &str| line.split_once("]: line ")?.1.split(' ').next()?.parse::<u32>().ok();
+        log.lines().filter_map(number).collect::<Vec<_>>()
+    };
+    for role in ["controller", "host", "containerd", "controller"] {
+        crate::until("it goes on", {
+            let seen = lines().len();
+            move || lines().len() > seen
+        });
+        kill(&platform, role);
+        let state = app.json(&["run:info", &run])["state"].clone();
+        assert_eq!(state, "up", "killing the {role} ended it");
+    }
+    let end = end_of(&app, &run);
+    assert_eq!((&end["exit_status"], &end["attached"]), (&7.into(), &false.into()), "{end}");
+    crate::until("its last line is there", || lines().last() == Some(&2000));
+    assert_eq!(lines(), (1..=2000).collect::<Vec<_>>(), "each line once, in order");
+    app.cli(&["logs", "-n", "5000", "--dyno", &run]).expect_text(&["Process exited with code 7"]);
+}
+
+#[test]
+fn a_one_off_is_listed_and_stopped_and_has_a_time_limit() {
+    let app = shared().app("probe-app");
+    app.push().expect_ok();
+    let obliging = "trap 'echo asked to end; exit 3' TERM; echo begun; while :; do sleep 0.1; done";
+    let run = detached(&app, &["--type", "nightly", "--", "sh", "-c", obliging]);
+    assert!(run.starts_with("nightly."), "{run}");
+    crate::until("it has begun", || app.cli(&["logs", "--dyno", &run]).stdout.contains("begun"));
+    app.cli(&["ps"]).expect_text(&[&run]);
+    app.cli(&["run:stop", &run]).expect_ok();
+    assert_eq!(end_of(&app, &run)["exit_status"], 3);
+    app.cli(&["logs", "--dyno", &run]).expect_text(&["Stopping all processes with SIGTERM", "asked to end"]);
+    app.cli(&["run:stop", &run]).expect_refused(&["has ended already"]);
+
+    let limited = detached(&app, &["--time-limit", "1s", "--", "sh", "-c", obliging]);
+    assert_eq!(end_of(&app, &limited)["exit_status"], 3);
+    app.cli(&["run:list"]).expect_text(&[&run, &limited, "failed (3)"]);
+    let attached = app.cli(&["run", "--time-limit", "1s", "--", "sh", "-c", obliging]);
+    // The shell may say of its `sleep` that it was terminated, too.
+    let said = attached.stdout.starts_with("begun\nasked to end\n");
+    assert!(said && attached.code == Some(3), "{:?}: {}", attached.code, attached.text);
+}
