@@ -20,10 +20,10 @@ fn a_detached_one_off_outlives_every_role_with_its_log_and_its_end() {
     let platform = Platform::start(&[]);
     let app = platform.app("probe-app");
     app.push().expect_ok();
-    let script = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i of it; sleep 0.01; done; exit 7";
+    let script = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i of it; sleep 0.04; done; exit 7";
     let run = detached(&app, &["--", "sh", "-c", script]);
     let lines = || {
-        let log = app.cli(&["logs", "-n", "5000", "--dyno", &run]).expect_ok().stdout;
+        let log = app.cli(&["logs", "-n", "1500", "--dyno", &run]).expect_ok().stdout;
         let number = |line: &str| line.split_once("]: line ")?.1.split(' ').next()?.parse::<u32>().ok();
         log.lines().filter_map(number).collect::<Vec<_>>()
     };
@@ -38,9 +38,9 @@ fn a_detached_one_off_outlives_every_role_with_its_log_and_its_end() {
     }
     let end = end_of(&app, &run);
     assert_eq!((&end["exit_status"], &end["attached"]), (&7.into(), &false.into()), "{end}");
-    crate::until("its last line is there", || lines().last() == Some(&2000));
-    assert_eq!(lines(), (1..=2000).collect::<Vec<_>>(), "each line once, in order");
-    app.cli(&["logs", "-n", "5000", "--dyno", &run]).expect_text(&["Process exited with code 7"]);
+    crate::until("its last line is there", || lines().last() == Some(&1000));
+    assert_eq!(lines(), (1..=1000).collect::<Vec<_>>(), "each line once, in order");
+    app.cli(&["logs", "-n", "1500", "--dyno", &run]).expect_text(&["Process exited with code 7"]);
 }
 
 #[test]
@@ -64,4 +64,26 @@ fn a_one_off_is_listed_and_stopped_and_has_a_time_limit() {
     // The shell may say of its `sleep` that it was terminated, too.
     let said = attached.stdout.starts_with("begun\nasked to end\n");
     assert!(said && attached.code == Some(3), "{:?}: {}", attached.code, attached.text);
+}
+
+#[test]
+fn a_command_runs_in_a_dyno_that_runs() {
+    let app = shared().app("probe-app");
+    app.push().expect_ok();
+    app.cli(&["config:set", "COLOUR=green"]).expect_ok();
+    app.cli(&["ps:exec", "--", "sh", "-c", "echo left behind > /tmp/found"]).expect_ok();
+    let script = "cat /tmp/found; echo $COLOUR in $PWD at $PORT of $DYNO; id -u | sed 's/^1.*/an own user/'; exit 6";
+    let ran = app.cli(&["ps:exec", "--dyno", "web.1", "--", "sh", "-c", script]);
+    let expected = "left behind\ngreen in /app at 5000 of web.1\nan own user\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(6), expected), "{}", ran.text);
+    let found = app.cli(&["run", "--", "sh", "-c", "test -e /tmp/found || echo not here"]);
+    assert_eq!(found.stdout, "not here\n", "a one-off has its own files");
+    let inside = app.cli(&["run:inside", "web.1", "--", "printenv", "DYNO"]);
+    assert_eq!(inside.stdout, "web.1\n", "{}", inside.text);
+    let piped = shared().cli_with_input(&["ps:exec", "--app", &app.name, "--", "wc", "-c"], b"12345");
+    assert_eq!(piped.stdout.trim(), "5", "{}", piped.text);
+    app.cli(&["ps:exec", "--dyno", "web.9", "--", "true"]).expect_refused(&["Couldn't find that dyno"]);
+    let events = app.json(&["events"]);
+    let told = events.as_array().into_iter().flatten().any(|event| event["data"]["exec"] == "printenv DYNO");
+    assert!(told, "{events}");
 }

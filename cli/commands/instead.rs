@@ -79,7 +79,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("plugins", "There are no plugins."),
     ("ps:autoscale", "There is no autoscaling yet: `platform ps:scale web=3`."),
     ("ps:copy", EXEC),
-    ("ps:exec", EXEC),
     ("ps:forward", EXEC),
     ("ps:socks", EXEC),
     ("redis", "`platform redis:cli` opens it; `platform addons:info REDIS` shows its plan and its state."),
@@ -87,7 +86,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("releases:retry", "`platform rollback vN` with the release's own number runs it again."),
     ("repl", "Use your shell: `platform completion` lets it complete commands."),
     ("reviewapps", "There are no review apps yet: `platform create my-app-pr-1`, then push the branch to its main."),
-    ("run:inside", EXEC),
     (
         "spaces",
         "There are no private spaces: apps do not reach each other, only the add-ons that are attached to them.",
@@ -107,7 +105,7 @@ const INSTEAD: &[(&str, &str)] = &[
 
 const COPY: &str =
     "`platform pg:backups:capture` and `pg:backups:download` on one side, `pg:backups:restore FILE` on the other.";
-const EXEC: &str = "`platform run bash` gives a terminal in a new dyno with the same code and config vars.";
+const EXEC: &str = "`platform ps:exec` gives a terminal in a dyno that runs, and runs commands there.";
 const JOIN: &str =
     "Whoever is in a team works on its apps already; `platform access` shows who else does, and who can let you in.";
 const REGISTRY: &str =

@@ -28,6 +28,7 @@ mod events;
 mod features;
 mod git;
 mod heroku;
+mod inside;
 mod instead;
 mod invitations;
 mod keys;
@@ -164,8 +165,10 @@ commands! {
     "ps:type" ["resize", "ps:resize", "dyno:type", "dyno:resize"] PsType(ps::Type),
     "ps:sizes" [] PsSizes(ps::Sizes),
     "ps:wait" [] PsWait(ps::Wait),
+    "ps:exec" [] PsExec(inside::Exec),
     "run" [] Run(run::Run),
     "run:detached" [] RunDetached(run::Detached),
+    "run:inside" [] RunInside(inside::RunInside),
     "run:list" [] RunList(runs::List),
     "run:info" [] RunInfo(runs::Info),
     "run:stop" [] RunStop(runs::Stop),

@@ -1,5 +1,6 @@
 //! Dynos: what runs right now, and one-offs that people start.
 
+mod inside;
 pub(crate) mod runs;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use crate::formation::{DEFAULT_SIZE, WEB};
 use crate::rollout::size_of;
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
+pub use inside::ExecRequest;
 pub use runs::{RunRequest, Started};
 
 /// One dyno as people see it.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, dynos, git, logs, repositories, sources, streams,
-    sweep, upkeep, webhooks,
+    Controller, Error, addons, api, attach, certificate, control, drains, dynos, git, logs, repositories, sources,
+    streams, sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.

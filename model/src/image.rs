@@ -141,6 +141,14 @@ impl Image {
         )
     }
 
+    /// Program and arguments of a command line in a container of the image that runs already.
+    pub fn inside_args(&self, line: &str) -> Vec<String> {
+        match &self.foreign {
+            None => ["/cnb/lifecycle/launcher", line].map(str::to_owned).to_vec(),
+            Some(foreign) => foreign.line(line),
+        }
+    }
+
     /// Program and arguments of a container that runs a command line, with what the image does before its processes start.
     pub fn line_args(&self, line: &str) -> Vec<String> {
         match &self.foreign {

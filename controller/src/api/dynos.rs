@@ -13,7 +13,7 @@ use super::input::{Body, Count, Flag, Text, Texts};
 use super::output::{Accepted, Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::attach::Protocol;
-use crate::dynos::{Dyno, RunRequest};
+use crate::dynos::{Dyno, ExecRequest, RunRequest};
 use crate::store::App;
 use crate::{Controller, Error};
 
@@ -35,6 +35,19 @@ pub(super) struct CreateDyno {
     time_to_live: Option<Count>,
     /// The first part of its name: `run`, unless this says another.
     r#type: Option<Text>,
+}
+
+/// A command to run in a dyno that runs.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct RunInside {
+    /// The command, as a shell takes it.
+    command: Text,
+    /// Environment beside the dyno's own.
+    env: Option<Texts>,
+    /// What whoever connects will speak. Heroku's clients know rendezvous alone, and do not say so.
+    attach_protocol: Option<AttachProtocol>,
+    /// Whether it gets pipes.
+    force_no_tty: Option<Flag>,
 }
 
 /// How a client is joined to a dyno.
@@ -123,6 +136,23 @@ pub(super) async fn create(
         time_limit: wish.time_to_live.map(|it| Duration::from_secs(it.0)),
     };
     let started = controller.run(&access.app, &access.actor, request).await?;
+    Ok(Created(answer(&access.app, &started.dyno, started.attach_url)))
+}
+
+/// `POST /apps/{app}/dynos/{dyno}`: `run:inside`, `ps:exec`. The command starts when somebody connects.
+pub(super) async fn run_inside(
+    State(controller): State<Arc<Controller>>,
+    access: Access,
+    Path((_, dyno)): Path<(String, String)>,
+    Body(wish): Body<RunInside>,
+) -> Result<Created<DynoAnswer>, ApiError> {
+    let request = ExecRequest {
+        command: wish.command.0,
+        env: wish.env.unwrap_or_default().0.into_iter().collect(),
+        protocol: wish.attach_protocol.map_or(Protocol::Rendezvous, Protocol::from),
+        no_tty: wish.force_no_tty.is_some_and(|it| it.0),
+    };
+    let started = controller.exec((&access.app, &access.actor), &dyno, request).await?;
     Ok(Created(answer(&access.app, &started.dyno, started.attach_url)))
 }
 

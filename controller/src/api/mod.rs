@@ -103,6 +103,7 @@ fn table() -> Vec<Route> {
 fn processes() -> Vec<Route> {
     use Right::{Operate, View};
     vec![
+        post("/apps/{app}/dynos/{dyno}", Operate, dynos::run_inside),
         get("/apps/{app}/runs", View, runs::list),
         get("/apps/{app}/runs/{run}", View, runs::info),
         post("/apps/{app}/runs/{run}/actions/stop", Operate, runs::stop),

@@ -14,7 +14,7 @@ use axum::extract::{FromRequestParts, Path, Request, State, WebSocketUpgrade};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use engine::{EngineError, OneOff, RunningOneOff};
+use engine::{EngineError, Exec, OneOff, RunningOneOff};
 use model::Timestamp;
 
 use crate::errors::chain;
@@ -51,12 +51,15 @@ pub(crate) struct Attachment {
 pub(crate) enum What {
     /// A container of its own.
     OneOff(Box<OneOff>),
+    /// A process in an instance that runs.
+    Exec { instance: String, exec: Exec },
 }
 
 impl Attachment {
     fn has_tty(&self) -> bool {
         match &self.what {
             What::OneOff(oneoff) => oneoff.tty.is_some(),
+            What::Exec { exec, .. } => exec.tty.is_some(),
         }
     }
 }
@@ -66,12 +69,7 @@ struct Gone;
 
 impl Controller {
     /// Keeps a process until its client comes to the address that this returns.
-    pub(crate) fn open_attachment(
-        &self,
-        what: What,
-        run: Option<Run>,
-        protocol: Protocol,
-    ) -> Result<String, Error> {
+    pub(crate) fn open_attachment(&self, what: What, run: Option<Run>, protocol: Protocol) -> Result<String, Error> {
         let secret = self.new_secret();
         let url = match protocol {
             Protocol::WebSocket => format!("{}/attach/{secret}", self.settings.api_url().replacen("http", "ws", 1)),
@@ -106,12 +104,11 @@ impl Controller {
         if join(running).await.is_ok() {
             return;
         }
-        match &attachment.what {
-            What::OneOff(oneoff) => {
-                if let Err(error) = self.engine.stop(&oneoff.id).await {
-                    tracing::warn!(oneoff.id = %oneoff.id, error = chain(&error), "A one-off could not be ended");
-                }
-            }
+        // What runs in an instance has ended already: nobody listens to it any more.
+        if let What::OneOff(oneoff) = &attachment.what
+            && let Err(error) = self.engine.stop(&oneoff.id).await
+        {
+            tracing::warn!(oneoff.id = %oneoff.id, error = chain(&error), "A one-off could not be ended");
         }
     }
 
@@ -122,6 +119,7 @@ impl Controller {
         }
         let running = match what {
             What::OneOff(oneoff) => self.engine.run(oneoff.as_ref().clone()).await,
+            What::Exec { instance, exec } => self.engine.exec(instance, exec.clone()).await,
         };
         match run {
             Some(run) => Ok(self.note_end(run, self.note_start(run, running).await?)),

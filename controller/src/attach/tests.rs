@@ -1,5 +1,5 @@
-use engine::Input;
 use engine::fake::FakeRun;
+use engine::{Engine, Input, Workload};
 use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
 use model::Exit;
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::store::{App, Release};
 use crate::testing::TestController;
 use crate::testing::http::Server;
 
@@ -27,16 +28,30 @@ async fn wait_for_client(server: &Server, content: Value) -> String {
     path.to_owned()
 }
 
+/// What a rollout makes of a release.
+fn web_of(app: &App, release: &Release) -> Workload {
+    let container = json!({"rootfs": {"layers": []}, "args": [], "env": {}, "working_dir": "/", "uid": 1, "mounts": [],
+        "limits": {"memory_bytes": 1, "cpu_millis": 1, "cpu_weight": 1, "pids": 1}});
+    let workload = json!({"id": "app.v2.web", "app": app.id, "release": release.version, "quantity": 1,
+        "process_type": "web", "container": container, "probe": {"alive": {"settle": {"secs": 1, "nanos": 0}}},
+        "stop_grace": {"secs": 1, "nanos": 0}});
+    serde_json::from_value(workload).expect("a workload")
+}
+
 /// A client that a router has let in, and the one-off that it started.
 async fn attach(server: &Server, path: &str) -> (TokioIo<hyper::upgrade::Upgraded>, FakeRun) {
+    (connect(server, path).await, server.test.engine.next_run().await)
+}
+
+/// A client that a router has let in.
+async fn connect(server: &Server, path: &str) -> TokioIo<hyper::upgrade::Upgraded> {
     let stream = TcpStream::connect(server.address()).await.expect("a connection");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection.with_upgrades());
     let request = http::Request::get(path).header(CONNECTION, "upgrade").header(UPGRADE, "rendezvous");
     let answer = sender.send_request(request.body(String::new()).expect("a request")).await.expect("an answer");
     assert_eq!(answer.status(), 101);
-    let client = TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"));
-    (client, server.test.engine.next_run().await)
+    TokioIo::new(hyper::upgrade::on(answer).await.expect("an upgrade"))
 }
 
 #[tokio::test]
@@ -105,4 +120,33 @@ async fn each_client_gets_its_own_kind() {
     assert_eq!(scheme(&run("websocket".into()).await).as_deref(), Some("ws"));
     let refused = run("telnet".into()).await;
     assert_eq!((refused.status, refused.id()), (422, "invalid_params"));
+}
+
+#[tokio::test]
+async fn a_process_in_a_dyno_starts_with_its_client_and_ends_with_it() {
+    let server = server().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let app = server.test.controller.store.apps().await.expect("readable").remove(0);
+    let inside = async |dyno: &str| {
+        ada.send("POST", &format!("/apps/shop/dynos/{dyno}"), &[], json!({"command": "ls", "env": {"A": "b"}})).await
+    };
+    assert_eq!(inside("web.1").await.status, 404, "nothing runs yet");
+    let release = server.test.deploy(&app, &["web"]).await;
+    server.test.engine.apply(web_of(&app, &release)).await.expect("applied");
+    let started = inside("web.1").await;
+    assert_eq!((started.status, &started.body["name"]), (201, &json!("web.1")));
+    let url = started.body["attach_url"].as_str().expect("an address").to_owned();
+    let path = url.strip_prefix("rendezvous://localhost:8443").expect("Heroku's own kind");
+    let mut client = connect(&server, path).await;
+    let mut exec = server.test.engine.next_exec().await;
+    assert_eq!(exec.exec.args, ["/cnb/lifecycle/launcher", "ls"]);
+    assert_eq!(exec.exec.env.get("A").map(String::as_str), Some("b"));
+    client.write_all(b"x").await.expect("sent");
+    assert_eq!(exec.input.recv().await, Some(Input::Data(b"x"[..].into())));
+    drop(client);
+    exec.output.closed().await;
+    let events = ada.get("/apps/shop/events").await;
+    let events = events.body.as_array().expect("a list");
+    let noted = events.iter().find(|event| event["data"]["exec"] == "ls").expect("it is remembered");
+    assert_eq!((&noted["resource"], &noted["actor"]["email"]), (&json!("dyno"), &json!("ada@example.com")));
 }

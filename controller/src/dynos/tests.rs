@@ -105,7 +105,10 @@ async fn a_one_off_that_cannot_run_is_refused_and_noted() {
     assert!(ada.send("POST", "/apps/shop/dynos", &[], json!({"command": "true"})).await.status >= 400);
     let runs = ada.get("/apps/shop/runs").await.body;
     let failed = &runs.as_array().expect("a list")[0];
-    assert_eq!((&failed["state"], &failed["failure"]), (&json!("complete"), &json!("It could not be started: no room")));
+    assert_eq!(
+        (&failed["state"], &failed["failure"]),
+        (&json!("complete"), &json!("It could not be started: no room"))
+    );
     assert!(failed["ended_at"].is_string() && failed["started_at"].is_null());
 }
 

@@ -37,8 +37,7 @@ impl Controller {
         let mut container = self.container(app, release, Task::Process(PROCESS_TYPE), DEFAULT_SIZE).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let stop_grace = self.settings.stop_grace;
-        let oneoff =
-            OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT, stop_grace, log: None };
+        let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT, stop_grace, log: None };
         let path = self.release_output(app.id, release.id);
         let failed =
             |source: io::Error| Error::System { action: "keep the output of a release phase", source: source.into() };

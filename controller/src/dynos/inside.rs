@@ -1,0 +1,74 @@
+//! Looking into dynos that run.
+
+use engine::Exec;
+use serde_json::json;
+
+use super::Dyno;
+use super::runs::{LONGEST, Started, check_process, terminal};
+use crate::attach::{Protocol, What};
+use crate::store::{Action, App};
+use crate::{Actor, Controller, Error};
+
+/// A process to start in a dyno.
+#[derive(Debug)]
+pub struct ExecRequest {
+    /// A shell command line.
+    pub command: String,
+    /// Environment on top of the dyno's own.
+    pub env: Vec<(String, String)>,
+    /// What its client speaks.
+    pub protocol: Protocol,
+    /// Whether it gets no terminal.
+    pub no_tty: bool,
+}
+
+impl Controller {
+    /// Starts a process in a dyno once its client comes. It ends with its client and with the dyno.
+    pub async fn exec(&self, (app, actor): (&App, &Actor), dyno: &str, request: ExecRequest) -> Result<Started, Error> {
+        check_process(&request.command, &request.env)?;
+        let dyno = self.dyno_within(app, dyno).await?;
+        let image = self.image_of(&dyno.release).await?;
+        let exec = Exec {
+            args: image.inside_args(&request.command),
+            env: request.env.iter().cloned().collect(),
+            tty: (!request.no_tty).then(|| terminal(&request.env)),
+            time_limit: LONGEST,
+        };
+        if exec.args.is_empty() {
+            return Err(Error::Invalid("The image has no shell, and no command was given.".to_owned()));
+        }
+        self.note_use(app, actor, &dyno, json!({ "exec": request.command })).await?;
+        self.note(app, actor, &format!("Run `{}` in {}", request.command, dyno.name));
+        let what = What::Exec { instance: dyno.id.clone(), exec };
+        let attach_url = Some(self.open_attachment(what, None, request.protocol)?);
+        Ok(Started { dyno, attach_url })
+    }
+
+    /// The dyno of this name or id that something can be done in. Of two of a name, while a release replaces another, it is the one
+    /// that serves, and of those the newest.
+    pub(super) async fn dyno_within(&self, app: &App, name: &str) -> Result<Dyno, Error> {
+        let all = self.dynos(app).await?;
+        let named = all.into_iter().filter(|dyno| dyno.name.to_string() == name || dyno.uuid() == name);
+        let found = named.max_by_key(|dyno| (dyno.state == "up", dyno.release.version));
+        let dyno = found.ok_or(Error::NotFound("dyno"))?;
+        if dyno.is_one_off {
+            let text = "Only dynos of the formation can be entered; a one-off has whoever started it at its terminal.";
+            return Err(Error::Invalid(text.to_owned()));
+        }
+        match dyno.state {
+            "starting" | "up" => Ok(dyno),
+            state => Err(Error::Conflict(format!("{} is {state}: nothing can be done in it.", dyno.name))),
+        }
+    }
+
+    /// Whoever looks into a dyno is remembered.
+    pub(super) async fn note_use(
+        &self,
+        app: &App,
+        actor: &Actor,
+        dyno: &Dyno,
+        data: serde_json::Value,
+    ) -> Result<(), Error> {
+        self.record_dynos(app, actor, (Action::Update, dyno.name.to_string(), data)).await
+    }
+}
