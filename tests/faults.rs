@@ -49,7 +49,8 @@ impl Load {
     }
 }
 
-fn pid(platform: &Platform, role: &str) -> Option<i32> {
+/// The process of a role, if it ever ran.
+pub(crate) fn pid(platform: &Platform, role: &str) -> Option<i32> {
     let text = std::fs::read_to_string(platform.runtime_dir().join(format!("{role}.pid"))).ok()?;
     text.split(' ').next()?.parse().ok()
 }

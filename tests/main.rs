@@ -17,6 +17,7 @@ mod images;
 mod locks;
 mod platform;
 mod push;
+mod reboot;
 mod registry;
 mod release;
 mod run;

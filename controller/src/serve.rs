@@ -39,6 +39,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     let mut rollout = Rollout::new(Arc::clone(&controller));
     // Routers are told before anything else.
     rollout.begin().await?;
+    controller.live.names.expect_return(&sockets.names);
     let names = controller.live.names.clone();
     let socket = sockets.names.clone();
     let feed = tokio::spawn(async move { names.serve(&socket).await });

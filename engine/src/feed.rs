@@ -1,6 +1,6 @@
 //! Publishes one half of the route table to routers, as [`model::routes`] describes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,13 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::traffic::Traffic;
+
+/// A follower that went away is counted on for so long: it may be one that starts again, and it serves meanwhile by the last table that it was
+/// told.
+const RETURN: Duration = Duration::from_secs(2);
 
 /// The table of one publisher, and who follows it. Clones share it.
 #[derive(Debug)]
@@ -33,15 +38,26 @@ struct State<K, V> {
     changed_in: BTreeMap<K, u64>,
     next_follower: u64,
     followers: BTreeMap<u64, Follower>,
+    /// Until when each follower that went away is waited for.
+    away: VecDeque<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Follower {
-    /// Version of the whole table that it began with; it never held what was gone by then.
+    /// Version of the whole table that it began with.
     first: u64,
     sent: u64,
     serving: u64,
+    /// What was gone by `first`, but still has requests.
+    holding: BTreeSet<String>,
     drained: BTreeSet<String>,
+}
+
+impl Follower {
+    fn has_drained(&self, instance: &str, gone_in: u64) -> bool {
+        let never_had = self.first >= gone_in && !self.holding.contains(instance);
+        self.serving >= gone_in && (never_had || self.drained.contains(instance))
+    }
 }
 
 impl<K, V> Clone for Feed<K, V> {
@@ -57,9 +73,17 @@ where
 {
     /// A feed that begins with `rows`.
     pub fn new(rows: BTreeMap<K, V>) -> Self {
-        let (changes, changed_in) = (BTreeSet::new(), BTreeMap::new());
-        let state = State { version: 1, rows, changes, changed_in, next_follower: 0, followers: BTreeMap::new() };
+        let (changes, changed_in, followers, away) =
+            (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let state = State { version: 1, rows, changes, changed_in, next_follower: 0, followers, away };
         Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1), traffic: Traffic::default() }
+    }
+
+    /// Counts on a follower of an earlier life of this publisher, if one left its socket at `path`, as on one that just went away.
+    pub fn expect_return(&self, path: &Path) {
+        if path.exists() {
+            self.lock().away.push_back(Instant::now() + RETURN);
+        }
     }
 
     /// What followers say of the requests that they pass.
@@ -111,17 +135,16 @@ where
         !self.lock().followers.is_empty()
     }
 
-    /// Waits until every router that follows now serves at least `version`; false when `limit` passed first. Without
-    /// any follower nobody routes, and it is true at once.
+    /// Waits until every router serves at least `version`; false when `limit` passed first. One that went away counts for a while.
+    /// Without any nobody routes, and it is true at once.
     pub async fn served(&self, version: u64, limit: Duration) -> bool {
         self.wait(limit, |follower| follower.serving >= version).await
     }
 
-    /// Waits until no router that follows has a request left on `instance`, which version `gone_in` of the table took
-    /// away; false when `limit` passed first.
+    /// Waits until no router has a request left on `instance`, which version `gone_in` of the table took away; false when `limit`
+    /// passed first. A router that went away counts for a while.
     pub async fn drained(&self, instance: &str, gone_in: u64, limit: Duration) -> bool {
-        let free = |follower: &Follower| follower.first >= gone_in || follower.drained.contains(instance);
-        let drained = self.wait(limit, free).await;
+        let drained = self.wait(limit, |follower| follower.has_drained(instance, gone_in)).await;
         for follower in self.lock().followers.values_mut() {
             follower.drained.remove(instance);
         }
@@ -131,13 +154,23 @@ where
     async fn wait(&self, limit: Duration, done: impl Fn(&Follower) -> bool) -> bool {
         let mut changed = self.changed.subscribe();
         let all_done = async {
-            while !self.lock().followers.values().all(&done) {
-                if changed.changed().await.is_err() {
-                    return;
-                }
+            loop {
+                let away = {
+                    let mut state = self.lock();
+                    state.away.retain(|until| *until > Instant::now());
+                    if state.away.is_empty() && state.followers.values().all(&done) {
+                        return;
+                    }
+                    state.away.front().copied()
+                };
+                // The sender lives in `self`, so waiting for it cannot fail.
+                let _ = match away {
+                    Some(until) => timeout_at(until, changed.changed()).await.unwrap_or(Ok(())),
+                    None => changed.changed().await,
+                };
             }
         };
-        tokio::time::timeout(limit, all_done).await.is_ok()
+        timeout(limit, all_done).await.is_ok()
     }
 
     /// Serves followers on a socket at `path`, which only root may use, for as long as the process lives.
@@ -213,6 +246,7 @@ where
         };
         match ack {
             Ack::Serving(version) => tell(&|follower| follower.serving = version),
+            Ack::Holding(instances) => tell(&|follower| follower.holding.extend(instances.iter().cloned())),
             Ack::Drained(instance) => tell(&|follower| follower.drained.extend([instance.clone()])),
             Ack::Traffic(rows) => self.traffic.note(rows),
             Ack::Wanted(workload) => self.traffic.want(workload),
@@ -224,12 +258,15 @@ where
         let id = state.next_follower;
         state.next_follower += 1;
         state.followers.insert(id, Follower::default());
+        // This is the one, or as good.
+        state.away.pop_front();
         id
     }
 
     fn leave(&self, id: u64) {
         let mut state = self.lock();
         state.followers.remove(&id);
+        state.away.push_back(Instant::now() + RETURN);
         state.forget_told();
         drop(state);
         self.changed.send_modify(|_| {});
@@ -291,6 +328,8 @@ mod tests {
 
     type Names = Feed<String, u32>;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn rows(rows: &[(&str, u32)]) -> BTreeMap<String, u32> {
         rows.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
     }
@@ -346,10 +385,10 @@ mod tests {
 
         assert!(!feed.served(version, Duration::ZERO).await, "nothing acknowledged yet");
         router.say(&Ack::Serving(version)).await;
-        assert!(feed.served(version, Duration::from_secs(60)).await);
+        assert!(feed.served(version, LONG).await);
         router.say(&Ack::Drained("i1".to_owned())).await;
-        assert!(feed.drained("i1", version, Duration::from_secs(60)).await);
-        assert!(feed.drained("i2", first.version, Duration::from_secs(60)).await, "gone before this router came");
+        assert!(feed.drained("i1", version, LONG).await);
+        assert!(feed.drained("i2", first.version, LONG).await, "gone before this router came");
 
         // Several versions before the router is told.
         feed.update(|state| {
@@ -361,6 +400,43 @@ mod tests {
         assert_eq!((third.set, third.unset), (vec![("d".to_owned(), 2)], vec!["c".to_owned()]), "each key once");
 
         drop(router);
-        assert!(feed.served(u64::MAX, Duration::from_secs(60)).await, "nobody is left to wait for");
+        assert!(feed.served(u64::MAX, LONG).await, "nobody is left to wait for");
+    }
+
+    #[tokio::test]
+    async fn a_router_that_starts_again_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("feed");
+        let feed = Names::new(rows(&[("a", 1)]));
+        feed.expect_return(&path);
+        assert!(feed.served(0, Duration::ZERO).await, "there was nobody");
+        drop(listen(&path).expect("a socket of an earlier life"));
+        feed.expect_return(&path);
+        assert!(!feed.served(0, Duration::ZERO).await, "one may know an earlier life of this publisher");
+        tokio::spawn({
+            let (feed, path) = (feed.clone(), path.clone());
+            async move { feed.serve(&path).await }
+        });
+        let mut router = Router::connect(&path).await;
+        let first = router.next().await;
+        router.say(&Ack::Serving(first.version)).await;
+        assert!(feed.served(first.version, LONG).await);
+
+        let gone = feed.set(&"a".to_owned(), None);
+        drop(router);
+        while !feed.lock().followers.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!feed.served(gone, Duration::ZERO).await);
+        assert!(!feed.drained("i1", gone, Duration::ZERO).await);
+        let mut router = Router::connect(&path).await;
+        let whole = router.next().await;
+        assert!(!feed.drained("i2", gone, Duration::ZERO).await, "it has yet to say that it took the table");
+        router.say(&Ack::Holding(vec!["i1".to_owned()])).await;
+        router.say(&Ack::Serving(whole.version)).await;
+        assert!(feed.drained("i2", gone, LONG).await);
+        assert!(!feed.drained("i1", gone, Duration::ZERO).await, "it began a request there by the table on its disk");
+        router.say(&Ack::Drained("i1".to_owned())).await;
+        assert!(feed.drained("i1", gone, LONG).await);
     }
 }

@@ -44,6 +44,9 @@ pub struct Update<K, V> {
 pub enum Ack {
     /// Every request from now on is routed by at least this version.
     Serving(u64),
+    /// These instances, which are not in the whole table that was sent, still have requests: each is yet to be drained. Said before the first
+    /// [`Ack::Serving`].
+    Holding(Vec<String>),
     /// No request is left on this instance, which an update took away earlier.
     Drained(String),
     /// What was counted of these workloads' requests since the router started. Said about once a second, of those that got any, and of all to
@@ -134,11 +137,44 @@ pub struct Endpoint {
     pub dyno: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What shows, without asking its publisher, that it still runs and has this address. None if nothing does, as on another machine.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+/// A process that lives in the network namespace of an address, for as long as the machine runs: nobody else can have the address while it
+/// does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Proof {
+    /// Its id on the machine.
+    pub pid: u32,
+    /// When it started, as the kernel counts: another process of the same id started at another time.
+    pub started: u64,
+    /// The inode of its network namespace.
+    pub netns: u64,
+}
+
+impl Proof {
+    /// Of a process, from its `/proc/<pid>/stat` and the inode of its `/proc/<pid>/ns/net`; none if the text is no such file.
+    pub fn new(pid: u32, stat: &str, netns: u64) -> Option<Self> {
+        // The second field is a name in parentheses, which may hold anything; the 22nd is the start (proc(5)).
+        let started = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, started, netns })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_whatever_its_name() {
+        let rest = "S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 1000 200";
+        let proof = Proof { pid: 7, started: 4711, netns: 12 };
+        assert_eq!(Proof::new(7, &format!("7 (python) {rest}"), 12), Some(proof));
+        assert_eq!(Proof::new(7, &format!("7 (a) b (c) {rest}"), 12), Some(proof));
+        assert_eq!(Proof::new(7, "7 (python) S 1", 12), None);
+    }
 
     #[test]
     fn what_an_earlier_version_wrote_of_an_app_is_still_read() {

@@ -68,6 +68,7 @@ mod tests {
             instance: format!("i{id}"),
             dyno: format!("web.{id}"),
             address: ([127, 0, 0, 1], 80).into(),
+            proof: None,
         };
         (1..=count).map(|id| Arc::new(Instance::new(endpoint(id), id, Arc::clone(&label), news.clone()))).collect()
     }

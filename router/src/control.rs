@@ -244,18 +244,25 @@ impl Feeds {
                     let apply = |update| {
                         merger.borrow_mut().apply_names(update);
                         changed.notify_one();
+                        Vec::new()
                     };
-                    follow::follow(&names, (&to_names, &totals), apply).await;
+                    follow::follow(&names, (&to_names, &totals), apply, || {}).await;
                 }
             });
             spawn_local({
                 let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
                     let apply = |update| {
-                        merger.borrow_mut().apply_addresses(update);
+                        let held = merger.borrow_mut().apply_addresses(update);
                         changed.notify_one();
+                        held
                     };
-                    follow::follow(&addresses, (&to_addresses, &totals), apply).await;
+                    let alone = || {
+                        if merger.borrow_mut().prove() {
+                            changed.notify_one();
+                        }
+                    };
+                    follow::follow(&addresses, (&to_addresses, &totals), apply, alone).await;
                 }
             });
             if let Some(certificate) = certificate {

@@ -27,9 +27,14 @@ const SAVE_SHARE: u32 = 20;
 /// What is said to a publisher: what waits for it, and all that was counted.
 type Said<'a> = (&'a Outbox, &'a RefCell<Totals>);
 
-/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said.
-pub(crate) async fn follow<K, V>(socket: &Path, said: Said<'_>, apply: impl Fn(Update<K, V>))
-where
+/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said. `apply` answers which instances that are gone
+/// still have requests. While the publisher is away, `alone` is called now and then.
+pub(crate) async fn follow<K, V>(
+    socket: &Path,
+    said: Said<'_>,
+    apply: impl Fn(Update<K, V>) -> Vec<String>,
+    alone: impl Fn(),
+) where
     K: DeserializeOwned,
     V: DeserializeOwned,
 {
@@ -44,6 +49,7 @@ where
             }
             Err(error) => tracing::trace!(error = %error, socket = %socket.display(), "no publisher of routes yet"),
         }
+        alone();
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
     }
@@ -52,7 +58,7 @@ where
 async fn follow_stream<K, V>(
     stream: UnixStream,
     (outbox, totals): Said<'_>,
-    apply: &impl Fn(Update<K, V>),
+    apply: &impl Fn(Update<K, V>) -> Vec<String>,
 ) -> io::Result<()>
 where
     K: DeserializeOwned,
@@ -67,10 +73,11 @@ where
             line = updates.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let update: Update<K, V> = serde_json::from_str(&line)?;
-                let version = update.version;
-                apply(update);
+                let (version, is_whole) = (update.version, update.reset);
+                let held = apply(update);
                 has_begun = true;
-                vec![Ack::Serving(version)]
+                let holding = (is_whole && !held.is_empty()).then_some(Ack::Holding(held));
+                holding.into_iter().chain([Ack::Serving(version)]).collect()
             }
             acks = outbox.next(totals), if has_begun => acks,
         };

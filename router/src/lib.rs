@@ -5,6 +5,10 @@
 //! core has a worker of its own (listeners, connections, pool, counts); one more thread follows the table, another one writes
 //! the access log. Errors have Heroku's codes and look like Heroku's.
 //!
+//! After a crash or a reboot, what is on disk may be old, and addresses may belong to somebody else by now. So a router that starts
+//! takes of its addresses only those that are proven ([`model::routes::Proof`]); requests to the others wait until the host role speaks. While that
+//! is away, the router looks itself whether the proofs still hold.
+//!
 //! What draining means: an instance that leaves the table gets no new request, and is reported drained when its last
 //! request has its answer. Upgraded connections do not count: they have no end of their own, and the SIGTERM that comes after
 //! the drain is how an app learns to close them.
@@ -20,6 +24,7 @@ mod host;
 mod merge;
 mod platform;
 mod pool;
+mod proof;
 mod proxy;
 mod rendezvous;
 mod reply;

@@ -7,6 +7,7 @@ use model::AppId;
 use model::routes::{AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, WorkloadAddresses, WorkloadId};
 use tokio::sync::mpsc;
 
+use crate::proof;
 use crate::snapshot::Snapshot;
 use crate::table::{App, Instance, Instances, Label, Mode, Shares, Table, Workload};
 use crate::traffic::News;
@@ -17,6 +18,8 @@ pub(crate) struct Merger {
     workloads: HashMap<WorkloadId, Arc<Workload>>,
     /// Those that take the requests of an app.
     served: HashSet<WorkloadId>,
+    /// What left the table and still had requests when somebody looked.
+    leaving: Vec<Arc<Instance>>,
     news: mpsc::UnboundedSender<News>,
     next_serial: u64,
 }
@@ -24,8 +27,8 @@ pub(crate) struct Merger {
 impl Merger {
     /// Begins with `rows` in the table, and says by `news` which instance has no request left after it was taken away.
     pub(crate) fn new(table: Arc<Table>, rows: Snapshot, news: mpsc::UnboundedSender<News>) -> Self {
-        let (workloads, served) = (HashMap::new(), HashSet::new());
-        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, news, next_serial: 0 };
+        let (workloads, served, leaving) = (HashMap::new(), HashSet::new(), Vec::new());
+        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, leaving, news, next_serial: 0 };
         let Snapshot { names, addresses } = rows;
         merger.apply_addresses(AddressesUpdate {
             version: 0,
@@ -78,8 +81,9 @@ impl Merger {
         self.table.changed.send_replace(());
     }
 
-    /// Once this returns, no new request goes to an instance that the update took away.
-    pub(crate) fn apply_addresses(&mut self, update: AddressesUpdate) {
+    /// Once this returns, no new request goes to an instance that the update took away. Those that still have requests, also of earlier updates,
+    /// are the answer.
+    pub(crate) fn apply_addresses(&mut self, update: AddressesUpdate) -> Vec<String> {
         let mut touched: HashSet<WorkloadId> = update.set.iter().map(|(id, _)| id.clone()).collect();
         touched.extend(update.unset.iter().cloned());
         if update.reset {
@@ -92,6 +96,27 @@ impl Merger {
         }
         self.forget_unused(touched);
         self.table.changed.send_replace(());
+        self.leaving.retain(|instance| !instance.is_drained());
+        self.leaving.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+    }
+
+    /// Looks, while the publisher is away, which addresses are still proven, and takes the others out. What has no proof stays.
+    pub(crate) fn prove(&mut self) -> bool {
+        let is_proven = |endpoint: &Endpoint| endpoint.proof.as_ref().is_none_or(proof::holds);
+        let mut changed = Vec::new();
+        for (id, row) in &mut self.rows.addresses {
+            if proof::keep(row, is_proven) {
+                changed.push((id.clone(), row.clone()));
+            }
+        }
+        for (id, row) in &changed {
+            tracing::info!(workload.id = %id, "an instance is gone while the host role is away");
+            self.set_instances(id, row.clone());
+        }
+        if !changed.is_empty() {
+            self.table.changed.send_replace(());
+        }
+        !changed.is_empty()
     }
 
     fn set_instances(&mut self, id: &WorkloadId, row: WorkloadAddresses) {
@@ -108,6 +133,7 @@ impl Merger {
         workload.set(Instances { healthy, starting: row.starting, crashed: row.crashed });
         for instance in gone {
             instance.retire();
+            self.leaving.push(Arc::clone(instance));
         }
     }
 
@@ -166,7 +192,12 @@ mod tests {
     use super::*;
 
     fn endpoint(instance: &str) -> Endpoint {
-        Endpoint { instance: instance.to_owned(), dyno: "web.1".to_owned(), address: ([127, 0, 0, 1], 80).into() }
+        Endpoint {
+            instance: instance.to_owned(),
+            dyno: "web.1".to_owned(),
+            address: ([127, 0, 0, 1], 80).into(),
+            proof: None,
+        }
     }
 
     fn healthy(instances: &[&str]) -> WorkloadAddresses {

@@ -214,6 +214,8 @@ impl Exchange {
         }
         let limit = worker.shared.timeouts.connect;
         match Upstream::connect(instance.endpoint.address, limit, self.upgrade.is_some()).await {
+            // It left the table meanwhile. Another one may have its address by now, and may be who answered.
+            Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
             Ok(upstream) => self.send(upstream, request).await,
             Err(failure) => Err(Missed(failure, Some(request))),
         }

@@ -1,4 +1,4 @@
-//! The last good table on disk: what a router serves before its publishers are there.
+//! The last good table on disk: what a router serves before its publishers are there, as far as it is proven.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use model::AppId;
-use model::routes::{AppRoute, WorkloadAddresses, WorkloadId};
+use model::routes::{AppRoute, Endpoint, WorkloadAddresses, WorkloadId};
 use serde::{Deserialize, Serialize};
+
+use crate::proof;
 
 /// Both halves of the route table. On disk they are lists of pairs, as in the feeds.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -18,12 +20,16 @@ pub(crate) struct Snapshot {
 
 #[derive(Serialize, Deserialize)]
 struct Lists<N, A> {
+    /// The life of the machine in which it was written.
+    #[serde(default)]
+    boot: Option<String>,
     names: Vec<N>,
     addresses: Vec<A>,
 }
 
 impl Snapshot {
-    /// Reads the copy at `path`; empty if there is none or it is no good, for the publishers will send the table anyway.
+    /// Reads the copy at `path`; empty if there is none or it is no good, for the publishers will send the table anyway. Whose an address is by now
+    /// only its proof says, and what crashed may have been started again: all that is not proven counts as booting.
     pub(crate) fn load(path: &Path) -> Self {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -36,7 +42,15 @@ impl Snapshot {
         };
         match serde_json::from_slice::<Lists<(AppId, AppRoute), (WorkloadId, WorkloadAddresses)>>(&bytes) {
             Ok(lists) => {
-                Self { names: lists.names.into_iter().collect(), addresses: lists.addresses.into_iter().collect() }
+                let boot = proof::boot_id();
+                let same_boot = boot.is_some() && boot == lists.boot;
+                let is_proven = |endpoint: &Endpoint| same_boot && endpoint.proof.as_ref().is_some_and(proof::holds);
+                let mut addresses: BTreeMap<_, _> = lists.addresses.into_iter().collect();
+                for row in addresses.values_mut() {
+                    proof::keep(row, is_proven);
+                    row.starting = row.starting.saturating_add(std::mem::take(&mut row.crashed));
+                }
+                Self { names: lists.names.into_iter().collect(), addresses }
             }
             Err(error) => {
                 tracing::warn!(error = %error, path = %path.display(), "the last route table on disk is damaged");
@@ -46,7 +60,8 @@ impl Snapshot {
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        let lists = Lists { names: self.names.iter().collect(), addresses: self.addresses.iter().collect() };
+        let boot = proof::boot_id();
+        let lists = Lists { boot, names: self.names.iter().collect(), addresses: self.addresses.iter().collect() };
         // Maps of strings and numbers: there is nothing in it that JSON cannot hold.
         serde_json::to_vec(&lists).unwrap_or_default()
     }
@@ -63,17 +78,49 @@ pub(crate) fn save(path: &Path, json: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use model::routes::Proof;
+
     use super::*;
 
+    fn this_process() -> Proof {
+        let netns = fs::metadata("/proc/self/ns/net").expect("a namespace").ino();
+        let stat = fs::read_to_string("/proc/self/stat").expect("a process");
+        Proof::new(std::process::id(), &stat, netns).expect("a proof")
+    }
+
+    fn endpoint(proof: Option<Proof>) -> Endpoint {
+        let (instance, dyno) = ("i1".to_owned(), "web.1".to_owned());
+        Endpoint { instance, dyno, address: ([127, 0, 0, 1], 80).into(), proof }
+    }
+
     #[test]
-    fn a_table_comes_back_from_disk_and_a_damaged_one_is_an_empty_one() {
+    fn a_table_comes_back_from_disk_as_far_as_it_is_proven_and_a_damaged_one_is_an_empty_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("table.json");
         assert_eq!(Snapshot::load(&path), Snapshot::default());
+        let proven = this_process();
         let mut snapshot = Snapshot::default();
-        snapshot.addresses.insert(WorkloadId("w".to_owned()), WorkloadAddresses::default());
+        let row =
+            |healthy: &[Endpoint], starting, crashed| WorkloadAddresses { healthy: healthy.into(), starting, crashed };
+        let addresses = &mut snapshot.addresses;
+        addresses.insert(WorkloadId("proven".to_owned()), row(&[endpoint(Some(proven))], 1, 0));
+        addresses.insert(WorkloadId("unknown".to_owned()), row(&[endpoint(None)], 0, 2));
+        let other = [Proof { started: proven.started + 1, ..proven }, Proof { netns: proven.netns + 1, ..proven }];
+        addresses.insert(WorkloadId("other".to_owned()), row(&other.map(|proof| endpoint(Some(proof))), 0, 0));
         save(&path, &snapshot.to_json()).expect("saved");
-        assert_eq!(Snapshot::load(&path), snapshot);
+        let mut loaded = snapshot.clone();
+        loaded.addresses.insert(WorkloadId("unknown".to_owned()), row(&[], 3, 0));
+        loaded.addresses.insert(WorkloadId("other".to_owned()), row(&[], 2, 0));
+        assert_eq!(Snapshot::load(&path), loaded);
+
+        let text = String::from_utf8(snapshot.to_json()).expect("text");
+        let before = text.replacen("\"boot\":\"", "\"boot\":\"before-", 1);
+        assert_ne!(before, text);
+        fs::write(&path, before).expect("written");
+        loaded.addresses.insert(WorkloadId("proven".to_owned()), row(&[], 2, 0));
+        assert_eq!(Snapshot::load(&path), loaded, "after a reboot nothing is proven");
         fs::write(&path, "{\"names\":[").expect("written");
         assert_eq!(Snapshot::load(&path), Snapshot::default());
     }

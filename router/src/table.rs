@@ -245,6 +245,11 @@ impl Instance {
         self.state.load(Ordering::Relaxed) & RETIRED != 0
     }
 
+    /// Whether it has left the table, and its last request has left it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RETIRED
+    }
+
     /// What the balancer compares: requests in flight and open tunnels.
     pub(crate) fn load(&self) -> u64 {
         (self.state.load(Ordering::Relaxed) & !RETIRED) + u64::from(self.tunnels.load(Ordering::Relaxed))
@@ -322,8 +327,12 @@ mod tests {
 
     fn instance() -> (Arc<Instance>, mpsc::UnboundedReceiver<News>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let endpoint =
-            Endpoint { instance: "i1".to_owned(), dyno: "web.1".to_owned(), address: ([127, 0, 0, 1], 1).into() };
+        let endpoint = Endpoint {
+            instance: "i1".to_owned(),
+            dyno: "web.1".to_owned(),
+            address: ([127, 0, 0, 1], 1).into(),
+            proof: None,
+        };
         (Arc::new(Instance::new(endpoint, 1, Arc::new(label("shop")), sender)), receiver)
     }
 

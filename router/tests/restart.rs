@@ -3,14 +3,21 @@
 use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use http::Response;
+use http_body_util::Full;
+use model::routes::Endpoint;
 use router::{Router, RouterError, RouterSettings, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 
-use crate::world::{World, get, named, read_head, settings, until};
+use crate::world::{LONG, World, get, instance, named, proof_of, read_head, settings, until};
 
+const SOON: Duration = Duration::from_millis(100);
 const FOLDER: &str = "TEST_ROUTER_FOLDER";
 const LISTEN: &str = "TEST_ROUTER_LISTEN";
 
@@ -78,4 +85,81 @@ async fn a_router_outlives_its_publishers_and_follows_their_successors() {
     world.publish(&["shop"], &[&two]).await;
     let answer = get(world.address, "shop", "/").await;
     assert!(answer.ends_with("two"), "{answer}");
+}
+
+/// A process, and an instance that is it as far as anybody can tell.
+async fn mortal(name: &'static str) -> (Child, Endpoint) {
+    let process = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().expect("a process");
+    let proof = Some(proof_of(process.id().expect("it runs")));
+    (process, Endpoint { proof, ..named(name).await })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_on_disk_that_may_be_somebody_elses_by_now_gets_no_request() {
+    let mut world = World::new(Timeouts::default()).await;
+    let (mut process, former) = mortal("former").await;
+    let unknown = Endpoint { proof: None, ..named("unknown").await };
+    world.serve("former", &[&former]).await;
+    world.serve("unknown", &[&unknown]).await;
+    world.serve("shop", &[&named("one").await]).await;
+    let rows = ["shop", "former", "unknown"].map(|app| format!("{app}.localhost"));
+    let rows: Vec<&str> = rows.iter().map(String::as_str).chain(["\"one\"", "\"former\"", "\"unknown\""]).collect();
+    world.end_with_table_on_disk(&rows).await;
+    process.kill().await.expect("SIGKILL");
+
+    // Whoever listens there now would answer.
+    world.start_router(Timeouts { boot: SOON, ..Timeouts::default() });
+    answers(world.address).await;
+    for app in ["former", "unknown"] {
+        let answer = get(world.address, app, "/").await;
+        assert!(answer.contains("H20"), "{app} waits for the host role: {answer}");
+    }
+    world.publish(&["unknown"], &[&unknown]).await;
+    let answer = get(world.address, "unknown", "/").await;
+    assert!(answer.ends_with("unknown"), "the host role knows it: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_dies_while_the_host_role_is_away_gets_no_request() {
+    let mut world = World::new(Timeouts { boot: SOON, ..Timeouts::default() }).await;
+    let (mut process, shop) = mortal("shop").await;
+    world.serve("shop", &[&shop]).await;
+    world.serve("lasting", &[&named("lasting").await]).await;
+    world.kill_publishers();
+    assert!(get(world.address, "shop", "/").await.ends_with("shop"), "it lives");
+    process.kill().await.expect("SIGKILL");
+    let (address, waits) = (world.address, "H20");
+    until(async || get(address, "shop", "/").await.contains(waits)).await;
+    assert!(get(address, "lasting", "/").await.ends_with("lasting"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_began_by_the_table_on_disk_holds_its_instance_as_well() {
+    let mut world = World::new(Timeouts::default()).await;
+    let (begun, finish) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let old = instance("old", {
+        let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+        move |_| {
+            let (begun, finish) = (Arc::clone(&begun), Arc::clone(&finish));
+            async move {
+                begun.add_permits(1);
+                let _ = finish.acquire().await;
+                Response::new(Full::from("old"))
+            }
+        }
+    })
+    .await;
+    world.serve("shop", &[&old]).await;
+    world.end_with_table_on_disk(&["shop.localhost", "\"old\""]).await;
+    world.start_router(Timeouts::default());
+    let address = world.address;
+    let request = tokio::spawn(async move { get(address, "shop", "/").await });
+    let _ = begun.acquire().await;
+
+    world.publish(&["shop"], &[&named("new").await]).await;
+    let gone = world.addresses.version();
+    assert!(!world.addresses.drained("old", gone, Duration::ZERO).await, "a request is left on it");
+    finish.add_permits(1);
+    assert!(request.await.expect("no panic").ends_with("old"));
+    assert!(world.addresses.drained("old", gone, LONG).await);
 }

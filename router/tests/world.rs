@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use model::clock::{SystemClock, SystemRandom};
-use model::routes::{AppRoute, Endpoint, RouteMode, WorkloadAddresses, WorkloadId};
+use model::routes::{AppRoute, Endpoint, Proof, RouteMode, WorkloadAddresses, WorkloadId};
 use model::{AppId, LogSink, LogSource, Timestamp};
 use router::{Router, RouterSettings, Timeouts};
 use tempfile::TempDir;
@@ -109,6 +110,15 @@ impl World {
         .await;
         self.kill_publishers();
         self.stop().await;
+    }
+
+    /// Starts a router with what another one left on disk.
+    pub(crate) fn start_router(&mut self, timeouts: Timeouts) {
+        let log = Arc::<Lines>::clone(&self.log);
+        let router = Router::start(RouterSettings { timeouts, log, ..settings(self.folder.path()) });
+        let router = router.expect("a router");
+        self.address = router.addresses()[0];
+        self.router = Some(router);
     }
 
     /// Stops the router, as SIGTERM does.
@@ -318,5 +328,13 @@ pub(crate) async fn nobody(name: &str) -> Endpoint {
 pub(crate) async fn listen(name: &str) -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    (listener, Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address })
+    let proof = Some(proof_of(std::process::id()));
+    (listener, Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address, proof })
+}
+
+/// That a process lives.
+pub(crate) fn proof_of(pid: u32) -> Proof {
+    let netns = std::fs::metadata(format!("/proc/{pid}/ns/net")).expect("a namespace").ino();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    Proof::new(pid, &stat, netns).expect("a proof")
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::feed::Feed;
 use engine::{Change, Changes, Instance, WorkloadId};
-use model::routes::WorkloadAddresses;
+use model::routes::{Proof, WorkloadAddresses};
 use model::{AppId, DynoName, LogSource, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ enum Begin {
     /// With a new container. `replaces` is told to stop once it is up or has failed.
     Anew { number: u32, replaces: Option<CancellationToken> },
     /// With one that runs already.
-    With(Box<Instance>),
+    With(Box<Instance>, Option<Proof>),
 }
 
 impl Host {
@@ -92,6 +92,8 @@ impl Host {
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
         let containerd = Containerd::new(&settings)?;
         let network = Network::open(&settings, services::reach(services::doors(&state), &tenants)).await?;
+        let feed = Feed::new(BTreeMap::new());
+        feed.expect_return(&settings.addresses_socket());
         let watcher = Watcher::start().map_err(|source| HostError::Files {
             action: "watch",
             path: settings.instances(),
@@ -105,7 +107,7 @@ impl Host {
             tenants,
             watcher,
             cgroups: cgroup::Version::detect(),
-            feed: Feed::new(BTreeMap::new()),
+            feed,
             removed: Notify::new(),
             state: Mutex::new(state),
             changes: Changes::default(),
@@ -126,7 +128,7 @@ impl Host {
                     exec::clear(self, &id);
                     let wish = self.newest(*wish);
                     let instance = slot::as_left(&self.folder(&id), &wish.workload, number, (id, running));
-                    self.spawn_slot(&Arc::new(wish), Begin::With(Box::new(instance)));
+                    self.spawn_slot(&Arc::new(wish), Begin::With(Box::new(instance), netns::proof(running.pid)));
                 }
                 (Record::Instance { .. }, None) => {}
             }
@@ -186,14 +188,14 @@ impl Host {
 
     /// Keeps one number of a workload alive from now on.
     fn spawn_slot(self: &Arc<Self>, wish: &Arc<Wish>, begin: Begin) {
-        let (instance, adopted, replaces) = match begin {
+        let (instance, proof, adopted, replaces) = match begin {
             Begin::Anew { number, replaces } => {
-                (Instance::new(self.new_id(), wish.workload.dyno(number), self.now()), false, replaces)
+                (Instance::new(self.new_id(), wish.workload.dyno(number), self.now()), None, false, replaces)
             }
-            Begin::With(instance) => (*instance, true, None),
+            Begin::With(instance, proof) => (*instance, proof, true, None),
         };
         let (number, stop) = (instance.dyno.number, CancellationToken::new());
-        let key = self.lock().hold(Held { wish: Arc::clone(wish), instance, stop: stop.clone() });
+        let key = self.lock().hold(Held { wish: Arc::clone(wish), instance, proof, stop: stop.clone() });
         let (app, id) = (wish.workload.app, wish.workload.id.clone());
         self.publish(app, &id);
         let slot = Slot { host: Arc::clone(self), key, wish: Arc::clone(wish), number, stop, replaces };
@@ -233,6 +235,13 @@ impl Host {
         self.publish(workload.0, &workload.1)
     }
 
+    /// Notes which process it is that a slot's instance runs: routers prove its address by it.
+    pub(crate) fn set_process(&self, key: u64, pid: u32) {
+        if let Some(held) = self.lock().slot_mut(key) {
+            held.proof = netns::proof(pid);
+        }
+    }
+
     /// What is wished of a slot's workload now.
     pub(crate) fn wish(&self, key: u64) -> Option<Arc<Wish>> {
         self.lock().slot(key).map(|held| Arc::clone(&held.wish))
@@ -245,10 +254,11 @@ impl Host {
 
     fn publish(&self, app: AppId, id: &WorkloadId) -> u64 {
         let version = {
-            let state = self.lock();
+            let mut state = self.lock();
             let slots = state.slots_of(app).filter(|held| held.wish.workload.id == *id);
             let routed = slots.filter(|held| held.wish.workload.is_routed()).collect::<Vec<_>>();
             let row = (!routed.is_empty()).then(|| addresses(&routed));
+            state.shown.extend(row.iter().flat_map(|row| &row.healthy).map(|endpoint| endpoint.instance.clone()));
             self.feed.set(id, row)
         };
         self.notify(app);

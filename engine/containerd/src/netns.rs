@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use model::routes::Proof;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
@@ -55,6 +56,13 @@ pub(crate) fn holds(path: &Path, pid: u32) -> bool {
     let inode = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let of_process = inode(Path::new(&format!("/proc/{pid}/ns/net")));
     of_process.is_some() && of_process == inode(path)
+}
+
+/// That process `pid` lives and has the address of its network namespace; none if it is gone already.
+pub(crate) fn proof(pid: u32) -> Option<Proof> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let netns = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
+    Proof::new(pid, &stat, netns)
 }
 
 /// `ip link set lo up` for this thread's namespace: one `RTM_NEWLINK` message (rtnetlink(7)).

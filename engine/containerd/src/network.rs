@@ -94,25 +94,49 @@ impl Network {
         address.ok_or_else(|| refused("no address".to_owned()))
     }
 
-    /// Takes the link and the address of `id` back and removes its namespace. Doing it again is no error.
-    pub(crate) async fn remove(&self, id: &str) -> Result<(), Fault> {
+    /// Takes the link of `id` back and removes its namespace. Its address stays its own. Doing it again is no error.
+    pub(crate) async fn unlink(&self, id: &str) -> Result<(), Fault> {
         let namespace = self.namespace(id);
-        // Without a namespace the plugin only gives the address back (CNI specification, DEL).
-        let argument = if netns::exists(&namespace) { namespace.as_path() } else { Path::new("") };
-        // It finds the address by `id`, and a fixed one is nowhere written down.
-        self.plugin("DEL", id, argument, &self.any_address()).await?;
+        if netns::exists(&namespace) {
+            // Whichever address: the plugin for fixed ones gives none back.
+            self.plugin("DEL", id, &namespace, &self.fixed_address(self.subnet.gateway())).await?;
+        }
         netns::remove(&namespace).map_err(Fault::on("remove", &namespace))
+    }
+
+    /// The address of `id`, if it has one that is not fixed, as [`Network::give_back`] takes it.
+    pub(crate) fn leases_of(&self, id: &str) -> Vec<PathBuf> {
+        self.all_leases().filter(|(_, owner)| owner == id).map(|(lease, _)| lease).collect()
+    }
+
+    /// Gives addresses back: others may have them from now on. Doing it again is no error.
+    pub(crate) fn give_back(leases: &[PathBuf]) -> Result<(), Fault> {
+        for lease in leases {
+            match std::fs::remove_file(lease) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Fault::on("remove", lease)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Ids of all containers that hold an address or a namespace.
     pub(crate) fn ids(&self) -> Vec<String> {
         let files = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let named = files(&self.namespaces).filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
-        // host-local keeps one file for each address, with the container's id in its first line.
-        let leases = files(&self.leases.join(&self.name))
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().parse::<IpAddr>().is_ok()))
-            .filter_map(|path| std::fs::read_to_string(path).ok()?.lines().next().map(|id| id.trim().to_owned()));
-        named.chain(leases).filter(|id| !id.is_empty()).collect()
+        named.chain(self.all_leases().map(|(_, id)| id)).filter(|id| !id.is_empty()).collect()
+    }
+
+    /// The addresses that host-local gave out, as files, each with the container's id. The plugin keeps one file for each, which begins with it.
+    fn all_leases(&self) -> impl Iterator<Item = (PathBuf, String)> {
+        let entries = std::fs::read_dir(self.leases.join(&self.name)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter_map(|path| {
+            path.file_name()?.to_str()?.parse::<IpAddr>().ok()?;
+            let owner = std::fs::read_to_string(&path).ok()?.lines().next()?.trim().to_owned();
+            Some((path, owner))
+        })
     }
 
     /// Whether an instance was given this address, in a time when all were theirs.

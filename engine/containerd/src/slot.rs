@@ -159,6 +159,7 @@ impl Slot {
         host.prepare(&new)?;
         let running = host.create(new).await?;
         let address = address(workload, &running);
+        host.set_process(self.key, running.pid);
         self.update(|instance| instance.address = Some(address));
         let life = self.follow(id, running)?;
         match host.start(id, &life.running).await {

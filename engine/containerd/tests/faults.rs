@@ -7,7 +7,11 @@ use engine::{
 };
 use model::AppId;
 use model::clock::SystemRandom;
-use tokio::net::TcpStream;
+use model::routes::{Ack, AddressesUpdate, Endpoint};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 
 use crate::machine::{Machine, container};
 
@@ -374,5 +378,64 @@ async fn output_is_logged_and_platform_lines_tell_the_story() {
             "app[web.1]: hello",
         ]
     );
+    delete_all(&machine).await;
+}
+
+/// A router that says what it serves only when it is told to.
+struct Router {
+    said: OwnedWriteHalf,
+    /// Version and healthy instances of the newest table that it was sent.
+    told: watch::Receiver<(u64, Vec<Endpoint>)>,
+}
+
+impl Router {
+    async fn follow(machine: &Machine) -> Self {
+        let stream = UnixStream::connect(machine.settings().addresses_socket()).await.expect("a publisher");
+        let (reader, said) = stream.into_split();
+        let (tell, told) = watch::channel((0, Vec::new()));
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(reader).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let update: AddressesUpdate = serde_json::from_str(&line).expect("an update");
+                let healthy = update.set.into_iter().flat_map(|(_, row)| row.healthy).collect();
+                tell.send_replace((update.version, healthy));
+            }
+        });
+        Self { said, told }
+    }
+
+    async fn acknowledge(&mut self) {
+        let version = self.told.borrow().0;
+        let line = format!("{}\n", serde_json::to_string(&Ack::Serving(version)).expect("JSON"));
+        self.said.write_all(line.as_bytes()).await.expect("said");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_rests_until_every_router_has_let_go_of_it() {
+    let machine = Machine::boot().await;
+    let mut router = Router::follow(&machine).await;
+    machine.client().apply(web(1)).await.expect("applied");
+    machine.until("an instance", async || up(&machine).await.len() == 1).await;
+    let before = up(&machine).await.remove(0);
+    let told = router.told.wait_for(|(_, healthy)| !healthy.is_empty()).await.expect("a table").1[0].clone();
+    assert_eq!((&told.instance, told.address), (&before.0, before.1));
+    let proof = told.proof.expect("a proof");
+    let running = std::fs::read_to_string(machine.instances().join(&before.0).join("running.json")).expect("a record");
+    assert!(running.contains(&format!("\"pid\":{},", proof.pid)), "it is proven by its process: {running}");
+    router.acknowledge().await;
+
+    machine.kill_instance(&before.0);
+    machine.until("another instance", async || up(&machine).await.iter().any(|now| now.0 != before.0)).await;
+    machine.until("nothing of the first but its address", async || !machine.instances().join(&before.0).exists()).await;
+    let leases = machine.settings().run_dir.join("leases").join(&machine.settings().namespace);
+    let lease = leases.join(before.1.ip().to_string());
+    for _ in 0..10 {
+        assert!(up(&machine).await.iter().all(|now| now.1.ip() != before.1.ip()));
+        assert!(lease.exists(), "a router may still send requests to it");
+    }
+    router.acknowledge().await;
+    machine.until("it is free again", async || !lease.exists()).await;
+    drop(router);
     delete_all(&machine).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{Instance, InstanceState, OneOffId, WorkloadId};
 use model::AppId;
-use model::routes::{Endpoint, WorkloadAddresses};
+use model::routes::{Endpoint, Proof, WorkloadAddresses};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Wish;
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) oneoffs: BTreeMap<OneOffId, Switch>,
     /// Containers that are being removed.
     pub(super) doomed: BTreeSet<String>,
+    /// Containers that routers were told of.
+    pub(super) shown: BTreeSet<String>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }
@@ -163,6 +165,8 @@ pub(crate) struct Switch {
 pub(super) struct Held {
     pub(super) wish: Arc<Wish>,
     pub(super) instance: Instance,
+    /// That the instance has its address, once its process is there.
+    pub(super) proof: Option<Proof>,
     pub(super) stop: CancellationToken,
 }
 
@@ -174,7 +178,7 @@ pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
         match (instance.state, instance.address) {
             (InstanceState::Up, Some(address)) => {
                 let (instance, dyno) = (instance.id.clone(), instance.dyno.to_string());
-                row.healthy.push(Endpoint { instance, dyno, address });
+                row.healthy.push(Endpoint { instance, dyno, address, proof: held.proof });
             }
             (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,
             (InstanceState::Crashed { .. } | InstanceState::GaveUp, _) => row.crashed += 1,
