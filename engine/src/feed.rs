@@ -125,6 +125,11 @@ where
         version
     }
 
+    /// A row as it is now.
+    pub fn row(&self, key: &K) -> Option<V> {
+        self.lock().rows.get(key).cloned()
+    }
+
     /// The keys of all rows that there are now.
     pub fn keys(&self) -> Vec<K> {
         self.lock().rows.keys().cloned().collect()

@@ -6,6 +6,7 @@
 //! The router answers on the same connection with one JSON [`Ack`] a line.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -126,6 +127,9 @@ pub struct WorkloadAddresses {
     pub starting: u32,
     /// How many crashed and wait for their restart (H10 while none is healthy or starting).
     pub crashed: u32,
+    /// How long an instance that is taken away has to end its requests and tunnels. Whoever is left is cut off after that.
+    #[serde(default)]
+    pub drain: Duration,
 }
 
 /// One instance that takes requests.

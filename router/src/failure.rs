@@ -10,6 +10,7 @@ pub(crate) enum Failure {
     NoResponse,
     NoWeb,
     IdleConnection,
+    IdleTunnel,
     BadResponse,
     Interrupted,
     ConnectTimeout,
@@ -54,7 +55,9 @@ impl Failure {
             | Self::ConnectRefused
             | Self::OversizedResponse
             | Self::Quarantined => true,
-            Self::BadChunk
+            // It may be silent for as long as everybody knows that it may.
+            Self::IdleTunnel
+            | Self::BadChunk
             | Self::ClientInterrupted
             | Self::ClientIdle
             | Self::NoWeb
@@ -85,7 +88,7 @@ impl Failure {
             Self::RequestTimeout => error("H12", "Request timeout"),
             Self::NoResponse => error("H13", "Connection closed without response"),
             Self::NoWeb => error("H14", "No web processes running"),
-            Self::IdleConnection => error("H15", "Idle connection"),
+            Self::IdleConnection | Self::IdleTunnel => error("H15", "Idle connection"),
             Self::BadResponse => error("H17", "Poorly formatted HTTP response"),
             Self::Interrupted => backend("H18", "Server Request Interrupted"),
             Self::ConnectTimeout => error("H19", "Backend connection timeout"),

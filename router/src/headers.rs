@@ -102,6 +102,11 @@ pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> Option<&HeaderValue> {
     (names_it && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")).then_some(upgrade)
 }
 
+/// Whether an answer changes to the protocol of `WebSocket`s.
+pub(crate) fn is_web_socket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// How many seconds a server says it keeps an idle connection open (`Keep-Alive: timeout=5`).
 pub(crate) fn keep_alive_seconds(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;

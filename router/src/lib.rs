@@ -10,8 +10,9 @@
 //! is away, the router looks itself whether the proofs still hold.
 //!
 //! What draining means: an instance that leaves the table gets no new request, and is reported drained when its last
-//! request has its answer. Upgraded connections do not count: they have no end of their own, and the SIGTERM that comes after
-//! the drain is how an app learns to close them.
+//! request has its answer and its last `WebSocket` is closed. Those have the drain time that the host role gives the instance; then the router
+//! closes them, with a close frame. Other upgraded connections are let go of at that moment: the SIGTERM that comes after the drain is how an app
+//! learns to close them.
 
 mod access_log;
 mod balance;
@@ -19,6 +20,7 @@ mod control;
 mod error_page;
 mod failure;
 mod follow;
+mod frames;
 mod headers;
 mod host;
 mod merge;

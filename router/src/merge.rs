@@ -128,6 +128,9 @@ impl Merger {
             .into_iter()
             .map(|endpoint| kept(&endpoint).unwrap_or_else(|| self.instance(endpoint, &workload.label)))
             .collect();
+        for instance in &healthy {
+            instance.set_drain(row.drain);
+        }
         let gone = before.healthy.iter().filter(|old| !healthy.iter().any(|new| Arc::ptr_eq(old, new)));
         let gone: Vec<&Arc<Instance>> = gone.collect();
         workload.set(Instances { healthy, starting: row.starting, crashed: row.crashed });
@@ -187,6 +190,8 @@ fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, un
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use model::routes::Share;
 
     use super::*;
@@ -201,7 +206,12 @@ mod tests {
     }
 
     fn healthy(instances: &[&str]) -> WorkloadAddresses {
-        WorkloadAddresses { healthy: instances.iter().map(|id| endpoint(id)).collect(), starting: 0, crashed: 0 }
+        WorkloadAddresses {
+            healthy: instances.iter().map(|id| endpoint(id)).collect(),
+            starting: 0,
+            crashed: 0,
+            drain: Duration::ZERO,
+        }
     }
 
     fn addresses(reset: bool, set: Vec<(&str, WorkloadAddresses)>) -> AddressesUpdate {

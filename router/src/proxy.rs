@@ -16,6 +16,8 @@ use hyper::upgrade::OnUpgrade;
 use model::Clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::Timeouts;
 use crate::access_log::{AccessLog, Facts, Record};
@@ -55,6 +57,10 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) dice: RefCell<Dice>,
     pub(crate) tally: Rc<Tally>,
+    /// What keeps the worker from ending: connections of clients, and tunnels.
+    pub(crate) connections: TaskTracker,
+    /// Cancelled when it is to end.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Worker {
@@ -298,13 +304,17 @@ impl Exchange {
     fn switch(self, mut response: Response<Incoming>, in_flight: InFlight) -> Response<Reply> {
         let server = hyper::upgrade::on(&mut response);
         if let Some(client) = self.upgrade {
+            let worker = &self.worker;
             let watched = Watched {
-                load: in_flight.into_tunnel(),
+                in_flight,
                 record: self.record,
                 activity: Arc::clone(&self.client.activity),
-                idle: self.worker.shared.timeouts.idle,
+                idle: worker.shared.timeouts.idle,
+                is_web_socket: headers::is_web_socket(response.headers()),
+                stop: worker.stop.clone(),
             };
-            tokio::task::spawn_local(tunnel::watched(Ends { client, server }, watched));
+            let tunnel = tunnel::watched(Ends { client, server }, watched);
+            tokio::task::spawn_local(worker.connections.track_future(tunnel));
         }
         switching(response)
     }

@@ -73,8 +73,8 @@ pub(crate) fn run(
 ) {
     let drain = shared.timeouts.drain;
     let (pool, dice, tally) = (crate::pool::Pool::default(), Dice::new(random).into(), Rc::default());
-    let worker = Rc::new(Worker { shared, pool, dice, tally });
     let connections = TaskTracker::new();
+    let worker = Rc::new(Worker { shared, pool, dice, tally, connections: connections.clone(), stop: stop.clone() });
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
         spawn_local({

@@ -102,8 +102,13 @@ mod tests {
         assert_eq!(Snapshot::load(&path), Snapshot::default());
         let proven = this_process();
         let mut snapshot = Snapshot::default();
-        let row =
-            |healthy: &[Endpoint], starting, crashed| WorkloadAddresses { healthy: healthy.into(), starting, crashed };
+        let drain = std::time::Duration::from_secs(30);
+        let row = |healthy: &[Endpoint], starting, crashed| WorkloadAddresses {
+            healthy: healthy.into(),
+            starting,
+            crashed,
+            drain,
+        };
         let addresses = &mut snapshot.addresses;
         addresses.insert(WorkloadId("proven".to_owned()), row(&[endpoint(Some(proven))], 1, 0));
         addresses.insert(WorkloadId("unknown".to_owned()), row(&[endpoint(None)], 0, 2));

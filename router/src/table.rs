@@ -7,15 +7,16 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::routes::{Endpoint, WorkloadId};
 use model::{AppId, AppName, Hostname};
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use crate::balance::Dice;
 use crate::traffic::News;
@@ -196,10 +197,12 @@ pub(crate) struct Instance {
     /// Of its workload.
     pub(crate) label: Arc<Label>,
     born: Instant,
-    /// Requests in flight, and [`RETIRED`].
+    /// Requests in flight, among them upgraded connections that are open, and [`RETIRED`].
     state: AtomicU64,
-    /// Upgraded connections that are open.
-    tunnels: AtomicU32,
+    /// Tells tunnels that the instance has left the table.
+    left: Notify,
+    /// Milliseconds that it has to drain.
+    drain: AtomicU64,
     /// Milliseconds after `born`; zero is never.
     quarantined_until: AtomicU64,
     news: mpsc::UnboundedSender<News>,
@@ -216,7 +219,8 @@ impl Instance {
             label,
             born: Instant::now(),
             state: AtomicU64::new(0),
-            tunnels: AtomicU32::new(0),
+            left: Notify::new(),
+            drain: AtomicU64::new(0),
             quarantined_until: AtomicU64::new(0),
             news,
         }
@@ -239,10 +243,26 @@ impl Instance {
         if self.state.fetch_or(RETIRED, Ordering::AcqRel) == 0 {
             self.say_drained();
         }
+        self.left.notify_waiters();
+    }
+
+    /// Says how long it will have to drain.
+    pub(crate) fn set_drain(&self, time: Duration) {
+        self.drain.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Waits until it has left the table and of its time to drain only `rest` is left.
+    pub(crate) async fn is_over(&self, rest: Duration) {
+        let mut left = pin!(self.left.notified());
+        left.as_mut().enable();
+        if !self.is_retired() {
+            left.await;
+        }
+        sleep(Duration::from_millis(self.drain.load(Ordering::Relaxed)).saturating_sub(rest)).await;
     }
 
     pub(crate) fn is_retired(&self) -> bool {
-        self.state.load(Ordering::Relaxed) & RETIRED != 0
+        self.state.load(Ordering::Acquire) & RETIRED != 0
     }
 
     /// Whether it has left the table, and its last request has left it.
@@ -252,7 +272,7 @@ impl Instance {
 
     /// What the balancer compares: requests in flight and open tunnels.
     pub(crate) fn load(&self) -> u64 {
-        (self.state.load(Ordering::Relaxed) & !RETIRED) + u64::from(self.tunnels.load(Ordering::Relaxed))
+        self.state.load(Ordering::Relaxed) & !RETIRED
     }
 
     /// Keeps requests away for a while, because it refused one or did not answer.
@@ -287,13 +307,6 @@ impl InFlight {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.0
     }
-
-    /// The request became a tunnel. A tunnel is load, but it does not hold a drain back: it has no end of its own, and
-    /// SIGTERM, which follows the drain, is how an app learns that it is time to close its tunnels properly.
-    pub(crate) fn into_tunnel(self) -> Tunnel {
-        self.0.tunnels.fetch_add(1, Ordering::Relaxed);
-        Tunnel(Arc::clone(&self.0))
-    }
 }
 
 impl Drop for InFlight {
@@ -304,17 +317,10 @@ impl Drop for InFlight {
     }
 }
 
-/// An open upgraded connection of an instance, until it is dropped.
-pub(crate) struct Tunnel(Arc<Instance>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     fn label(name: &str) -> Label {
@@ -376,14 +382,16 @@ mod tests {
         assert!(told.try_recv().is_err(), "said once");
     }
 
-    #[test]
-    fn an_idle_instance_is_drained_at_once_and_a_tunnel_does_not_hold_it_back() {
+    #[tokio::test]
+    async fn an_idle_instance_is_drained_at_once_and_its_tunnels_are_told() {
         let (instance, mut told) = instance();
-        let tunnel = instance.enter().expect("in the table").into_tunnel();
-        assert_eq!(instance.load(), 1);
+        instance.set_drain(Duration::from_secs(2));
+        assert!(timeout(Duration::ZERO, instance.is_over(Duration::from_secs(2))).await.is_err(), "it is in the table");
+        let mut over = pin!(instance.is_over(Duration::from_secs(2)));
+        assert!(timeout(Duration::ZERO, &mut over).await.is_err());
         instance.retire();
         assert_eq!(told.try_recv(), Ok(drained()));
-        drop(tunnel);
-        assert_eq!(instance.load(), 0);
+        over.await;
+        instance.is_over(Duration::from_secs(3)).await;
     }
 }

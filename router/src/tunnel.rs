@@ -1,16 +1,31 @@
 //! Connections that left HTTP behind: `WebSocket` and whatever else answers 101.
+//!
+//! A tunnel has no end of its own. So when its instance leaves the table, it has the drain time, and then a `WebSocket` is ended by its protocol:
+//! the client gets a close frame that tells it to go elsewhere, and answers it. Of other protocols nobody here knows the words: their tunnels
+//! go on until the app, which gets SIGTERM then, ends them.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::access_log::Record;
 use crate::failure::Failure;
+use crate::frames::{Frames, GOING_AWAY};
 use crate::socket::Activity;
-use crate::table::Tunnel;
+use crate::table::InFlight;
+
+/// For a client to answer a close frame. It is the last part of the drain time.
+const GOODBYE: Duration = Duration::from_secs(2);
+const BUFFER: usize = 8192;
 
 /// The two ends, once both sides have agreed.
 pub(crate) struct Ends {
@@ -18,36 +33,261 @@ pub(crate) struct Ends {
     pub(crate) server: OnUpgrade,
 }
 
-/// What comes of a tunnel to an app: its load on the instance, its line in the log, its idle limit.
+/// What comes of a tunnel to an app: its instance, its line in the log, its limits.
 pub(crate) struct Watched {
-    pub(crate) load: Tunnel,
+    pub(crate) in_flight: InFlight,
     pub(crate) record: Record,
     pub(crate) activity: Arc<Activity>,
     pub(crate) idle: Duration,
+    pub(crate) is_web_socket: bool,
+    /// Cancelled when the router stops.
+    pub(crate) stop: CancellationToken,
 }
 
-/// Passes bytes of an app's tunnel until one side ends it or nobody has said anything for too long.
-pub(crate) async fn watched(ends: Ends, mut watched: Watched) {
-    let idle = watched.activity.idle_for(watched.idle);
-    tokio::select! {
-        passed = pass(ends) => {
-            watched.record.complete = true;
-            watched.record.bytes = passed.unwrap_or(0);
-        }
-        () = idle => watched.record.fail(Failure::IdleConnection),
+/// How a tunnel came to its end.
+enum End {
+    /// Both sides have ended, one after the other or by breaking off.
+    Passed(Passed),
+    /// Nobody has said anything for too long.
+    Idle,
+    /// Its instance or the router goes away.
+    Called,
+}
+
+/// Passes bytes of an app's tunnel until it ends or has to.
+pub(crate) async fn watched(ends: Ends, watched: Watched) {
+    let Watched { in_flight, mut record, activity, idle, is_web_socket, stop } = watched;
+    let Some(mut tunnel) = Tunnel::open(ends, is_web_socket).await else { return };
+    let mut end = tokio::select! {
+        passed = tunnel.pass() => End::Passed(passed),
+        () = activity.idle_for(idle) => End::Idle,
+        () = in_flight.instance().is_over(GOODBYE) => End::Called,
+        () = stop.cancelled() => End::Called,
+    };
+    if matches!(end, End::Called) && !is_web_socket && !stop.is_cancelled() {
+        // The instance is drained as far as we are concerned.
+        drop(in_flight);
+        end = tokio::select! {
+            passed = tunnel.pass() => End::Passed(passed),
+            () = activity.idle_for(idle) => End::Idle,
+            () = stop.cancelled() => End::Called,
+        };
     }
-    drop(watched.load);
+    match end {
+        End::Passed(Passed::Well) => record.complete = true,
+        End::Idle => {
+            tunnel.say_goodbye().await;
+            record.fail(Failure::IdleTunnel);
+        }
+        End::Called if tunnel.say_goodbye().await => record.complete = true,
+        End::Passed(Passed::CutByServer) | End::Called => record.fail(Failure::Interrupted),
+    }
+    record.bytes = tunnel.down.passed;
 }
 
-/// Passes bytes until both sides have ended; how many went to the client, if it ended well.
-pub(crate) async fn pass(ends: Ends) -> Option<u64> {
-    let (client, server) = tokio::try_join!(ends.client, ends.server).ok()?;
-    let (mut client, mut server) = (TokioIo::<Upgraded>::new(client), TokioIo::<Upgraded>::new(server));
-    match copy_bidirectional(&mut client, &mut server).await {
-        Ok((_, to_client)) => Some(to_client),
-        Err(error) => {
-            tracing::trace!(error = %error, "a tunnel broke");
-            None
+/// Passes bytes until both sides have ended.
+pub(crate) async fn pass(ends: Ends) {
+    if let Some(mut tunnel) = Tunnel::open(ends, false).await {
+        tunnel.pass().await;
+    }
+}
+
+/// How both sides ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Well,
+    /// The server broke it off, or ended a `WebSocket` that nobody had closed.
+    CutByServer,
+}
+
+type Side = TokioIo<Upgraded>;
+
+struct Tunnel {
+    client: Side,
+    server: Side,
+    /// From the client to the server.
+    up: Way,
+    down: Way,
+    /// The server ended a `WebSocket` that nobody had closed.
+    was_cut: bool,
+}
+
+impl Tunnel {
+    async fn open(ends: Ends, is_web_socket: bool) -> Option<Self> {
+        let (client, server) = tokio::try_join!(ends.client, ends.server).ok()?;
+        let way = || Way::new(is_web_socket.then(Frames::default));
+        Some(Self {
+            client: TokioIo::new(client),
+            server: TokioIo::new(server),
+            up: way(),
+            down: way(),
+            was_cut: false,
+        })
+    }
+
+    /// Passes bytes both ways. May be dropped at any moment: what was read and is yet to be written is still there.
+    async fn pass(&mut self) -> Passed {
+        let Self { client, server, up, down, was_cut } = self;
+        poll_fn(|context| {
+            let to_server = up.poll(context, client, server);
+            // Whoever ends without a word has cut it off, if nobody had said that it is over and the other side is still there.
+            let cut = |up: &Way, down: &Way| !up.ended && !up.is_closed() && !down.is_closed();
+            let to_client = down.poll(context, server, client);
+            match (&to_server, &to_client) {
+                (Poll::Ready(Err(Broken::Writing)), _) | (_, Poll::Ready(Err(Broken::Reading))) => {
+                    return Poll::Ready(if cut(up, down) { Passed::CutByServer } else { Passed::Well });
+                }
+                (Poll::Ready(Err(Broken::Reading)), _) | (_, Poll::Ready(Err(Broken::Writing))) => {
+                    return Poll::Ready(Passed::Well);
+                }
+                _ => {}
+            }
+            if down.ended && down.frames.is_some() && !*was_cut {
+                *was_cut = cut(up, down);
+            }
+            // A `WebSocket` ends with its server, whether its client hangs up, too, or not.
+            let over = to_client.is_ready() && (to_server.is_ready() || down.frames.is_some());
+            if over { Poll::Ready(if *was_cut { Passed::CutByServer } else { Passed::Well }) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Ends a `WebSocket` as its protocol wants it. False if its client could not be told.
+    async fn say_goodbye(&mut self) -> bool {
+        let mut told = false;
+        let goodbye = async {
+            if !self.down.is_closed() {
+                self.finish_frame().await?;
+                self.client.write_all(&GOING_AWAY).await?;
+                self.client.flush().await?;
+            }
+            told = true;
+            self.listen_for_goodbye().await;
+            Ok::<_, io::Error>(())
+        };
+        // Whatever is left unsaid by then, it ends here.
+        let _ = timeout(GOODBYE, goodbye).await;
+        let _ = self.client.shutdown().await;
+        told
+    }
+
+    /// Passes the rest of the frame that the client is being sent.
+    async fn finish_frame(&mut self) -> io::Result<()> {
+        let Self { client, server, down, .. } = self;
+        let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
+        while !down.frames.as_ref().ok_or_else(unsupported)?.is_between() {
+            if down.is_empty() && down.read(server).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut after = down.frames.clone().unwrap_or_default();
+            let length = after.pass_one(down.rest());
+            client.write_all(&down.rest()[..length]).await?;
+            down.start += length;
+            down.passed += length as u64;
+            down.frames = Some(after);
         }
+        Ok(())
+    }
+
+    /// Passes what the client says until it has said goodbye, and throws away what the server says to a client that was told to go.
+    async fn listen_for_goodbye(&mut self) {
+        let Self { client, server, up, down, .. } = self;
+        down.start = down.end;
+        poll_fn(|context| {
+            if up.poll(context, client, server).is_ready() || (up.is_closed() && up.is_empty()) {
+                return Poll::Ready(());
+            }
+            loop {
+                match down.poll_read(context, server) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(1..)) => down.start = down.end,
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+        let _ = server.flush().await;
+    }
+}
+
+/// At which end a direction broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Reading,
+    Writing,
+}
+
+/// One direction.
+struct Way {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Bytes that were written.
+    passed: u64,
+    unflushed: bool,
+    /// There is nothing more to read.
+    ended: bool,
+    /// And that has been passed on.
+    done: bool,
+    /// What was written of a `WebSocket`.
+    frames: Option<Frames>,
+}
+
+impl Way {
+    fn new(frames: Option<Frames>) -> Self {
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { buffer, start: 0, end: 0, passed: 0, unflushed: false, ended: false, done: false, frames }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, from: &mut Side, to: &mut Side) -> Poll<Result<(), Broken>> {
+        while !self.done {
+            while !self.is_empty() {
+                let written = ready!(Pin::new(&mut *to).poll_write(context, self.rest()));
+                let Ok(length @ 1..) = written else { return Poll::Ready(Err(Broken::Writing)) };
+                if let Some(frames) = &mut self.frames {
+                    frames.pass(&self.buffer[self.start..self.start + length]);
+                }
+                self.start += length;
+                self.passed += length as u64;
+                self.unflushed = true;
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(context)).map_err(|_| Broken::Writing)?;
+                self.done = true;
+            } else if self.poll_read(context, from).map_err(|_| Broken::Reading)?.is_pending() {
+                if self.unflushed {
+                    ready!(Pin::new(&mut *to).poll_flush(context)).map_err(|_| Broken::Writing)?;
+                    self.unflushed = false;
+                }
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Fills the buffer anew; all of it must have been written.
+    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut Side) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        ready!(Pin::new(from).poll_read(context, &mut buffer))?;
+        let length = buffer.filled().len();
+        (self.start, self.end, self.ended) = (0, length, length == 0);
+        Poll::Ready(Ok(length))
+    }
+
+    async fn read(&mut self, from: &mut Side) -> io::Result<usize> {
+        poll_fn(|context| self.poll_read(context, from)).await
+    }
+
+    /// What is yet to be written.
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn is_closed(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::is_closed)
     }
 }

@@ -19,7 +19,7 @@ async fn every_state_of_an_app_has_its_page_and_its_code() {
     world.serve("crashed", &[]).await;
     world.workload("crashed", WorkloadAddresses { crashed: 1, ..WorkloadAddresses::default() }).await;
     world.serve("booting", &[]).await;
-    world.workload("booting", WorkloadAddresses { starting: 1, crashed: 1, healthy: vec![] }).await;
+    world.workload("booting", WorkloadAddresses { starting: 1, crashed: 1, ..WorkloadAddresses::default() }).await;
     for (app, code, words) in [
         ("blank", "H81", "nothing has been deployed"),
         ("closed", "H80", "undergoing maintenance"),

@@ -1,17 +1,18 @@
 //! Bytes pass as they come, and a side that goes away takes the other one with it.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use model::routes::Endpoint;
+use model::routes::{Endpoint, WorkloadAddresses, WorkloadId};
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tungstenite::Message;
+use tokio::sync::mpsc;
+use tungstenite::{Message, WebSocket};
 
-use crate::world::{LONG, World, listen, raw, read_head, send};
+use crate::world::{LONG, World, listen, raw, read_head, send, until};
 
 const SOON: Duration = Duration::from_millis(100);
 
@@ -49,47 +50,148 @@ async fn nobody_waits_for_the_rest_of_a_body() {
     assert_eq!(rest, "0\r\n\r\n");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_web_socket_passes_and_holds_no_drain_back() {
-    let world = World::new(Timeouts::default()).await;
-    let (listener, echo) = listen("echo").await;
+/// A `WebSocket` through the router, and the server's end of it.
+async fn web_socket(world: &World) -> (WebSocket<std::net::TcpStream>, WebSocket<std::net::TcpStream>) {
+    let (listener, server) = listen("server").await;
     let listener = listener.into_std().expect("a listener");
     listener.set_nonblocking(false).expect("blocking");
-    let server = std::thread::spawn(move || {
-        let mut socket = tungstenite::accept(listener.accept().expect("a connection").0).expect("a web socket");
-        while let Ok(message) = socket.read() {
-            if !message.is_close() {
-                socket.send(message).expect("sent");
-            }
-        }
-    });
-    world.serve("shop", &[&echo]).await;
+    world.serve("shop", &[&server]).await;
     let address = world.address;
-    let (open, opened) = oneshot::channel();
-    let (go_on, go) = std::sync::mpsc::channel();
     let client = tokio::task::spawn_blocking(move || {
         let stream = std::net::TcpStream::connect(address).expect("a connection");
-        let (mut socket, answer) = tungstenite::client("ws://shop.localhost/socket", stream).expect("a web socket");
+        let (socket, answer) = tungstenite::client("ws://shop.localhost/socket", stream).expect("a web socket");
         assert!(answer.headers().contains_key("via"));
-        let mut echoed = |message: Message| {
-            socket.send(message.clone()).expect("sent");
-            assert_eq!(socket.read().expect("an echo"), message);
-        };
-        echoed(Message::text("ping"));
-        echoed(Message::binary(vec![7; 1_000_000]));
-        open.send(()).expect("a test");
-        go.recv().expect("a word");
-        echoed(Message::text("still here"));
-        socket.close(None).expect("closing");
-        while socket.read().is_ok() {}
+        socket
     });
-    opened.await.expect("two echoes");
-    let gone = world.instances("shop", &[]).await;
-    assert!(world.addresses.drained("echo", gone, LONG).await);
-    go_on.send(()).expect("a client");
-    client.await.expect("every message came back");
-    server.join().expect("a clean end");
+    let server = tokio::task::spawn_blocking(move || {
+        tungstenite::accept(listener.accept().expect("a connection").0).expect("a web socket")
+    });
+    (client.await.expect("no panic"), server.await.expect("no panic"))
+}
+
+/// The app leaves the table, and whoever still uses it has this long.
+async fn take_away(world: &World, drain: Duration) -> u64 {
+    let shop = WorkloadId("shop".to_owned());
+    let row =
+        |endpoints: Vec<Endpoint>| WorkloadAddresses { healthy: endpoints, drain, ..WorkloadAddresses::default() };
+    let healthy = world.addresses.row(&shop).expect("it is there").healthy;
+    world.workload("shop", row(healthy)).await;
+    world.workload("shop", row(Vec::new())).await
+}
+
+fn echoed(client: &mut WebSocket<std::net::TcpStream>, server: &mut WebSocket<std::net::TcpStream>, message: &Message) {
+    client.send(message.clone()).expect("sent");
+    assert_eq!(&server.read().expect("a message"), message);
+    server.send(message.clone()).expect("sent");
+    assert_eq!(&client.read().expect("an echo"), message);
+}
+
+fn close_code(message: Result<Message, tungstenite::Error>) -> u16 {
+    match message.expect("a frame") {
+        Message::Close(Some(frame)) => frame.code.into(),
+        other => panic!("no close frame: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_socket_goes_on_after_its_instance_left_the_table_and_holds_the_drain() {
+    let world = World::new(Timeouts::default()).await;
+    let (mut client, mut server) = web_socket(&world).await;
+    tokio::task::block_in_place(|| {
+        echoed(&mut client, &mut server, &Message::text("ping"));
+        echoed(&mut client, &mut server, &Message::text("a".repeat(5000)));
+    });
+    let gone = take_away(&world, LONG).await;
+    assert!(!world.addresses.drained("server", gone, Duration::ZERO).await);
+    tokio::task::block_in_place(|| {
+        echoed(&mut client, &mut server, &Message::text("still here"));
+        client.close(None).expect("closing");
+        while server.read().is_ok() {}
+        drop(server);
+        while client.read().is_ok() {}
+    });
+    assert!(world.addresses.drained("server", gone, LONG).await);
     world.logged(&["path=\"/socket\"", "status=101", "at=info"]).await;
+    until(async || world.addresses.traffic().of(&WorkloadId("shop".to_owned())).requests == 1).await;
+    assert_eq!(world.addresses.traffic().of(&WorkloadId("shop".to_owned())).lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_drain_time_is_over_a_web_socket_is_told_to_go_at_the_end_of_a_frame() {
+    let world = World::new(Timeouts::default()).await;
+    let (mut client, mut server) = web_socket(&world).await;
+    // The first half of a frame.
+    tokio::task::block_in_place(|| {
+        server.get_mut().write_all(&[0x81, 6, b'h', b'a', b'l']).expect("sent");
+        echo_back(&mut client, &mut server);
+    });
+    let gone = take_away(&world, Duration::ZERO).await;
+    tokio::task::block_in_place(|| {
+        server.get_mut().write_all(b"ved").expect("sent");
+        // Nobody wants to hear this any more.
+        server.send(Message::text("more")).expect("sent");
+        assert_eq!(client.read().expect("a message"), Message::text("halved"));
+        assert_eq!(close_code(client.read()), 1001);
+        client.flush().expect("it answers");
+        assert_eq!(close_code(server.read()), 1001, "the app hears of it from its client");
+    });
+    assert!(world.addresses.drained("server", gone, LONG).await);
+    world.logged(&["path=\"/socket\"", "status=101", "at=info"]).await;
+    until(async || world.addresses.traffic().of(&WorkloadId("shop".to_owned())).requests == 1).await;
+    assert_eq!(world.addresses.traffic().of(&WorkloadId("shop".to_owned())).lost, 0);
+}
+
+/// What the client sends arrives, so what the server sent before is with the router.
+fn echo_back(client: &mut WebSocket<std::net::TcpStream>, server: &mut WebSocket<std::net::TcpStream>) {
+    client.send(Message::text("are you there?")).expect("sent");
+    assert_eq!(server.read().expect("a message"), Message::text("are you there?"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_stops_closes_its_web_sockets() {
+    let mut world = World::new(Timeouts::default()).await;
+    let (mut client, mut server) = web_socket(&world).await;
+    let closing = tokio::task::spawn_blocking(move || {
+        let codes = (close_code(client.read()), client.flush(), close_code(server.read()));
+        (codes.0, codes.2)
+    });
+    world.stop().await;
+    assert_eq!(closing.await.expect("no panic"), (1001, 1001));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_socket_that_the_app_cuts_off_counts_as_lost() {
+    let world = World::new(Timeouts::default()).await;
+    let (mut client, server) = web_socket(&world).await;
+    drop(server);
+    assert!(tokio::task::block_in_place(|| client.read()).is_err(), "without a word");
+    drop(client);
+    world.logged(&["path=\"/socket\"", "at=error code=H18"]).await;
+    until(async || world.addresses.traffic().of(&WorkloadId("shop".to_owned())).lost == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_of_an_unknown_protocol_is_let_go_of_and_goes_on() {
+    let world = World::new(Timeouts::default()).await;
+    let server = raw("server", |mut stream| async move {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    })
+    .await;
+    world.serve("shop", &[&server]).await;
+    let mut client = TcpStream::connect(world.address).await.expect("a connection");
+    let head = "GET /chat HTTP/1.1\r\nHost: shop.localhost\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("sent");
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 101"));
+    let gone = take_away(&world, Duration::ZERO).await;
+    assert!(world.addresses.drained("server", gone, LONG).await);
+    client.write_all(b"still here").await.expect("sent");
+    assert_eq!(read(&mut client, 10).await, b"still here");
+    client.shutdown().await.expect("said");
+    assert_eq!(client.read_to_end(&mut Vec::new()).await.expect("the end"), 0);
+    world.logged(&["path=\"/chat\"", "status=101", "bytes=10", "at=info"]).await;
 }
 
 /// An instance that tells when a request has come and when its connection ended.

@@ -203,7 +203,7 @@ fn app_row(app: &str, mode: RouteMode) -> AppRoute {
 
 fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {
     let healthy = instances.iter().map(|endpoint| (*endpoint).clone()).collect();
-    WorkloadAddresses { healthy, starting: 0, crashed: 0 }
+    WorkloadAddresses { healthy, drain: LONG, ..WorkloadAddresses::default() }
 }
 
 /// The same app has the same id.

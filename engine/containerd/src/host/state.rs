@@ -174,6 +174,7 @@ pub(super) struct Held {
 pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
     let mut row = WorkloadAddresses::default();
     for held in slots {
+        row.drain = held.wish.workload.drain;
         let instance = &held.instance;
         match (instance.state, instance.address) {
             (InstanceState::Up, Some(address)) => {
