@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::faults::Load;
+use crate::load::{Load, Seen};
 use crate::platform::{App, Platform, Ran, shared};
 
 /// Lets a buildpack of the repository itself run after the others.
@@ -31,7 +31,7 @@ fn builds_that_want_all_memory_and_every_core_cost_a_running_app_no_request() {
     }
 
     let mut pushes: Vec<Ran> = Vec::new();
-    let (_, failure) = Load::around(&steady, || {
+    let Seen { failure, .. } = Load::around(&steady, || {
         pushes = std::thread::scope(|scope| {
             let all: Vec<_> = busy.iter().chain([&hungry]).map(|app| scope.spawn(|| app.push())).collect();
             all.into_iter().map(|push| push.join().expect("no panic")).collect()

@@ -1,53 +1,9 @@
 //! Everything may be killed at any moment, and disks fill up.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::load::{Load, Seen};
 use crate::platform::{App, Platform};
-
-/// Visitors that ask one app without pause, and what they saw.
-pub(crate) struct Load {
-    answered: AtomicU64,
-    failed: AtomicU64,
-    first_failure: std::sync::Mutex<Option<String>>,
-    stop: AtomicBool,
-}
-
-impl Load {
-    /// Runs `during` while four visitors ask `app`, and gives back how many requests were answered and how the first one failed.
-    pub(crate) fn around(app: &App<'_>, during: impl FnOnce()) -> (u64, Option<String>) {
-        let load = Self {
-            answered: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            first_failure: std::sync::Mutex::new(None),
-            stop: AtomicBool::new(false),
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| load.visit(app));
-            }
-            during();
-            let seen = load.answered.load(Ordering::Relaxed);
-            crate::until("requests go on", || load.answered.load(Ordering::Relaxed) > seen + 20);
-            load.stop.store(true, Ordering::Relaxed);
-        });
-        (load.answered.into_inner(), load.first_failure.into_inner().expect("no panic"))
-    }
-
-    fn visit(&self, app: &App<'_>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            match app.platform.try_get(&app.host(), "/") {
-                Ok(answer) if answer.status == 200 => {
-                    self.answered.fetch_add(1, Ordering::Relaxed);
-                }
-                other => {
-                    self.failed.fetch_add(1, Ordering::Relaxed);
-                    self.first_failure.lock().expect("no panic").get_or_insert_with(|| format!("{other:?}"));
-                }
-            }
-        }
-    }
-}
 
 /// The process of a role, if it ever ran.
 pub(crate) fn pid(platform: &Platform, role: &str) -> Option<i32> {
@@ -110,7 +66,7 @@ fn killing_any_role_under_load_costs_no_running_app() {
 
     for role in ["controller", "host", "containerd"] {
         for _ in 0..3 {
-            let (answered, failure) = Load::around(&app, || kill(&platform, role));
+            let Seen { answered, failure, .. } = Load::around(&app, || kill(&platform, role));
             assert_eq!(failure, None, "killing the {role} cost a request of {answered}");
         }
     }
@@ -127,18 +83,24 @@ fn killing_any_role_under_load_costs_no_running_app() {
 }
 
 #[test]
-fn a_deploy_and_a_scale_change_under_load_fail_no_request() {
+fn no_change_of_an_app_under_load_fails_a_request_or_cuts_a_web_socket() {
     let app = crate::platform::shared().app("probe-app");
     app.push().expect_ok();
-    let (_, failure) = Load::around(&app, || {
+    let releases = || app.json(&["releases"]).as_array().map_or(0, Vec::len);
+    let Seen { answered, moved, failure } = Load::around(&app, || {
         app.cli(&["ps:scale", "web=3"]).expect_ok();
         app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
         app.commit("second");
         app.push().expect_ok();
-        app.cli(&["ps:scale", "web=1"]).expect_ok();
+        app.cli(&["config:set", "COLOUR=green"]).expect_ok();
+        crate::until("it has the config var", || app.get("/env").body.contains("green"));
+        app.cli(&["rollback", "--yes"]).expect_ok();
+        crate::until("it has no config var", || !app.get("/env").body.contains("green"));
+        app.cli(&["ps:scale", "web=1:standard-1x"]).expect_ok();
         crate::until("one instance is left", || app.json(&["ps"]).as_array().is_some_and(|dynos| dynos.len() == 1));
     });
-    assert_eq!(failure, None);
+    assert_eq!(failure, None, "of {answered} requests and messages, in {} releases", releases());
+    assert!(moved > 0, "a web socket outlived its instance's drain time and was told to go");
 }
 
 #[test]
@@ -179,7 +141,7 @@ fn kill_during_push(app: &App<'_>, version: u32, role: &str, rows: &str) {
         let rows = app.json(&[rows]);
         rows.as_array().is_some_and(|rows| rows.iter().any(|row| row["status"] == "pending"))
     };
-    let (_, failure) = Load::around(app, || {
+    let Seen { failure, .. } = Load::around(app, || {
         let mut push = app.start_git(&["push", "platform", "main"]);
         crate::until("it has begun", || is_pending(rows));
         kill(app.platform, role);
@@ -222,7 +184,7 @@ fn killing_the_supervisor_costs_nothing_and_up_or_down_take_over() {
         nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).expect("killed");
     };
 
-    let (_, failure) = Load::around(&app, kill_supervisor);
+    let Seen { failure, .. } = Load::around(&app, kill_supervisor);
     assert_eq!(failure, None);
     platform.cli(&["status"]).expect_ok().expect_text(&["`platform up` takes them over"]);
     platform.up(&[]);

@@ -14,6 +14,7 @@ mod extensions;
 mod faults;
 mod heroku;
 mod images;
+mod load;
 mod locks;
 mod platform;
 mod push;
