@@ -1,6 +1,7 @@
 //! What every engine must do. An engine's own tests run each of [`CHECKS`] against a real one.
 
 mod execs;
+mod health;
 mod oneoffs;
 mod restarts;
 mod services;
@@ -43,6 +44,11 @@ use execs::{
     a_process_in_an_instance_ends_at_the_latest_with_it, a_process_in_an_instance_is_where_the_instance_is,
     a_process_in_an_instance_takes_and_gives_bytes,
 };
+use health::{
+    a_check_that_hangs_fails_in_time, a_port_that_opens_late_or_closes_again_is_noticed,
+    a_startup_check_by_http_decides_when_an_instance_is_up, liveness_replaces_what_does_not_answer,
+    readiness_takes_an_instance_out_and_back_in, who_takes_too_long_to_boot_is_asked_to_end,
+};
 use oneoffs::{
     a_one_off_ends_at_its_time_limit, a_one_off_gives_its_output_and_exit_code,
     a_one_off_has_a_terminal_that_can_be_resized, a_one_off_is_killed_on_request,
@@ -78,6 +84,12 @@ checks! {
     an_app_is_seen_by_itself,
     the_longest_process_type_runs,
     an_instance_that_never_listens_is_stopped_and_shows_its_ports,
+    a_startup_check_by_http_decides_when_an_instance_is_up,
+    who_takes_too_long_to_boot_is_asked_to_end,
+    readiness_takes_an_instance_out_and_back_in,
+    liveness_replaces_what_does_not_answer,
+    a_check_that_hangs_fails_in_time,
+    a_port_that_opens_late_or_closes_again_is_noticed,
     an_instance_without_port_is_up_once_it_stays,
     a_container_that_cannot_start_says_why,
     deleting_sends_sigterm_first,
@@ -276,7 +288,8 @@ async fn an_instance_that_never_listens_is_stopped_and_shows_its_ports(subject: 
     let seen = subject.until(&workload.id, "a crash", |all| all.iter().any(crashed)).await;
     let report = seen[0].probe.clone().expect("what the probe saw");
     assert!(report.result.contains("5000"), "{report:?}");
-    assert_eq!(report.listening, [6000]);
+    let ports: Vec<u16> = report.listening.iter().map(SocketAddr::port).collect();
+    assert_eq!((ports.as_slice(), report.fatal), ([6000].as_slice(), true));
     assert!(report.after >= Duration::from_secs(5), "{report:?}");
     subject.delete(&workload.id).await;
 }

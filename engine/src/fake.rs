@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What this engine is able to do of what not every one is.
-const ABLE: &[Need] = &[];
+const ABLE: &[Need] = &[Need::HttpChecks, Need::Readiness, Need::Liveness];
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -128,6 +128,11 @@ impl FakeEngine {
             instance.state = InstanceState::Up;
             instance.since = now;
         });
+    }
+
+    /// Lets the readiness checks of an instance pass, or fail.
+    pub fn set_ready(&self, workload: &WorkloadId, number: u32, ready: bool) {
+        self.change(workload, number, |instance, _| instance.ready = ready);
     }
 
     /// Makes all starting instances of a workload healthy.
@@ -491,6 +496,20 @@ mod tests {
         engine.set_reachable(false);
         assert!(matches!(engine.list().await, Err(EngineError::Unreachable { .. })));
         while changes.next().await.is_some() {}
+    }
+
+    #[tokio::test]
+    async fn an_instance_is_healthy_once_it_is_up_and_ready() {
+        let engine = FakeEngine::new(Arc::new(SystemClock));
+        let mut web = web(1);
+        web.health.readiness = web.health.startup.clone();
+        engine.apply(web.clone()).await.expect("applied");
+        let is_healthy = async || engine.list().await.expect("reachable")[0].instances[0].is_healthy();
+        engine.set_ready(&web.id, 1, false);
+        engine.make_up(&web.id, 1);
+        assert!(!is_healthy().await);
+        engine.set_ready(&web.id, 1, true);
+        assert!(is_healthy().await);
     }
 
     #[tokio::test]

@@ -16,14 +16,16 @@ pub struct Health {
     /// Where it takes requests (or a service's clients); also the value of `PORT` in its environment. Routers send nothing to an
     /// instance without one.
     pub port: Option<u16>,
+    /// The `Host` that checks by HTTP send: an app may take no other. None: its address.
+    pub host: Option<String>,
     /// From its start until its startup checks have passed, those of uptime aside. One that takes longer is stopped and counts as
     /// crashed (R10).
     pub boot: Duration,
     /// All must pass, one after the other, before it is up; with none it is up once its process runs.
     pub startup: Vec<Check>,
-    /// While one fails, an instance that is up gets no new requests.
+    /// While one fails, an instance that is up gets no new requests. Each must pass once before it gets any.
     pub readiness: Vec<Check>,
-    /// Once one fails, the instance is stopped with its grace period and counts as crashed.
+    /// Once one fails, the instance gets no new requests, is stopped with its grace period, and counts as crashed.
     pub liveness: Vec<Check>,
 }
 
@@ -34,11 +36,11 @@ pub struct Check {
     pub name: String,
     /// What is looked at.
     pub look: Look,
-    /// It failed once so many attempts in a row did.
+    /// It failed once so many attempts in a row did, each `wait` after the one before.
     pub attempts: u32,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// Longest pause between two attempts.
+    /// Pause between two attempts. Until it passed once, an engine looks more often, and does not count that.
     pub wait: Duration,
     /// From the instance's start (startup) or from when it is up to the first attempt.
     pub delay: Duration,
@@ -78,7 +80,14 @@ impl Health {
             wait: SOON,
             delay: Duration::ZERO,
         };
-        Self { port: None, boot: Duration::ZERO, startup: vec![check], readiness: Vec::new(), liveness: Vec::new() }
+        Self {
+            port: None,
+            host: None,
+            boot: Duration::ZERO,
+            startup: vec![check],
+            readiness: Vec::new(),
+            liveness: Vec::new(),
+        }
     }
 
     /// All checks.
@@ -91,7 +100,15 @@ impl Health {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
-    Now { port: Option<u16>, boot: Duration, startup: Vec<Check>, readiness: Vec<Check>, liveness: Vec<Check> },
+    Now {
+        port: Option<u16>,
+        #[serde(default)]
+        host: Option<String>,
+        boot: Duration,
+        startup: Vec<Check>,
+        readiness: Vec<Check>,
+        liveness: Vec<Check>,
+    },
     Before(Probe),
 }
 
@@ -105,8 +122,8 @@ enum Probe {
 impl From<Written> for Health {
     fn from(written: Written) -> Self {
         match written {
-            Written::Now { port, boot, startup, readiness, liveness } => {
-                Self { port, boot, startup, readiness, liveness }
+            Written::Now { port, host, boot, startup, readiness, liveness } => {
+                Self { port, host, boot, startup, readiness, liveness }
             }
             Written::Before(Probe::Tcp { port, boot_timeout }) => Self::listening(port, boot_timeout),
             Written::Before(Probe::Alive { settle }) => Self::uptime(settle),

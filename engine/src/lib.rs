@@ -7,6 +7,7 @@
 mod changes;
 pub mod conformance;
 mod error;
+mod evidence;
 pub mod fake;
 pub mod feed;
 mod health;
@@ -28,6 +29,7 @@ pub use model::routes::WorkloadId;
 
 pub use changes::{Change, Changes};
 pub use error::EngineError;
+pub use evidence::{ProbeReport, Purpose};
 pub use health::{Check, Health, Look};
 pub use layers::{LayerError, LayerStore};
 pub use limits::Limits;
@@ -36,8 +38,8 @@ pub use needs::Need;
 pub use oneoff::{Ended, Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
 pub use workload::{
-    Container, Instance, InstanceState, Mount, NESTED_IDS, ProbeReport, RootFs, Service, Workload, WorkloadStatus,
-    check_volume_name, is_workload_id,
+    Container, Instance, InstanceState, Mount, NESTED_IDS, RootFs, Service, Workload, WorkloadStatus, check_volume_name,
+    is_workload_id,
 };
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.

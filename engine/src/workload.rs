@@ -10,7 +10,7 @@ use model::{AppId, Digest, DynoName, Exit, ProcessType, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::needs::{self, Need};
-use crate::{Check, DRAIN_LIMIT, EngineError, Health, Limits, Look, Restart};
+use crate::{Check, DRAIN_LIMIT, EngineError, Health, Limits, Look, ProbeReport, Restart};
 
 /// "Keep `quantity` instances of this alive."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,8 +285,11 @@ pub struct Instance {
     /// How often the engine started this number again because it had ended by itself, in a row or not.
     #[serde(default)]
     pub restarts: u32,
-    /// What the last failed probe saw, for the message of a deploy that does not get healthy.
+    /// What the check saw that fails now, or that failed when the last life of this number ended.
     pub probe: Option<ProbeReport>,
+    /// Whether its readiness checks pass. Routers send requests to instances that are up and ready.
+    #[serde(default = "yes")]
+    pub ready: bool,
 }
 
 impl Instance {
@@ -303,8 +306,19 @@ impl Instance {
             booted_in: None,
             restarts: 0,
             probe: None,
+            ready: true,
         }
     }
+
+    /// Whether it takes over from another one, or gets requests if it has a port.
+    pub fn is_healthy(&self) -> bool {
+        self.state == InstanceState::Up && self.ready
+    }
+}
+
+/// Instances from before there were readiness checks were ready once they were up.
+fn yes() -> bool {
+    true
 }
 
 /// What an instance is doing.
@@ -324,17 +338,6 @@ pub enum InstanceState {
     GaveUp,
     /// Out of the route table, on its way down.
     Stopping,
-}
-
-/// What a failed probe saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeReport {
-    /// `connection refused on port 5000`
-    pub result: String,
-    /// TCP ports that something in the container really listens on.
-    pub listening: Vec<u16>,
-    /// Seconds since start, when it was seen.
-    pub after: Duration,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub(super) struct RolloutAnswer {
 #[derive(Serialize, ToSchema)]
 #[schema(as = RolloutFailure)]
 struct FailureAnswer {
-    /// `crashed`, `not_listening`, `out_of_memory`, `stalled`, `release_command` or `refused`.
+    /// `crashed`, `not_listening`, `check_failed`, `out_of_memory`, `stalled`, `release_command` or `refused`.
     cause: String,
     /// What happened.
     message: String,
@@ -55,6 +55,8 @@ struct FailureAnswer {
 #[derive(Serialize, ToSchema)]
 #[schema(as = RolloutEvidence)]
 struct Evidence {
+    /// The check that failed; null if it is only whether it listens.
+    check: Option<String>,
     /// The dyno that it happened to: `web.1`.
     dyno: Option<String>,
     /// What its process returned.
@@ -113,9 +115,9 @@ fn answer(app: &App, rollout: &RolloutRow) -> RolloutAnswer {
 impl From<Failure> for FailureAnswer {
     fn from(failure: Failure) -> Self {
         let Failure { cause, sentence, dyno, exit_code, signal, memory_limit, try_size, probe, .. } = failure;
-        let Failure { probed_after_ms, listening, log, hints, .. } = failure;
+        let Failure { check, probed_after_ms, listening, log, hints, .. } = failure;
         let evidence =
-            Evidence { dyno, exit_code, hints, listening, log, memory_limit, probe, probed_after_ms, signal, try_size };
+            Evidence { check, dyno, exit_code, hints, listening, log, memory_limit, probe, probed_after_ms, signal, try_size };
         Self { cause, message: sentence, evidence }
     }
 }

@@ -1,7 +1,10 @@
 //! The words for a release that did not get live, and what was seen of it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
+use engine::{ProbeReport, Purpose};
 use model::{AppId, DynoName, DynoSize, Exit, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +14,8 @@ use crate::Controller;
 use crate::formation::{dyno_size, dyno_sizes};
 use crate::logs::Filter;
 
+/// What the check is called that is made of every web process.
+const LISTENING: &str = "listening";
 /// Lines of the dyno's own log that are shown.
 const LOG_LINES: usize = 50;
 /// Goes before each of them, and before all of them.
@@ -21,7 +26,7 @@ const QUOTES: &str = "  Its last ";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failure {
-    /// What kind of thing happened: `crashed`, `not_listening`, `out_of_memory`, `stalled`, `release_command`, `refused`.
+    /// What kind of thing happened: `crashed`, `not_listening`, `check_failed`, `out_of_memory`, `stalled`, `release_command`, `refused`.
     pub cause: String,
     /// What happened.
     pub sentence: String,
@@ -35,6 +40,8 @@ pub struct Failure {
     pub memory_limit: Option<u64>,
     /// The next larger size, if it outgrew its own.
     pub try_size: Option<String>,
+    /// The check that failed; none if it is only whether it listens.
+    pub check: Option<String>,
     /// What the last probe was answered.
     pub probe: Option<String>,
     /// Milliseconds after the start of its process, when that was.
@@ -105,10 +112,11 @@ impl Failure {
             Some(Exit::Lost) | None => {}
         }
         if let Some(probe) = &sick.probe {
+            self.check = Some(probe.check.clone()).filter(|check| check != LISTENING);
             self.probe = Some(probe.result.clone());
             self.probed_after_ms = u64::try_from(probe.after.as_millis()).ok();
             self.listening = probe.listening.iter().map(ToString::to_string).collect();
-            self.hints.push(listening(&probe.listening));
+            self.hints.push(listening(probe));
         }
         if let Some(size) = &self.try_size {
             let (process, size) = (&sick.dyno.process_type, size.to_ascii_lowercase());
@@ -124,7 +132,11 @@ impl Failure {
         if let Some(probe) = &self.probe {
             let seconds = self.probed_after_ms.map_or(0, |ms| (ms + 50) / 100);
             let (seconds, tenth) = (seconds / 10, seconds % 10);
-            let _ = writeln!(text, "  Last probe of $PORT ({PORT}), {seconds}.{tenth} s after its start: {probe}.");
+            let _ = match &self.check {
+                None => write!(text, "  Last probe of $PORT ({PORT})"),
+                Some(check) => write!(text, "  Last look by its check {check:?}"),
+            };
+            let _ = writeln!(text, ", {seconds}.{tenth} s after its start: {probe}.");
         }
         for hint in &self.hints {
             let _ = writeln!(text, "  {hint}");
@@ -151,8 +163,18 @@ impl Failure {
 fn crashed(sick: &Sick) -> (&'static str, String) {
     match (sick.exit, &sick.probe) {
         // The engine's own doing (R10).
-        (Some(Exit::Signal(9)), Some(probe)) => {
-            ("not_listening", format!("did not listen on $PORT within {} s and was stopped", probe.after.as_secs()))
+        (_, Some(probe)) if probe.fatal => {
+            let (check, seconds) = (&probe.check, probe.after.as_secs());
+            match probe.purpose {
+                Purpose::Startup if !probe.listens_outside(PORT) => {
+                    ("not_listening", format!("did not listen on $PORT within {seconds} s and was stopped"))
+                }
+                Purpose::Startup => {
+                    let text = format!("did not pass its startup check {check:?} within {seconds} s and was stopped");
+                    ("check_failed", text)
+                }
+                _ => ("check_failed", format!("did not pass its liveness check {check:?} any more and was stopped")),
+            }
         }
         (Some(Exit::OutOfMemory), _) => {
             let limit = dyno_size(&sick.size).map_or_else(String::new, |size| {
@@ -172,17 +194,18 @@ fn larger(size: &DynoSize) -> Option<&'static DynoSize> {
 }
 
 /// What there is to say of where a web process listened that got no requests.
-fn listening(ports: &[u16]) -> String {
-    let words: Vec<String> = ports.iter().map(u16::to_string).collect();
-    let words = words.join(", ");
+fn listening(probe: &ProbeReport) -> String {
+    let list = |of: fn(&SocketAddr) -> String| Vec::from_iter(probe.listening.iter().map(of).collect::<BTreeSet<_>>());
+    let ports = list(|address| address.port().to_string()).join(", ");
     if ports.is_empty() {
         "It listened on no port.".to_owned()
-    } else if ports.contains(&PORT) {
-        format!(
-            "It listened on port {words}, but not for others: a web process must listen on 0.0.0.0, not on 127.0.0.1 or localhost."
-        )
+    } else if probe.listens_outside(PORT) {
+        format!("It listened on port {ports}.")
+    } else if probe.listening.iter().any(|address| address.port() == PORT) {
+        let addresses = list(ToString::to_string).join(", ");
+        format!("It listened on {addresses}, which nobody outside its container reaches: it must listen on 0.0.0.0.")
     } else {
-        format!("It listened on port {words}. A web process must listen on $PORT.")
+        format!("It listened on port {ports}. A web process must listen on $PORT.")
     }
 }
 
@@ -195,15 +218,16 @@ pub(super) fn is_quoted(line: &str) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use engine::ProbeReport;
-
     use super::*;
 
-    fn sick(exit: Option<Exit>, listening: Option<&[u16]>) -> Sick {
-        let probe = listening.map(|ports| ProbeReport {
+    fn sick(exit: Option<Exit>, listening: Option<&[&str]>) -> Sick {
+        let probe = listening.map(|addresses| ProbeReport {
+            check: LISTENING.to_owned(),
+            purpose: Purpose::Startup,
             result: "connection refused".to_owned(),
-            listening: ports.to_vec(),
+            listening: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
             after: Duration::from_millis(60_040),
+            fatal: exit.is_some(),
         });
         let dyno = "web.1".parse().expect("a dyno");
         Sick { dyno, size: "Standard-1X".to_owned(), state: "starting", exit, probe }
@@ -211,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_message_says_what_happened_and_what_to_do() {
-        let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&[3000, 9999])));
+        let cause = Cause::Crashed(sick(Some(Exit::Code(0)), Some(&["0.0.0.0:3000", "[::]:3000", "127.0.0.1:9999"])));
         let failure = Failure::new(12, &cause, vec!["listening on 3000".to_owned()]);
         let text = failure.text(Some(11));
         insta::assert_snapshot!(text, @r"
@@ -222,18 +246,34 @@ mod tests {
             listening on 3000
         v11 keeps serving. Mend the app and push again.
         ");
-        assert_eq!((failure.cause.as_str(), failure.signal), ("not_listening", Some(9)));
+        assert_eq!((failure.cause.as_str(), failure.exit_code), ("not_listening", Some(0)));
         let logged: Vec<_> = text.lines().filter(|line| !is_quoted(line)).collect();
         assert_eq!(logged.len(), 4, "what the log has already is left out: {logged:?}");
-        let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&[PORT])));
+        let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&["127.0.0.1:5000"])));
         let text = Failure::new(12, &cause, Vec::new()).text(None);
-        assert!(text.contains("listened on port 5000, but not for others"), "{text}");
+        assert!(text.contains("listened on 127.0.0.1:5000, which nobody outside its container reaches"), "{text}");
         let text = Failure::new(1, &Cause::Crashed(sick(Some(Exit::Code(7)), None)), Vec::new()).text(None);
         insta::assert_snapshot!(text, @r"
         v1 did not become healthy: web.1 exited with code 7.
           It printed nothing.
         Nothing was live before. Mend the app and push again.
         ");
+    }
+
+    #[test]
+    fn a_check_that_failed_is_named_with_what_it_saw() {
+        let mut sick = sick(Some(Exit::Code(0)), Some(&["0.0.0.0:5000"]));
+        let probe = sick.probe.as_mut().expect("a probe");
+        (probe.check, probe.result) = ("GET /up".to_owned(), "GET /up was answered with 500".to_owned());
+        let failure = Failure::new(12, &Cause::Crashed(sick), Vec::new());
+        assert_eq!((failure.cause.as_str(), failure.check.as_deref()), ("check_failed", Some("GET /up")));
+        insta::assert_snapshot!(failure.text(Some(11)), @r#"
+        v12 did not become healthy: web.1 did not pass its startup check "GET /up" within 60 s and was stopped.
+          Last look by its check "GET /up", 60.0 s after its start: GET /up was answered with 500.
+          It listened on port 5000.
+          It printed nothing.
+        v11 keeps serving. Mend the app and push again.
+        "#);
     }
 
     #[test]

@@ -210,7 +210,7 @@ pub(crate) fn count_healthy(version: u64, observed: &[WorkloadStatus]) -> u64 {
 }
 
 fn is_healthy(status: &WorkloadStatus) -> bool {
-    let up = status.instances.iter().filter(|instance| instance.state == InstanceState::Up).count();
+    let up = status.instances.iter().filter(|instance| instance.is_healthy()).count();
     !status.deleting && u32::try_from(up).is_ok_and(|up| up >= status.quantity)
 }
 
@@ -352,7 +352,7 @@ mod tests {
         let mut world = World::new(None, Some(target(3, &[("web", 1)]))).runs(3, "web", "basic", &[Starting]);
         world.desired.progress.policy.max_crashes = Some(3);
         let instance = &mut world.observed[0].instances[0];
-        let report = ProbeReport { result: String::new(), listening: Vec::new(), after: PATIENCE };
+        let report = ProbeReport { after: PATIENCE, ..ProbeReport::not_started("") };
         (instance.crashes, instance.probe) = (3, Some(report));
         assert!(world.plan().is_empty());
         world.observed[0].instances[0].crashes = 4;

@@ -37,6 +37,16 @@ impl Version {
         std::fs::read_to_string(self.memory_events(path)).is_ok_and(|text| counts_kills(&text))
     }
 
+    /// Whether the cgroup at `path` still is everywhere where it limits something.
+    pub(crate) fn is_whole(self, path: &Path) -> bool {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let root = Path::new(ROOT);
+        match self {
+            Self::V1 { .. } => ["memory", "cpu", "pids"].iter().all(|tree| root.join(tree).join(relative).is_dir()),
+            Self::V2 => root.join(relative).is_dir(),
+        }
+    }
+
     fn memory_events(self, path: &Path) -> PathBuf {
         let relative = path.strip_prefix("/").unwrap_or(path);
         match self {

@@ -103,6 +103,22 @@ impl Folder {
         read_json(&self.path.join("healthy"))
     }
 
+    /// Notes whether the instance passes its readiness checks, for another life of this role.
+    pub(crate) fn set_ready(&self, ready: bool) -> Result<(), Fault> {
+        let path = self.path.join("unready");
+        if !ready {
+            return create_private(&path).map(drop);
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.path.join("unready").exists()
+    }
+
     /// The writable layer of the root file system.
     pub(crate) fn upper(&self) -> PathBuf {
         self.path.join("upper")

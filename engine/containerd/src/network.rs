@@ -15,7 +15,8 @@ use crate::netns;
 use crate::settings::{HostSettings, Subnet};
 
 const CNI_VERSION: &str = "0.4.0";
-const INTERFACE: &str = "eth0";
+/// What each container calls its link.
+pub(crate) const INTERFACE: &str = "eth0";
 /// The network of all instances.
 pub(crate) struct Network {
     name: String,

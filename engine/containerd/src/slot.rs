@@ -1,29 +1,34 @@
 //! Keeps one number of a workload alive: one life after another until it is told to stop.
 
+mod checks;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Instance, InstanceState, Look, ProbeReport, Workload};
+use engine::{Instance, InstanceState, ProbeReport, Purpose, Workload};
 use model::{DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::container::NewContainer;
 use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::{Folder, Record, Running, Wish};
+use crate::health::LastFailure;
 use crate::host::Host;
 use crate::logs;
-use crate::probe::{LastFailure, accepts};
 use crate::tenants::Tenant;
+use checks::Unfit;
 
 /// `HOST_NAME_MAX` of sethostname(2).
 const LONGEST_HOSTNAME: usize = 64;
 /// How long the last lines of a dead instance are waited for.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long routers are waited for, that they send no more to an instance that does not answer anyway.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// One number of a workload, and how to reach its keeper.
 pub(crate) struct Slot {
@@ -56,6 +61,17 @@ struct Life {
     running: Running,
     ended: CancellationToken,
     log: tokio::task::JoinHandle<()>,
+    /// What its checks saw.
+    failure: LastFailure,
+}
+
+/// What an instance is told before it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// Routers get time for the requests that it has.
+    Drain,
+    /// It does not do what it should: routers only send it no more.
+    LetGo,
 }
 
 /// Lives until told to stop. With `adopted`, the first life runs already, as the instance that is known of the slot.
@@ -109,8 +125,7 @@ impl Slot {
             Err(fault) => {
                 tracing::warn!(workload.id = %self.wished().workload.id, error = %fault, "an instance did not start");
                 self.say(&format!("Process could not be started: {fault}"));
-                let report =
-                    ProbeReport { result: format!("not started: {fault}"), listening: vec![], after: Duration::ZERO };
+                let report = ProbeReport::not_started(&fault.to_string());
                 Ended::Crashed(Crash { exit: Exit::Lost, report: Some(report), lived: Duration::ZERO })
             }
         }
@@ -190,57 +205,29 @@ impl Slot {
         let log = tokio::spawn(async move {
             logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
         });
-        Ok(Life { id: id.to_owned(), running, ended, log })
+        Ok(Life { id: id.to_owned(), running, ended, log, failure: LastFailure::default() })
     }
 
     /// From start to end, whoever ends it.
     async fn watch(&self, life: Life) -> Ended {
-        let failure = LastFailure::default();
         let id = life.id.clone();
         let mut ended = pin!(self.host.ended(&id));
-        let healthy = tokio::select! {
-            status = &mut ended => return self.crashed(life, status, &failure).await,
+        let unfit = tokio::select! {
+            status = &mut ended => return self.crashed(life, status).await,
             () = self.stop.cancelled() => None,
-            healthy = self.healthy(&life, &failure) => Some(healthy),
+            unfit = self.examine(&life) => Some(unfit),
         };
-        match healthy {
-            Some(true) => {
-                self.up(&life);
-                tokio::select! {
-                    status = &mut ended => return self.crashed(life, status, &LastFailure::default()).await,
-                    () = self.stop.cancelled() => {}
-                }
-            }
-            Some(false) => return self.boot_timeout(life, &failure).await,
-            None => {}
+        if let Some(unfit) = unfit {
+            return self.put_down(life, unfit, ended).await;
         }
-        let status = self.stop(&life, ended).await;
+        let status = self.stop(&life, Farewell::Drain, ended).await;
         self.bury(life, status).await;
         Ended::Stopped
     }
 
-    /// True once it is healthy, false when it took too long.
-    async fn healthy(&self, life: &Life, failure: &LastFailure) -> bool {
-        if self.host.folder(&life.id).is_healthy() {
-            return true;
-        }
-        let wish = self.wished();
-        let workload = &wish.workload;
-        let age = || self.host.now().since(life.running.started);
-        let deadline = Instant::now() + workload.health.boot.saturating_sub(age());
-        for check in &workload.health.startup {
-            match (&check.look, workload.health.port) {
-                (Look::Uptime(settle), _) => sleep(settle.saturating_sub(age())).await,
-                (Look::Listening, Some(port)) => {
-                    if !accepts(SocketAddr::from((life.running.address, port)), deadline, failure).await {
-                        return false;
-                    }
-                }
-                // Such wishes are refused ([`ABLE`]).
-                (Look::Listening | Look::Http(_) | Look::Command(_), _) => {}
-            }
-        }
-        true
+    /// How long a life lasts.
+    fn age(&self, life: &Life) -> Duration {
+        self.host.now().since(life.running.started)
     }
 
     fn up(&self, life: &Life) {
@@ -252,52 +239,60 @@ impl Slot {
                 tracing::warn!(container.id = %life.id, error = %fault, "health cannot be noted");
             }
             self.say("State changed from starting to up");
+            let booted_in = self.age(life);
+            let ready = self.wished().workload.health.readiness.is_empty();
+            if !ready && let Err(fault) = folder.set_ready(false) {
+                tracing::warn!(container.id = %life.id, error = %fault, "readiness cannot be noted");
+            }
             self.update(|instance| {
                 (instance.state, instance.since) = (InstanceState::Up, now);
-                instance.booted_in = Some(now.since(life.running.started));
-                instance.probe = None;
+                instance.booted_in = Some(booted_in);
+                (instance.ready, instance.probe) = (ready, None);
             });
         }
-        self.release_predecessor();
     }
 
-    async fn crashed(&self, life: Life, status: Option<u32>, failure: &LastFailure) -> Ended {
+    async fn crashed(&self, life: Life, status: Option<u32>) -> Ended {
         let before = self.state_name();
-        let lived = self.host.now().since(life.running.started);
-        let report = failure.report(life.running.pid, lived);
+        let (lived, report) = (self.age(&life), self.report(&life));
         self.update(|instance| instance.state = InstanceState::Stopping);
         let exit = self.bury(life, status).await;
         self.say(&format!("State changed from {before} to crashed"));
         Ended::Crashed(Crash { exit, report, lived })
     }
 
-    async fn boot_timeout(&self, life: Life, failure: &LastFailure) -> Ended {
-        let lived = self.host.now().since(life.running.started);
-        let report = failure.report(life.running.pid, lived);
-        self.update(|instance| instance.state = InstanceState::Stopping);
-        let wish = self.wished();
-        let workload = &wish.workload;
-        let (limit, kind) = (workload.health.boot.as_secs(), &workload.process_type);
-        self.say(&format!(
-            "Error R10 (Boot timeout) -> {kind} process failed to bind to $PORT within {limit} seconds of launch"
-        ));
-        self.say("Stopping process with SIGKILL");
-        self.host.signal(&life.id, Signal::SIGKILL).await;
-        let status = self.host.ended(&life.id).await;
+    /// Ends a life that its checks gave up. However it ends, it counts as crashed.
+    async fn put_down(&self, life: Life, unfit: Unfit, ended: impl Future<Output = Option<u32>>) -> Ended {
+        let before = self.state_name();
+        let lived = self.age(&life);
+        let report = self.report(&life).map(|report| ProbeReport { purpose: unfit.purpose, fatal: true, ..report });
+        self.say(&unfit.words);
+        let status = self.stop(&life, Farewell::LetGo, ended).await;
         let exit = self.bury(life, status).await;
-        self.say("State changed from starting to crashed");
+        self.say(&format!("State changed from {before} to crashed"));
         Ended::Crashed(Crash { exit, report, lived })
     }
 
     /// Out of the route table, then SIGTERM, then SIGKILL. Returns how it ended.
-    async fn stop(&self, life: &Life, ended: impl Future<Output = Option<u32>>) -> Option<u32> {
+    async fn stop(
+        &self,
+        life: &Life,
+        farewell: Farewell,
+        ended: impl Future<Output = Option<u32>>,
+    ) -> Option<u32> {
         let mut ended = pin!(ended);
         let served = self.state_name() == "up" && self.wished().workload.is_routed();
         let version = self.update(|instance| instance.state = InstanceState::Stopping);
+        let let_go = async {
+            match farewell {
+                Farewell::Drain => self.host.feed.drained(&life.id, version, self.wished().workload.drain).await,
+                Farewell::LetGo => self.host.feed.served(version, LET_GO).await,
+            }
+        };
         if served {
             tokio::select! {
                 status = &mut ended => return status,
-                _ = self.host.feed.drained(&life.id, version, self.wished().workload.drain) => {}
+                _ = let_go => {}
             }
         }
         self.say("Stopping all processes with SIGTERM");
@@ -385,6 +380,7 @@ pub(crate) fn as_left(folder: &Folder, workload: &Workload, number: u32, (id, ru
         state: if folder.is_healthy() { InstanceState::Up } else { InstanceState::Starting },
         address: Some(address(workload, &running)),
         booted_in: healthy_since.map(|healthy| healthy.since(running.started)),
+        ready: folder.is_ready(),
         ..Instance::new(id, workload.dyno(number), healthy_since.unwrap_or(running.started))
     }
 }

@@ -13,7 +13,10 @@ use engine::conformance::Subject;
 use engine::{Container, Engine, LayerStore, Limits, RootFs};
 use engine_containerd::{HostClient, HostSettings, containerd_config};
 use model::clock::{SystemClock, SystemRandom};
+use model::routes::{AddressesUpdate, WorkloadAddresses, WorkloadId};
 use model::{AppId, Digest, LogSink, LogSource, Random, Timestamp};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
 
 /// Set in the environment of a host role's process: the machine's folder.
 pub const MACHINE: &str = "TEST_MACHINE";
@@ -147,6 +150,39 @@ impl Machine {
         let running = fs::read(self.instances().join(id).join("running.json")).expect("a pid");
         let running: serde_json::Value = serde_json::from_slice(&running).expect("JSON");
         kill_pid(running["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid"));
+    }
+
+    /// The table of addresses as a router gets it that connects now.
+    pub async fn first_addresses(&self) -> BTreeMap<WorkloadId, WorkloadAddresses> {
+        let socket = self.settings().addresses_socket();
+        self.until("the feed is open", async || UnixStream::connect(&socket).await.is_ok()).await;
+        let stream = UnixStream::connect(&socket).await.expect("the feed");
+        let line = BufReader::new(stream).lines().next_line().await.expect("readable").expect("a line");
+        let update: AddressesUpdate = serde_json::from_str(&line).expect("an update");
+        update.set.into_iter().collect()
+    }
+
+    /// Takes the link away by which this address is reached.
+    pub fn cut_link(&self, address: std::net::IpAddr) {
+        let route = Command::new("ip").args(["route", "get", &address.to_string()]).output().expect("ip is installed");
+        let route = String::from_utf8(route.stdout).expect("text");
+        let link = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).expect("a link");
+        let cut = Command::new("ip").args(["link", "delete", link]).status().expect("ip is installed");
+        assert!(cut.success(), "{link} is deleted");
+    }
+
+    /// Takes an instance's processes out of all that limits them, and that away.
+    pub fn remove_cgroup(&self, id: &str) {
+        let root = Path::new("/sys/fs/cgroup");
+        for tree in names(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]) {
+            let cgroup = tree.join(self.settings().namespace).join(id);
+            for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+                fs::write(tree.join("cgroup.procs"), pid).expect("moved");
+            }
+            if cgroup.is_dir() {
+                fs::remove_dir(&cgroup).expect("removed");
+            }
+        }
     }
 
     /// All that a power cut takes: processes, mounts, and what lies on a `tmpfs`.

@@ -177,10 +177,11 @@ pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
         row.drain = held.wish.workload.drain;
         let instance = &held.instance;
         match (instance.state, instance.address) {
-            (InstanceState::Up, Some(address)) => {
+            (InstanceState::Up, Some(address)) if instance.ready => {
                 let (instance, dyno) = (instance.id.clone(), instance.dyno.to_string());
                 row.healthy.push(Endpoint { instance, dyno, address, proof: held.proof });
             }
+            // One that is not ready may be soon, like one that starts.
             (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,
             (InstanceState::Crashed { .. } | InstanceState::GaveUp, _) => row.crashed += 1,
             // On its way down without having been told to: it ended by itself and is being cleaned up.

@@ -1,0 +1,9 @@
+//! How an instance is, as far as it can be seen from outside: nothing is needed in its image.
+
+mod attempt;
+mod evidence;
+mod vitals;
+
+pub(crate) use attempt::Patient;
+pub(crate) use evidence::LastFailure;
+pub(crate) use vitals::Vitals;
