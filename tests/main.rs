@@ -12,6 +12,7 @@ mod errors;
 mod export;
 mod extensions;
 mod faults;
+mod health;
 mod heroku;
 mod images;
 mod load;

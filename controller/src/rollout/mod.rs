@@ -6,6 +6,7 @@
 mod changed;
 mod container;
 mod failure;
+mod health;
 mod known;
 mod names;
 mod phase;

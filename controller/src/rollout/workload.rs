@@ -1,20 +1,16 @@
 //! One process type of one release as the engine gets it.
 
-use std::time::Duration;
-
-use engine::{DRAIN_LIMIT, Health, Restart, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Restart, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
+use super::health::{Usual, health};
 use super::plan::Scale;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 
-/// The port on which every web process listens; each instance has a network of its own.
+/// The port on which every web process listens, and whoever else is looked at there; each instance has a network of its own.
 pub(super) const PORT: u16 = 5000;
-
-/// A process without a port is healthy once it stayed up for this long.
-const SETTLE: Duration = Duration::from_secs(1);
 
 impl Controller {
     /// The workload `id` of a release.
@@ -27,12 +23,13 @@ impl Controller {
     ) -> Result<Workload, Error> {
         let task = Task::Process(process_type.as_str());
         let mut container = self.container(app, release, task, &scale.size).await?;
-        let health = if process_type.as_str() == "web" {
-            container.env.insert("PORT".to_owned(), PORT.to_string());
-            Health::listening(PORT, self.settings.boot_timeout)
-        } else {
-            Health::uptime(SETTLE)
-        };
+        let kept = self.kept_of(release).await?;
+        let checks = kept.healthchecks.get(process_type).map(Vec::as_slice).unwrap_or_default();
+        let usual = Usual { boot: self.settings.boot_timeout, host: self.settings.default_host(&app.name)? };
+        let health = health(process_type, checks, &usual);
+        if let Some(port) = health.port {
+            container.env.insert("PORT".to_owned(), port.to_string());
+        }
         Ok(Workload {
             id,
             app: app.id,

@@ -6,6 +6,7 @@ mod addons;
 mod check;
 mod files;
 mod first;
+mod kept;
 mod postdeploy;
 #[cfg(test)]
 mod tests;
@@ -15,20 +16,12 @@ pub use check::check;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use manifest::{CronJob, HealthCheck, Manifest, Severity};
+use manifest::{Manifest, Severity};
 use model::{Image, ProcessType};
-use serde::Serialize;
 
 use crate::builds::{Output, Refused};
 use crate::store::{App, Start};
 use crate::{Controller, Error};
-
-/// What of a manifest is kept with the image that it came with, for whoever watches over instances and starts jobs.
-#[derive(Debug, Serialize)]
-struct Kept<'a> {
-    healthchecks: &'a BTreeMap<ProcessType, Vec<HealthCheck>>,
-    cron: &'a [CronJob],
-}
 
 impl Controller {
     /// Reads what the files of a commit say, and shows what is wrong with them. One that cannot be used ends the push.
@@ -80,30 +73,18 @@ impl Controller {
         manifest.formation.iter().map(start).collect()
     }
 
-    /// What is kept of a manifest with the image; none if it says nothing of the kind.
-    pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
-        if manifest.healthchecks.is_empty() && manifest.cron.is_empty() {
-            return Ok(None);
-        }
-        let kept = Kept { healthchecks: &manifest.healthchecks, cron: &manifest.cron };
-        let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
-        serde_json::to_string(&kept).map(Some).map_err(failed)
-    }
-
     /// Says what of a manifest the platform cannot do yet, or does not do for this image.
     pub(crate) async fn say_what_is_left(manifest: &Manifest, image: &Image, output: &mut Output) {
-        if !manifest.healthchecks.is_empty() {
-            let text = "healthchecks are kept, but not acted on yet: web dynos count as healthy once they listen";
-            output.line(&format!(" !     {text}")).await;
-        }
         if !manifest.cron.is_empty() {
             let (number, s) = (manifest.cron.len(), if manifest.cron.len() == 1 { "" } else { "s" });
             let text = format!("{number} cron job{s} kept, but this platform does not run cron jobs yet");
             output.line(&format!(" !     {text}")).await;
         }
         let is_there = |name: &&ProcessType| image.processes.iter().any(|process| process.process_type == **name);
-        for name in manifest.formation.keys().filter(|name| !is_there(name)) {
-            output.line(&format!(" !     formation.{name} changes nothing: the app has no such process type")).await;
+        let formation = manifest.formation.keys().map(|name| ("formation", name));
+        let named = formation.chain(manifest.healthchecks.keys().map(|name| ("healthchecks", name)));
+        for (key, name) in named.filter(|(_, name)| !is_there(name)) {
+            output.line(&format!(" !     {key}.{name} changes nothing: the app has no such process type")).await;
         }
     }
 }

@@ -244,10 +244,13 @@ async fn process_types_start_as_app_json_says_and_keep_what_they_were_scaled_to(
     let stamp = world.test.controller.own_stamp();
     let ending = crate::store::Ending::default();
     store.finish_release(&release, (crate::store::Outcome::Succeeded, &ending), &stamp).await.expect("finished");
-    let kept = store.manifest(world.app.id).await.expect("readable").expect("kept");
-    assert!(kept.contains("@daily"), "{kept}");
+    let kept = world.test.controller.kept_of(&release).await.expect("readable");
+    assert_eq!(kept.cron[0].schedule, "@daily");
 
     let more = BTreeMap::from([("web".parse().expect("a name"), Start { quantity: Some(9), size: None })]);
-    crate::testing::make_deploy_of(store, &world.app, &image, (&more, None)).await;
+    let later = crate::testing::make_deploy_of(store, &world.app, &image, (&more, None)).await;
     assert_eq!(scales().await, first, "what is there stays");
+    let kept_of = async |release| world.test.controller.kept_of(release).await.expect("readable");
+    assert!(kept_of(&later).await.cron.is_empty(), "the same image came with another manifest");
+    assert_eq!(kept_of(&release).await, kept, "and what the first one came with stays with it");
 }

@@ -16,6 +16,8 @@ pub struct Contents {
     pub image: Option<Digest>,
     /// The build that made the image.
     pub slug: Option<BuildId>,
+    /// What is kept of the manifest that came with the code, as JSON; none if that is not known to say anything.
+    pub manifest: Option<String>,
     /// Every config var, those that come from attachments included.
     pub config: ConfigVars,
     /// Where config vars are given; what is not here is given everywhere.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{AddonId, AppId, AttachmentId, BuildId, ConfigVarName, Image, ProcessType, ReleaseId, Timestamp, UserId};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Row};
 
 use super::addons::{attached, attached_addons};
 use super::apps::release_made;
@@ -15,6 +15,9 @@ use super::locks::lock_in;
 use super::releases::{Release, contents_of, make_current, release_in};
 use super::{Action, ConfigChange, ConfigChanges, Stamp, Start, Status, Store, StoreError, builds, row};
 use crate::config_vars::MAX_TOTAL_BYTES;
+
+/// What is kept of a manifest that says nothing.
+const NOTHING_KEPT: &str = "{}";
 
 /// A release to make.
 #[derive(Debug)]
@@ -188,19 +191,22 @@ impl Store {
         let newest = sqlx::query(sql).bind(app.to_string()).fetch_optional(&mut *tx).await?;
         let newest = newest.ok_or(StoreError::Missing("App"))?;
         let code = sqlx::query(
-            "SELECT image, COALESCE(slug_id, build_id) AS slug FROM releases \
-             WHERE app_id = $1 AND status <> 'failed' ORDER BY version DESC LIMIT 1",
+            "SELECT r.image, COALESCE(r.slug_id, r.build_id) AS slug, COALESCE(r.manifest, i.manifest) AS manifest \
+             FROM releases r LEFT JOIN images i ON i.digest = r.image \
+             WHERE r.app_id = $1 AND r.status <> 'failed' ORDER BY r.version DESC LIMIT 1",
         )
         .bind(app.to_string())
         .fetch_optional(&mut *tx)
         .await?;
-        let (image, slug) = match &code {
-            Some(code) => (row::optional_text(code, "image")?, row::optional_text(code, "slug")?),
-            None => (None, None),
+        let (image, slug, manifest) = match &code {
+            Some(code) => {
+                (row::optional_text(code, "image")?, row::optional_text(code, "slug")?, code.try_get("manifest")?)
+            }
+            None => (None, None, None),
         };
         let (formation, restores) = formation_in(tx, app).await?;
         let attachments = attached_addons(tx, app).await?.into_iter().map(|(_, name, addon)| (name, addon)).collect();
-        let contents = Contents { image, slug, attachments, formation, ..contents_of(self, &newest)? };
+        let contents = Contents { image, slug, manifest, attachments, formation, ..contents_of(self, &newest)? };
         Ok(Base { contents, restores })
     }
 
@@ -224,6 +230,7 @@ impl Store {
                 self.take_image(tx, app, deploy).await?;
                 tx.record(builds::changed(app, deploy.build, Action::Update, json!({ "status": "succeeded" })));
                 (next.image, next.slug) = (Some(deploy.image.digest.clone()), Some(deploy.build));
+                next.manifest = Some(deploy.manifest.unwrap_or(NOTHING_KEPT).to_owned());
                 next.formation = formation_in(tx, app).await?.0;
                 return Ok((next, Some(deploy.build)));
             }
@@ -311,8 +318,8 @@ impl Store {
         sqlx::query(
             "INSERT INTO releases (id, app_id, version, description, reason, user_id, image, slug_id, build_id, config, \
              attached, scopes, attachments, formation, restores, config_changes, phase, status, output_secret, created_at, \
-             updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $20)",
+             updated_at, manifest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+             $19, $20, $20, $21)",
         )
         .bind(row.id.to_string())
         .bind(row.app.to_string())
@@ -334,6 +341,7 @@ impl Store {
         .bind(row.status.to_string())
         .bind(self.new_secret())
         .bind(now)
+        .bind(contents.manifest.as_deref())
         .execute(&mut **tx)
         .await?;
         Ok(())

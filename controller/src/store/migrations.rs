@@ -27,6 +27,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (18, "locks", include_str!("../../../migrations/0018_locks.sql")),
     (19, "repositories", include_str!("../../../migrations/0019_repositories.sql")),
     (20, "credentials", include_str!("../../../migrations/0020_credentials.sql")),
+    (21, "release manifests", include_str!("../../../migrations/0021_release_manifests.sql")),
     (22, "rollouts", include_str!("../../../migrations/0022_rollouts.sql")),
     (23, "runs", include_str!("../../../migrations/0023_runs.sql")),
 ];

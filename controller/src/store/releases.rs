@@ -251,12 +251,14 @@ impl Store {
 
     /// What a release holds. What is older than the platform's memory of formations and attachments has none of them.
     pub async fn contents(&self, release: &Release) -> Result<Contents, StoreError> {
-        let sql = "SELECT id, config, attached, scopes FROM releases WHERE id = $1";
+        let sql = "SELECT r.id, r.config, r.attached, r.scopes, COALESCE(r.manifest, i.manifest) AS manifest \
+                   FROM releases r LEFT JOIN images i ON i.digest = r.image WHERE r.id = $1";
         let row = sqlx::query(sql).bind(release.id.to_string()).fetch_optional(&self.pool).await?;
         let row = row.ok_or(StoreError::Missing("Release"))?;
         Ok(Contents {
             image: release.image.clone(),
             slug: release.slug.as_ref().map(|slug| slug.build),
+            manifest: row.try_get("manifest")?,
             formation: release.formation.clone().unwrap_or_default(),
             attachments: release.attachments.clone().unwrap_or_default(),
             ..contents_of(self, &row)?

@@ -1,6 +1,6 @@
 //! What is known of an app's first deploy.
 
-use model::AppId;
+use model::{AppId, ReleaseId};
 
 use super::{Store, StoreError};
 
@@ -29,14 +29,11 @@ impl Store {
         Ok(due == Some(1))
     }
 
-    /// What is kept of the manifest that came with an app's current image: healthchecks and cron jobs, as JSON.
-    pub async fn manifest(&self, app: AppId) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT i.manifest FROM apps a JOIN releases r ON r.id = a.current_release_id \
-                   JOIN images i ON i.digest = r.image WHERE a.id = $1";
-        Ok(sqlx::query_scalar::<_, Option<String>>(sql)
-            .bind(app.to_string())
-            .fetch_optional(&self.pool)
-            .await?
-            .flatten())
+    /// What is kept of the manifest that a release's code came with, as JSON; none if it says nothing.
+    pub async fn manifest_of(&self, release: ReleaseId) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT COALESCE(r.manifest, i.manifest) FROM releases r LEFT JOIN images i ON i.digest = r.image \
+                   WHERE r.id = $1";
+        let found = sqlx::query_scalar::<_, Option<String>>(sql).bind(release.to_string());
+        Ok(found.fetch_optional(&self.pool).await?.flatten())
     }
 }
