@@ -14,7 +14,7 @@ use controller::logins::LoginLimiter;
 use controller::logs::{LogLimits, Sessions, Writer};
 use controller::store::{BACKUPS, Migrated, Mode, Store};
 use controller::{Changed, Controller, Live, Outbound, Sockets};
-use engine::{Engine, LayerStore};
+use engine::{Engine, LayerStore, Restart};
 pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
 use model::Clock;
@@ -364,9 +364,21 @@ impl Places {
             requests_per_hour: settings.requests_per_hour,
             boot_timeout: settings.boot_timeout.0,
             stop_grace: settings.stop_grace.0,
+            restart: restart(settings),
             event_retention: settings.event_retention.0,
             kept_images: settings.kept_images,
         }
+    }
+}
+
+/// When instances of apps are started again.
+fn restart(settings: &Settings) -> Restart {
+    Restart {
+        at_once: settings.restarts_at_once,
+        first: settings.restart_pause.0,
+        longest: settings.restart_longest_pause.0,
+        give_up: Some(settings.restart_limit).filter(|limit| *limit > 0),
+        ..Restart::default()
     }
 }
 

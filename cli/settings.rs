@@ -107,6 +107,14 @@ settings! {
     boot_timeout: Seconds = "60s",
     /// Time from SIGTERM to SIGKILL when an instance stops.
     stop_grace: Seconds = "30s",
+    /// How often in a row an instance that ends by itself is started again at once.
+    restarts_at_once: u32 = "3",
+    /// Pause before the next restart; each later one is twice as long.
+    restart_pause: Seconds = "30s",
+    /// No pause before a restart is longer.
+    restart_longest_pause: Seconds = "16m",
+    /// After so many restarts in a row an instance that ends by itself stays down; 0 means never.
+    restart_limit: u32 = "200",
     /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks, buildpacks, images and archives of builds may be.
     outbound_networks: List<IpNet> = "",
     /// How long the events of the audit log are kept.

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use model::Timestamp;
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, Dyno, Formation, Release};
@@ -35,8 +36,8 @@ impl List {
                 let release = format!("v{}", dyno.release.version);
                 let size = dyno.size.into();
                 vec![
-                    dyno.name.into(),
-                    state(&dyno.state),
+                    dyno.name.clone().into(),
+                    state(&dyno, context::now()),
                     release.into(),
                     routed(dyno.routed),
                     since.into(),
@@ -357,12 +358,42 @@ fn routed(routed: Option<bool>) -> Field {
     }
 }
 
-fn state(state: &str) -> Field {
-    Field::from(state).mood(match state {
-        "up" => Mood::Good,
+fn state(dyno: &Dyno, now: Timestamp) -> Field {
+    let is_ready = dyno.health.as_ref().is_none_or(|health| health.ready);
+    Field::from(fares(dyno, now)).mood(match dyno.state.as_str() {
+        "up" if is_ready => Mood::Good,
         "crashed" => Mood::Bad,
         _ => Mood::Busy,
     })
+}
+
+/// What a dyno does, and why it does not serve: `crashed 4 times (exited with code 3), tried again in 28 s`.
+fn fares(dyno: &Dyno, now: Timestamp) -> String {
+    let Some(health) = &dyno.health else { return dyno.state.clone() };
+    let mut text = dyno.state.clone();
+    let why = match (&health.failing, &health.last_exit) {
+        (Some(check), _) if check.fatal || dyno.state != "crashed" => Some(&check.result),
+        (_, exit) => exit.as_ref().map(|exit| &exit.text),
+    };
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let times = match health.crashes {
+        1 => "once".to_owned(),
+        crashes => format!("{crashes} times"),
+    };
+    match dyno.state.as_str() {
+        "crashed" => {
+            text += &format!(" {times}{why}");
+            match &health.retry_at {
+                Some(retry) if health.crashes > 0 => text += &format!(", tried again {}", output::ago(retry, now)),
+                _ if health.gave_up => text += ", stays down",
+                _ => {}
+            }
+        }
+        "up" if !health.ready => text += &format!(", not ready{why}"),
+        "starting" if health.crashes > 0 => text += &format!(" after it crashed {times}{why}"),
+        _ => {}
+    }
+    text
 }
 
 #[cfg(test)]
@@ -391,6 +422,36 @@ mod tests {
         assert_eq!(sizes(&["eco"]).unwrap(), [json!({ "type": "web", "size": "eco" })]);
         assert_eq!(sizes(&["worker=eco"]).unwrap(), [json!({ "type": "worker", "size": "eco" })]);
         assert!(sizes(&["web=eco", "basic"]).is_err() && sizes(&["web="]).is_err());
+    }
+
+    #[test]
+    fn a_dyno_says_how_it_fares() {
+        let said = |state_name: &str, health: Value| {
+            let dyno = json!({ "name": "web.1", "state": state_name, "command": "x", "size": "Basic", "attach_url": null,
+                "updated_at": "2026-01-01T00:00:00Z", "release": { "version": 3 }, "health": health });
+            let now = Timestamp::parse("2026-01-01T00:00:02Z").unwrap();
+            fares(&serde_json::from_value(dyno).unwrap(), now)
+        };
+        let health = |more: Value| {
+            let mut health = json!({ "ready": false, "crashes": 0, "restarts": 0, "retry_at": null, "gave_up": false,
+                "last_exit": null, "failing": null });
+            for (key, value) in more.as_object().unwrap() {
+                health[key] = value.clone();
+            }
+            health
+        };
+        assert_eq!(said("up", Value::Null), "up");
+        assert_eq!(said("up", health(json!({ "ready": true, "crashes": 2 }))), "up");
+        let exit = json!({ "text": "exited with code 3" });
+        let waits = json!({ "crashes": 4, "retry_at": "2026-01-01T00:00:30Z", "last_exit": exit });
+        assert_eq!(said("crashed", health(waits)), "crashed 4 times (exited with code 3), tried again in 28 s");
+        let check = |fatal: bool| json!({ "result": "no answer on port 5000 within 5 s", "fatal": fatal });
+        let over = json!({ "crashes": 1, "gave_up": true, "last_exit": exit, "failing": check(true) });
+        assert_eq!(said("crashed", health(over)), "crashed once (no answer on port 5000 within 5 s), stays down");
+        let unready = json!({ "failing": check(false), "last_exit": exit });
+        assert_eq!(said("up", health(unready)), "up, not ready (no answer on port 5000 within 5 s)");
+        let again = json!({ "crashes": 2, "last_exit": exit });
+        assert_eq!(said("starting", health(again)), "starting after it crashed 2 times (exited with code 3)");
     }
 
     #[test]

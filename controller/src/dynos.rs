@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use engine::{InstanceState, OneOffId};
+use engine::{Instance, InstanceState, OneOffId};
 use model::{DynoName, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -39,6 +39,8 @@ pub struct Dyno {
     pub routed: Option<bool>,
     /// Whether somebody started it beside the formation.
     pub is_one_off: bool,
+    /// What the engine says of it; none of one-offs.
+    pub instance: Option<Instance>,
 }
 
 impl Dyno {
@@ -77,11 +79,11 @@ impl Controller {
             // What older programs wished does not say its size.
             let size = size_of(&status.id).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
             let is_web = status.process_type.as_str() == WEB;
-            let takes = |state| state == InstanceState::Up && routed.as_ref() == Some(&status.id);
+            let takes = |instance: &Instance| instance.is_healthy() && routed.as_ref() == Some(&status.id);
             dynos.extend(status.instances.into_iter().map(|instance| Dyno {
-                routed: is_web.then(|| takes(instance.state)),
-                id: instance.id,
-                name: instance.dyno,
+                routed: is_web.then(|| takes(&instance)),
+                id: instance.id.clone(),
+                name: instance.dyno.clone(),
                 command: process.map(model::Process::display).unwrap_or_default(),
                 state: match instance.state {
                     InstanceState::Starting => "starting",
@@ -93,6 +95,7 @@ impl Controller {
                 release: release.clone(),
                 size: size.map_or(DEFAULT_SIZE, String::as_str).to_owned(),
                 is_one_off: false,
+                instance: Some(instance),
             }));
         }
         dynos.extend(self.running_oneoffs(app.id).await?);

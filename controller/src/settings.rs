@@ -3,6 +3,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::Restart;
 use model::{AppName, Hostname, NameError};
 
 /// What the controller must be told. Everything has been checked when it gets here.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub boot_timeout: Duration,
     /// Time from SIGTERM to SIGKILL when an instance stops.
     pub stop_grace: Duration,
+    /// When an instance that ended by itself is started again.
+    pub restart: Restart,
     /// How long events are kept.
     pub event_retention: Duration,
     /// How many images of an app are kept, the newest ones.

@@ -65,6 +65,42 @@ pub(crate) struct Dyno {
     pub(crate) routed: Option<bool>,
     /// Where to attach, if asked for.
     pub(crate) attach_url: Option<String>,
+    /// How it fares; none of one-offs.
+    #[serde(default)]
+    pub(crate) health: Option<DynoHealth>,
+}
+
+/// How an instance fares.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DynoHealth {
+    /// It is up and passes its readiness checks.
+    pub(crate) ready: bool,
+    /// In a row.
+    pub(crate) crashes: u32,
+    /// RFC 3339: when a crashed one is started again.
+    pub(crate) retry_at: Option<String>,
+    /// It stays down.
+    pub(crate) gave_up: bool,
+    /// How its last life ended, if it crashed.
+    pub(crate) last_exit: Option<DynoExit>,
+    /// What fails, or failed at its end.
+    pub(crate) failing: Option<DynoCheck>,
+}
+
+/// How a process ended.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DynoExit {
+    /// `exited with code 3`
+    pub(crate) text: String,
+}
+
+/// What a failed check saw.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DynoCheck {
+    /// `connection refused on port 5000`
+    pub(crate) result: String,
+    /// Whether the instance was stopped for it.
+    pub(crate) fatal: bool,
 }
 
 /// The release of a dyno.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Access;
+use super::dyno_health::HealthAnswer;
 use super::error::ApiError;
 use super::input::{Body, Count, Flag, Text, Texts};
 use super::output::{Accepted, Created, Id, Named, Time};
@@ -76,6 +77,8 @@ pub(super) struct DynoAnswer {
     attach_url: Option<String>,
     command: String,
     created_at: Time,
+    /// How it fares; null for one-offs.
+    health: Option<HealthAnswer>,
     id: Id,
     /// As `web.1`.
     name: String,
@@ -193,6 +196,7 @@ fn answer(app: &App, dyno: &Dyno, attach_url: Option<String>) -> DynoAnswer {
         attach_url,
         command: dyno.command.clone(),
         created_at: dyno.since.into(),
+        health: dyno.instance.as_ref().map(HealthAnswer::from),
         id: Id::of(&dyno.uuid()),
         name: dyno.name.to_string(),
         release: ReleaseReference { id: Id::of(&dyno.release.id), version: dyno.release.version },

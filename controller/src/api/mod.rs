@@ -23,6 +23,7 @@ mod credentials;
 mod data;
 mod describe;
 mod domains;
+mod dyno_health;
 mod dynos;
 mod envelope;
 mod error;

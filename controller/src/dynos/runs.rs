@@ -288,6 +288,7 @@ fn dyno_of(run: &Run, release: Release) -> Dyno {
         size: run.size.clone(),
         routed: None,
         is_one_off: true,
+        instance: None,
     }
 }
 

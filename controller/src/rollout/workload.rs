@@ -1,6 +1,6 @@
 //! One process type of one release as the engine gets it.
 
-use engine::{DRAIN_LIMIT, Restart, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
@@ -38,7 +38,7 @@ impl Controller {
             quantity: scale.quantity,
             container,
             health,
-            restart: Restart::default(),
+            restart: self.settings.restart.clone(),
             drain: DRAIN_LIMIT,
             stop_grace: self.settings.stop_grace,
             idle: None,

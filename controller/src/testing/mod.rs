@@ -200,6 +200,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             requests_per_hour: NonZeroU32::new(100_000).expect("more than none"),
             boot_timeout: Duration::from_secs(60),
             stop_grace: Duration::from_secs(30),
+            restart: engine::Restart::default(),
             event_retention: Duration::from_secs(90 * 24 * 60 * 60),
             kept_images: NonZeroU32::new(3).expect("not zero"),
         },

@@ -10,6 +10,7 @@ use crate::containerd::{NewTask, Process, Stdio};
 use crate::error::Fault;
 use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
+use crate::moment::Moment;
 use crate::spec::{Blueprint, spec};
 use crate::{logs, netns, rootfs};
 
@@ -71,7 +72,7 @@ impl Host {
             Ok::<_, Fault>(address)
         };
         let (address, pid) = tokio::join!(link, self.containerd.create(task));
-        Ok(Running { pid: pid?, address: address?, started: self.now() })
+        Ok(Running { pid: pid?, address: address?, started: self.now(), begun: Some(Moment::now()) })
     }
 
     /// Lets the process of a created container run. Only then is it noted as running: if this role dies in between, its next

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
+use crate::moment::Moment;
 
 /// A workload that is desired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     pub(crate) address: Ipv4Addr,
     pub(crate) started: Timestamp,
+    /// The same by a clock that nobody sets. None: an older platform started it.
+    #[serde(default)]
+    pub(crate) begun: Option<Moment>,
 }
 
 /// Folder of one container.
@@ -106,13 +110,7 @@ impl Folder {
     /// Notes whether the instance passes its readiness checks, for another life of this role.
     pub(crate) fn set_ready(&self, ready: bool) -> Result<(), Fault> {
         let path = self.path.join("unready");
-        if !ready {
-            return create_private(&path).map(drop);
-        }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
-            _ => Ok(()),
-        }
+        if ready { forget_json(&path) } else { make_private_file(&path) }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -266,16 +264,24 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), Fault> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Fault::on("set the mode of", path))
 }
 
-/// Not synced: what it describes does not survive a reboot either.
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Fault> {
+/// Not synced: what it describes does not survive a reboot either, or need not.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Fault> {
     let fresh = path.with_extension("new");
     let text = serde_json::to_vec(value).map_err(|error| Fault::Refused(error.to_string()))?;
     create_private(&fresh)?.write_all(&text).map_err(Fault::on("write", &fresh))?;
     fs::rename(&fresh, path).map_err(Fault::on("rename", &fresh))
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Removes a file. One that does not exist is no error.
+pub(crate) fn forget_json(path: &Path) -> Result<(), Fault> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the names in a folder durable.

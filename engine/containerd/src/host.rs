@@ -31,6 +31,7 @@ use crate::netns;
 use crate::network::Network;
 use crate::oneoff;
 use crate::orphans;
+use crate::past::{self, Past};
 use crate::settings::HostSettings;
 use crate::shims;
 use crate::slot::{self, Slot};
@@ -82,11 +83,12 @@ impl Host {
             Fault::Files { action, path, source } => HostError::Files { action, path, source },
             other => HostError::Network(other.to_string()),
         };
-        for dir in [settings.workloads(), settings.instances(), settings.ended(), settings.netns(), settings.leases()] {
+        let [workloads, instances, ended] = [settings.workloads(), settings.instances(), settings.ended()];
+        for dir in [workloads, instances, ended, settings.pasts(), settings.netns(), settings.leases()] {
             files::make_private(&dir).map_err(trouble)?;
         }
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
-        let state = State::new(files::load_wishes(&settings.workloads()));
+        let state = State::new(files::load_wishes(&settings.workloads()), past::load(&settings.pasts()));
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
@@ -134,6 +136,8 @@ impl Host {
             }
         }
         self.reconcile_all();
+        let gone = std::mem::take(&mut self.lock().pasts);
+        gone.keys().for_each(|number| self.forget_past(number));
         tokio::spawn(orphans::remove(Arc::clone(self)));
         let host = Arc::clone(self);
         tokio::spawn(async move { host.network.firewall.keep().await });
@@ -188,13 +192,22 @@ impl Host {
 
     /// Keeps one number of a workload alive from now on.
     fn spawn_slot(self: &Arc<Self>, wish: &Arc<Wish>, begin: Begin) {
-        let (instance, proof, adopted, replaces) = match begin {
+        let (mut instance, proof, adopted, replaces) = match begin {
             Begin::Anew { number, replaces } => {
                 (Instance::new(self.new_id(), wish.workload.dyno(number), self.now()), None, false, replaces)
             }
             Begin::With(instance, proof) => (*instance, proof, true, None),
         };
         let (number, stop) = (instance.dyno.number, CancellationToken::new());
+        let whose = (wish.workload.id.clone(), number);
+        let past = self.lock().pasts.remove(&whose).unwrap_or_default();
+        past.show(&mut instance);
+        if !adopted && past.waits() {
+            instance.state = Past::state(past.pause(&wish.workload.restart), self.now());
+        } else if past == Past::default() {
+            // What is noted is of one before, and whoever asked for another one mended it, too.
+            self.forget_past(&whose);
+        }
         let key = self.lock().hold(Held { wish: Arc::clone(wish), instance, proof, stop: stop.clone() });
         let (app, id) = (wish.workload.app, wish.workload.id.clone());
         self.publish(app, &id);
@@ -202,13 +215,21 @@ impl Host {
         let host = Arc::clone(self);
         tokio::spawn(async move {
             // In a task of its own, so that a slot whose code panics is replaced like one that ended.
-            if let Err(panic) = tokio::spawn(slot::keep_alive(slot, adopted)).await {
+            if let Err(panic) = tokio::spawn(slot::keep_alive(slot, past, adopted)).await {
                 tracing::error!(workload.id = %id, error = %panic, "an instance's keeper died");
             }
-            host.lock().let_go(key);
+            if host.lock().let_go(key) {
+                host.forget_past(&whose);
+            }
             host.publish(app, &id);
             host.reconcile(app);
         });
+    }
+
+    fn forget_past(&self, number: &past::Number) {
+        if let Err(fault) = past::forget(&self.settings.pasts(), number) {
+            tracing::warn!(workload.id = %number.0, error = %fault, "crashes cannot be forgotten");
+        }
     }
 
     /// The ids of all containers that belong to somebody, if only to who removes them.

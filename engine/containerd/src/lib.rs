@@ -7,7 +7,8 @@
 //! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
-//! writable layer, its output), `ended/<id>.json` (how a one-off ended, until its caller knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
+//! writable layer, its output), `pasts/<id>.<n>.json` (what crashed how often), `ended/<id>.json` (how a one-off ended, until its caller
+//! knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
 mod cgroup;
@@ -23,10 +24,12 @@ mod firewall;
 mod health;
 mod host;
 mod logs;
+mod moment;
 mod netns;
 mod network;
 mod oneoff;
 mod orphans;
+mod past;
 mod pipes;
 mod remote;
 mod rootfs;

@@ -59,6 +59,11 @@ impl HostSettings {
         self.home.join("host/ended")
     }
 
+    /// What crashed how often.
+    pub(crate) fn pasts(&self) -> PathBuf {
+        self.home.join("host/pasts")
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.home.join("volumes")
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::{Instance, InstanceState, ProbeReport, Purpose, Workload};
 use model::{DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::container::NewContainer;
@@ -20,6 +20,8 @@ use crate::files::{Folder, Record, Running, Wish};
 use crate::health::LastFailure;
 use crate::host::Host;
 use crate::logs;
+use crate::moment::Moment;
+use crate::past::{self, Past};
 use crate::tenants::Tenant;
 use checks::Unfit;
 
@@ -59,10 +61,19 @@ struct Crash {
 struct Life {
     id: String,
     running: Running,
+    /// When it began, by a clock that nobody sets.
+    begun: Instant,
     ended: CancellationToken,
     log: tokio::task::JoinHandle<()>,
     /// What its checks saw.
     failure: LastFailure,
+}
+
+impl Life {
+    /// How long it lasts.
+    fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
 }
 
 /// What an instance is told before it is stopped.
@@ -75,48 +86,81 @@ enum Farewell {
 }
 
 /// Lives until told to stop. With `adopted`, the first life runs already, as the instance that is known of the slot.
-pub(crate) async fn keep_alive(slot: Slot, adopted: bool) {
-    let mut crashes = 0_u32;
+pub(crate) async fn keep_alive(slot: Slot, mut past: Past, adopted: bool) {
     let mut adopted = adopted;
+    if !adopted && past.waits() && !slot.wait(&mut past).await {
+        return;
+    }
     loop {
-        let ended = slot.live(std::mem::take(&mut adopted)).await;
+        let ended = slot.live_on(&mut past, std::mem::take(&mut adopted)).await;
         slot.release_predecessor();
-        let crash = match ended {
-            Ended::Stopped => return,
-            Ended::Crashed(crash) => crash,
-        };
-        let restart = slot.wished().workload.restart.clone();
-        crashes = if crash.lived >= restart.stable { 1 } else { crashes.saturating_add(1) };
-        let pause = restart.pause(crashes);
-        slot.update(|instance| {
-            instance.state = match pause {
-                Some(pause) => InstanceState::Crashed { retry_at: slot.host.now().after(pause) },
-                None => InstanceState::GaveUp,
-            };
-            instance.crashes = crashes;
-            instance.last_exit = Some(crash.exit);
-            instance.probe = crash.report;
-        });
-        let Some(pause) = pause else {
-            slot.say(&format!("Stays down after {crashes} crashes in a row. Restart it once it is mended."));
-            return slot.stop.cancelled().await;
-        };
-        tokio::select! {
-            () = slot.stop.cancelled() => return,
-            () = sleep(pause) => {}
+        let Ended::Crashed(crash) = ended else { return };
+        past.crashed((crash.exit, crash.report), crash.lived, &slot.wished().workload.restart);
+        slot.keep(&past);
+        if !slot.wait(&mut past).await {
+            return;
         }
-        let id = slot.host.new_id();
-        slot.update(|instance| {
-            instance.id = id;
-            instance.state = InstanceState::Starting;
-            instance.address = None;
-            instance.restarts = instance.restarts.saturating_add(1);
-        });
-        slot.say("State changed from crashed to starting");
     }
 }
 
 impl Slot {
+    /// Waits for the next life and makes ready for it; false if there will be none.
+    async fn wait(&self, past: &mut Past) -> bool {
+        let pause = past.pause(&self.wished().workload.restart);
+        self.update(|instance| {
+            instance.state = Past::state(pause, self.host.now());
+            past.show(instance);
+        });
+        let Some(pause) = pause else {
+            let crashes = past.crashes;
+            self.say(&format!("Stays down after {crashes} crashes in a row. Restart it once it is mended."));
+            self.stop.cancelled().await;
+            return false;
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => return false,
+            () = sleep(pause) => {}
+        }
+        past.restarts = past.restarts.saturating_add(1);
+        past.waits_since = None;
+        self.keep(past);
+        let id = self.host.new_id();
+        self.update(|instance| {
+            instance.id = id;
+            instance.state = InstanceState::Starting;
+            instance.address = None;
+            past.show(instance);
+        });
+        self.say("State changed from crashed to starting");
+        true
+    }
+
+    /// One life. If it lasts, the crashes before it are over.
+    async fn live_on(&self, past: &mut Past, adopted: bool) -> Ended {
+        let mut life = pin!(self.live(adopted));
+        if past.crashes > 0 {
+            tokio::select! {
+                ended = &mut life => return ended,
+                () = sleep(self.wished().workload.restart.stable) => {}
+            }
+            past.crashes = 0;
+            self.keep(past);
+            self.update(|instance| past.show(instance));
+        }
+        life.await
+    }
+
+    /// Makes the past durable. Without it another life of this role would only begin to count anew.
+    fn keep(&self, past: &Past) {
+        if let Err(fault) = past::save(&self.host.settings.pasts(), &self.whose(), past) {
+            tracing::warn!(workload.id = %self.wish.workload.id, error = %fault, "crashes cannot be noted");
+        }
+    }
+
+    fn whose(&self) -> past::Number {
+        (self.wish.workload.id.clone(), self.number)
+    }
+
     async fn live(&self, adopted: bool) -> Ended {
         let life = if adopted { self.resume() } else { self.begin().await };
         match life {
@@ -190,7 +234,11 @@ impl Slot {
         let id = self.instance_id();
         let running = self.host.folder(&id).running();
         let running = running.ok_or_else(|| Fault::Refused("its record is gone".to_owned()))?;
-        self.follow(&id, running).map(Some)
+        let life = self.follow(&id, running)?;
+        // The wall clock is good enough for what an older platform started.
+        let begun = running.begun.and_then(|begun| Moment::now().since(begun));
+        let age = begun.unwrap_or_else(|| self.host.now().since(running.started));
+        Ok(Some(Life { begun: life.begun.checked_sub(age).unwrap_or(life.begun), ..life }))
     }
 
     /// Sends the container's output to the app's log.
@@ -205,7 +253,8 @@ impl Slot {
         let log = tokio::spawn(async move {
             logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
         });
-        Ok(Life { id: id.to_owned(), running, ended, log, failure: LastFailure::default() })
+        let begun = Instant::now();
+        Ok(Life { id: id.to_owned(), running, begun, ended, log, failure: LastFailure::default() })
     }
 
     /// From start to end, whoever ends it.
@@ -225,11 +274,6 @@ impl Slot {
         Ended::Stopped
     }
 
-    /// How long a life lasts.
-    fn age(&self, life: &Life) -> Duration {
-        self.host.now().since(life.running.started)
-    }
-
     fn up(&self, life: &Life) {
         let folder = self.host.folder(&life.id);
         if !folder.is_healthy() {
@@ -239,7 +283,7 @@ impl Slot {
                 tracing::warn!(container.id = %life.id, error = %fault, "health cannot be noted");
             }
             self.say("State changed from starting to up");
-            let booted_in = self.age(life);
+            let booted_in = life.age();
             let ready = self.wished().workload.health.readiness.is_empty();
             if !ready && let Err(fault) = folder.set_ready(false) {
                 tracing::warn!(container.id = %life.id, error = %fault, "readiness cannot be noted");
@@ -254,7 +298,7 @@ impl Slot {
 
     async fn crashed(&self, life: Life, status: Option<u32>) -> Ended {
         let before = self.state_name();
-        let (lived, report) = (self.age(&life), self.report(&life));
+        let (lived, report) = (life.age(), self.report(&life));
         self.update(|instance| instance.state = InstanceState::Stopping);
         let exit = self.bury(life, status).await;
         self.say(&format!("State changed from {before} to crashed"));
@@ -264,7 +308,7 @@ impl Slot {
     /// Ends a life that its checks gave up. However it ends, it counts as crashed.
     async fn put_down(&self, life: Life, unfit: Unfit, ended: impl Future<Output = Option<u32>>) -> Ended {
         let before = self.state_name();
-        let lived = self.age(&life);
+        let lived = life.age();
         let report = self.report(&life).map(|report| ProbeReport { purpose: unfit.purpose, fatal: true, ..report });
         self.say(&unfit.words);
         let status = self.stop(&life, Farewell::LetGo, ended).await;

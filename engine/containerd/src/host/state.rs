@@ -11,6 +11,7 @@ use model::routes::{Endpoint, Proof, WorkloadAddresses};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Wish;
+use crate::past::{Number, Past};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) doomed: BTreeSet<String>,
     /// Containers that routers were told of.
     pub(super) shown: BTreeSet<String>,
+    /// What an earlier life knew of numbers that this one has not begun to keep.
+    pub(super) pasts: BTreeMap<Number, Past>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }
@@ -37,8 +40,8 @@ struct Own {
 }
 
 impl State {
-    pub(super) fn new(wishes: Vec<Wish>) -> Self {
-        let mut state = Self::default();
+    pub(super) fn new(wishes: Vec<Wish>, pasts: BTreeMap<Number, Past>) -> Self {
+        let mut state = Self { pasts, ..Self::default() };
         for wish in wishes {
             state.wish(wish);
         }
@@ -86,12 +89,14 @@ impl State {
         key
     }
 
-    pub(super) fn let_go(&mut self, key: u64) {
-        if let Some(held) = self.slots.remove(&key) {
-            self.change_own(held.wish.workload.app, |own| {
-                own.slots.remove(&key);
-            });
-        }
+    /// Keeps a number no more; says whether nobody else keeps it.
+    pub(super) fn let_go(&mut self, key: u64) -> bool {
+        let Some(held) = self.slots.remove(&key) else { return false };
+        let (app, id, number) = (held.wish.workload.app, &held.wish.workload.id, held.instance.dyno.number);
+        self.change_own(app, |own| {
+            own.slots.remove(&key);
+        });
+        !self.slots_of(app).any(|other| other.wish.workload.id == *id && other.instance.dyno.number == number)
     }
 
     fn change_own(&mut self, app: AppId, change: impl FnOnce(&mut Own)) {

@@ -62,10 +62,10 @@ impl Slot {
         let uptime = |check: &Check| if let Look::Uptime(settle) = check.look { settle } else { Duration::ZERO };
         let settle: Duration = health.startup.iter().map(uptime).max().unwrap_or_default();
         let boot = health.boot.saturating_add(settle);
-        let deadline = Instant::now() + boot.saturating_sub(self.age(life));
+        let deadline = Instant::now() + boot.saturating_sub(life.age());
         let patient = self.patient(life, health);
         for check in &health.startup {
-            sleep(check.delay.max(uptime(check)).saturating_sub(self.age(life))).await;
+            sleep(check.delay.max(uptime(check)).saturating_sub(life.age())).await;
             if self.passes_in_time(life, &patient, check, deadline).await {
                 life.failure.passed(&check.name);
                 continue;
@@ -163,7 +163,7 @@ impl Slot {
         let (mut pause, mut failed, mut told) = (FIRST_PAUSE, 0_u32, Instant::now());
         loop {
             let seen = match check.look {
-                Look::Uptime(settle) if self.age(life) < settle => Err(format!("up for less than {} s", settle.as_secs())),
+                Look::Uptime(settle) if life.age() < settle => Err(format!("up for less than {} s", settle.as_secs())),
                 _ => patient.attempt_again(&check.look, check.timeout).await,
             };
             match seen {
@@ -250,7 +250,7 @@ impl Slot {
     }
 
     pub(super) fn report(&self, life: &Life) -> Option<ProbeReport> {
-        life.failure.report(life.running.pid, self.age(life))
+        life.failure.report(life.running.pid, life.age())
     }
 
     fn patient(&self, life: &Life, health: &Health) -> Patient {
