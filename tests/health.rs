@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::faults::Load;
+use crate::load::{Load, Seen};
 use crate::platform::{App, shared};
 
 /// An app of two web instances with these checks.
@@ -46,7 +46,7 @@ fn a_release_that_does_not_pass_its_startup_check_is_refused_with_what_it_answer
 fn an_instance_that_is_not_ready_gets_no_requests_until_it_is() {
     let app = app_with(r#"{"type": "readiness", "path": "/ready", "attempts": 1, "wait": 1}"#);
     crate::until("both answer", || answering(&app).len() == 2);
-    let (_, failure) = Load::around(&app, || {
+    let Seen { failure, .. } = Load::around(&app, || {
         let sick = app.get("/sick?/ready=8").body;
         crate::until("the other one answers alone", || {
             let seen = answering(&app);
@@ -69,5 +69,28 @@ fn an_instance_that_is_not_alive_is_replaced() {
     crate::until("the log says why", || {
         let log = app.cli(&["logs", "-n", "200"]).expect_ok().text;
         log.contains("Liveness check \"heart\" failed 2 times in a row: GET /alive was answered with 503")
+    });
+}
+
+#[test]
+fn the_first_process_passes_signals_on_and_buries_the_dead() {
+    let app = shared().app("probe-app");
+    app.write("boot", "polite");
+    app.commit("listens to signals");
+    app.push().expect_ok();
+    app.get("/orphans?20");
+    let processes = || -> serde_json::Value { serde_json::from_str(&app.get("/processes").body).expect("JSON") };
+    let is_orphan = |process: &serde_json::Value| ["sh", "true", "sleep"].iter().any(|name| process["name"] == *name);
+    crate::until("no dead process is left", || {
+        let all = processes();
+        let all = all.as_array().expect("processes");
+        assert!(all.iter().any(|process| process["pid"] == 1 && process["name"] != "python3"), "{all:?}");
+        all.iter().all(|process| process["state"] != "Z")
+    });
+    crate::until("no child is left", || !processes().as_array().expect("processes").iter().any(is_orphan));
+    app.cli(&["ps:restart"]).expect_ok();
+    crate::until("the app heard of its end", || {
+        let log = app.cli(&["logs", "-n", "200"]).expect_ok().text;
+        log.contains("app[web.1]: asked to end by SIGTERM") && log.contains("Process exited with status 0")
     });
 }

@@ -34,16 +34,9 @@ impl List {
             let row = |dyno: Dyno| {
                 let since = output::ago(&dyno.updated_at, context::now());
                 let release = format!("v{}", dyno.release.version);
-                let size = dyno.size.into();
-                vec![
-                    dyno.name.clone().into(),
-                    state(&dyno, context::now()),
-                    release.into(),
-                    routed(dyno.routed),
-                    since.into(),
-                    size,
-                    dyno.command.into(),
-                ]
+                let state = state(&dyno, context::now());
+                let (routed, size) = (routed(dyno.routed), dyno.size.into());
+                vec![dyno.name.into(), state, release.into(), routed, since.into(), size, dyno.command.into()]
             };
             out.table(
                 &["Dyno", "State", "Release", "Requests", "Since", "Size", "Command"],
@@ -370,7 +363,6 @@ fn state(dyno: &Dyno, now: Timestamp) -> Field {
 /// What a dyno does, and why it does not serve: `crashed 4 times (exited with code 3), tried again in 28 s`.
 fn fares(dyno: &Dyno, now: Timestamp) -> String {
     let Some(health) = &dyno.health else { return dyno.state.clone() };
-    let mut text = dyno.state.clone();
     let why = match (&health.failing, &health.last_exit) {
         (Some(check), _) if check.fatal || dyno.state != "crashed" => Some(&check.result),
         (_, exit) => exit.as_ref().map(|exit| &exit.text),
@@ -380,20 +372,17 @@ fn fares(dyno: &Dyno, now: Timestamp) -> String {
         1 => "once".to_owned(),
         crashes => format!("{crashes} times"),
     };
-    match dyno.state.as_str() {
-        "crashed" => {
-            text += &format!(" {times}{why}");
-            match &health.retry_at {
-                Some(retry) if health.crashes > 0 => text += &format!(", tried again {}", output::ago(retry, now)),
-                _ if health.gave_up => text += ", stays down",
-                _ => {}
-            }
+    let state = &dyno.state;
+    match (state.as_str(), &health.retry_at) {
+        ("crashed", Some(retry)) => {
+            format!("{state} {times}{why}, tried again {}", output::ago(retry, now))
         }
-        "up" if !health.ready => text += &format!(", not ready{why}"),
-        "starting" if health.crashes > 0 => text += &format!(" after it crashed {times}{why}"),
-        _ => {}
+        ("crashed", None) if health.gave_up => format!("{state} {times}{why}, stays down"),
+        ("crashed", None) => format!("{state} {times}{why}"),
+        ("up", _) if !health.ready => format!("{state}, not ready{why}"),
+        ("starting", _) if health.crashes > 0 => format!("{state} after it crashed {times}{why}"),
+        _ => state.clone(),
     }
-    text
 }
 
 #[cfg(test)]

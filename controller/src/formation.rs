@@ -135,6 +135,12 @@ pub fn dyno_sizes() -> &'static [DynoSize] {
     &SIZES
 }
 
+/// The smallest size with more memory.
+pub(crate) fn larger(size: &DynoSize) -> Option<&'static DynoSize> {
+    let larger = dyno_sizes().iter().filter(|other| other.memory_bytes > size.memory_bytes);
+    larger.min_by_key(|other| other.memory_bytes)
+}
+
 /// The size of this name, in any case.
 pub fn dyno_size(name: &str) -> Option<&'static DynoSize> {
     dyno_sizes().iter().find(|size| size.name.eq_ignore_ascii_case(name))

@@ -55,7 +55,10 @@ use oneoffs::{
     a_one_off_is_told_to_end_before_it_is_killed, a_one_off_passes_bytes_on_as_they_are, a_one_off_reads_its_input,
     a_one_off_whose_caller_hangs_up_runs_on, a_one_off_with_a_log_is_remembered_until_it_is_forgotten,
 };
-use restarts::{a_crash_is_restarted_after_growing_pauses, one_crash_too_many_is_the_last};
+use restarts::{
+    a_crash_is_restarted_after_growing_pauses, one_crash_too_many_is_the_last,
+    what_outgrows_its_memory_is_told_from_what_ends_otherwise, who_forks_and_exits_is_over,
+};
 use services::{
     a_former_client_loses_its_connections, a_service_has_one_address_and_one_instance,
     a_service_is_reached_by_its_clients_only, a_volume_outlives_what_mounts_it,
@@ -78,6 +81,8 @@ checks! {
     an_instance_starts_then_is_up_where_it_listens,
     a_crash_is_restarted_after_growing_pauses,
     one_crash_too_many_is_the_last,
+    what_outgrows_its_memory_is_told_from_what_ends_otherwise,
+    who_forks_and_exits_is_over,
     scaling_changes_the_quantity_and_nothing_else,
     what_is_done_around_instances_may_change,
     what_cannot_be_done_is_refused_by_name,
@@ -162,6 +167,7 @@ impl Subject {
             drain: DRAIN_LIMIT,
             stop_grace: Duration::from_secs(1),
             idle: None,
+            larger: None,
             service: None,
         }
     }

@@ -440,6 +440,7 @@ mod tests {
             drain: DRAIN_LIMIT,
             stop_grace: Duration::from_secs(30),
             idle: None,
+            larger: None,
             service: None,
         }
     }

@@ -38,8 +38,8 @@ pub use needs::Need;
 pub use oneoff::{Ended, Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
 pub use workload::{
-    Container, Instance, InstanceState, Mount, NESTED_IDS, RootFs, Service, Workload, WorkloadStatus, check_volume_name,
-    is_workload_id,
+    Container, Instance, InstanceState, Larger, Mount, NESTED_IDS, RootFs, Service, Workload, WorkloadStatus,
+    check_volume_name, is_workload_id,
 };
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.

@@ -41,9 +41,21 @@ pub struct Workload {
     /// Its last instance is stopped once it had no request for so long, and started again by the next one; none: never.
     #[serde(default)]
     pub idle: Option<Duration>,
+    /// What it could have instead of its memory; told when that does not suffice.
+    #[serde(default)]
+    pub larger: Option<Larger>,
     /// What others reach it by, if it is a backing service. It then gets no requests from routers.
     #[serde(default)]
     pub service: Option<Service>,
+}
+
+/// A size with more memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Larger {
+    /// What people call it.
+    pub name: String,
+    /// Bytes.
+    pub memory_bytes: u64,
 }
 
 /// What makes a workload a backing service: an address that never changes, and who may connect to it.
@@ -280,6 +292,9 @@ pub struct Instance {
     pub crashes: u32,
     /// How the last life of this number ended, if it crashed.
     pub last_exit: Option<Exit>,
+    /// Bytes of memory that the last life of this number outgrew, if it ended by that.
+    #[serde(default)]
+    pub oom_limit: Option<u64>,
     /// How long it took from its process's start until it was healthy: the app's own part of a deploy. None before.
     pub booted_in: Option<Duration>,
     /// How often the engine started this number again because it had ended by itself, in a row or not.
@@ -303,6 +318,7 @@ impl Instance {
             address: None,
             crashes: 0,
             last_exit: None,
+            oom_limit: None,
             booted_in: None,
             restarts: 0,
             probe: None,

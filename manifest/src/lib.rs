@@ -44,6 +44,8 @@ pub struct Manifest {
     pub postdeploy: Option<At<Script>>,
     /// When instances count as started, ready and alive.
     pub healthchecks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+    /// When what ended by itself is started again.
+    pub restart: Restarts,
     /// What should run at certain times.
     pub cron: Vec<CronJob>,
     /// Process types of `heroku.yml`, for an app without Procfile.
@@ -155,6 +157,19 @@ pub enum CheckProbe {
     Uptime(u32),
     /// It listens on its port.
     Listening,
+}
+
+/// When what ended by itself is started again, as far as an app has its own mind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// So many crashes in a row are followed by a restart at once.
+    pub at_once: Option<u32>,
+    /// Seconds before the restart after the next one; each later pause is twice as long.
+    pub pause: Option<u32>,
+    /// Seconds of the longest pause.
+    pub longest_pause: Option<u32>,
+    /// After so many restarts in a row it stays down; 0 is never.
+    pub limit: Option<u32>,
 }
 
 /// A command to run at certain times.

@@ -21,6 +21,7 @@ const WHOLE: &str = r#"{
   "buildpacks": [{"url": "heroku/python"}, "platform/nodejs"],
   "scripts": {"postdeploy": "rake db:seed", "test": "rake"},
   "healthchecks": {"web": [{"type": "startup", "path": "/health", "attempts": 9}, {"type": "liveness", "uptime": 3}]},
+  "restart": {"at_once": 1, "pause": 5, "limit": 0},
   "cron": [{"command": "rake nightly", "schedule": "0 3 * * *", "concurrency_policy": "forbid"}],
   "environments": {"review": {}}
 }"#;
@@ -67,7 +68,8 @@ fn every_complaint_has_its_place_and_names_the_field() {
   "scripts": {"postdeploy": {"size": "basic"}, "release": "x"},
   "healthchecks": {"web": [{"path": "health"}, {}, {"type": "start", "uptime": 1}, {"uptime": 1, "attempts": 0}]},
   "cron": [{"command": "a\nb", "schedule": "@daily"}, {"command": "x", "schedule": "61 * * * *"},
-           {"command": "x", "schedule": "* * * * * *"}, {"schedule": "@daily"}]
+           {"command": "x", "schedule": "* * * * * *"}, {"schedule": "@daily"}],
+  "restart": {"pause": 0, "at_once": "x", "often": 1}
 }"#,
     );
     insta::assert_snapshot!(problems.join("\n"));

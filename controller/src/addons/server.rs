@@ -70,6 +70,7 @@ impl Controller {
             drain: DRAIN_LIMIT,
             stop_grace: STOP_GRACE,
             idle: None,
+            larger: None,
             service: Some(Service { port: server.port, clients }),
         })
     }

@@ -35,8 +35,8 @@ struct ExitAnswer {
     status: i32,
     /// The signal that ended it.
     signal: Option<i32>,
-    /// The kernel ended it because it outgrew its memory.
-    out_of_memory: bool,
+    /// Bytes of memory that it outgrew, if the kernel ended it for that.
+    memory_limit: Option<u64>,
     /// `exited with code 3`
     text: String,
 }
@@ -70,18 +70,18 @@ impl From<&Instance> for HealthAnswer {
             restarts: instance.restarts,
             retry_at,
             gave_up: instance.state == InstanceState::GaveUp,
-            last_exit: instance.last_exit.map(ExitAnswer::from),
+            last_exit: instance.last_exit.map(|exit| ExitAnswer::new(exit, instance.oom_limit)),
             failing: instance.probe.as_ref().map(CheckAnswer::from),
         }
     }
 }
 
-impl From<Exit> for ExitAnswer {
-    fn from(exit: Exit) -> Self {
+impl ExitAnswer {
+    fn new(exit: Exit, memory_limit: Option<u64>) -> Self {
         Self {
             status: exit.shell_status(),
             signal: if let Exit::Signal(signal) = exit { Some(signal) } else { None },
-            out_of_memory: exit == Exit::OutOfMemory,
+            memory_limit,
             text: exit.to_string(),
         }
     }

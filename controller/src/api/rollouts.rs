@@ -116,8 +116,19 @@ impl From<Failure> for FailureAnswer {
     fn from(failure: Failure) -> Self {
         let Failure { cause, sentence, dyno, exit_code, signal, memory_limit, try_size, probe, .. } = failure;
         let Failure { check, probed_after_ms, listening, log, hints, .. } = failure;
-        let evidence =
-            Evidence { check, dyno, exit_code, hints, listening, log, memory_limit, probe, probed_after_ms, signal, try_size };
+        let evidence = Evidence {
+            check,
+            dyno,
+            exit_code,
+            hints,
+            listening,
+            log,
+            memory_limit,
+            probe,
+            probed_after_ms,
+            signal,
+            try_size,
+        };
         Self { cause, message: sentence, evidence }
     }
 }

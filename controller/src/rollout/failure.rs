@@ -5,13 +5,13 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use engine::{ProbeReport, Purpose};
-use model::{AppId, DynoName, DynoSize, Exit, Timestamp};
+use model::{AppId, DynoName, Exit, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Cause, Sick};
 use super::workload::PORT;
 use crate::Controller;
-use crate::formation::{dyno_size, dyno_sizes};
+use crate::formation::{dyno_size, larger};
 use crate::logs::Filter;
 
 /// What the check is called that is made of every web process.
@@ -185,12 +185,6 @@ fn crashed(sick: &Sick) -> (&'static str, String) {
         (Some(exit), _) => ("crashed", exit.to_string()),
         (None, _) => ("crashed", "did not stay up".to_owned()),
     }
-}
-
-/// The smallest size with more memory.
-fn larger(size: &DynoSize) -> Option<&'static DynoSize> {
-    let larger = dyno_sizes().iter().filter(|other| other.memory_bytes > size.memory_bytes);
-    larger.min_by_key(|other| other.memory_bytes)
 }
 
 /// What there is to say of where a web process listened that got no requests.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use engine::{Check, Health, Look};
-use manifest::{CheckKind, CheckProbe, HealthCheck};
+use engine::{Check, Health, Look, Restart};
+use manifest::{CheckKind, CheckProbe, HealthCheck, Restarts};
 use model::{Hostname, ProcessType};
 
 use super::workload::PORT;
@@ -55,6 +55,18 @@ pub(super) fn health(process_type: &ProcessType, checks: &[HealthCheck], usual: 
     health
 }
 
+/// When instances of an app are started again, over what is usual on its platform.
+pub(super) fn restart(wanted: &Restarts, usual: &Restart) -> Restart {
+    let seconds = |wanted: Option<u32>, usual| wanted.map_or(usual, |wanted| Duration::from_secs(wanted.into()));
+    Restart {
+        at_once: wanted.at_once.unwrap_or(usual.at_once),
+        first: seconds(wanted.pause, usual.first),
+        longest: seconds(wanted.longest_pause, usual.longest),
+        give_up: wanted.limit.map_or(usual.give_up, |limit| Some(limit).filter(|limit| *limit > 0)),
+        stable: usual.stable,
+    }
+}
+
 fn engine_check(check: &HealthCheck) -> Check {
     let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     let look = match &check.probe {
@@ -92,7 +104,8 @@ mod tests {
 
     fn of(process_type: &str, checks: &str) -> Health {
         let text = format!("{{\"healthchecks\": {{\"{process_type}\": {checks}}}}}");
-        let (manifest, problems) = manifest::read(manifest::Files { app_json: Some(text.as_bytes()), heroku_yml: None });
+        let (manifest, problems) =
+            manifest::read(manifest::Files { app_json: Some(text.as_bytes()), heroku_yml: None });
         assert_eq!(problems, []);
         let process_type: ProcessType = process_type.parse().expect("a process type");
         let host = "shop.localhost".parse().expect("a host");
@@ -131,6 +144,12 @@ mod tests {
 
         let own = of("web", r#"[{"listening": true, "attempts": 9}]"#);
         assert_eq!((looks(&own.startup), own.startup[0].attempts), (vec![&Look::Listening], 9));
+
+        let usual = Restart::default();
+        let own = Restarts { pause: Some(5), limit: Some(0), ..Restarts::default() };
+        let expected = Restart { first: Duration::from_secs(5), give_up: None, ..usual.clone() };
+        assert_eq!(restart(&own, &usual), expected);
+        assert_eq!(restart(&Restarts::default(), &usual), usual);
 
         let worker = of("worker", r#"[{"uptime": 20}, {"type": "liveness", "path": "/live"}]"#);
         assert_eq!(worker.port, Some(PORT), "who is asked by HTTP has a port");

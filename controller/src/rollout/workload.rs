@@ -1,11 +1,12 @@
 //! One process type of one release as the engine gets it.
 
-use engine::{DRAIN_LIMIT, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Larger, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
-use super::health::{Usual, health};
+use super::health::{Usual, health, restart};
 use super::plan::Scale;
+use crate::formation::{dyno_size, larger};
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 
@@ -30,6 +31,8 @@ impl Controller {
         if let Some(port) = health.port {
             container.env.insert("PORT".to_owned(), port.to_string());
         }
+        let larger = dyno_size(&scale.size).and_then(larger);
+        let larger = larger.map(|size| Larger { name: size.name.clone(), memory_bytes: size.memory_bytes });
         Ok(Workload {
             id,
             app: app.id,
@@ -38,10 +41,11 @@ impl Controller {
             quantity: scale.quantity,
             container,
             health,
-            restart: self.settings.restart.clone(),
+            restart: restart(&kept.restart, &self.settings.restart),
             drain: DRAIN_LIMIT,
             stop_grace: self.settings.stop_grace,
             idle: None,
+            larger,
             service: None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use manifest::{CronJob, HealthCheck, Manifest};
+use manifest::{CronJob, HealthCheck, Manifest, Restarts};
 use model::ProcessType;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ use crate::{Controller, Error};
 pub(crate) struct Kept {
     /// When instances of each process type count as started, ready and alive.
     pub(crate) healthchecks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+    /// When what ended by itself is started again.
+    pub(crate) restart: Restarts,
     /// What should run at certain times.
     pub(crate) cron: Vec<CronJob>,
 }
@@ -22,14 +24,16 @@ pub(crate) struct Kept {
 impl Controller {
     /// What is kept of a manifest; none if it says nothing of the kind.
     pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
-        let kept = Kept { healthchecks: manifest.healthchecks.clone(), cron: manifest.cron.clone() };
+        let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
+        let kept = Kept { healthchecks, restart, cron: manifest.cron.clone() };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()
     }
 
     /// What is kept of the manifest that a release's code came with.
     pub(crate) async fn kept_of(&self, release: &Release) -> Result<Kept, Error> {
-        let failed = |source: serde_json::Error| Error::System { action: "read a kept manifest", source: source.into() };
+        let failed =
+            |source: serde_json::Error| Error::System { action: "read a kept manifest", source: source.into() };
         let text = self.store.manifest_of(release.id).await?;
         text.map_or_else(|| Ok(Kept::default()), |text| serde_json::from_str(&text).map_err(failed))
     }

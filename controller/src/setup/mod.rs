@@ -19,9 +19,9 @@ use std::path::Path;
 use manifest::{Manifest, Severity};
 use model::{Image, ProcessType};
 
+use crate::Controller;
 use crate::builds::{Output, Refused};
 use crate::store::{App, Start};
-use crate::{Controller, Error};
 
 impl Controller {
     /// Reads what the files of a commit say, and shows what is wrong with them. One that cannot be used ends the push.

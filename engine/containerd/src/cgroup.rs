@@ -32,9 +32,9 @@ impl Version {
         Self::V1 { limits_swap: Path::new(ROOT).join("memory/memory.memsw.limit_in_bytes").exists() }
     }
 
-    /// Whether the kernel killed anything in the cgroup at `path` (from the hierarchy's root) because it outgrew its memory.
-    pub(crate) fn was_out_of_memory(self, path: &Path) -> bool {
-        std::fs::read_to_string(self.memory_events(path)).is_ok_and(|text| counts_kills(&text))
+    /// How many processes of the cgroup at `path` (from the hierarchy's root) the kernel killed because it outgrew its memory.
+    pub(crate) fn memory_kills(self, path: &Path) -> u64 {
+        std::fs::read_to_string(self.memory_events(path)).map_or(0, |text| kills_in(&text))
     }
 
     /// Whether the cgroup at `path` still is everywhere where it limits something.
@@ -97,9 +97,9 @@ impl Version {
     }
 }
 
-fn counts_kills(text: &str) -> bool {
+fn kills_in(text: &str) -> u64 {
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -111,8 +111,8 @@ mod tests {
         let (path, one) = (Path::new("/platform/x"), Version::V1 { limits_swap: true });
         assert_eq!(one.memory_events(path), Path::new("/sys/fs/cgroup/memory/platform/x/memory.oom_control"));
         assert_eq!(Version::V2.memory_events(path), Path::new("/sys/fs/cgroup/platform/x/memory.events"));
-        assert!(counts_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"));
-        assert!(counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n"));
-        assert!(!counts_kills("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\n"));
+        assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), 1);
+        assert_eq!(kills_in("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n"), 2);
+        assert_eq!(kills_in("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\n"), 0);
     }
 }

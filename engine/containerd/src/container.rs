@@ -106,12 +106,9 @@ impl Host {
         self.insist(id, || self.containerd.kill(Process::first(id), signal)).await;
     }
 
-    /// What a container's status means. Must be asked before the container is removed, with which its counters go.
+    /// What the status of a container means that ran once. Must be asked before the container is removed, with which its counters go.
     pub(crate) fn exit(&self, id: &str, status: Option<u32>) -> Exit {
-        let exit = plain_exit(status);
-        let out_of_memory =
-            || !exit.is_success() && exit != Exit::Lost && self.cgroups.was_out_of_memory(&self.cgroup(id));
-        if out_of_memory() { Exit::OutOfMemory } else { exit }
+        exit(status, || self.cgroups.memory_kills(&self.cgroup(id)) > 0)
     }
 }
 
@@ -128,6 +125,13 @@ impl Followed {
         // It fails only if it panicked, and then there is nothing more to take.
         let _ = self.log.await;
     }
+}
+
+/// What a status means, if the kernel's count of kills says that memory ended it.
+pub(crate) fn exit(status: Option<u32>, was_out_of_memory: impl FnOnce() -> bool) -> Exit {
+    let exit = plain_exit(status);
+    let may_be = !exit.is_success() && exit != Exit::Lost;
+    if may_be && was_out_of_memory() { Exit::OutOfMemory } else { exit }
 }
 
 /// What a status means that containerd gives, as far as it tells.

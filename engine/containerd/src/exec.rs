@@ -64,12 +64,12 @@ impl Started {
         let (stdin, output) = (folder.join("stdin"), folder.join("stdout"));
         make_fifo(&stdin)?;
         make_fifo(&output)?;
-        let stdio = Stdio::Pipes { stdin, output, terminal: exec.tty.is_some() };
+        let ends = Stdio::Pipes { stdin, output, terminal: exec.tty.is_some() };
         let mut runs = Container { args: exec.args, ..container.clone() };
         runs.env.extend(exec.env);
         let spec = spec::process(&runs, hostname, exec.tty)?;
-        let pipes = Pipes::open(&stdio)?;
-        host.containerd.exec(self.process(), &spec, &stdio).await?;
+        let pipes = Pipes::open(&ends)?;
+        host.containerd.exec(self.process(), &spec, &ends).await?;
         let pid = host.containerd.start(self.process()).await?;
         let (to_process, from_process) = pipes.joined()?;
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use engine::{Ended, OneOff, OneOffId, Workload, WorkloadId};
 use model::Timestamp;
@@ -59,6 +60,14 @@ pub(crate) struct Running {
     pub(crate) begun: Option<Moment>,
 }
 
+/// An instance that became healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Healthy {
+    pub(crate) since: Timestamp,
+    /// How long that took.
+    pub(crate) booted_in: Option<Duration>,
+}
+
 /// Folder of one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
@@ -94,17 +103,19 @@ impl Folder {
     }
 
     /// Notes that the instance is healthy, so that another life of this role need not prove it again.
-    pub(crate) fn set_healthy(&self, since: Timestamp) -> Result<(), Fault> {
-        write_json(&self.path.join("healthy"), &since)
+    pub(crate) fn set_healthy(&self, healthy: Healthy) -> Result<(), Fault> {
+        write_json(&self.path.join("healthy"), &healthy)
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.path.join("healthy").exists()
     }
 
-    /// Since when it is healthy, as far as that was noted.
-    pub(crate) fn healthy_since(&self) -> Option<Timestamp> {
-        read_json(&self.path.join("healthy"))
+    /// What was noted when it became healthy.
+    pub(crate) fn healthy(&self) -> Option<Healthy> {
+        let path = self.path.join("healthy");
+        // An older platform noted the moment alone.
+        read_json(&path).or_else(|| Some(Healthy { since: read_json(&path)?, booted_in: None }))
     }
 
     /// Notes whether the instance passes its readiness checks, for another life of this role.

@@ -2,8 +2,10 @@
 
 mod attempt;
 mod evidence;
+mod memory;
 mod vitals;
 
 pub(crate) use attempt::Patient;
 pub(crate) use evidence::LastFailure;
+pub(crate) use memory::Memory;
 pub(crate) use vitals::Vitals;

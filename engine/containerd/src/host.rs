@@ -137,7 +137,9 @@ impl Host {
         }
         self.reconcile_all();
         let gone = std::mem::take(&mut self.lock().pasts);
-        gone.keys().for_each(|number| self.forget_past(number));
+        for number in gone.keys() {
+            self.forget_past(number);
+        }
         tokio::spawn(orphans::remove(Arc::clone(self)));
         let host = Arc::clone(self);
         tokio::spawn(async move { host.network.firewall.keep().await });

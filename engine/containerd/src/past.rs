@@ -25,6 +25,9 @@ pub(crate) struct Past {
     pub(crate) restarts: u32,
     /// How the last life ended.
     pub(crate) last_exit: Option<Exit>,
+    /// The limit that it outgrew, if it ended by that.
+    #[serde(default)]
+    pub(crate) oom_limit: Option<u64>,
     /// What its checks saw then.
     pub(crate) probe: Option<ProbeReport>,
     /// Since when it waits for its next life; none while it lives.
@@ -63,7 +66,7 @@ impl Past {
     /// Shows it on the instance that waits, or that lives now.
     pub(crate) fn show(&self, instance: &mut Instance) {
         (instance.crashes, instance.restarts) = (self.crashes, self.restarts);
-        instance.last_exit = self.last_exit;
+        (instance.last_exit, instance.oom_limit) = (self.last_exit, self.oom_limit);
         if self.waits() {
             instance.probe.clone_from(&self.probe);
         }
@@ -114,7 +117,7 @@ mod tests {
         let mut loaded = load(folder.path());
         assert_eq!(loaded.remove(&number), Some(past.clone()));
         let pause = past.pause(&restart).expect("it is tried again");
-        assert!(pause > Duration::from_secs(1100) && pause <= Duration::from_secs(1200), "{pause:?}");
+        assert!(pause > Duration::from_secs(900) && pause <= restart.longest, "{pause:?}");
         crash(&mut past, 1);
         assert_eq!(past.pause(&restart), None, "that was one too many");
         let rebooted = r#"{"boot":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"millis":1}"#;

@@ -7,17 +7,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Instance, InstanceState, ProbeReport, Purpose, Workload};
+use engine::{Instance, InstanceState, ProbeReport, Workload};
 use model::{DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::container::NewContainer;
+use crate::container::{self, NewContainer};
 use crate::containerd::Stdio;
 use crate::error::Fault;
-use crate::files::{Folder, Record, Running, Wish};
-use crate::health::LastFailure;
+use crate::files::{Folder, Healthy, Record, Running, Wish};
+use crate::health::{LastFailure, Memory};
 use crate::host::Host;
 use crate::logs;
 use crate::moment::Moment;
@@ -67,6 +67,8 @@ struct Life {
     log: tokio::task::JoinHandle<()>,
     /// What its checks saw.
     failure: LastFailure,
+    /// Who was killed for memory.
+    memory: Memory,
 }
 
 impl Life {
@@ -95,7 +97,10 @@ pub(crate) async fn keep_alive(slot: Slot, mut past: Past, adopted: bool) {
         let ended = slot.live_on(&mut past, std::mem::take(&mut adopted)).await;
         slot.release_predecessor();
         let Ended::Crashed(crash) = ended else { return };
-        past.crashed((crash.exit, crash.report), crash.lived, &slot.wished().workload.restart);
+        let wish = slot.wished();
+        let workload = &wish.workload;
+        past.crashed((crash.exit, crash.report), crash.lived, &workload.restart);
+        past.oom_limit = (crash.exit == Exit::OutOfMemory).then_some(workload.container.limits.memory_bytes);
         slot.keep(&past);
         if !slot.wait(&mut past).await {
             return;
@@ -254,7 +259,8 @@ impl Slot {
             logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
         });
         let begun = Instant::now();
-        Ok(Life { id: id.to_owned(), running, begun, ended, log, failure: LastFailure::default() })
+        let memory = Memory::new(self.host.cgroup(id), self.host.cgroups);
+        Ok(Life { id: id.to_owned(), running, begun, ended, log, failure: LastFailure::default(), memory })
     }
 
     /// From start to end, whoever ends it.
@@ -277,17 +283,16 @@ impl Slot {
     fn up(&self, life: &Life) {
         let folder = self.host.folder(&life.id);
         if !folder.is_healthy() {
-            let now = self.host.now();
-            if let Err(fault) = folder.set_healthy(now) {
-                // The next life of this role would only have to probe it again.
+            let (now, booted_in) = (self.host.now(), life.age());
+            let ready = self.wished().workload.health.readiness.is_empty();
+            // First that it is not ready, or the next life of this role would send it requests.
+            let noted = if ready { Ok(()) } else { folder.set_ready(false) };
+            let healthy = Healthy { since: now, booted_in: Some(booted_in) };
+            if let Err(fault) = noted.and_then(|()| folder.set_healthy(healthy)) {
+                // The next life would only have to look again.
                 tracing::warn!(container.id = %life.id, error = %fault, "health cannot be noted");
             }
             self.say("State changed from starting to up");
-            let booted_in = life.age();
-            let ready = self.wished().workload.health.readiness.is_empty();
-            if !ready && let Err(fault) = folder.set_ready(false) {
-                tracing::warn!(container.id = %life.id, error = %fault, "readiness cannot be noted");
-            }
             self.update(|instance| {
                 (instance.state, instance.since) = (InstanceState::Up, now);
                 instance.booted_in = Some(booted_in);
@@ -298,7 +303,7 @@ impl Slot {
 
     async fn crashed(&self, life: Life, status: Option<u32>) -> Ended {
         let before = self.state_name();
-        let (lived, report) = (life.age(), self.report(&life));
+        let (lived, report) = (life.age(), life.report());
         self.update(|instance| instance.state = InstanceState::Stopping);
         let exit = self.bury(life, status).await;
         self.say(&format!("State changed from {before} to crashed"));
@@ -309,7 +314,7 @@ impl Slot {
     async fn put_down(&self, life: Life, unfit: Unfit, ended: impl Future<Output = Option<u32>>) -> Ended {
         let before = self.state_name();
         let lived = life.age();
-        let report = self.report(&life).map(|report| ProbeReport { purpose: unfit.purpose, fatal: true, ..report });
+        let report = life.report().map(|report| ProbeReport { purpose: unfit.purpose, fatal: true, ..report });
         self.say(&unfit.words);
         let status = self.stop(&life, Farewell::LetGo, ended).await;
         let exit = self.bury(life, status).await;
@@ -318,12 +323,7 @@ impl Slot {
     }
 
     /// Out of the route table, then SIGTERM, then SIGKILL. Returns how it ended.
-    async fn stop(
-        &self,
-        life: &Life,
-        farewell: Farewell,
-        ended: impl Future<Output = Option<u32>>,
-    ) -> Option<u32> {
+    async fn stop(&self, life: &Life, farewell: Farewell, ended: impl Future<Output = Option<u32>>) -> Option<u32> {
         let mut ended = pin!(ended);
         let served = self.state_name() == "up" && self.wished().workload.is_routed();
         let version = self.update(|instance| instance.state = InstanceState::Stopping);
@@ -359,7 +359,7 @@ impl Slot {
 
     /// Takes the dead container's last lines and says how it ended; the rest of it goes in the background.
     async fn bury(&self, life: Life, status: Option<u32>) -> Exit {
-        let exit = self.host.exit(&life.id, status);
+        let exit = container::exit(status, || life.memory.ended_it());
         let host = Arc::clone(&self.host);
         host.doom(&life.id);
         let (taken, last_lines) = tokio::sync::oneshot::channel();
@@ -374,12 +374,20 @@ impl Slot {
         });
         let _ = timeout(LAST_LINES, last_lines).await;
         if exit == Exit::OutOfMemory {
-            let megabytes = self.wished().workload.container.limits.memory_bytes >> 20;
-            self.say(&format!("Process ran out of its {megabytes} MB of memory"));
+            self.say(&format!("Process ran out of its {}", self.memory_words()));
             self.say("Error R15 (Memory quota vastly exceeded)");
         }
         self.say(&format!("Process exited with status {}", exit.shell_status()));
         exit
+    }
+
+    /// How much memory there is, and which size has more.
+    fn memory_words(&self) -> String {
+        let wish = self.wished();
+        let limit = wish.workload.container.limits.memory_bytes >> 20;
+        let next = wish.workload.larger.as_ref();
+        let next = next.map(|next| format!("; {} has {} MB", next.name, next.memory_bytes >> 20)).unwrap_or_default();
+        format!("{limit} MB of memory{next}")
     }
 
     fn release_predecessor(&self) {
@@ -419,13 +427,13 @@ impl Slot {
 
 /// An instance that runs already, as an earlier life of this role knew it.
 pub(crate) fn as_left(folder: &Folder, workload: &Workload, number: u32, (id, running): (String, Running)) -> Instance {
-    let healthy_since = folder.healthy_since();
+    let healthy = folder.healthy();
     Instance {
         state: if folder.is_healthy() { InstanceState::Up } else { InstanceState::Starting },
         address: Some(address(workload, &running)),
-        booted_in: healthy_since.map(|healthy| healthy.since(running.started)),
+        booted_in: healthy.and_then(|healthy| healthy.booted_in),
         ready: folder.is_ready(),
-        ..Instance::new(id, workload.dyno(number), healthy_since.unwrap_or(running.started))
+        ..Instance::new(id, workload.dyno(number), healthy.map_or(running.started, |healthy| healthy.since))
     }
 }
 

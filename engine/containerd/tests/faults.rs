@@ -17,7 +17,7 @@ use crate::machine::{Machine, container};
 
 const PORT: u16 = 5000;
 
-fn shell(script: &str) -> Container {
+pub(crate) fn shell(script: &str) -> Container {
     let args = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let env = [("PATH".to_owned(), "/bin".to_owned())].into();
     Container { args, env, ..container() }
@@ -36,6 +36,7 @@ pub(crate) fn web(quantity: u32) -> Workload {
         restart: SOON,
         drain: DRAIN_LIMIT,
         idle: None,
+        larger: None,
         stop_grace: Duration::from_secs(1),
         service: None,
     }

@@ -179,25 +179,16 @@ impl Machine {
         fs::rename(self.path().join("clock.new"), self.path().join("clock")).expect("renamed");
     }
 
-    /// Takes the link away by which this address is reached.
-    pub fn cut_link(&self, address: std::net::IpAddr) {
-        let route = Command::new("ip").args(["route", "get", &address.to_string()]).output().expect("ip is installed");
-        let route = String::from_utf8(route.stdout).expect("text");
-        let link = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).expect("a link");
-        let cut = Command::new("ip").args(["link", "delete", link]).status().expect("ip is installed");
-        assert!(cut.success(), "{link} is deleted");
-    }
-
     /// Takes an instance's processes out of all that limits them, and that away.
     pub fn remove_cgroup(&self, id: &str) {
         let root = Path::new("/sys/fs/cgroup");
         for tree in names(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]) {
             let cgroup = tree.join(self.settings().namespace).join(id);
-            for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
-                fs::write(tree.join("cgroup.procs"), pid).expect("moved");
-            }
-            if cgroup.is_dir() {
-                fs::remove_dir(&cgroup).expect("removed");
+            // Processes come and go meanwhile.
+            while cgroup.is_dir() && fs::remove_dir(&cgroup).is_err() {
+                for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+                    let _ = fs::write(tree.join("cgroup.procs"), pid);
+                }
             }
         }
     }
@@ -390,6 +381,15 @@ fn kill(child: Option<Child>) {
 fn kill_pid(pid: u32) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+/// Takes the link away by which this address is reached.
+pub fn cut_link(address: std::net::IpAddr) {
+    let route = Command::new("ip").args(["route", "get", &address.to_string()]).output().expect("ip is installed");
+    let route = String::from_utf8(route.stdout).expect("text");
+    let link = route.split_whitespace().skip_while(|word| *word != "dev").nth(1).expect("a link");
+    let cut = Command::new("ip").args(["link", "delete", link]).status().expect("ip is installed");
+    assert!(cut.success(), "{link} is deleted");
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod faults;
+mod health;
 mod machine;
 mod processes;
 mod services;

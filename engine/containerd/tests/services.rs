@@ -37,6 +37,7 @@ fn database(clients: impl IntoIterator<Item = AppId>) -> Workload {
         restart: SOON,
         drain: DRAIN_LIMIT,
         idle: None,
+        larger: None,
         stop_grace: Duration::ZERO,
         service: Some(Service { port: PORT, clients: clients.into_iter().collect() }),
     }

@@ -79,7 +79,10 @@ pub(super) async fn liveness_replaces_what_does_not_answer(subject: Subject) {
     assert_eq!(asked, "asked\n");
     let report = seen[0].probe.clone().expect("what the check saw");
     assert_eq!((report.purpose, report.fatal), (Purpose::Liveness, true), "{report:?}");
-    assert!(report.result.starts_with("GET /alive was answered with 404") && report.listens_outside(PORT), "{report:?}");
+    assert!(
+        report.result.starts_with("GET /alive was answered with 404") && report.listens_outside(PORT),
+        "{report:?}"
+    );
     subject.write("alive");
     let again = |all: &[Instance]| all.len() == 1 && all[0].is_healthy() && all[0].id != first[0].id;
     let seen = subject.until(&workload.id, "another instance", again).await;

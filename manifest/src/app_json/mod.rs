@@ -1,7 +1,8 @@
-//! `app.json`: Heroku's schema (Dev Center, "app.json Schema"); `healthchecks` and `cron` as Dokku added them.
+//! `app.json`: Heroku's schema (Dev Center, "app.json Schema"); `healthchecks` and `cron` as Dokku added them, `restart` of our own.
 
 mod cron;
 mod health;
+mod restart;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ const KNOWN: &[&str] = &[
     "logo",
     "name",
     "repository",
+    "restart",
     "scripts",
     "stack",
     "success_url",
@@ -99,6 +101,9 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     }
     for item in items("buildpacks", &mut fields, reader) {
         buildpack(item, manifest, reader);
+    }
+    if let Some(item) = fields.take("restart") {
+        restart::restart(item, manifest, reader);
     }
     for item in items("cron", &mut fields, reader) {
         manifest.cron.extend(cron::cron_job(item, reader));

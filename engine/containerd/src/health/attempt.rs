@@ -113,7 +113,7 @@ fn refused(error: &io::Error, port: u16) -> String {
 }
 
 fn within(limit: Duration) -> String {
-    format!("within {} s", limit.as_millis() as f64 / 1000.0)
+    format!("within {} s", limit.as_secs_f64())
 }
 
 /// As much of a body as is looked at.
@@ -121,7 +121,7 @@ async fn begin_of(answer: Response<Incoming>) -> String {
     let mut body = answer.into_body();
     let mut bytes = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
-        bytes.extend_from_slice(frame.data_ref().map(|data| data.as_ref()).unwrap_or_default());
+        bytes.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
         if bytes.len() > LONGEST_ANSWER {
             break;
         }
@@ -147,8 +147,12 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("written");
             String::from_utf8_lossy(&asked[..length]).into_owned()
         });
-        let patient =
-            Patient { pid: 1, address: Ipv4Addr::LOCALHOST, port: Some(port), host: Some("my-app.localhost".to_owned()) };
+        let patient = Patient {
+            pid: 1,
+            address: Ipv4Addr::LOCALHOST,
+            port: Some(port),
+            host: Some("my-app.localhost".to_owned()),
+        };
         let result = patient.attempt(&Look::Http("/health?deep=1".to_owned()), Duration::from_secs(20)).await;
         (result, served.await.expect("served"))
     }
@@ -161,10 +165,14 @@ mod tests {
         assert!(asked.contains("host: my-app.localhost\r\n"), "an app that takes no other name answers: {asked}");
         assert_eq!(seen("HTTP/1.1 301 Moved\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n").await.0, Ok(()));
         assert_eq!(seen("HTTP/1.0 200 OK\r\n\r\nuntil it ends").await.0, Ok(()));
-        let (bad, _) = seen("HTTP/1.1 503 Busy\r\nContent-Length: 29\r\n\r\n\n  no database\t\u{7}today\nsecond\n").await;
+        let (bad, _) =
+            seen("HTTP/1.1 503 Busy\r\nContent-Length: 29\r\n\r\n\n  no database\t\u{7}today\nsecond\n").await;
         let words = "GET /health?deep=1 was answered with 503 Service Unavailable: no databasetoday";
         assert_eq!(bad, Err(words.to_owned()));
         let (odd, _) = seen("SSH-2.0-OpenSSH_9.2\r\n").await;
-        assert!(odd.expect_err("no HTTP").starts_with("GET /health?deep=1 was not answered in HTTP"), "another protocol");
+        assert!(
+            odd.expect_err("no HTTP").starts_with("GET /health?deep=1 was not answered in HTTP"),
+            "another protocol"
+        );
     }
 }

@@ -21,11 +21,12 @@ pub(crate) struct Vitals {
 }
 
 impl Vitals {
-    /// Waits until something of it is lost, and says what.
-    pub(crate) async fn lost(&self) -> &'static str {
+    /// Waits until something of it is lost, and says what. What else there is to look at is looked at each time.
+    pub(crate) async fn lost(&self, each_time: impl Fn()) -> &'static str {
         let mut misses = 0;
         loop {
             sleep(PAUSE).await;
+            each_time();
             let missing = self.missing();
             misses = if missing.is_some() { misses + 1 } else { 0 };
             if let Some(what) = missing.filter(|_| misses >= MISSES) {
@@ -36,7 +37,8 @@ impl Vitals {
 
     fn missing(&self) -> Option<&'static str> {
         // What cannot be read is of a process that is ending; it is waited for elsewhere.
-        let links = std::fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).ok().filter(|text| !text.is_empty())?;
+        let links =
+            std::fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).ok().filter(|text| !text.is_empty())?;
         if !has_link(&links) {
             return Some("its network link is gone");
         }

@@ -29,23 +29,31 @@ pub(super) struct Unfit {
     pub(super) words: String,
 }
 
+impl Life {
+    /// What its checks saw last that failed.
+    pub(super) fn report(&self) -> Option<ProbeReport> {
+        self.failure.report(self.running.pid, self.age())
+    }
+
+    fn patient(&self, health: &Health) -> Patient {
+        Patient::new((self.running.pid, self.running.address), health)
+    }
+}
+
 impl Slot {
     /// Brings a life up and watches over it. The answer is why it must end.
     pub(super) async fn examine(&self, life: &Life) -> Unfit {
-        let vitals =
-            Vitals { pid: life.running.pid, cgroup: self.host.cgroup(&life.id), cgroups: self.host.cgroups };
+        let vitals = Vitals { pid: life.running.pid, cgroup: self.host.cgroup(&life.id), cgroups: self.host.cgroups };
         let checks = async {
-            match self.start_up(life).await {
-                Err(unfit) => unfit,
-                Ok(()) => {
-                    self.up(life);
-                    self.keep_watch(life).await
-                }
+            if let Err(unfit) = self.start_up(life).await {
+                return unfit;
             }
+            self.up(life);
+            self.keep_watch(life).await
         };
         tokio::select! {
             unfit = checks => unfit,
-            what = vitals.lost() => {
+            what = vitals.lost(|| self.look_at_memory(life)) => {
                 life.failure.set("host", Purpose::Liveness, what.to_owned());
                 Unfit { purpose: Purpose::Liveness, words: format!("Cannot go on: {what}") }
             }
@@ -63,7 +71,7 @@ impl Slot {
         let settle: Duration = health.startup.iter().map(uptime).max().unwrap_or_default();
         let boot = health.boot.saturating_add(settle);
         let deadline = Instant::now() + boot.saturating_sub(life.age());
-        let patient = self.patient(life, health);
+        let patient = life.patient(health);
         for check in &health.startup {
             sleep(check.delay.max(uptime(check)).saturating_sub(life.age())).await;
             if self.passes_in_time(life, &patient, check, deadline).await {
@@ -72,7 +80,9 @@ impl Slot {
             }
             let (limit, kind) = (boot.as_secs(), &wish.workload.process_type);
             let words = if check.look == Look::Listening {
-                format!("Error R10 (Boot timeout) -> {kind} process failed to bind to $PORT within {limit} seconds of launch")
+                format!(
+                    "Error R10 (Boot timeout) -> {kind} process failed to bind to $PORT within {limit} seconds of launch"
+                )
             } else {
                 format!("Error R10 (Boot timeout) -> startup check {:?} failed: {}", check.name, life.failure.words())
             };
@@ -113,7 +123,7 @@ impl Slot {
         loop {
             let wish = self.wished();
             let health = &wish.workload.health;
-            let patient = self.patient(life, health);
+            let patient = life.patient(health);
             let was_ready = self.host.folder(&life.id).is_ready();
             let unready: BTreeSet<usize> =
                 if was_ready { BTreeSet::new() } else { (0..health.readiness.len()).collect() };
@@ -230,7 +240,7 @@ impl Slot {
             if let Err(fault) = self.host.folder(&life.id).set_ready(ready) {
                 tracing::warn!(container.id = %life.id, error = %fault, "readiness cannot be noted");
             }
-            let report = if ready { None } else { self.report(life) };
+            let report = if ready { None } else { life.report() };
             self.say(&if ready {
                 "Ready for requests".to_owned()
             } else {
@@ -243,18 +253,18 @@ impl Slot {
         }
     }
 
+    /// Tells of a process that was killed for memory while the first one lives on: nobody else would.
+    fn look_at_memory(&self, life: &Life) {
+        if life.memory.look() {
+            self.say(&format!("A process was killed: the dyno ran out of its {}", self.memory_words()));
+            self.say("Error R14 (Memory quota exceeded)");
+        }
+    }
+
     /// Shows what fails.
     fn tell(&self, life: &Life) {
-        let report = self.report(life);
+        let report = life.report();
         self.update(|instance| instance.probe = report);
-    }
-
-    pub(super) fn report(&self, life: &Life) -> Option<ProbeReport> {
-        life.failure.report(life.running.pid, life.age())
-    }
-
-    fn patient(&self, life: &Life, health: &Health) -> Patient {
-        Patient::new((life.running.pid, life.running.address), health)
     }
 
     /// Anything from 0 to 1.
