@@ -10,11 +10,11 @@ use http_body_util::Full;
 use model::routes::{Endpoint, RouteMode, WorkloadId};
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::world::{LONG, World, get, instance, mortal, named};
+use crate::world::{LONG, World, get, instance, mortal, named, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_releases_follow_each_other() {
@@ -137,4 +137,40 @@ async fn a_router_that_stops_lets_requests_in_flight_finish() {
     finisher.await.expect("no panic");
     assert!(request.await.expect("no panic").ends_with("slow"));
     world.logged(&["path=\"/slow\"", "status=200"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_left_while_it_was_being_connected_to_gets_no_request() {
+    let world = World::new(Timeouts::default()).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(1).expect("a listener");
+    let old = Endpoint { address: listener.local_addr().expect("an address"), ..named("old").await };
+    // Once its queue is full, whoever connects has to wait.
+    let mut queue = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(old.address)).await {
+        queue.push(stream.expect("a connection"));
+    }
+    world.serve("shop", &[&old]).await;
+    let request = tokio::spawn({
+        let address = world.address;
+        async move { get(address, "shop", "/").await }
+    });
+    let port = format!(":{:04X} 02 ", old.address.port());
+    until(async || std::fs::read_to_string("/proc/net/tcp").expect("connections").contains(&port)).await;
+
+    world.instances("shop", &[&named("new").await]).await;
+    // Somebody else may have its address by now, and takes every connection.
+    let stranger = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if stream.read(&mut [0; 1024]).await.is_ok_and(|length| length > 0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nstranger").await;
+                }
+            });
+        }
+    });
+    let answer = request.await.expect("no panic");
+    assert!(answer.ends_with("new"), "{answer}");
+    stranger.abort();
 }
