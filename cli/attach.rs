@@ -32,7 +32,18 @@ pub(crate) fn attach(address: &str, tty: bool) -> Result<u8> {
     // A file of its own: what poll(2) says of it holds, as no buffer stands between.
     let input = io::stdin().as_fd().try_clone_to_owned();
     let input = input.map_err(|error| CliError::failed("Cannot use standard input").because(&error))?;
-    Session::open(address, File::from(input), io::stdout())?.run(tty)
+    Session::open(address, File::from(input), io::stdout()).map_err(|error| lost(&error))?.run(tty)
+}
+
+/// Joins a connection from here to the one at `address`, until both are over; false if the address has expired.
+pub(crate) fn join(address: &str, connection: &TcpStream) -> Result<bool> {
+    let input = connection.as_fd().try_clone_to_owned();
+    let input = input.map_err(|error| CliError::failed("Cannot use a connection").because(&error))?;
+    match Session::open(address, File::from(input), connection) {
+        Ok(mut session) => session.run(false).map(|_| true),
+        Err(Error::Http(answer)) if answer.status() == 404 => Ok(false),
+        Err(error) => Err(lost(&error)),
+    }
 }
 
 struct Session<W> {
@@ -46,10 +57,10 @@ struct Session<W> {
 }
 
 impl<W: Write> Session<W> {
-    fn open(address: &str, input: File, output: W) -> Result<Self> {
-        let (mut socket, _) = tungstenite::connect(address).map_err(|error| lost(&error))?;
+    fn open(address: &str, input: File, output: W) -> Result<Self, Error> {
+        let (mut socket, _) = tungstenite::connect(address)?;
         if let MaybeTlsStream::Plain(stream) = socket.get_mut() {
-            stream.set_nonblocking(true).map_err(|error| lost(&error))?;
+            stream.set_nonblocking(true)?;
         }
         Ok(Self { socket, input, output, input_open: true, sending: false })
     }

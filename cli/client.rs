@@ -214,6 +214,19 @@ impl Client {
         body(self.run(request.map_err(|error| malformed(&error))?)?)
     }
 
+    /// Reads bytes, as they come.
+    pub(crate) fn download(&self, (path, query): Query<'_>) -> Result<impl Read + use<>> {
+        let request = self.request_with("GET", path, query).header(header::ACCEPT_ENCODING, "identity");
+        Ok(self.run(request.body(()).map_err(|error| malformed(&error))?)?.into_body().into_reader())
+    }
+
+    /// Puts a file somewhere, as it is read.
+    pub(crate) fn put_file(&self, (path, query): Query<'_>, file: &std::fs::File) -> Result<Value> {
+        let request = self.request_with("PUT", path, query);
+        let request = request.header(header::CONTENT_TYPE, "application/octet-stream").body(file);
+        body(self.run(request.map_err(|error| malformed(&error))?)?)
+    }
+
     /// Opens a stream that the API named, such as the lines of a log session. The address itself is the permission to read it.
     pub(crate) fn open(&self, address: &str) -> Result<impl Read + use<>> {
         let request =

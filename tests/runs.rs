@@ -62,7 +62,7 @@ fn a_one_off_is_listed_and_stopped_and_has_a_time_limit() {
     app.cli(&["run:list"]).expect_text(&[&run, &limited, "failed (3)"]);
     let attached = app.cli(&["run", "--time-limit", "1s", "--", "sh", "-c", obliging]);
     // The shell may say of its `sleep` that it was terminated, too.
-    let said = attached.stdout.starts_with("begun\nasked to end\n");
+    let said = attached.stdout.starts_with("begun\n") && attached.stdout.contains("asked to end\n");
     assert!(said && attached.code == Some(3), "{:?}: {}", attached.code, attached.text);
 }
 
@@ -86,4 +86,71 @@ fn a_command_runs_in_a_dyno_that_runs() {
     let events = app.json(&["events"]);
     let told = events.as_array().into_iter().flatten().any(|event| event["data"]["exec"] == "printenv DYNO");
     assert!(told, "{events}");
+}
+
+#[test]
+fn files_and_ports_of_a_dyno_are_reached() {
+    let app = shared().app("probe-app");
+    app.push().expect_ok();
+    let here = shared().home().join("user").join(format!("copies-{}", app.name));
+    std::fs::create_dir_all(&here).expect("a folder");
+    let path = |name: &str| here.join(name).display().to_string();
+    let make = "mkdir -p /tmp/t/deep && echo one > /tmp/t/deep/one && ln -s deep/one /tmp/t/link && mkfifo /tmp/t/fifo";
+    app.cli(&["ps:exec", "--", "sh", "-c", make]).expect_ok();
+    app.cli(&["ps:copy", "web.1:/tmp/t", &path("t")]).expect_ok();
+    assert_eq!(
+        std::fs::read_to_string(here.join("t/link")).expect("a link"),
+        "one
+"
+    );
+    assert!(!here.join("t/fifo").exists());
+    std::fs::write(here.join("t/new"), "from here").expect("written");
+    app.cli(&["ps:copy", &path("t"), "web.1:/tmp/back"]).expect_ok();
+    let back = app.cli(&["ps:exec", "--", "cat", "/tmp/back/new", "/tmp/back/link"]);
+    assert_eq!(
+        back.stdout,
+        "from hereone
+",
+        "{}",
+        back.text
+    );
+    app.cli(&["ps:copy", "web.1:/etc/shadow", &path("no")]).expect_refused(&["/etc/shadow"]);
+    app.cli(&["ps:copy", &path("t"), "web.1:/usr"]).expect_refused(&["/usr"]);
+
+    let listen = "import socketserver, http.server as h; socketserver.TCPServer(('127.0.0.1', 7007), h.SimpleHTTPRequestHandler).serve_forever()";
+    let script = format!("cd /tmp/t && (python3 -c \"{listen}\" >/dev/null 2>&1 &)");
+    app.cli(&["ps:exec", "--", "sh", "-c", &script]).expect_ok();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let ports = format!("{free}:7007");
+    let mut forward = shared().command(env!("CARGO_BIN_EXE_platform"));
+    let mut forward = forward.args(["ps:forward", &ports, "--app", &app.name]).spawn().expect("the program");
+    let page = || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", free)).ok()?;
+        stream
+            .write_all(
+                b"GET /deep/one HTTP/1.0
+
+",
+            )
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    crate::until("the port answers", || {
+        page().is_some_and(|answer| {
+            answer.ends_with(
+                "one
+",
+            )
+        })
+    });
+    forward.kill().expect("ended");
+    forward.wait().expect("ended");
+    let events = app.json(&["events"]);
+    for key in ["copied_from", "copied_to", "forward"] {
+        let told = events.as_array().into_iter().flatten().any(|event| !event["data"][key].is_null());
+        assert!(told, "{key}: {events}");
+    }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use engine::{
-    Change, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff, Workload,
-    WorkloadId, WorkloadStatus,
+    Archive, Change, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff,
+    Workload, WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Exit};
@@ -283,6 +283,18 @@ impl Engine for Uncontained {
     }
 
     async fn exec(&self, instance: &str, _: Exec) -> Result<RunningOneOff, EngineError> {
+        Err(EngineError::NotRunning(instance.to_owned()))
+    }
+
+    async fn connect(&self, instance: &str, _: u16) -> Result<RunningOneOff, EngineError> {
+        Err(EngineError::NotRunning(instance.to_owned()))
+    }
+
+    async fn files(&self, instance: &str, _: &str) -> Result<Archive, EngineError> {
+        Err(EngineError::NotRunning(instance.to_owned()))
+    }
+
+    async fn put_files(&self, instance: &str, _: &str, _: Archive) -> Result<(), EngineError> {
         Err(EngineError::NotRunning(instance.to_owned()))
     }
 

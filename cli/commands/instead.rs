@@ -78,9 +78,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ),
     ("plugins", "There are no plugins."),
     ("ps:autoscale", "There is no autoscaling yet: `platform ps:scale web=3`."),
-    ("ps:copy", EXEC),
-    ("ps:forward", EXEC),
-    ("ps:socks", EXEC),
+    ("ps:socks", FORWARD),
     ("redis", "`platform redis:cli` opens it; `platform addons:info REDIS` shows its plan and its state."),
     ("regions", "A platform is one region: where its machine is."),
     ("releases:retry", "`platform rollback vN` with the release's own number runs it again."),
@@ -105,7 +103,8 @@ const INSTEAD: &[(&str, &str)] = &[
 
 const COPY: &str =
     "`platform pg:backups:capture` and `pg:backups:download` on one side, `pg:backups:restore FILE` on the other.";
-const EXEC: &str = "`platform ps:exec` gives a terminal in a dyno that runs, and runs commands there.";
+const FORWARD: &str =
+    "`platform ps:forward PORT` reaches a port of a dyno; `platform ps:exec` runs a program where all are in reach.";
 const JOIN: &str =
     "Whoever is in a team works on its apps already; `platform access` shows who else does, and who can let you in.";
 const REGISTRY: &str =

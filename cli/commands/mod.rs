@@ -19,6 +19,7 @@ mod builds;
 mod certs;
 mod completion;
 mod config;
+mod copy;
 mod credentials;
 mod data;
 mod database;
@@ -37,6 +38,7 @@ mod logs;
 mod man;
 mod pipelines;
 mod platform;
+mod port;
 mod ps;
 mod releases;
 mod repository;
@@ -166,6 +168,8 @@ commands! {
     "ps:sizes" [] PsSizes(ps::Sizes),
     "ps:wait" [] PsWait(ps::Wait),
     "ps:exec" [] PsExec(inside::Exec),
+    "ps:copy" [] PsCopy(copy::Copy),
+    "ps:forward" [] PsForward(port::Forward),
     "run" [] Run(run::Run),
     "run:detached" [] RunDetached(run::Detached),
     "run:inside" [] RunInside(inside::RunInside),

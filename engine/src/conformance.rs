@@ -6,6 +6,7 @@ mod oneoffs;
 mod restarts;
 mod services;
 mod wishes;
+mod within;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -69,6 +70,7 @@ use wishes::{
     an_app_is_seen_by_itself, scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
     what_cannot_be_done_is_refused_by_name, what_is_done_around_instances_may_change,
 };
+use within::{a_port_of_an_instance_is_reached_though_only_it_listens, files_are_copied_out_of_and_into_an_instance};
 
 macro_rules! checks {
     ($($name:ident,)*) => {
@@ -115,6 +117,8 @@ checks! {
     a_process_in_an_instance_is_where_the_instance_is,
     a_process_in_an_instance_takes_and_gives_bytes,
     a_process_in_an_instance_ends_at_the_latest_with_it,
+    files_are_copied_out_of_and_into_an_instance,
+    a_port_of_an_instance_is_reached_though_only_it_listens,
     mounts_are_where_they_are_asked_for,
     memory_is_limited,
     processes_are_limited,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use execs::FakeExec;
+pub use execs::{FakeExec, Inside};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::{AppId, Clock, Exit};
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
 use crate::{
-    Change, Changes, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId,
+    Archive, Change, Changes, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId,
     ProbeReport, RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 
@@ -385,7 +385,19 @@ impl Engine for FakeEngine {
     }
 
     async fn exec(&self, instance: &str, exec: Exec) -> Result<RunningOneOff, EngineError> {
-        self.start_exec(instance, exec)
+        self.join(instance, Inside::Exec(exec))
+    }
+
+    async fn connect(&self, instance: &str, port: u16) -> Result<RunningOneOff, EngineError> {
+        self.join(instance, Inside::Port(port))
+    }
+
+    async fn files(&self, instance: &str, path: &str) -> Result<Archive, EngineError> {
+        self.read_file(instance, path)
+    }
+
+    async fn put_files(&self, instance: &str, path: &str, archive: Archive) -> Result<(), EngineError> {
+        self.write_file(instance, path, archive).await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

@@ -23,6 +23,7 @@ mod workload;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use model::AppId;
 pub use model::routes::WorkloadId;
@@ -41,6 +42,9 @@ pub use workload::{
     Container, Instance, InstanceState, Larger, Mount, NESTED_IDS, RootFs, Service, Workload, WorkloadStatus,
     check_volume_name, is_workload_id,
 };
+
+/// A tar archive on its way. An error means that the rest is lost.
+pub type Archive = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// Runs containers. Everything is idempotent and level-triggered: a caller that lost the answer calls again.
 #[async_trait]
@@ -99,6 +103,18 @@ pub trait Engine: Send + Sync + 'static {
     /// listens to its output any more: then it is told to end, and is killed soon after. Refused with
     /// [`EngineError::NotRunning`] if there is no such instance, or none whose process lives.
     async fn exec(&self, instance: &str, exec: Exec) -> Result<RunningOneOff, EngineError>;
+
+    /// Connects to a port of an instance, also to one that only the instance itself reaches. Its streams are those of the connection;
+    /// `exit` is a success once the other side has closed it. Nobody listening to its output closes it.
+    async fn connect(&self, instance: &str, port: u16) -> Result<RunningOneOff, EngineError>;
+
+    /// A file or folder of an instance, with what is in it, as a tar archive: files, folders and symbolic links, and of those only what
+    /// the instance's own user may read. An absolute path, which leads where it leads inside.
+    async fn files(&self, instance: &str, path: &str) -> Result<Archive, EngineError>;
+
+    /// Unpacks a tar archive in an instance, as its own user: into the folder at `path`, or, if there is none, beside where it would be,
+    /// under its name. What has the same name is replaced.
+    async fn put_files(&self, instance: &str, path: &str, archive: Archive) -> Result<(), EngineError>;
 
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.

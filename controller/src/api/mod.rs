@@ -33,6 +33,7 @@ mod formation;
 mod idempotency;
 mod images;
 mod input;
+mod inside;
 mod invitations;
 mod keys;
 mod limits;
@@ -105,6 +106,9 @@ fn processes() -> Vec<Route> {
     use Right::{Operate, View};
     vec![
         post("/apps/{app}/dynos/{dyno}", Operate, dynos::run_inside),
+        post("/apps/{app}/dynos/{dyno}/ports/{port}", Operate, inside::forward),
+        get("/apps/{app}/dynos/{dyno}/files", Operate, inside::download),
+        put("/apps/{app}/dynos/{dyno}/files", Operate, inside::upload),
         get("/apps/{app}/runs", View, runs::list),
         get("/apps/{app}/runs/{run}", View, runs::info),
         post("/apps/{app}/runs/{run}/actions/stop", Operate, runs::stop),

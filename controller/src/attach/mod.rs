@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use engine::{EngineError, Exec, OneOff, RunningOneOff};
-use model::Timestamp;
+use model::{AppId, Timestamp};
 
 use crate::errors::chain;
 use crate::store::Run;
@@ -27,6 +27,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What a client is told whose process ended unseen.
 const LOST: &str = "Nobody saw how the process ended: the part of the platform that ran it was restarted, or lost it. \
                     Some of what it printed may be missing.";
+
+/// A port that nobody used for this long is forgotten.
+const PORT_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// What a client speaks once it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +56,26 @@ pub(crate) enum What {
     OneOff(Box<OneOff>),
     /// A process in an instance that runs.
     Exec { instance: String, exec: Exec },
+    /// A port of whichever dyno has this name, as often as somebody comes.
+    Port { app: AppId, dyno: String, port: u16 },
 }
 
 impl Attachment {
+    /// What its client is told if there is nothing to be joined to.
+    fn refusal(&self, error: &EngineError) -> String {
+        let reason = chain(error);
+        match &self.what {
+            What::OneOff(_) => format!("The dyno could not be started: {reason}"),
+            What::Exec { .. } => format!("The command could not be started: {reason}"),
+            What::Port { port, .. } => format!("Port {port} cannot be reached: {reason}"),
+        }
+    }
+
     fn has_tty(&self) -> bool {
         match &self.what {
             What::OneOff(oneoff) => oneoff.tty.is_some(),
             What::Exec { exec, .. } => exec.tty.is_some(),
+            What::Port { .. } => false,
         }
     }
 }
@@ -79,28 +95,31 @@ impl Controller {
             }
         };
         let now = self.clock.now();
+        let limit = if matches!(what, What::Port { .. }) { PORT_LIMIT } else { LIMIT };
         let mut all = self.live.attachments.lock();
         all.retain(|_, attachment| attachment.until > now);
-        all.insert(secret, Attachment { what, run, until: now.after(LIMIT) });
+        all.insert(secret, Attachment { what, run, until: now.after(limit) });
         Ok(url)
     }
 
-    /// The one-off that the secret was told for, once.
+    /// What the secret was told for: a process once, a port again and again.
     fn take_attachment(&self, secret: &str) -> Option<Attachment> {
-        let attachment = self.live.attachments.lock().remove(secret)?;
-        (attachment.until > self.clock.now()).then_some(attachment)
+        let now = self.clock.now();
+        let mut all = self.live.attachments.lock();
+        let attachment = all.remove(secret).filter(|attachment| attachment.until > now)?;
+        if let What::Port { .. } = attachment.what {
+            all.insert(secret.to_owned(), Attachment { until: now.after(PORT_LIMIT), ..attachment.clone() });
+        }
+        Some(attachment)
     }
 
     /// Starts a process and lets `join` bring it and its client together, or tell the client why it did not start. A client that
     /// went away takes its one-off with it, as closing a terminal does.
-    async fn attend<F>(
-        self: Arc<Self>,
-        attachment: Attachment,
-        join: impl FnOnce(Result<RunningOneOff, EngineError>) -> F,
-    ) where
+    async fn attend<F>(self: Arc<Self>, attachment: Attachment, join: impl FnOnce(Result<RunningOneOff, String>) -> F)
+    where
         F: Future<Output = Result<(), Gone>>,
     {
-        let running = self.start(&attachment).await;
+        let running = self.start(&attachment).await.map_err(|error| attachment.refusal(&error));
         if join(running).await.is_ok() {
             return;
         }
@@ -120,6 +139,7 @@ impl Controller {
         let running = match what {
             What::OneOff(oneoff) => self.engine.run(oneoff.as_ref().clone()).await,
             What::Exec { instance, exec } => self.engine.exec(instance, exec.clone()).await,
+            What::Port { app, dyno, port } => self.connect(*app, dyno, *port).await,
         };
         match run {
             Some(run) => Ok(self.note_end(run, self.note_start(run, running).await?)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use engine::{EngineError, Input, RunningOneOff};
+use engine::{Input, RunningOneOff};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use model::Exit;
@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::{Attachment, Gone, LOST};
 use crate::Controller;
-use crate::errors::chain;
 
 /// What the upgrade is called between router and controller.
 pub(super) const UPGRADE: &str = "rendezvous";
@@ -32,10 +31,10 @@ type Client = TokioIo<Upgraded>;
 pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, upgrade: OnUpgrade) {
     let Ok(client) = upgrade.await.map(TokioIo::new) else { return };
     let has_tty = attachment.has_tty();
-    let join = |running: Result<RunningOneOff, EngineError>| async move {
+    let join = |running: Result<RunningOneOff, String>| async move {
         match running {
             Ok(running) => relay(client, running, has_tty).await,
-            Err(error) => give_up(client, &chain(&error)).await,
+            Err(refusal) => give_up(client, &refusal).await,
         }
     };
     controller.attend(attachment, join).await;
@@ -91,9 +90,9 @@ async fn send(input: Option<&mpsc::Sender<Input>>, bytes: Bytes) {
     }
 }
 
-async fn give_up(mut client: Client, reason: &str) -> Result<(), Gone> {
+async fn give_up(mut client: Client, refusal: &str) -> Result<(), Gone> {
     let said = async {
-        client.write_all(format!("The dyno could not be started: {reason}\r\n").as_bytes()).await?;
+        client.write_all(format!("{refusal}\r\n").as_bytes()).await?;
         client.shutdown().await
     };
     said.await.map_err(|_| Gone)

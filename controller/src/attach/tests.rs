@@ -1,4 +1,4 @@
-use engine::fake::FakeRun;
+use engine::fake::{FakeRun, Inside};
 use engine::{Engine, Input, Workload};
 use http::header::{CONNECTION, UPGRADE};
 use hyper_util::rt::TokioIo;
@@ -139,8 +139,9 @@ async fn a_process_in_a_dyno_starts_with_its_client_and_ends_with_it() {
     let path = url.strip_prefix("rendezvous://localhost:8443").expect("Heroku's own kind");
     let mut client = connect(&server, path).await;
     let mut exec = server.test.engine.next_exec().await;
-    assert_eq!(exec.exec.args, ["/cnb/lifecycle/launcher", "ls"]);
-    assert_eq!(exec.exec.env.get("A").map(String::as_str), Some("b"));
+    let Inside::Exec(process) = &exec.what else { panic!("no process: {exec:?}") };
+    assert_eq!(process.args, ["/cnb/lifecycle/launcher", "ls"]);
+    assert_eq!(process.env.get("A").map(String::as_str), Some("b"));
     client.write_all(b"x").await.expect("sent");
     assert_eq!(exec.input.recv().await, Some(Input::Data(b"x"[..].into())));
     drop(client);
@@ -149,4 +150,45 @@ async fn a_process_in_a_dyno_starts_with_its_client_and_ends_with_it() {
     let events = events.body.as_array().expect("a list");
     let noted = events.iter().find(|event| event["data"]["exec"] == "ls").expect("it is remembered");
     assert_eq!((&noted["resource"], &noted["actor"]["email"]), (&json!("dyno"), &json!("ada@example.com")));
+}
+
+#[tokio::test]
+async fn a_port_and_the_files_of_a_dyno_are_for_whoever_may_operate_the_app() {
+    let server = server().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let app = server.test.controller.store.apps().await.expect("readable").remove(0);
+    let release = server.test.deploy(&app, &["web"]).await;
+    server.test.engine.apply(web_of(&app, &release)).await.expect("applied");
+
+    let forward =
+        async |port: &str| ada.send("POST", &format!("/apps/shop/dynos/web.1/ports/{port}"), &[], Value::Null).await;
+    assert_eq!(forward("0").await.status, 422);
+    let made = forward("5432").await;
+    assert_eq!((made.status, &made.body["dyno"], &made.body["port"]), (201, &json!("web.1"), &json!(5432)));
+    let url = made.body["attach_url"].as_str().expect("an address").to_owned();
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).expect("a path").1.to_owned();
+    for _ in 0..2 {
+        let mut client = connect(&server, &format!("/{path}")).await;
+        let exec = server.test.engine.next_exec().await;
+        assert_eq!(exec.what, Inside::Port(5432));
+        exec.output.send("hello".into()).await.expect("sent");
+        exec.exit(Exit::Code(0));
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.expect("it ends");
+        assert_eq!(heard, "hello", "again and again");
+    }
+
+    let files = "/apps/shop/dynos/web.1/files";
+    let put = ada.send("PUT", &format!("{files}?path=/tmp/x%20y"), &[], json!({"any": "bytes"})).await;
+    assert_eq!((put.status, &put.body["path"]), (200, &json!("/tmp/x y")));
+    assert_eq!(ada.get(&format!("{files}?path=/tmp/x%20y")).await.body, json!({"any": "bytes"}));
+    for wrong in ["", "?path=relative", "?path=/nowhere"] {
+        assert_eq!(ada.get(&format!("{files}{wrong}")).await.status, 422, "{wrong}");
+    }
+    let events = ada.get("/apps/shop/events").await.body;
+    let told = |key: &str, value: Value| {
+        events.as_array().is_some_and(|all| all.iter().any(|event| event["data"][key] == value))
+    };
+    assert!(told("forward", json!(5432)) && told("copied_to", json!("/tmp/x y")), "{events}");
+    assert!(told("copied_from", json!("/tmp/x y")), "{events}");
 }

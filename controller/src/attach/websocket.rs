@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use engine::{EngineError, Input, RunningOneOff, TtySize};
+use engine::{Input, RunningOneOff, TtySize};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{Sink, SinkExt, StreamExt};
 use model::Exit;
@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::{Attachment, Gone, LOST};
 use crate::Controller;
-use crate::errors::chain;
 
 /// How often a silent client is told that its process still runs; one that is gone is noticed by that.
 const PING: Duration = Duration::from_secs(30);
@@ -49,10 +48,10 @@ impl From<axum::Error> for Gone {
 
 /// Starts the one-off and joins it to the client.
 pub(super) async fn serve(controller: Arc<Controller>, attachment: Attachment, socket: WebSocket) {
-    let join = |running: Result<RunningOneOff, EngineError>| async move {
+    let join = |running: Result<RunningOneOff, String>| async move {
         match running {
             Ok(running) => relay(socket, running).await,
-            Err(error) => give_up(socket, &chain(&error)).await,
+            Err(refusal) => give_up(socket, &refusal).await,
         }
     };
     controller.attend(attachment, join).await;
@@ -129,8 +128,8 @@ async fn listen(mut client: SplitStream<WebSocket>, input: mpsc::Sender<Input>) 
     Gone
 }
 
-async fn give_up(mut socket: WebSocket, reason: &str) -> Result<(), Gone> {
-    say(&mut socket, &ToClient::Error(&format!("The dyno could not be started: {reason}"))).await?;
+async fn give_up(mut socket: WebSocket, refusal: &str) -> Result<(), Gone> {
+    say(&mut socket, &ToClient::Error(refusal)).await?;
     socket.send(Message::Close(Some(CloseFrame { code: close_code::ERROR, reason: "not started".into() }))).await?;
     Ok(())
 }

@@ -1,13 +1,18 @@
 //! Looking into dynos that run.
 
-use engine::Exec;
+use engine::{Archive, EngineError, Exec, RunningOneOff};
+use model::AppId;
 use serde_json::json;
 
 use super::Dyno;
 use super::runs::{LONGEST, Started, check_process, terminal};
 use crate::attach::{Protocol, What};
+use crate::errors::chain;
 use crate::store::{Action, App};
 use crate::{Actor, Controller, Error};
+
+/// As long as Linux takes.
+const LONGEST_PATH: usize = 4095;
 
 /// A process to start in a dyno.
 #[derive(Debug)]
@@ -44,6 +49,49 @@ impl Controller {
         Ok(Started { dyno, attach_url })
     }
 
+    /// An address at which a port of a dyno is reached, again and again for as long as somebody does.
+    pub async fn forward(&self, (app, actor): (&App, &Actor), dyno: &str, port: u16) -> Result<(Dyno, String), Error> {
+        let dyno = self.dyno_within(app, dyno).await?;
+        self.note_use(app, actor, &dyno, json!({ "forward": port })).await?;
+        self.note(app, actor, &format!("Forward port {port} of {}", dyno.name));
+        let what = What::Port { app: app.id, dyno: dyno.name.to_string(), port };
+        let url = self.open_attachment(what, None, Protocol::WebSocket)?;
+        Ok((dyno, url))
+    }
+
+    /// Connects to a port of the dyno that has a name now.
+    pub(crate) async fn connect(&self, app: AppId, dyno: &str, port: u16) -> Result<RunningOneOff, EngineError> {
+        let failed = |error: Error| EngineError::Failed(chain(&error));
+        let app = self.store.app(app).await.map_err(|error| failed(error.into()))?;
+        let app = app.ok_or_else(|| failed(Error::NotFound("app")))?;
+        let dyno = self.dyno_within(&app, dyno).await.map_err(failed)?;
+        self.engine.connect(&dyno.id, port).await
+    }
+
+    /// A file or folder of a dyno, with what is in it, as a tar archive.
+    pub async fn files(&self, (app, actor): (&App, &Actor), dyno: &str, path: &str) -> Result<Archive, Error> {
+        check_path(path)?;
+        let dyno = self.dyno_within(app, dyno).await?;
+        self.note_use(app, actor, &dyno, json!({ "copied_from": path })).await?;
+        self.note(app, actor, &format!("Copy {path} of {}", dyno.name));
+        self.engine.files(&dyno.id, path).await.map_err(refused)
+    }
+
+    /// Unpacks a tar archive in a dyno.
+    pub async fn put_files(
+        &self,
+        (app, actor): (&App, &Actor),
+        dyno: &str,
+        (path, archive): (&str, Archive),
+    ) -> Result<Dyno, Error> {
+        check_path(path)?;
+        let dyno = self.dyno_within(app, dyno).await?;
+        self.note_use(app, actor, &dyno, json!({ "copied_to": path })).await?;
+        self.note(app, actor, &format!("Copy to {path} of {}", dyno.name));
+        self.engine.put_files(&dyno.id, path, archive).await.map_err(refused)?;
+        Ok(dyno)
+    }
+
     /// The dyno of this name or id that something can be done in. Of two of a name, while a release replaces another, it is the one
     /// that serves, and of those the newest.
     pub(super) async fn dyno_within(&self, app: &App, name: &str) -> Result<Dyno, Error> {
@@ -70,5 +118,20 @@ impl Controller {
         data: serde_json::Value,
     ) -> Result<(), Error> {
         self.record_dynos(app, actor, (Action::Update, dyno.name.to_string(), data)).await
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Error> {
+    if !path.starts_with('/') || path.len() > LONGEST_PATH || path.contains('\0') {
+        return Err(Error::Invalid(format!("path must begin with / and have at most {LONGEST_PATH} bytes")));
+    }
+    Ok(())
+}
+
+/// What an engine says of a path that cannot be copied is for whoever named it.
+fn refused(error: EngineError) -> Error {
+    match error {
+        EngineError::Failed(reason) => Error::Invalid(reason),
+        other => other.into(),
     }
 }

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use model::AppId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::host::Host;
@@ -36,6 +38,8 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/changes", get(changes))
         .route("/instances/{id}/restart", post(restart))
         .route("/instances/{id}/exec", post(exec))
+        .route("/instances/{id}/ports/{port}", post(connect))
+        .route("/instances/{id}/files", get(files).put(put_files))
         .route("/oneoffs", post(run).get(oneoffs))
         .route("/oneoffs/{id}", delete(kill))
         .route("/oneoffs/{id}/stop", post(stop))
@@ -154,6 +158,52 @@ async fn exec(State(host): Shared, Path(id): Path<String>, mut request: Request)
     let exec: Exec = body_of(request).await?;
     let running = tokio::spawn(crate::exec::run(host, id, exec)).await.map_err(|error| failed(&error))?;
     Ok(join(upgrade, running.map_err(Refusal)?, Hangup::EndsIt))
+}
+
+/// Connects to a port of an instance and turns the connection into one to there.
+async fn connect(
+    State(host): Shared,
+    Path((id, port)): Path<(String, u16)>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let running = crate::forward::connect(&host, &id, port).await.map_err(Refusal)?;
+    Ok(join(upgrade, running, Hangup::EndsIt))
+}
+
+/// A path inside.
+#[derive(Deserialize)]
+struct Inside {
+    path: String,
+}
+
+async fn files(State(host): Shared, Path(id): Path<String>, Query(at): Query<Inside>) -> Result<Body, Refusal> {
+    let pieces = crate::copy::read(&host, &id, &at.path).await.map_err(Refusal)?;
+    Ok(Body::from_stream(ReceiverStream::new(pieces)))
+}
+
+async fn put_files(
+    State(host): Shared,
+    Path(id): Path<String>,
+    Query(at): Query<Inside>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    let (sender, pieces) = mpsc::channel(crate::copy::CHANNEL);
+    let feed = async move {
+        let mut body = body.into_data_stream();
+        while let Some(piece) = body.next().await {
+            if sender.send(piece.map_err(std::io::Error::other)).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut writing = std::pin::pin!(crate::copy::write(&host, &id, &at.path, pieces));
+    let written = tokio::select! {
+        written = &mut writing => written,
+        () = feed => writing.await,
+    };
+    written.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn body_of<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
-    check_volume_name,
+    Archive, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId,
+    WorkloadStatus, check_volume_name,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use model::AppId;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio_util::codec::{FramedRead, LinesCodec};
@@ -48,7 +49,10 @@ impl HostClient {
         self.send(request(Method::POST, "/stop", Vec::new())?).await.map(drop)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, EngineError> {
+    async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, EngineError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+    {
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
         // It ends with the answer, or with the streams that the answer turns into.
@@ -82,6 +86,12 @@ fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Byt
     let request = Request::builder().method(method).uri(path).header(header::HOST, "host");
     let request = request.header(header::CONTENT_TYPE, "application/json");
     request.body(Full::new(Bytes::from(body))).map_err(failed)
+}
+
+/// Where the files of an instance are.
+fn files_path(instance: &str, path: &str) -> Result<String, EngineError> {
+    let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
+    Ok(format!("/instances/{}/files?path={path}", segment(instance)?))
 }
 
 /// The id of an instance as part of a path. What cannot be one runs nowhere.
@@ -162,6 +172,23 @@ impl Engine for HostClient {
 
     async fn forget(&self, oneoff: &OneOffId) -> Result<(), EngineError> {
         self.send(request(Method::DELETE, &format!("/ended/{oneoff}"), Vec::new())?).await.map(drop)
+    }
+
+    async fn connect(&self, instance: &str, port: u16) -> Result<RunningOneOff, EngineError> {
+        let path = format!("/instances/{}/ports/{port}", segment(instance)?);
+        Ok(remote::join(self.upgrade(&path, Vec::new()).await?, Hangup::EndsIt))
+    }
+
+    async fn files(&self, instance: &str, path: &str) -> Result<Archive, EngineError> {
+        let response = self.send(request(Method::GET, &files_path(instance, path)?, Vec::new())?).await?;
+        Ok(response.into_body().into_data_stream().map_err(std::io::Error::other).boxed())
+    }
+
+    async fn put_files(&self, instance: &str, path: &str, archive: Archive) -> Result<(), EngineError> {
+        let body = StreamBody::new(archive.map_ok(Frame::data));
+        let request = Request::builder().method(Method::PUT).uri(files_path(instance, path)?);
+        let request = request.header(header::HOST, "host").body(body).map_err(failed)?;
+        self.send(request).await.map(drop)
     }
 
     async fn kill(&self, oneoff: &OneOffId) -> Result<(), EngineError> {

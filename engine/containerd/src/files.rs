@@ -212,7 +212,9 @@ pub(crate) fn forget_wish(dir: &Path, id: &WorkloadId) -> Result<(), Fault> {
 
 /// How one-offs ended of which nobody was told.
 pub(crate) fn load_ended(dir: &Path) -> Vec<Ended> {
-    names(dir).iter().filter(|name| name.ends_with(".json")).filter_map(|name| read_json(&dir.join(name))).collect()
+    let paths = names(dir).into_iter().map(|name| dir.join(name));
+    let is_whole = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    paths.filter(is_whole).filter_map(|path| read_json(&path)).collect()
 }
 
 /// Whether it is known how a one-off ended.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::state::Switch;
 use self::state::{Held, State, addresses};
 pub(crate) use self::wishes::ABLE;
+pub(crate) use self::within::Within;
 use crate::cgroup;
 use crate::containerd::Containerd;
 use crate::error::{Fault, HostError};

@@ -56,19 +56,18 @@ pub(crate) fn adopt(host: &Arc<Host>, oneoff: OneOff, deadline: Timestamp, runni
     let Ok(switch) = host.register_oneoff(&oneoff) else { return };
     let (id, limit) = (oneoff.id.0.clone(), deadline.since(host.now()));
     let (exit, _) = oneshot::channel();
-    let output = match &oneoff.log {
-        Some(dyno) => Output::Logged(host.follow(&id, oneoff.app, dyno).ok()),
-        None => {
-            let output = pipe::OpenOptions::new().open_receiver(host.folder(&id).stdout());
-            if oneoff.tty.is_some() || output.is_err() {
-                switch.kill.cancel();
-            }
-            Output::Piped(tokio::spawn(async move {
-                if let Ok(output) = output {
-                    pump(output, mpsc::channel(1).0, CancellationToken::new()).await;
-                }
-            }))
+    let output = if let Some(dyno) = &oneoff.log {
+        Output::Logged(host.follow(&id, oneoff.app, dyno).ok())
+    } else {
+        let output = pipe::OpenOptions::new().open_receiver(host.folder(&id).stdout());
+        if oneoff.tty.is_some() || output.is_err() {
+            switch.kill.cancel();
         }
+        Output::Piped(tokio::spawn(async move {
+            if let Ok(output) = output {
+                pump(output, mpsc::channel(1).0, CancellationToken::new()).await;
+            }
+        }))
     };
     let was_noted = host.folder(&id).running().is_some();
     let ending = Ending { switch, output, ended: CancellationToken::new(), exit };

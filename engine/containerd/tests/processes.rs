@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::{Container, Engine, Exec, Mount, OneOff, OneOffId};
+use futures::StreamExt;
 use model::clock::SystemRandom;
 use model::{AppId, Exit};
 
@@ -113,4 +114,71 @@ async fn a_power_cut_ends_a_one_off_with_a_log_and_that_is_told() {
     assert_eq!(end_of(&machine, &oneoff.id).await, Exit::Lost);
     assert_eq!(numbers(&machine), (1..=100).collect::<Vec<_>>(), "what it said is not lost with it");
     machine.until("nothing is left", async || machine.leftovers().is_empty()).await;
+}
+
+/// An archive of entries that no honest program writes: name, kind, and what a link leads to or a file holds.
+fn archive(entries: &[(&str, tar::EntryType, &str)]) -> engine::Archive {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, kind, text) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_mode(0o7777);
+        let is_file = *kind == tar::EntryType::Regular;
+        if !is_file {
+            header.as_old_mut().linkname[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        let content = if is_file { text.as_bytes() } else { b"" };
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        archive.append(&header, content).expect("in memory");
+    }
+    futures::stream::iter([Ok(archive.into_inner().expect("in memory").into())]).boxed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_cannot_leave_the_folder_that_it_is_for() {
+    use tar::EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
+    let machine = Machine::boot().await;
+    machine.client().apply(web(1)).await.expect("applied");
+    machine.until("an instance", async || up(&machine).await.len() == 1).await;
+    let (id, _) = up(&machine).await.remove(0);
+    let client = machine.client();
+    let inside = async |script: &str| {
+        let mut running = client.exec(&id, shell(script)).await.expect("started");
+        let mut said = Vec::new();
+        while let Some(bytes) = running.output.recv().await {
+            said.extend_from_slice(&bytes);
+        }
+        String::from_utf8(said).expect("text")
+    };
+    inside("mkdir /tmp/in /tmp/out; mkfifo /tmp/in/pipe").await;
+    let marker = machine.path().join("scratch/marker");
+    for hostile in [
+        &[("../out/evil", Regular, "x")][..],
+        &[("/tmp/out/evil", Regular, "x")],
+        &[("a/../../out/evil", Regular, "x")],
+        &[("link", Symlink, "/tmp/out"), ("link/evil", Regular, "x")],
+        &[("deep/link", Symlink, "../../out"), ("deep/link/evil", Directory, "")],
+        &[("hard", Link, "/etc/passwd")],
+        &[("null", Char, "")],
+        &[("disk", Block, "")],
+        &[("fifo", Fifo, "")],
+    ] {
+        let refused = client.put_files(&id, "/tmp/in", archive(hostile)).await.expect_err("refused").to_string();
+        assert!(refused.contains("/tmp/in"), "{hostile:?}: {refused}");
+    }
+    assert_eq!(
+        inside("ls -A /tmp/out; find /tmp/in -type b -o -type c; find /tmp/in -name .unfinished-copy").await,
+        ""
+    );
+    assert!(!marker.exists());
+
+    // What lies in the way is replaced and not written through, and no bit makes a program another user's.
+    inside("ln -s /tmp/out/evil /tmp/in/way").await;
+    let honest = [("way", Regular, "mine"), ("pipe", Regular, "mine")];
+    client.put_files(&id, "/tmp/in", archive(&honest)).await.expect("written");
+    let look = "ls -A /tmp/out; cat /tmp/in/way /tmp/in/pipe; stat -c ' %a %u' /tmp/in/way";
+    assert_eq!(inside(look).await, format!("minemine 777 {}\n", container().uid));
+    delete_all(&machine).await;
 }

@@ -11,7 +11,7 @@ use crate::{EngineError, Exec, Input, RunningOneOff, TtySize, Workload};
 
 impl Subject {
     /// An instance that serves a page, by its workload and its id.
-    async fn server(&self) -> (Workload, String) {
+    pub(super) async fn server(&self) -> (Workload, String) {
         let mut workload = Self::workload(self.shell(SERVER));
         workload.container.mounts = vec![bind(self)];
         self.apply(&workload).await;
@@ -24,7 +24,7 @@ impl Subject {
     }
 
     /// Runs a script in an instance to its end, without input.
-    async fn inside(&self, instance: &str, script: &str) -> (String, Exit) {
+    pub(super) async fn inside(&self, instance: &str, script: &str) -> (String, Exit) {
         let RunningOneOff { input, output, exit } = self.exec(instance, shell(script)).await;
         drop(input);
         let output = text(output).await;

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use bytes::Bytes;
 use model::{AppId, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
@@ -25,6 +26,8 @@ pub(super) struct World {
     services: BTreeMap<(AppId, String), Ipv4Addr>,
     pub(super) runs: VecDeque<FakeRun>,
     pub(super) execs: VecDeque<FakeExec>,
+    /// By instance and path.
+    pub(super) files: BTreeMap<(String, String), Bytes>,
     pub(super) answer: Option<Answer>,
 }
 
@@ -67,6 +70,7 @@ impl World {
             services: BTreeMap::new(),
             runs: VecDeque::new(),
             execs: VecDeque::new(),
+            files: BTreeMap::new(),
             answer: None,
         }
     }

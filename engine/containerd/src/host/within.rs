@@ -1,13 +1,20 @@
 //! What is needed to do something in an instance that runs.
 
+use std::net::Ipv4Addr;
+
 use engine::{Container, EngineError};
 
 use super::Host;
+use crate::files::Running;
 use crate::netns;
 use crate::slot::hostname;
 
 /// An instance whose process lives.
 pub(crate) struct Within {
+    /// Of its first process.
+    pub(crate) pid: u32,
+    /// Where its network is reached.
+    pub(crate) address: Ipv4Addr,
     /// What it runs.
     pub(crate) container: Container,
     pub(crate) hostname: String,
@@ -21,9 +28,12 @@ impl Host {
             let held = state.slots().find(|held| held.instance.id == instance);
             held.map(|held| (held.wish.clone(), held.instance.dyno.clone()))
         };
-        let lives = |pid: u32| netns::holds(&self.network.namespace(instance), pid);
-        let runs = |_: &_| self.folder(instance).running().is_some_and(|running| lives(running.pid));
-        let (wish, dyno) = found.filter(runs).ok_or_else(|| EngineError::NotRunning(instance.to_owned()))?;
-        Ok(Within { container: wish.workload.container_of(dyno.number), hostname: hostname(&dyno) })
+        let lives = |running: &Running| netns::holds(&self.network.namespace(instance), running.pid);
+        let running = found.as_ref().and_then(|_| self.folder(instance).running()).filter(lives);
+        let (Some((wish, dyno)), Some(running)) = (found, running) else {
+            return Err(EngineError::NotRunning(instance.to_owned()));
+        };
+        let (container, hostname) = (wish.workload.container_of(dyno.number), hostname(&dyno));
+        Ok(Within { pid: running.pid, address: running.address, container, hostname })
     }
 }
