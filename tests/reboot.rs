@@ -158,13 +158,14 @@ fn no_request_passes_while_the_host_role_is_held_back(platform: &Platform, apps:
 /// Where the router would send requests if it believed what is on disk.
 fn addresses(platform: &Platform) -> Vec<SocketAddr> {
     let mut found = Vec::new();
-    crate::until("every app's address is on disk", || {
+    crate::until("every app and its address are on disk", || {
         let table = std::fs::read(platform.home().join("routes.json")).expect("a table");
         let table: Value = serde_json::from_slice(&table).expect("JSON");
-        let rows = table["addresses"].as_array().expect("rows");
+        let rows = |half: &str| table[half].as_array().cloned().expect("rows");
+        let (names, rows) = (rows("names"), rows("addresses"));
         let healthy = rows.iter().flat_map(|row| row[1]["healthy"].as_array().into_iter().flatten());
         found = healthy.filter_map(|endpoint| endpoint["address"].as_str()?.parse().ok()).collect();
-        found.len() == APPS
+        found.len() == APPS && names.iter().filter(|row| row[1]["mode"]["serve"].is_array()).count() == APPS
     });
     found
 }
