@@ -101,13 +101,12 @@ impl Controller {
         };
         self.note(app, actor, &format!("Starting process with command `{}`", request.command));
         let dyno = dyno_of(&run, release);
-        let attach_url = match request.attach {
-            Some(protocol) => Some(self.open_attachment(What::OneOff(Box::new(oneoff)), Some(run), protocol)?),
-            None => {
-                let running = self.engine.run(oneoff).await;
-                self.note_start(&run, running).await?;
-                None
-            }
+        let attach_url = if let Some(protocol) = request.attach {
+            Some(self.open_attachment(What::OneOff(Box::new(oneoff)), Some(run), protocol)?)
+        } else {
+            let running = self.engine.run(oneoff).await;
+            self.note_start(&run, running).await?;
+            None
         };
         Ok(Started { dyno, attach_url })
     }

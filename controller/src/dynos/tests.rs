@@ -70,7 +70,8 @@ async fn a_detached_one_off_outlives_controllers_and_its_end_is_known() {
     let next = server.test.next_life().await;
     next.engine.next_run().await.exit(Exit::Code(7));
     next.controller.clean_up().await.expect("taken over");
-    assert_eq!(next.engine.oneoffs().await.expect("readable"), [run.oneoff.id.clone()], "it runs on");
+    let running = next.engine.oneoffs().await.expect("readable");
+    assert_eq!(running, std::slice::from_ref(&run.oneoff.id), "it runs on");
     next.controller.settle_runs(&EVERYTHING).await.expect("settled");
     let info = async |name: &str| ada.get(&format!("/apps/shop/runs/{name}")).await.body;
     let ended = info(&second).await;
