@@ -46,9 +46,10 @@ use execs::{
     a_process_in_an_instance_takes_and_gives_bytes,
 };
 use health::{
-    a_check_that_hangs_fails_in_time, a_port_that_opens_late_or_closes_again_is_noticed,
-    a_startup_check_by_http_decides_when_an_instance_is_up, liveness_replaces_what_does_not_answer,
-    readiness_takes_an_instance_out_and_back_in, who_takes_too_long_to_boot_is_asked_to_end,
+    a_check_that_hangs_fails_in_time, a_command_in_the_instance_is_a_check,
+    a_port_that_opens_late_or_closes_again_is_noticed, a_startup_check_by_http_decides_when_an_instance_is_up,
+    liveness_replaces_what_does_not_answer, readiness_takes_an_instance_out_and_back_in,
+    who_takes_too_long_to_boot_is_asked_to_end,
 };
 use oneoffs::{
     a_one_off_ends_at_its_time_limit, a_one_off_gives_its_output_and_exit_code,
@@ -96,6 +97,7 @@ checks! {
     readiness_takes_an_instance_out_and_back_in,
     liveness_replaces_what_does_not_answer,
     a_check_that_hangs_fails_in_time,
+    a_command_in_the_instance_is_a_check,
     a_port_that_opens_late_or_closes_again_is_noticed,
     an_instance_without_port_is_up_once_it_stays,
     a_container_that_cannot_start_says_why,

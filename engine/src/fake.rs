@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// What this engine is able to do of what not every one is.
-const ABLE: &[Need] = &[Need::HttpChecks, Need::Readiness, Need::Liveness];
+const ABLE: &[Need] = &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness];
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

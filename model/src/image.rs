@@ -149,6 +149,15 @@ impl Image {
         }
     }
 
+    /// Program and arguments of a command, given word by word, in a container of the image that runs already.
+    pub fn inside(&self, words: &[String]) -> Vec<String> {
+        if self.foreign.is_some() {
+            return words.to_vec();
+        }
+        let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+        self.inside_args(&quoted.collect::<Vec<_>>().join(" "))
+    }
+
     /// Program and arguments of a container that runs a command line, with what the image does before its processes start.
     pub fn line_args(&self, line: &str) -> Vec<String> {
         match &self.foreign {
@@ -193,6 +202,8 @@ mod tests {
     fn an_image_of_ours_starts_by_the_launcher_and_a_foreign_one_as_it_says() {
         let ours = image(None);
         assert_eq!(ours.process_args("web"), ["/usr/bin/tini", "-g", "--", "/cnb/process/web"]);
+        let words = ["pg_isready", "it's ready"].map(str::to_owned);
+        assert_eq!(ours.inside(&words), ["/cnb/lifecycle/launcher", r"'pg_isready' 'it'\''s ready'"]);
         assert_eq!(ours.line_args("ls | wc"), ["/usr/bin/tini", "-g", "--", "/cnb/lifecycle/launcher", "ls | wc"]);
         let foreign = image(Some(&["/bin/sh", "-c"]));
         assert_eq!(foreign.process_args("web"), [FOREIGN_FIRST, "-g", "--", "serve", "a b"]);

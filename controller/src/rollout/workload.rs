@@ -1,6 +1,6 @@
 //! One process type of one release as the engine gets it.
 
-use engine::{DRAIN_LIMIT, Larger, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Larger, Look, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
@@ -27,7 +27,15 @@ impl Controller {
         let kept = self.kept_of(release).await?;
         let checks = kept.healthchecks.get(process_type).map(Vec::as_slice).unwrap_or_default();
         let usual = Usual { boot: self.settings.boot_timeout, host: self.settings.default_host(&app.name)? };
-        let health = health(process_type, checks, &usual);
+        let mut health = health(process_type, checks, &usual);
+        if health.checks().any(|check| matches!(check.look, Look::Command(_))) {
+            let image = self.image_of(release).await?;
+            for check in health.startup.iter_mut().chain(&mut health.readiness).chain(&mut health.liveness) {
+                if let Look::Command(args) = &mut check.look {
+                    *args = image.inside(args);
+                }
+            }
+        }
         if let Some(port) = health.port {
             container.env.insert("PORT".to_owned(), port.to_string());
         }

@@ -1,6 +1,7 @@
 //! How an instance is, as far as it can be seen from outside: nothing is needed in its image.
 
 mod attempt;
+pub(crate) mod command;
 mod evidence;
 mod memory;
 mod vitals;

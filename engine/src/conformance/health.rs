@@ -102,6 +102,27 @@ pub(super) async fn a_check_that_hangs_fails_in_time(subject: Subject) {
     subject.delete(&workload.id).await;
 }
 
+pub(super) async fn a_command_in_the_instance_is_a_check(subject: Subject) {
+    let sh = |script: &str| Look::Command(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+    let workload = subject.checked(SERVER, |health| {
+        health.readiness.push(check(sh("test -e /scratch/ready && exit; echo for $PORT; exit 3"), 1));
+        let hangs = Check { name: "hangs".to_owned(), ..check(sh("test -e /scratch/hang && sleep 1000; true"), 2) };
+        health.liveness.push(Check { timeout: Duration::from_secs(2), ..hangs });
+    });
+    subject.apply(&workload).await;
+    let waits = |all: &[Instance]| all.iter().any(|one| one.state == InstanceState::Up && one.probe.is_some());
+    let seen = subject.until(&workload.id, "an instance that says what it waits for", waits).await;
+    let report = seen[0].probe.clone().expect("what the check saw");
+    assert_eq!(report.result, "the command exited with code 3: for 5000", "it has the instance's environment");
+    subject.write("ready");
+    subject.until(&workload.id, "it is ready", |all| all.iter().any(Instance::is_healthy)).await;
+    subject.write("hang");
+    let seen = subject.until(&workload.id, "a crash", |all| all.iter().any(crashed)).await;
+    let report = seen[0].probe.clone().expect("what the check saw");
+    assert_eq!((report.fatal, report.result.as_str()), (true, "the command did not end within 2 s"));
+    subject.delete(&workload.id).await;
+}
+
 pub(super) async fn a_port_that_opens_late_or_closes_again_is_noticed(subject: Subject) {
     let script = "while ! test -e /scratch/open; do sleep 0.05; done; httpd -f -p 5000 -h /tmp & \
         while ! test -e /scratch/close; do sleep 0.05; done; rm /scratch/close; kill $!; exec sleep 1000";

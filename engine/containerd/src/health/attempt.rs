@@ -23,7 +23,7 @@ const LONGEST_QUOTE: usize = 200;
 /// Who asks, for the app's log.
 const USER_AGENT: &str = concat!("platform-health-check/", env!("CARGO_PKG_VERSION"));
 
-/// Whom to look at.
+/// Whom to look at over the network.
 #[derive(Debug, Clone)]
 pub(crate) struct Patient {
     /// Its first process.
@@ -47,7 +47,7 @@ impl Patient {
                 let answered = timeout(limit, self.get(SocketAddr::from((self.address, port)), path)).await;
                 answered.unwrap_or_else(|_| Err(format!("GET {path} had no answer {}", within(limit))))
             }
-            // Such wishes are refused ([`crate::host::ABLE`]), and time passes by itself.
+            // Who has no port is not asked at one, commands are looked at elsewhere, and time passes by itself.
             (Look::Listening | Look::Http(_), None) | (Look::Command(_) | Look::Uptime(_), _) => Ok(()),
         }
     }
@@ -82,10 +82,7 @@ impl Patient {
             if status.is_success() || status.is_redirection() {
                 return Ok(());
             }
-            let text = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-            let quote: String = text.chars().filter(|letter| !letter.is_control()).take(LONGEST_QUOTE).collect();
-            let quote = if quote.is_empty() { quote } else { format!(": {quote}") };
-            Err(format!("GET {path} was answered with {status}{quote}"))
+            Err(format!("GET {path} was answered with {status}{}", quote(&text)))
         };
         tokio::pin!(asked);
         tokio::select! {
@@ -112,8 +109,15 @@ fn refused(error: &io::Error, port: u16) -> String {
     }
 }
 
-fn within(limit: Duration) -> String {
+pub(super) fn within(limit: Duration) -> String {
     format!("within {} s", limit.as_secs_f64())
+}
+
+/// The first line of what was said, to stand behind what happened.
+pub(super) fn quote(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let quote: String = line.chars().filter(|letter| !letter.is_control()).take(LONGEST_QUOTE).collect();
+    if quote.is_empty() { quote } else { format!(": {quote}") }
 }
 
 /// As much of a body as is looked at.

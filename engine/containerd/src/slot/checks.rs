@@ -11,10 +11,12 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
 use super::{Life, Slot};
-use crate::health::{Patient, Vitals};
+use crate::health::{Patient, Vitals, command};
 
-/// The first pause between two looks at something that somebody waits for; each later one is longer by half.
+/// The first pause between two looks at something that somebody waits for; each later one is longer by half. A command costs far more
+/// than a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const FIRST_PAUSE_OF_COMMANDS: Duration = Duration::from_millis(250);
 /// No regular check is made more often, whatever is asked for.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 /// How often what is asked for is looked at: it may change while an instance runs.
@@ -96,10 +98,14 @@ impl Slot {
         let attempts = check.wait.checked_mul(check.attempts.saturating_sub(1));
         let begun = Instant::now();
         let given_up = attempts.and_then(|attempts| begun.checked_add(attempts)).unwrap_or(deadline).min(deadline);
-        let (mut pause, mut told) = (FIRST_PAUSE, begun);
+        let (mut pause, mut told) = (first_pause(&check.look), begun);
         loop {
             let limit = check.timeout.min(deadline.saturating_duration_since(Instant::now()));
-            let Err(result) = patient.attempt(&check.look, limit).await else { return true };
+            let seen = match &check.look {
+                Look::Command(args) => command::attempt(&self.host, &life.id, args, limit).await,
+                look => patient.attempt(look, limit).await,
+            };
+            let Err(result) = seen else { return true };
             life.failure.set(&check.name, Purpose::Startup, result);
             let now = Instant::now();
             if now >= given_up {
@@ -170,11 +176,11 @@ impl Slot {
         };
         sleep(check.delay).await;
         let mut waited_for = !self.host.folder(&life.id).is_ready();
-        let (mut pause, mut failed, mut told) = (FIRST_PAUSE, 0_u32, Instant::now());
+        let (mut pause, mut failed, mut told) = (first_pause(&check.look), 0_u32, Instant::now());
         loop {
-            let seen = match check.look {
-                Look::Uptime(settle) if life.age() < settle => Err(format!("up for less than {} s", settle.as_secs())),
-                _ => patient.attempt_again(&check.look, check.timeout).await,
+            let seen = match &check.look {
+                Look::Uptime(settle) if life.age() < *settle => Err(format!("up for less than {} s", settle.as_secs())),
+                _ => self.attempt_again(life, patient, check).await,
             };
             match seen {
                 Ok(()) => {
@@ -213,7 +219,7 @@ impl Slot {
         sleep(check.delay + wait.mul_f64(self.fraction())).await;
         let mut failed = 0;
         loop {
-            match patient.attempt_again(&check.look, check.timeout).await {
+            match self.attempt_again(life, patient, check).await {
                 Ok(()) => {
                     failed = 0;
                     life.failure.passed(&check.name);
@@ -230,6 +236,14 @@ impl Slot {
                 }
             }
             sleep(wait).await;
+        }
+    }
+
+    /// Looks at an instance that is up.
+    async fn attempt_again(&self, life: &Life, patient: &Patient, check: &Check) -> Result<(), String> {
+        match &check.look {
+            Look::Command(args) => command::attempt(&self.host, &life.id, args, check.timeout).await,
+            look => patient.attempt_again(look, check.timeout).await,
         }
     }
 
@@ -273,4 +287,8 @@ impl Slot {
         self.host.settings.random.fill(&mut byte);
         f64::from(byte[0]) / f64::from(u8::MAX)
     }
+}
+
+fn first_pause(look: &Look) -> Duration {
+    if matches!(look, Look::Command(_)) { FIRST_PAUSE_OF_COMMANDS } else { FIRST_PAUSE }
 }
