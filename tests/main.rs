@@ -22,6 +22,7 @@ mod push;
 mod reboot;
 mod registry;
 mod release;
+mod rollouts;
 mod run;
 mod runs;
 mod terminal;

@@ -1,12 +1,15 @@
 //! `rollouts` and its kin: how releases take each other's place.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::releases;
-use crate::client;
+use crate::client::{self, Client};
 use crate::context::{self, AppArg, Context};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::{self, Field, Mood};
 
 /// A rollout, as far as it is printed.
@@ -16,6 +19,11 @@ struct Rollout {
     ended_at: Option<String>,
     failure: Option<Failure>,
     live_at: Option<String>,
+    lost: u64,
+    percent: Option<u8>,
+    policy: BTreeMap<String, String>,
+    requests: u64,
+    returned_by: Option<u32>,
     state: String,
     unconfirmed: bool,
     version: u32,
@@ -96,6 +104,13 @@ impl Info {
             let unconfirmed = "no: a router did not say in time that it serves it";
             let mut known = vec![
                 ("State", Some(state(&rollout.state))),
+                ("Strategy", rollout.policy.get("strategy").map(|strategy| strategy.as_str().into())),
+                (
+                    "Waits at",
+                    rollout.percent.map(|percent| format!("{percent} % of the requests and the dynos").into()),
+                ),
+                ("Lost", Some(format!("{} of {} requests", rollout.lost, rollout.requests).into())),
+                ("Back with", rollout.returned_by.map(|version| format!("v{version}").into())),
                 ("Begun", Some(when(&rollout.created_at))),
                 ("Live", rollout.live_at.as_deref().map(when)),
                 ("Over", rollout.ended_at.as_deref().map(when)),
@@ -124,9 +139,124 @@ impl Info {
     }
 }
 
+/// Let a canary that waits go on to its next step
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform rollouts:continue
+  $ platform rollouts:continue v12 -a my-app")]
+pub(crate) struct Continue {
+    /// The release, such as v12; the one that is under way if missing
+    release: Option<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Continue {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        act(cx, &self.app, self.release.as_deref(), ("continue", "Continuing"))
+    }
+}
+
+/// End a rollout: what was live before it takes every request again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform rollouts:abort
+  $ platform rollouts:abort v12 -a my-app")]
+pub(crate) struct Abort {
+    /// The release, such as v12; the one that is under way if missing
+    release: Option<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Abort {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        act(cx, &self.app, self.release.as_deref(), ("abort", "Ending"))
+    }
+}
+
+fn act(cx: &Context, app: &AppArg, release: Option<&str>, (action, verb): (&str, &str)) -> Result<()> {
+    let (client, name) = cx.app(app)?;
+    let version = match release {
+        Some(release) => releases::version_of(release)?,
+        None => under_way(&client, &name)?,
+    };
+    let what = format!("{verb} the rollout of v{version} of {name}");
+    let version = version.to_string();
+    let path = ["apps", &name, "releases", &version, "rollout", "actions", action];
+    cx.done(&cx.out.step(&what, || client.post(&path, &json!({})))?)
+}
+
+/// The release of which a rollout is under way.
+fn under_way(client: &Client, app: &str) -> Result<u32> {
+    let rollouts: Vec<Rollout> = client::typed(&client.list(&["apps", app, "rollouts"])?)?;
+    let found = rollouts.iter().rev().find(|rollout| rollout.state == "running");
+    found.map(|rollout| rollout.version).ok_or_else(|| {
+        CliError::failed(format!("No rollout of {app} is under way"))
+            .hint(format!("See what there was: platform rollouts -a {app}"))
+    })
+}
+
+/// Show or set how the releases of an app take each other's place
+///
+/// What is set counts before what app.json says, and that before the default. It works from the next release on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform rollouts:policy
+  $ platform rollouts:policy strategy=canary steps=5,20,50 pause=10m
+  $ platform rollouts:policy max_surge=100%
+  $ platform rollouts:policy --unset strategy -a my-app")]
+pub(crate) struct Policy {
+    /// What to set
+    #[arg(value_name = "NAME=VALUE")]
+    changes: Vec<String>,
+    /// What to leave to app.json again
+    #[arg(long, value_name = "NAME")]
+    unset: Vec<String>,
+    #[command(flatten)]
+    app: AppArg,
+}
+
+/// A setting of a policy.
+#[derive(Debug, Deserialize)]
+struct Setting {
+    name: String,
+    source: String,
+    value: String,
+}
+
+impl Policy {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let mut changes = serde_json::Map::new();
+        for change in &self.changes {
+            let (name, value) = change.split_once('=').ok_or_else(|| {
+                CliError::usage(format!("`{change}` is not of the form NAME=VALUE"))
+                    .hint("Like this: platform rollouts:policy strategy=canary steps=5,20,50")
+            })?;
+            changes.insert(name.to_owned(), value.into());
+        }
+        changes.extend(self.unset.iter().map(|name| (name.clone(), Value::Null)));
+        let (client, name) = cx.app(&self.app)?;
+        let path = ["apps", &name, "rollout-policy"];
+        let settings = if changes.is_empty() {
+            client.list(&path)?
+        } else {
+            let what = format!("Setting the rollout policy of {name}");
+            cx.out.step(&what, || client.patch(&path, &Value::Object(changes)))?
+        };
+        cx.show_list(&settings, |out, settings: Vec<Setting>| {
+            let row = |setting: Setting| vec![setting.name.into(), setting.value.into(), setting.source.into()];
+            out.table(&["Setting", "Value", "Set by"], settings.into_iter().map(row).collect(), "No settings.")
+        })
+    }
+}
+
 fn state(state: &str) -> Field {
     Field::from(state).mood(match state {
-        "succeeded" => Mood::Good,
+        "succeeded" | "watching" => Mood::Good,
         "failed" | "returned" => Mood::Bad,
         _ => Mood::Busy,
     })

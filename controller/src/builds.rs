@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use builder::{BuildError, Builder};
-use model::{AppId, BuildId, LogSource, Timestamp};
+use model::{AppId, BuildId, LogSource, Pause, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::actors::By;
 use crate::git::{repository, tip};
 use crate::holds::locked;
 use crate::live::Stages;
-use crate::rollout::unconfirmed;
+use crate::rollout::{Tally, unconfirmed};
 use crate::store::{
     Action, App, Build, Change, Deploy, NewBuild, NewEvent, NewRelease, Release, Resource, Stamp, Status, StoreError,
 };
@@ -392,6 +392,10 @@ impl Controller {
             }
             shown += output.show_file(&path, shown).await;
             self.store.release(release.id).await?.ok_or_else(gone)?;
+            // Its steps may take hours, and the next push waits for this one.
+            if self.store.rollout(release.id).await?.is_some_and(|rollout| rollout.percent().is_some()) {
+                return Ok(Stages::new());
+            }
         };
         output.show_file(&path, shown).await;
         let ended = self.store.release(release.id).await?.ok_or_else(gone)?;
@@ -404,8 +408,26 @@ impl Controller {
     /// Says of a release that is live what its owner should know.
     async fn say_rollout(&self, release: &Release, output: &mut Output) -> Result<(), Error> {
         let rollout = self.store.rollout(release.id).await?;
-        if rollout.is_some_and(|rollout| rollout.unconfirmed) {
+        if rollout.as_ref().is_some_and(|rollout| rollout.unconfirmed) {
             output.show(&format!(" !     {}", unconfirmed(release.version))).await;
+        }
+        if let Some(rollout) = &rollout
+            && rollout.live_at.is_some()
+            && rollout.replaces.is_some()
+        {
+            let Tally { requests, lost, .. } = self.rollout_traffic(rollout).await?;
+            output.line(&format!("       Lost {} of {} requests meanwhile", grouped(lost), grouped(requests))).await;
+        }
+        if let Some(rollout) = rollout
+            && let Some(percent) = rollout.percent()
+        {
+            let then = match rollout.policy.pause {
+                Pause::For(_) => format!("goes on every {}", rollout.policy.get("pause")),
+                Pause::UntilContinued => "waits for `platform rollouts:continue`".to_owned(),
+            };
+            let version = rollout.version;
+            output.line(&format!("       v{version} is a canary with {percent} % of the requests; it {then}")).await;
+            output.line("       `platform rollouts:info` shows how far it is, `platform rollouts:abort` ends it").await;
         }
         Ok(())
     }
@@ -454,6 +476,19 @@ async fn refuse(client: &mpsc::Sender<String>, text: &str) -> bool {
 
 fn short(commit: &str) -> &str {
     commit.get(..8).unwrap_or(commit)
+}
+
+/// `12,431`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn megabytes(bytes: u64) -> String {

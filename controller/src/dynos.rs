@@ -79,7 +79,7 @@ impl Controller {
             // What older programs wished does not say its size.
             let size = size_of(&status.id).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
             let is_web = status.process_type.as_str() == WEB;
-            let takes = |instance: &Instance| instance.is_healthy() && routed.as_ref() == Some(&status.id);
+            let takes = |instance: &Instance| instance.is_healthy() && routed.contains(&status.id);
             dynos.extend(status.instances.into_iter().map(|instance| Dyno {
                 routed: is_web.then(|| takes(&instance)),
                 id: instance.id.clone(),

@@ -74,7 +74,7 @@ pub use errors::Error;
 pub use live::Live;
 use model::{Clock, LogSink, Random};
 pub use outbound::Outbound;
-pub use rollout::{Changed, Failure};
+pub use rollout::{Changed, Failure, Tally, Traffic};
 pub use serve::{Sockets, serve};
 pub use settings::Settings;
 use store::Store;

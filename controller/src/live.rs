@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::WorkloadId;
 use engine::feed::Feed;
-use model::routes::AppRoute;
+use model::routes::{AppRoute, Share};
 use model::{AppId, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -69,7 +68,7 @@ pub struct Live {
 /// What takes an app's requests, as routers are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Served {
-    pub(crate) workload: WorkloadId,
+    pub(crate) shares: Vec<Share>,
     /// The version of the names that said so first.
     pub(crate) since: u64,
 }

@@ -6,9 +6,9 @@ use model::{AttachmentName, ReleaseId, Role};
 
 use crate::changes::Changes;
 use crate::store::{
-    AddonState, App, AttachedAddon, Attachments, Change, Contents, NewRelease, Release, Status, StoreError,
+    AddonState, App, AttachedAddon, Attachments, Change, Contents, NewRelease, Release, Stamp, Status, StoreError,
 };
-use crate::{Actor, Controller, Error};
+use crate::{Actor, Controller, Error, Origin, Via};
 
 /// Most characters of a reason.
 const REASON: usize = 500;
@@ -95,17 +95,48 @@ impl Controller {
     ) -> Result<RolledBack, Error> {
         self.check_held(app, actor).await?;
         let reason = reason(wish.reason.as_deref())?;
-        let description = format!("Rollback to v{}", target.version);
+        let words = (format!("Rollback to v{}", target.version), reason);
+        self.go_back((app, actor), (target, wish.keep_formation), &words, &self.stamp(actor)).await
+    }
+
+    /// Goes back from a release that failed after it was live, by the platform itself. Neither locks nor freeze windows hold it: the
+    /// deploy that it belongs to was begun.
+    pub(crate) async fn return_to(
+        &self,
+        app: &App,
+        (failed, target): (&Release, &Release),
+        why: &str,
+    ) -> Result<RolledBack, Error> {
+        let user = self.store.user(failed.user.id).await?.ok_or(Error::NotFound("user"))?;
+        let actor = Actor::new(user, Via::Machine, Origin::default());
+        let words = (format!("Return to v{}", target.version), Some(why.chars().take(REASON).collect()));
+        let back = self.go_back((app, &actor), (target, true), &words, &self.own_stamp()).await?;
+        if back.is_new {
+            return Ok(back);
+        }
+        // It was made before, by a controller that could not note it any more.
+        let newest = self.store.newest_version(app.id).await?;
+        let release = self.store.release_by_version(app.id, newest).await?.ok_or(Error::NotFound("release"))?;
+        Ok(RolledBack { release, ..back })
+    }
+
+    async fn go_back(
+        &self,
+        (app, actor): (&App, &Actor),
+        (target, keep_formation): (&Release, bool),
+        (description, reason): &(String, Option<String>),
+        stamp: &Stamp,
+    ) -> Result<RolledBack, Error> {
         for _ in 0..ATTEMPTS {
-            let plan = self.plan_rollback((app, actor), target, wish.keep_formation).await?;
+            let plan = self.plan_rollback((app, actor), target, keep_formation).await?;
             let new = NewRelease {
                 app: app.id,
                 user: actor.user.id,
-                description: &description,
+                description,
                 reason: reason.as_deref(),
                 change: Change::Replace { seen: &plan.present, next: &plan.next },
             };
-            let made = match self.store.create_release(new, &self.stamp(actor)).await {
+            let made = match self.store.create_release(new, stamp).await {
                 Err(StoreError::Stale) => continue,
                 made => made?,
             };

@@ -1,5 +1,5 @@
 //! What an app says about itself in files of its repository: `app.json` (Heroku's schema, with `healthchecks` and `cron` as Dokku
-//! has them) and `heroku.yml`.
+//! has them, and `rollout`) and `heroku.yml`.
 //!
 //! Pure: text goes in, a [`Manifest`] and [`Problem`]s with line and column come out. Whether a named add-on or size exists is
 //! for whoever knows; [`At::error`] lets them complain about the right line.
@@ -48,6 +48,8 @@ pub struct Manifest {
     pub restart: Restarts,
     /// What should run at certain times.
     pub cron: Vec<CronJob>,
+    /// How its releases replace each other: settings of a [`model::RolloutPolicy`], each of which can be set.
+    pub rollout: BTreeMap<String, String>,
     /// Process types of `heroku.yml`, for an app without Procfile.
     pub processes: BTreeMap<ProcessType, String>,
     /// The Dockerfile that it is built from; none means by buildpacks.

@@ -9,6 +9,7 @@ use model::{AppId, DynoName, Exit, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Cause, Sick};
+use super::traffic::Tally;
 use super::workload::PORT;
 use crate::Controller;
 use crate::formation::{dyno_size, larger};
@@ -26,7 +27,8 @@ const QUOTES: &str = "  Its last ";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failure {
-    /// What kind of thing happened: `crashed`, `not_listening`, `check_failed`, `out_of_memory`, `stalled`, `release_command`, `refused`.
+    /// What kind of thing happened: `crashed`, `not_listening`, `check_failed`, `out_of_memory`, `stalled`, `errors`,
+    /// `release_command`, `refused`, `aborted`.
     pub cause: String,
     /// What happened.
     pub sentence: String,
@@ -69,6 +71,18 @@ impl Controller {
 }
 
 impl Failure {
+    /// The same, of a release that had been live.
+    pub(super) fn after_it_was_live(mut self, before: u64) -> Self {
+        self.sentence = self.sentence.replacen("did not become healthy", "did not stay healthy", 1);
+        self.hints.push(format!("The app goes back to v{before} by itself."));
+        self
+    }
+
+    /// Whether what it answers is the reason, and not that it does not run.
+    pub(super) fn is_of_answers(&self) -> bool {
+        ["aborted", "errors"].contains(&self.cause.as_str())
+    }
+
     /// One that is known by its sentence alone.
     pub(super) fn of(cause: &str, sentence: String) -> Self {
         Self { cause: cause.to_owned(), sentence, ..Self::default() }
@@ -77,6 +91,18 @@ impl Failure {
     /// What made a rollout fail; `log` holds the last lines of the dyno that did.
     pub(super) fn new(version: u64, cause: &Cause, log: Vec<String>) -> Self {
         match cause {
+            Cause::Errors { old, new } => {
+                let share = |tally: &Tally| {
+                    let bad = tally.lost + tally.errors;
+                    let tenths = (bad * 1000).checked_div(tally.requests).unwrap_or(0);
+                    format!("{}.{} % of {} requests", tenths / 10, tenths % 10, tally.requests)
+                };
+                let (now, before) = (share(new), share(old));
+                let sentence =
+                    format!("v{version} answers worse than the release before it: {now} went wrong, against {before}.");
+                Self::of("errors", sentence)
+            }
+            Cause::Aborted => Self::of("aborted", format!("v{version} was ended before it was live.")),
             Cause::Crashed(sick) => {
                 let (kind, what) = crashed(sick);
                 let sentence = format!("v{version} did not become healthy: {} {what}.", sick.dyno);
@@ -150,11 +176,12 @@ impl Failure {
         } else if self.dyno.is_some() {
             text += "  It printed nothing.\n";
         }
-        match before {
-            Some(before) => write!(text, "v{before} keeps serving. Mend the app and push again."),
-            None => write!(text, "Nothing was live before. Mend the app and push again."),
-        }
-        .unwrap_or_default();
+        let then = if self.cause == "aborted" { "" } else { " Mend the app and push again." };
+        // Writing to a String cannot fail.
+        let _ = match before {
+            Some(before) => write!(text, "v{before} keeps serving.{then}"),
+            None => write!(text, "Nothing was live before.{then}"),
+        };
         text
     }
 }

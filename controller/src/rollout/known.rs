@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
 
 use super::phase::PROCESS_TYPE;
-use super::plan::{Desired, Progress, Scale, Target};
+use super::plan::{Desired, Progress, Scale, Stage, Target};
 use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, Standing};
 use crate::{Controller, Error};
 
@@ -17,6 +17,8 @@ pub(super) struct Known {
     pub(super) candidate: Option<Release>,
     /// How far the candidate is; none before it begins.
     pub(super) rollout: Option<RolloutRow>,
+    /// The candidate as it should run; it is desired once its release command is over.
+    pub(super) target: Option<Target>,
     pub(super) desired: Desired,
     pub(super) domains: Vec<Hostname>,
 }
@@ -32,9 +34,9 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// Whether instances of it were wanted, by this controller or one before it: its release command is over then.
-    pub(super) fn is_beyond_its_phase(&self) -> bool {
-        self.rollout.as_ref().is_some_and(|rollout| rollout.state != RolloutState::Running)
+    /// Whether instances of it may be wanted: its release command is over.
+    fn is_prepared(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.state != RolloutState::Preparing)
     }
 }
 
@@ -62,22 +64,31 @@ impl Reader {
         Ok(candidates)
     }
 
+    /// The rollouts of releases that are live and still looked after.
+    pub(super) async fn lately_live(&self) -> Result<Vec<RolloutRow>, Error> {
+        let mut all = self.controller.store.active_rollouts().await?;
+        all.retain(|rollout| matches!(rollout.state, RolloutState::Watching | RolloutState::Leaving));
+        Ok(all)
+    }
+
     /// These apps, without those that are gone.
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for Standing { app, current, formation, domains } in self.controller.store.standing(apps).await? {
-            let candidate = candidates.get(&app.id).map(|it| it.release.clone());
-            let rollout = candidates.get(&app.id).and_then(|it| it.rollout.clone());
+            let pending = candidates.get(&app.id);
+            let candidate = pending.map(|it| it.release.clone());
+            let rollout = pending.and_then(|it| it.rollout.clone());
+            let target = match &candidate {
+                Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
+                None => None,
+            };
             let desired = Desired {
                 app: app.id,
                 current: self.target(current.as_ref(), &formation, FormationRow::scale).await?,
-                candidate: match &candidate {
-                    Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
-                    None => None,
-                },
+                candidate: target.clone().filter(|_| pending.is_some_and(Candidate::is_prepared)),
                 progress: rollout.as_ref().map(progress).unwrap_or_default(),
             };
-            all.push(Known { app, current, candidate, rollout, desired, domains });
+            all.push(Known { app, current, candidate, rollout, target, desired, domains });
         }
         Ok(all)
     }
@@ -100,7 +111,8 @@ impl Reader {
             |row: &&FormationRow| types.contains(&row.process_type) && row.process_type.as_str() != PROCESS_TYPE;
         let scaled = |row: &FormationRow| {
             let ProcessScale { quantity, size } = scale(row);
-            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size }))
+            // No process type of an app has a volume.
+            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size, exclusive: false }))
         };
         let processes = formation.iter().filter(offers).filter_map(scaled).collect();
         Ok(Some(Target { release: release.id, version: release.version, processes }))
@@ -120,8 +132,14 @@ impl Reader {
 
 /// How far a rollout is, as the plan needs it.
 fn progress(rollout: &RolloutRow) -> Progress {
-    let routing = rollout.state == RolloutState::Routing;
-    Progress { policy: rollout.policy.clone(), routing, ..Progress::default() }
+    let stage = match rollout.state {
+        RolloutState::Routing => Stage::Routing,
+        RolloutState::Returning => {
+            Stage::Returning { condemned: rollout.failure().is_some_and(|failure| failure.is_of_answers()) }
+        }
+        _ => Stage::Running { step: rollout.step, reached_at: rollout.reached_at },
+    };
+    Progress { policy: rollout.policy.clone(), stage, aborted: rollout.aborted, ..Progress::default() }
 }
 
 /// Whether a release waits to become its app's current one.

@@ -3,6 +3,7 @@
 //! One loop ([`worker`]) takes no argument, is woken by changes of either side and by a timer, and does what the pure
 //! [`plan`] says next. It is the only path: a controller that was killed carries on by it.
 
+mod aftercare;
 mod changed;
 mod container;
 mod failure;
@@ -13,8 +14,10 @@ mod phase;
 mod plan;
 mod reach;
 mod stall;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod worker;
 mod workload;
 
@@ -23,4 +26,5 @@ pub(crate) use container::Task;
 pub use failure::Failure;
 pub(crate) use names::unconfirmed;
 pub(crate) use plan::size_of;
+pub use traffic::{Tally, Traffic};
 pub(crate) use worker::Rollout;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use engine::WorkloadId;
-use model::routes::{AppRoute, RouteMode};
+use model::routes::{AppRoute, RouteMode, Share};
 use model::{AppId, Hostname};
 
 use crate::live::{ROUTER_PATIENCE, Served};
@@ -34,13 +34,8 @@ impl Controller {
                 let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.hostname).collect();
                 let current = self.store.release(app.current_release).await?;
                 let deployed = current.is_some_and(|release| release.image.is_some());
-                Some(route(
-                    &self.settings,
-                    &app,
-                    domains,
-                    deployed,
-                    serving.get(&id).map(|served| served.workload.clone()),
-                )?)
+                let serve = serving.get(&id).map(|served| served.shares.clone()).unwrap_or_default();
+                Some(route(&self.settings, &app, domains, deployed, serve)?)
             }
             None => None,
         };
@@ -49,12 +44,8 @@ impl Controller {
     }
 
     /// Tells routers what takes an app's requests from now on, and waits until they all say so; false if one does not for a while.
-    pub(super) async fn serve(&self, app: AppId, workload: Option<WorkloadId>) -> Result<bool, Error> {
-        {
-            let mut serving = self.live.serving.lock().await;
-            serving.remove(&app);
-            serving.extend(workload.map(|workload| (app, Served { workload, since: u64::MAX })));
-        }
+    pub(super) async fn serve(&self, app: AppId, shares: Vec<Share>) -> Result<bool, Error> {
+        self.live.serving.lock().await.insert(app, Served { shares, since: u64::MAX });
         self.publish_app(app).await?;
         let version = self.live.names.version();
         if let Some(served) = self.live.serving.lock().await.get_mut(&app) {
@@ -63,15 +54,13 @@ impl Controller {
         Ok(self.acknowledged().await)
     }
 
-    /// The workload that takes an app's requests, if every router that there is says that it sends them there.
-    pub(crate) async fn routed(&self, app: &App) -> Option<WorkloadId> {
-        if app.maintenance {
-            return None;
-        }
-        let served = self.live.serving.lock().await.get(&app.id).cloned()?;
+    /// The workloads that take an app's requests, if every router that there is says that it sends them there.
+    pub(crate) async fn routed(&self, app: &App) -> Vec<WorkloadId> {
+        let served = self.live.serving.lock().await.get(&app.id).filter(|_| !app.maintenance).cloned();
+        let Some(Served { shares, since }) = served else { return Vec::new() };
         let names = &self.live.names;
-        let confirmed = names.is_followed() && names.served(served.since, Duration::ZERO).await;
-        confirmed.then_some(served.workload)
+        let confirmed = names.is_followed() && names.served(since, Duration::ZERO).await;
+        shares.into_iter().filter(|_| confirmed).map(|share| share.workload).collect()
     }
 
     /// Waits until every router works by the newest names; false if one does not say so for a while.
@@ -88,14 +77,17 @@ pub(super) fn route(
     app: &App,
     domains: Vec<Hostname>,
     deployed: bool,
-    serve: Option<WorkloadId>,
+    serve: Vec<Share>,
 ) -> Result<AppRoute, Error> {
     let default = settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
-    let mode = match serve {
-        _ if app.maintenance => RouteMode::Maintenance,
-        Some(workload) => RouteMode::serve(workload),
-        None if deployed => RouteMode::NoWeb,
-        None => RouteMode::Blank,
+    let mode = if app.maintenance {
+        RouteMode::Maintenance
+    } else if !serve.is_empty() {
+        RouteMode::Serve(serve)
+    } else if deployed {
+        RouteMode::NoWeb
+    } else {
+        RouteMode::Blank
     };
     let hosts = std::iter::once(default).chain(domains).collect();
     Ok(AppRoute { name: app.name.clone(), hosts, mode })

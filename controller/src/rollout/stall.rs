@@ -27,6 +27,12 @@ impl Stall {
         }
         self.waited
     }
+
+    /// Somebody waits for it: no time counts.
+    pub(super) fn rest(&mut self, now: Timestamp) -> Duration {
+        (self.looked, self.waited) = (Some(now), Duration::ZERO);
+        self.waited
+    }
 }
 
 #[cfg(test)]

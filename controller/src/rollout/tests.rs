@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::{InstanceState, WorkloadId};
-use model::routes::{Ack, AppRoute, NamesUpdate, RouteMode};
+use model::routes::{Ack, AppRoute, NamesUpdate, RouteMode, Share};
+use model::traffic::Counts;
 use model::{AppId, Exit};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 
 use super::Rollout;
@@ -17,7 +21,7 @@ use crate::Error;
 use crate::addons::AddonRequest;
 use crate::formation::{DEFAULT_SIZE, ScaleRequest};
 use crate::releases::RollbackWish;
-use crate::store::{App, Change, NewRelease, Quantity, Release, RolloutRow, Scale, Status};
+use crate::store::{App, Change, NewRelease, Quantity, Release, RolloutRow, RolloutState, Scale, Status};
 use crate::testing::{TestController, image, make_deploy};
 
 /// One app on a platform with one router.
@@ -35,6 +39,7 @@ struct Router {
     told: watch::Receiver<BTreeMap<AppId, AppRoute>>,
     /// Holds acknowledgements back while it is true.
     slow: watch::Sender<bool>,
+    writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
 }
 
 impl Router {
@@ -44,8 +49,18 @@ impl Router {
         let stream = connect(&socket).await;
         let (told, mut receiver) = watch::channel(BTreeMap::new());
         let (slow, mut may_acknowledge) = watch::channel(false);
+        let (reader, writer) = stream.into_split();
+        let writer = Arc::new(tokio::sync::Mutex::new(writer));
+        let acknowledges = Arc::clone(&writer);
+        let (version, mut versions) = watch::channel(0);
         tokio::spawn(async move {
-            let (reader, mut writer) = stream.into_split();
+            while versions.changed().await.is_ok() {
+                may_acknowledge.wait_for(|slow| !slow).await.expect("a router");
+                let newest = *versions.borrow_and_update();
+                say(&acknowledges, &Ack::Serving(newest)).await;
+            }
+        });
+        tokio::spawn(async move {
             let mut lines = BufReader::new(reader).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 let update: NamesUpdate = serde_json::from_str(&line).expect("an update");
@@ -56,13 +71,26 @@ impl Router {
                     rows.retain(|app, _| !update.unset.contains(app));
                     rows.extend(update.set);
                 });
-                may_acknowledge.wait_for(|slow| !slow).await.expect("a router");
-                let ack = serde_json::to_string(&Ack::Serving(update.version)).expect("JSON");
-                writer.write_all(format!("{ack}\n").as_bytes()).await.expect("written");
+                version.send_replace(update.version);
             }
         });
         receiver.changed().await.expect("the whole table");
-        Self { told: receiver, slow }
+        Self { told: receiver, slow, writer }
+    }
+
+    /// Says what it counted of these workloads' requests: all, lost, answered with an error.
+    async fn counted(&self, test: &TestController, counts: &[(WorkloadId, [u64; 3])]) {
+        let row = |(workload, [requests, lost, errors]): &(WorkloadId, [u64; 3])| {
+            let counts = Counts { life: 1, requests: *requests, lost: *lost, errors: *errors, ..Counts::default() };
+            (workload.clone(), counts)
+        };
+        say(&self.writer, &Ack::Traffic(counts.iter().map(row).collect())).await;
+        let heard = |(workload, [requests, ..]): &(WorkloadId, [u64; 3])| {
+            test.controller.live.names.traffic().of(workload).requests == *requests
+        };
+        while !counts.iter().all(heard) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Waits until this router was told that the app is in this mode; none is an app that it does not know.
@@ -70,6 +98,11 @@ impl Router {
         let mut told = self.told.clone();
         told.wait_for(|rows| rows.get(&app).map(|row| &row.mode) == mode).await.expect("a router");
     }
+}
+
+async fn say(writer: &tokio::sync::Mutex<OwnedWriteHalf>, ack: &Ack) {
+    let line = format!("{}\n", serde_json::to_string(ack).expect("JSON"));
+    writer.lock().await.write_all(line.as_bytes()).await.expect("written");
 }
 
 async fn connect(socket: &Path) -> UnixStream {
@@ -130,6 +163,42 @@ impl World {
             .await
             .expect("a release")
             .expect("a change")
+    }
+
+    /// Gives web so many dynos, of the release that is live.
+    async fn scale(&mut self, version: u64, quantity: u32) {
+        let actor = self.test.owner_of(&self.app);
+        let request = ScaleRequest { process_type: "web".to_owned(), quantity: Some(quantity.to_string()), size: None };
+        self.test.controller.scale(&self.app, &actor, &[request]).await.expect("scaled");
+        self.look().await;
+        self.up(version, "web");
+        self.look().await;
+    }
+
+    /// Lets every dyno of a release get up until it has taken over.
+    async fn roll(&mut self, version: u64) {
+        while !self.release(version).await.current {
+            self.look().await;
+            self.up(version, "web");
+        }
+        self.look().await;
+    }
+
+    /// Sets the rollout policy.
+    async fn policy(&self, settings: &[(&str, &str)]) {
+        let actor = self.test.owner_of(&self.app);
+        let changes = settings.iter().map(|(name, text)| ((*name).to_owned(), Some((*text).to_owned()))).collect();
+        self.test.controller.set_rollout_policy(&self.app, &actor, &changes).await.expect("set");
+    }
+
+    /// Waits until visitors get this.
+    async fn gets(&self, mode: RouteMode) {
+        self.router.until(self.app.id, Some(&mode)).await;
+    }
+
+    fn parts(&self, old: u32, new: u32) -> RouteMode {
+        let share = |version, weight| Share { workload: self.id(version, "web"), weight };
+        RouteMode::Serve(vec![share(2, old), share(3, new)])
     }
 
     /// Lets the rollout do what is due.
@@ -420,10 +489,7 @@ async fn what_an_older_program_wished_is_scaled_as_it_is_and_replaced_by_the_nex
     assert_eq!(world.test.engine.applied(), [engine::Workload { quantity: 2, ..older.clone() }]);
 
     world.configure("A", "1").await;
-    world.look().await;
-    world.up(3, "web");
-    world.look().await;
-    world.look().await;
+    world.roll(3).await;
     assert_eq!(world.stay().await, ["v3.web up", "v3.web up"]);
     assert_eq!(world.test.engine.applied()[0].container.limits.pids, older.container.limits.pids - 1);
 }
@@ -560,9 +626,7 @@ async fn a_rollback_is_scaled_as_its_release_was_and_the_old_one_stays_as_it_is(
     world.configure("A", "1").await;
     world.look().await;
     world.up(2, "web");
-    world.up(3, "web");
-    world.look().await;
-    world.look().await;
+    world.roll(3).await;
     assert_eq!(world.stay().await, ["v3.web up", "v3.web up"]);
 
     let wish = RollbackWish::default();
@@ -605,4 +669,264 @@ async fn a_rollback_waits_until_its_add_ons_let_the_app_through() {
     assert_eq!(world.runs().await.iter().filter(|line| line.starts_with("v5.")).count(), 0, "not told yet");
     controller.settle_addons().await;
     world.look_until(async |world| world.release(5).await.current).await;
+}
+
+#[tokio::test]
+async fn a_rolling_deploy_keeps_to_its_room_and_goes_on_in_every_next_life() {
+    let mut world = World::live().await;
+    world.scale(2, 4).await;
+    world.deploy(&["web"]).await;
+    for _ in 0..40 {
+        world = world.restart().await;
+        world.look().await;
+        let stay = world.stay().await;
+        let up = stay.iter().filter(|line| line.ends_with(" up")).count();
+        assert!(stay.len() <= 5 && up >= 4, "{stay:?}");
+        if world.release(3).await.current {
+            break;
+        }
+        world.up(3, "web");
+    }
+    assert!(world.release(3).await.current, "{:?}", world.stay().await);
+    world.look().await;
+    assert_eq!(world.stay().await, ["v3.web up"; 4]);
+}
+
+#[tokio::test]
+async fn a_rolling_deploy_that_fails_half_way_gives_back_what_it_took() {
+    let mut world = World::live().await;
+    world.scale(2, 4).await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    for _ in 0..3 {
+        world.look().await;
+    }
+    assert_eq!(world.stay().await, ["v2.web up", "v2.web up", "v2.web up", "v3.web up", "v3.web starting"]);
+    let id = world.id(3, "web");
+    world.test.engine.crash(&id, 2, Exit::Code(7));
+    world.test.engine.retry(&id, 2);
+    world.test.engine.crash(&id, 2, Exit::Code(7));
+    world.look().await;
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!(world.release(3).await.status, Status::Pending, "v2 has three of four");
+    world.look().await;
+    world.up(2, "web");
+    for _ in 0..3 {
+        world.look().await;
+    }
+    assert_eq!(world.release(3).await.status, Status::Failed);
+    assert_eq!(world.rollout_of(3).await.failure().expect("a failure").exit_code, Some(7));
+    world.look().await;
+    assert_eq!((world.stay().await, world.route()), (vec!["v2.web up".to_owned(); 4], Some(world.serve(2))));
+}
+
+#[tokio::test]
+async fn a_canary_waits_for_a_word_at_each_step_whoever_controls() {
+    let mut world = World::live().await;
+    world.policy(&[("strategy", "canary"), ("steps", "10,50"), ("pause", "manual")]).await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.gets(world.serve(2)).await;
+    world.up(3, "web");
+    world.look().await;
+    world.gets(world.parts(90, 10)).await;
+    assert_eq!(world.rollout_of(3).await.percent(), Some(10));
+    let mut world = world.restart().await;
+    world.gets(world.parts(90, 10)).await;
+    world.test.clock.advance(Duration::from_secs(100_000));
+    world.look().await;
+    assert_eq!(world.rollout_of(3).await.step, 0, "a word, not a time");
+
+    let actor = world.test.owner_of(&world.app);
+    let controller = world.test.controller.clone();
+    controller.continue_rollout(&world.app, &actor, "v3").await.expect("continued");
+    let again = controller.continue_rollout(&world.app, &actor, "v3").await;
+    assert!(matches!(again, Err(Error::Conflict(_))), "it does not wait now: {again:?}");
+    world.look().await;
+    world.gets(world.parts(50, 50)).await;
+    controller.continue_rollout(&world.app, &actor, "v3").await.expect("continued");
+    world.look().await;
+    assert!(world.release(3).await.current);
+    world.gets(world.serve(3)).await;
+}
+
+#[tokio::test]
+async fn a_canary_goes_on_by_itself_after_its_pause_and_ends_when_somebody_says_so() {
+    let mut world = World::live().await;
+    world.policy(&[("strategy", "canary"), ("steps", "10,50"), ("pause", "60s")]).await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.look().await;
+    world.test.clock.advance(Duration::from_secs(60));
+    world.look().await;
+    world.look().await;
+    world.gets(world.parts(50, 50)).await;
+    let actor = world.test.owner_of(&world.app);
+    let controller = world.test.controller.clone();
+    controller.abort_rollout(&world.app, &actor, "3").await.expect("aborted");
+    world.look().await;
+    assert_eq!(world.release(3).await.status, Status::Failed);
+    assert_eq!(world.rollout_of(3).await.failure().expect("a failure").cause, "aborted");
+    world.look().await;
+    assert_eq!((world.route(), world.stay().await), (Some(world.serve(2)), vec!["v2.web up".to_owned()]));
+    let again = controller.abort_rollout(&world.app, &actor, "3").await;
+    assert!(matches!(again, Err(Error::Conflict(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_release_command_that_is_over_is_not_run_again() {
+    let mut world = World::live().await;
+    world.deploy(&["release", "web"]).await;
+    world.look().await;
+    world.test.engine.next_run().await.exit(Exit::Code(0));
+    world.look_until(async |world| world.runs().await == ["v2.web up", "v3.web starting"]).await;
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!(world.runs().await, ["v2.web up", "v3.web starting"]);
+    assert_eq!(engine::Engine::oneoffs(&world.test.engine).await.expect("reachable"), []);
+}
+
+/// v3 with another config is live, and nothing of v2 runs any more.
+async fn changed() -> World {
+    let mut world = World::live().await;
+    world.configure("A", "1").await;
+    world.look().await;
+    world.up(3, "web");
+    world.look().await;
+    world.look().await;
+    world.test.engine.finish_stopping(&world.id(2, "web"));
+    world.look().await;
+    assert_eq!(world.runs().await, ["v3.web up"]);
+    world
+}
+
+fn crash_twice(world: &World, version: u64) {
+    let id = world.id(version, "web");
+    world.test.engine.crash(&id, 1, Exit::Code(7));
+    world.test.engine.retry(&id, 1);
+    world.test.engine.crash(&id, 1, Exit::Code(7));
+}
+
+#[tokio::test]
+async fn a_release_that_crashes_soon_after_it_was_live_is_left_once() {
+    let mut world = changed().await;
+    crash_twice(&world, 3);
+    world.look().await;
+    let back = world.release(4).await;
+    assert_eq!((back.description.as_str(), back.status), ("Return to v2", Status::Pending));
+    assert!(back.reason.expect("a reason").contains("exited with code 7"));
+    let left = world.rollout_of(3).await;
+    assert_eq!((left.state, left.returned_by), (RolloutState::Returned, Some(4)));
+    let mut world = world.restart().await;
+    world.look().await;
+    world.up(4, "web");
+    world.look().await;
+    assert!(world.release(4).await.current);
+    let config = world.test.controller.store.config(world.app.id).await.expect("readable");
+    assert_eq!(serde_json::to_string(&config).expect("JSON"), "{}", "as v2 was");
+    world.look().await;
+    crash_twice(&world, 4);
+    for _ in 0..3 {
+        world.look().await;
+    }
+    assert_eq!(world.test.controller.store.newest_version(world.app.id).await.expect("readable"), 4, "no loop");
+}
+
+#[tokio::test]
+async fn whoever_goes_on_while_an_app_is_taken_back_does_it_once() {
+    let world = changed().await;
+    let release = world.release(3).await;
+    let store = world.test.controller.store.clone();
+    store.leave_rollout(release.id, r#"{"cause": "crashed", "sentence": "It crashed."}"#).await.expect("noted");
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!(world.release(4).await.reason.as_deref(), Some("It crashed."));
+    // As if nobody had got to note that.
+    store.leave_rollout(release.id, "").await.expect("noted");
+    let mut world = world.restart().await;
+    world.look().await;
+    assert_eq!(store.newest_version(world.app.id).await.expect("readable"), 4);
+}
+
+#[tokio::test]
+async fn behind_its_watch_a_release_stays() {
+    let mut world = changed().await;
+    world.test.clock.advance(Duration::from_secs(300));
+    world.look().await;
+    assert_eq!(world.rollout_of(3).await.state, RolloutState::Succeeded);
+    crash_twice(&world, 3);
+    world.look().await;
+    assert_eq!(world.test.controller.store.newest_version(world.app.id).await.expect("readable"), 3);
+}
+
+#[tokio::test]
+async fn a_canary_that_answers_with_errors_fails() {
+    let mut world = World::live().await;
+    world.policy(&[("strategy", "canary"), ("steps", "10"), ("pause", "manual")]).await;
+    world.router.counted(&world.test, &[(world.id(2, "web"), [5000, 0, 2500])]).await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.look().await;
+    world
+        .router
+        .counted(&world.test, &[(world.id(2, "web"), [6000, 0, 2500]), (world.id(3, "web"), [100, 3, 2])])
+        .await;
+    world.look().await;
+    assert_eq!(world.release(3).await.status, Status::Pending, "what went wrong before it began does not count");
+    world.router.counted(&world.test, &[(world.id(3, "web"), [100, 3, 3])]).await;
+    world.router.counted(&world.test, &[(world.id(3, "web"), [101, 3, 3])]).await;
+    world.look().await;
+    let failed = world.release(3).await;
+    assert_eq!(
+        (failed.status, world.rollout_of(3).await.failure().expect("a failure").cause.as_str()),
+        (Status::Failed, "errors")
+    );
+    assert!(failed.failure.expect("a reason").contains("5.9 % of 101 requests went wrong, against 0.0 % of 1000"));
+    world.look().await;
+    world.gets(world.serve(2)).await;
+}
+
+#[tokio::test]
+async fn a_deploy_says_how_many_requests_it_saw_and_lost() {
+    let mut world = World::live().await;
+    let (old, new) = (world.id(2, "web"), world.id(3, "web"));
+    world.router.counted(&world.test, &[(old.clone(), [1000, 7, 0])]).await;
+    world.deploy(&["web"]).await;
+    world.look().await;
+    world.up(3, "web");
+    world.router.counted(&world.test, &[(old.clone(), [1200, 7, 0])]).await;
+    world.look().await;
+    let tally = async |world: &World| {
+        let rollout = world.rollout_of(3).await;
+        let tally = world.test.controller.rollout_traffic(&rollout).await.expect("readable");
+        (tally.requests, tally.lost)
+    };
+    assert_eq!(tally(&world).await, (200, 0));
+    world.look().await;
+    world.router.counted(&world.test, &[(old.clone(), [1210, 8, 0]), (new.clone(), [40, 0, 0])]).await;
+    assert_eq!(tally(&world).await, (250, 1), "the old one still has some");
+    world.test.engine.finish_stopping(&old);
+    world.look().await;
+    world.router.counted(&world.test, &[(new, [5000, 3, 0])]).await;
+    world.look().await;
+    assert_eq!(tally(&world).await, (250, 1), "what comes later is no part of the deploy");
+}
+
+#[tokio::test]
+async fn a_release_command_has_the_size_and_the_time_that_its_app_gives_it() {
+    let mut world = World::live().await;
+    world.policy(&[("release_timeout", "90s")]).await;
+    world.deploy(&["release", "web"]).await;
+    let larger = Some("standard-2x".to_owned());
+    let request = ScaleRequest { process_type: "release".to_owned(), quantity: None, size: larger };
+    let actor = world.test.owner_of(&world.app);
+    world.test.controller.scale(&world.app, &actor, &[request]).await.expect("resized");
+    world.look().await;
+    let phase = world.test.engine.next_run().await;
+    let limits = (phase.oneoff.time_limit, phase.oneoff.container.limits.memory_bytes);
+    assert_eq!(limits, (Duration::from_secs(90), 1024 << 20));
 }

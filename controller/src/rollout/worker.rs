@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{EngineError, WorkloadId, WorkloadStatus};
-use model::{AppId, LogSource, ProcessType, ReleaseId, RolloutPolicy};
+use engine::{EngineError, WorkloadStatus};
+use model::{AppId, ReleaseId};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{Instant, sleep};
 
 use super::changed::Due;
-use super::failure::{Failure, is_quoted};
+use super::failure::Failure;
 use super::known::{Candidates, Known, Reader, is_candidate};
-use super::names::{route, unconfirmed};
-use super::plan::{Cause, Scale, Step, count_healthy, plan, serving, workload_id};
+use super::names::route;
+use super::plan::{Stage, Step, count_healthy, plan, shares};
 use super::stall::Stall;
+use super::traffic::Traffic;
 use crate::errors::chain;
-use crate::live::{Served, Stages};
-use crate::store::{App, Ending, Outcome, Release, RolloutState};
+use crate::live::Served;
+use crate::store::{App, Beginning, Release, RolloutRow, RolloutState};
 use crate::watch::Watch;
 use crate::{Controller, Error};
 
@@ -36,12 +37,12 @@ const AT_ONCE: usize = 200;
 /// It looks only at apps with a reason: somebody said that they changed, what runs of them changed, or a release of them is
 /// pending. So what one change costs does not grow with the number of apps. Now and then it looks at all of them.
 pub(crate) struct Rollout {
-    controller: Arc<Controller>,
+    pub(super) controller: Arc<Controller>,
     reader: Reader,
     /// The release phases of pending releases. A release that is not here has not begun its phase in this process.
     phases: HashMap<ReleaseId, Phase>,
     /// When each pending release was first wanted.
-    started: HashMap<ReleaseId, Instant>,
+    pub(super) started: HashMap<ReleaseId, Instant>,
     /// How long each pending release has come no further.
     stalls: HashMap<ReleaseId, Stall>,
     /// Tells of which apps `observed` is old.
@@ -49,12 +50,12 @@ pub(crate) struct Rollout {
     /// What runs, as far as it was looked at.
     observed: Arc<Observed>,
     /// Apps for which not everything could be done.
-    owed: Due,
+    pub(super) owed: Due,
     looked_at_all: Option<Instant>,
 }
 
 /// What runs, by app.
-type Observed = HashMap<AppId, Vec<WorkloadStatus>>;
+pub(super) type Observed = HashMap<AppId, Vec<WorkloadStatus>>;
 
 enum Phase {
     Running(oneshot::Receiver<Result<Option<String>, Error>>),
@@ -167,13 +168,14 @@ impl Rollout {
     /// Does what is due now for these apps. What cannot be done for some is owed, and the answer is why.
     async fn look(&mut self, due: &Due) -> Result<Option<Error>, Error> {
         let observed = Arc::clone(&self.observed);
+        // First: what takes an app back is a candidate as any other.
+        let mut trouble = self.look_after(&self.reader.lately_live().await?, &observed).await;
         let mut candidates = self.reader.candidates().await?;
         self.hold_back(&mut candidates).await?;
-        self.begin_rollouts(&mut candidates).await?;
+        self.begin_rollouts(&mut candidates, &observed).await?;
         self.phases.retain(|id, _| is_candidate(&candidates, *id));
         self.started.retain(|id, _| is_candidate(&candidates, *id));
         self.stalls.retain(|id, _| is_candidate(&candidates, *id));
-        let mut trouble = None;
         for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
             let mut known = self.publish(apps, &candidates, Some(&observed)).await?;
             trouble = self.advance_phases(&mut known).await.or(trouble);
@@ -190,7 +192,7 @@ impl Rollout {
         for candidate in candidates.values() {
             let release = &candidate.release;
             let begun = self.phases.contains_key(&release.id) || self.started.contains_key(&release.id);
-            if !begun && !candidate.is_beyond_its_phase() && !self.controller.is_within_reach(release).await? {
+            if !begun && candidate.rollout.is_none() && !self.controller.is_within_reach(release).await? {
                 held.push(release.app);
             }
         }
@@ -199,11 +201,17 @@ impl Rollout {
     }
 
     /// Notes how those are to go on that have not begun.
-    async fn begin_rollouts(&self, candidates: &mut Candidates) -> Result<(), Error> {
-        let (store, now) = (&self.controller.store, self.controller.clock.now());
+    async fn begin_rollouts(&mut self, candidates: &mut Candidates, observed: &Observed) -> Result<(), Error> {
+        let controller = Arc::clone(&self.controller);
         for candidate in candidates.values_mut().filter(|candidate| candidate.rollout.is_none()) {
-            store.begin_rollout(&candidate.release, &RolloutPolicy::default(), now).await?;
-            candidate.rollout = store.rollout(candidate.release.id).await?;
+            let release = &candidate.release;
+            let has_phase = self.reader.has_phase(release).await?;
+            let state = if has_phase { RolloutState::Preparing } else { RolloutState::Running };
+            let policy = controller.policy_of(release).await?;
+            let traffic = Traffic::begin(of(observed, release.app), controller.live.names.traffic());
+            let begun = Beginning { policy, state, traffic: serde_json::to_string(&traffic).unwrap_or_default() };
+            controller.store.begin_rollout(release, &begun, controller.clock.now()).await?;
+            candidate.rollout = controller.store.rollout(release.id).await?;
         }
         Ok(())
     }
@@ -244,9 +252,9 @@ impl Rollout {
         let mut serve_now = Vec::new();
         for known in &all {
             let id = known.app.id;
-            let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.workload.clone());
-            let serve = unmoved.or_else(|| serving(&known.desired, observed.map_or(&[], |all| of(all, id))));
-            serve_now.extend(serve.clone().map(|serve| (id, serve)));
+            let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.shares.clone());
+            let serve = unmoved.unwrap_or_else(|| shares(&known.desired, observed.map_or(&[], |all| of(all, id))));
+            serve_now.push((id, serve.clone()));
             match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve) {
                 Ok(route) => {
                     rows.insert(id, Some(route));
@@ -255,10 +263,10 @@ impl Rollout {
             }
         }
         let version = controller.live.names.set_all(rows);
-        for (app, workload) in serve_now {
-            let same = before.get(&app).filter(|served| served.workload == workload);
+        for (app, shares) in serve_now {
+            let same = before.get(&app).filter(|served| served.shares == shares);
             let since = same.map_or(version, |served| served.since);
-            serves.insert(app, Served { workload, since });
+            serves.insert(app, Served { shares, since });
         }
         Ok(all)
     }
@@ -268,14 +276,30 @@ impl Rollout {
         let now = self.controller.clock.now();
         for known in all {
             let Some(candidate) = &known.desired.candidate else { continue };
-            let healthy = count_healthy(candidate.version, of(observed, known.app.id));
-            known.desired.progress.stalled = self.stalls.entry(candidate.release).or_default().look(healthy, now);
+            let stall = self.stalls.entry(candidate.release).or_default();
+            let observed = of(observed, known.app.id);
+            let healthy = u64::from(count_healthy(candidate.version, observed));
+            let progress = &mut known.desired.progress;
+            let traffic = known.rollout.as_ref().map(RolloutRow::traffic).unwrap_or_default();
+            progress.traffic = traffic.until_now(candidate.version, observed, self.controller.live.names.traffic());
+            progress.stalled = match progress.stage {
+                // Whoever waits for a pause or for somebody's word is not stuck.
+                Stage::Running { reached_at: Some(_), .. } => stall.rest(now),
+                Stage::Running { step, .. } => stall.look((step as u64) << 32 | healthy, now),
+                Stage::Routing => stall.look(1 << 48, now),
+                // By what there was before.
+                Stage::Returning { .. } => {
+                    let back = known.current.as_ref().map_or(0, |release| count_healthy(release.version, observed));
+                    stall.look(1 << 49 | u64::from(back), now)
+                }
+            };
         }
     }
 
     /// Takes the steps that are due.
     async fn act(&mut self, all: &[Known], observed: &Observed) -> Option<Error> {
-        let plans: Vec<_> = all.iter().map(|known| plan(&known.desired, of(observed, known.app.id))).collect();
+        let now = self.controller.clock.now();
+        let plans: Vec<_> = all.iter().map(|known| plan(&known.desired, of(observed, known.app.id), now)).collect();
         let deletes = plans.iter().flatten().any(|step| matches!(step, Step::Delete(_)));
         if deletes && !self.controller.acknowledged().await {
             tracing::warn!("A router does not acknowledge the newest names; going on without it");
@@ -311,14 +335,16 @@ impl Rollout {
         let mut trouble = None;
         for known in all {
             let Some(candidate) = known.candidate.clone() else { continue };
-            let beyond = known.rollout.as_ref().is_some_and(|rollout| rollout.state != RolloutState::Running);
-            let over = if beyond { Ok(true) } else { self.phase_is_over(&known.app, &candidate).await };
-            if !matches!(over, Ok(true)) {
-                known.desired.candidate = None;
+            if known.desired.candidate.is_some() {
+                continue;
             }
-            if let Err(error) = over {
-                self.owed.apps.insert(known.app.id);
-                trouble = Some(error);
+            match self.phase_is_over(&known.app, &candidate).await {
+                Ok(true) => known.desired.candidate.clone_from(&known.target),
+                Ok(false) => {}
+                Err(error) => {
+                    self.owed.apps.insert(known.app.id);
+                    trouble = Some(error);
+                }
             }
         }
         trouble
@@ -327,7 +353,7 @@ impl Rollout {
     async fn phase_is_over(&mut self, app: &App, candidate: &Release) -> Result<bool, Error> {
         let has_phase = self.reader.has_phase(candidate).await?;
         let result = match self.phases.remove(&candidate.id) {
-            _ if !has_phase => return Ok(true),
+            _ if !has_phase => Ok(None),
             Some(Phase::Over) => Ok(None),
             Some(Phase::Running(mut running)) => match running.try_recv() {
                 Ok(result) => result,
@@ -345,6 +371,7 @@ impl Rollout {
         match result {
             Ok(None) => {
                 self.phases.insert(candidate.id, Phase::Over);
+                self.controller.store.start_rollout(candidate.id).await?;
                 return Ok(true);
             }
             Ok(Some(reason)) => self.fail(candidate, reason.clone(), &Failure::of("release_command", reason)).await?,
@@ -369,102 +396,6 @@ impl Rollout {
         });
         Phase::Running(running)
     }
-
-    async fn take(&mut self, known: &Known, step: Step) -> Result<(), Error> {
-        match step {
-            Step::Apply { workload, release, process_type, scale } => {
-                self.apply(known, release, workload, (&process_type, &scale)).await
-            }
-            Step::Scale(workload, quantity) => Ok(self.controller.engine.scale(&workload, quantity).await?),
-            Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
-            Step::Promote { boot, .. } => self.promote(known, boot).await,
-            Step::Fail(_, cause) => {
-                let Some(candidate) = &known.candidate else { return Ok(()) };
-                let failure = self.explain(known, candidate, &cause).await;
-                let before = known.current.as_ref().map(|release| release.version);
-                self.fail(candidate, failure.text(before), &failure).await
-            }
-        }
-    }
-
-    async fn apply(
-        &mut self,
-        known: &Known,
-        release: ReleaseId,
-        id: WorkloadId,
-        what: (&ProcessType, &Scale),
-    ) -> Result<(), Error> {
-        self.started.entry(release).or_insert_with(Instant::now);
-        let candidate = known.candidate.as_ref().filter(|candidate| candidate.id == release);
-        let Some(row) = candidate.or(known.current.as_ref()) else { return Ok(()) };
-        let workload = self.controller.workload(&known.app, row, id, what).await?;
-        match (self.controller.engine.apply(workload).await, candidate) {
-            // Another controller's program wished it since this one looked; the next look sees that.
-            (Err(EngineError::Immutable(_)), _) => {
-                self.owed.apps.insert(known.app.id);
-                Ok(())
-            }
-            (Err(error), Some(candidate)) if !matches!(error, EngineError::Unreachable { .. }) => {
-                let reason = chain(&error);
-                self.fail(candidate, reason.clone(), &Failure::of("refused", reason)).await
-            }
-            (result, _) => Ok(result?),
-        }
-    }
-
-    /// Makes a healthy candidate current: all requests go to it, and once routers say so, it is said to be live. The first thing is
-    /// to note that, so that whoever goes on in the middle of it goes on with it.
-    async fn promote(&mut self, known: &Known, boot: Duration) -> Result<(), Error> {
-        let (Some(candidate), Some(target)) = (&known.candidate, &known.desired.candidate) else { return Ok(()) };
-        let healthy = Instant::now();
-        let controller = &self.controller;
-        if !controller.store.route_rollout(candidate.id).await? {
-            return Ok(());
-        }
-        let web = target.processes.iter().find(|(name, _)| name.as_str() == "web");
-        let serve = web.map(|(web, scale)| workload_id(known.app.id, target.version, web, &scale.size));
-        let confirmed = controller.serve(known.app.id, serve).await?;
-        let ending = Ending { unconfirmed: !confirmed, ..Ending::default() };
-        controller.store.finish_release(candidate, (Outcome::Succeeded, &ending), &controller.own_stamp()).await?;
-        controller.changed.app(known.app.id);
-        if ending.unconfirmed {
-            let text = unconfirmed(candidate.version);
-            controller.logs.write(known.app.id, controller.clock.now(), &LogSource::app("api"), &text);
-        }
-        let started = self.started.remove(&candidate.id).unwrap_or(healthy);
-        // What the app takes to boot is not the platform's time.
-        let start = (healthy - started).saturating_sub(boot);
-        let stages: Stages = vec![("start", start), ("healthy", boot), ("routed", healthy.elapsed())];
-        controller.live.settle(candidate.id, stages);
-        Ok(())
-    }
-
-    async fn fail(&self, release: &Release, reason: String, failure: &Failure) -> Result<(), Error> {
-        let controller = &self.controller;
-        let source = LogSource::app("api");
-        // The lines of the dyno that it quotes are in the log already.
-        for line in reason.lines().filter(|line| !is_quoted(line)) {
-            controller.logs.write(release.app, controller.clock.now(), &source, line);
-        }
-        let failure = serde_json::to_string(failure).ok();
-        let ending = Ending { failure, ..Ending::default() };
-        controller.store.finish_release(release, (Outcome::Failed(reason), &ending), &controller.own_stamp()).await?;
-        controller.live.settle(release.id, Stages::new());
-        controller.changed.app(release.app);
-        Ok(())
-    }
-
-    async fn explain(&self, known: &Known, candidate: &Release, cause: &Cause) -> Failure {
-        let sick = match cause {
-            Cause::Crashed(sick) => Some(sick),
-            Cause::Stalled { missing, .. } => missing.as_ref(),
-        };
-        let log = match sick {
-            Some(sick) => self.controller.dyno_log(known.app.id, &sick.dyno, candidate.created_at).await,
-            None => Vec::new(),
-        };
-        Failure::new(candidate.version, cause, log)
-    }
 }
 
 fn by_app(all: Vec<WorkloadStatus>) -> Observed {
@@ -475,7 +406,7 @@ fn by_app(all: Vec<WorkloadStatus>) -> Observed {
     by_app
 }
 
-fn of(observed: &Observed, app: AppId) -> &[WorkloadStatus] {
+pub(super) fn of(observed: &Observed, app: AppId) -> &[WorkloadStatus] {
     observed.get(&app).map(Vec::as_slice).unwrap_or_default()
 }
 

@@ -19,13 +19,16 @@ pub(crate) struct Kept {
     pub(crate) restart: Restarts,
     /// What should run at certain times.
     pub(crate) cron: Vec<CronJob>,
+    /// How the release takes the place of the one before it: settings of a [`model::RolloutPolicy`].
+    pub(crate) rollout: BTreeMap<String, String>,
 }
 
 impl Controller {
     /// What is kept of a manifest; none if it says nothing of the kind.
     pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
         let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
-        let kept = Kept { healthchecks, restart, cron: manifest.cron.clone() };
+        let (cron, rollout) = (manifest.cron.clone(), manifest.rollout.clone());
+        let kept = Kept { healthchecks, restart, cron, rollout };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()
     }

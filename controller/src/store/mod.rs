@@ -96,7 +96,7 @@ pub use pipelines::{Coupling, Couplings, Pipeline, Stage};
 pub use releases::{Outcome, Release, Slug};
 pub use repositories::Repository;
 pub use requests::Known;
-pub use rollouts::{Ending, RolloutRow, RolloutState};
+pub use rollouts::{Beginning, Ending, RolloutRow, RolloutState};
 pub use runs::{Run, RunEnd, RunState};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::{KnownSession, NewSession};

@@ -180,6 +180,14 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(secret).fetch_optional(&self.pool).await?)
     }
 
+    /// The newest release of an app that has something to run and did not fail.
+    pub async fn newest_deployed(&self, app: AppId) -> Result<Option<Release>, StoreError> {
+        let sql = format!(
+            "{SELECT} WHERE r.app_id = $1 AND r.image IS NOT NULL AND r.status <> 'failed' ORDER BY r.version DESC LIMIT 1"
+        );
+        Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_optional(&self.pool).await?)
+    }
+
     /// All releases of an app, the oldest first.
     pub async fn releases(&self, app: AppId) -> Result<Vec<Release>, StoreError> {
         let sql = format!("{SELECT} WHERE r.app_id = $1 ORDER BY r.version");

@@ -3,6 +3,7 @@
 mod cron;
 mod health;
 mod restart;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ const KNOWN: &[&str] = &[
     "name",
     "repository",
     "restart",
+    "rollout",
     "scripts",
     "stack",
     "success_url",
@@ -91,6 +93,9 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     }
     for entry in entries("healthchecks", &mut fields, reader) {
         health::health_checks(entry, manifest, reader);
+    }
+    if let Some(item) = fields.take("rollout") {
+        rollout::rollout(item, manifest, reader);
     }
     let items = |name: &str, fields: &mut crate::node::Fields, reader: &mut Reader<'_>| {
         fields.take(name).map(|item| reader.list(item)).unwrap_or_default()
