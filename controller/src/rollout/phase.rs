@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 
 use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
@@ -15,8 +15,6 @@ use crate::{Controller, Error};
 
 /// The process type that is run once for each release.
 pub(super) const PROCESS_TYPE: &str = "release";
-/// Migrations of large tables take their time; a phase that hangs must not block an app for ever.
-const TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Bytes of output that are kept of one release; the app's log gets the rest as well.
 const OUTPUT_LIMIT: u64 = 1 << 20;
 /// What the phase is called in the log and in its own environment (Heroku's dyno metadata), where apps look to tell a platform
@@ -34,15 +32,22 @@ impl Controller {
     pub(super) async fn release_phase(&self, app: &App, release: &Release) -> Result<Option<String>, Error> {
         let id = OneOffId(format!("release-{}-{}", app.id, release.version));
         self.engine.kill(&id).await?;
-        let mut container = self.container(app, release, Task::Process(PROCESS_TYPE), DEFAULT_SIZE).await?;
+        let formation = self.store.formation(app.id).await?;
+        let row = formation.iter().find(|row| row.process_type.as_str() == PROCESS_TYPE);
+        let size = row.map_or_else(|| DEFAULT_SIZE.to_owned(), |row| release.scale(row).size);
+        let mut container = self.container(app, release, Task::Process(PROCESS_TYPE), &size).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
+        // Migrations of large tables take their time; a phase that hangs must not block an app for ever.
+        let policy = self.store.rollout(release.id).await?.map(|rollout| rollout.policy).unwrap_or_default();
+        let time_limit = policy.release_timeout;
         let stop_grace = self.settings.stop_grace;
-        let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT, stop_grace, log: None };
+        let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit, stop_grace, log: None };
         let path = self.release_output(app.id, release.id);
         let failed =
             |source: io::Error| Error::System { action: "keep the output of a release phase", source: source.into() };
         let _running = Running::new(self, release.id);
         let mut kept = Kept { file: create(&path).map_err(failed)?, bytes: 0 };
+        let began = Instant::now();
         let mut running = self.engine.run(oneoff).await?;
         let mut keep = |line: &str| {
             self.logs.write(app.id, self.clock.now(), &LogSource::app(DYNO), line);
@@ -54,8 +59,13 @@ impl Controller {
         }
         lines.rest().iter().for_each(|line| keep(line));
         let exit = running.exit.await.unwrap_or(Exit::Lost);
+        let what = if began.elapsed() >= time_limit {
+            format!("took longer than {} and was ended", policy.get("release_timeout"))
+        } else {
+            exit.to_string()
+        };
         Ok((!exit.is_success())
-            .then(|| format!("The release command {exit}. Its output is above; no instance was replaced.")))
+            .then(|| format!("The release command {what}. Its output is above; no instance was replaced.")))
     }
 }
 
