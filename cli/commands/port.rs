@@ -1,6 +1,6 @@
 //! `ps:forward`: ports of dynos, here.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -72,7 +72,8 @@ fn serve(listener: &TcpListener, address: String, anew: impl Fn() -> Result<Stri
             let address = &address;
             scope.spawn(move || {
                 if let Err(error) = join(&connection, address, anew) {
-                    eprint!("{}", error.report(Paint::detect(&io::stderr())));
+                    // Without anybody to tell, the connection is over all the same.
+                    let _ = write!(io::stderr(), "{}", error.report(Paint::detect(&io::stderr())));
                 }
             });
         }
