@@ -85,8 +85,10 @@ impl Platform {
     }
 
     fn prepare(home: PathBuf, number: u32) -> Self {
-        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [port, tls_port, ssh_port] = listeners.map(|it| it.local_addr().expect("an address").port());
+        // None that the kernel gives to outgoing connections: one of those could take it while this platform is down.
+        let first = u16::try_from(10_000 + (std::process::id() * 64 + number * 8) % 20_000).expect("a port");
+        let mut free = (first..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        let [port, tls_port, ssh_port] = [(); 3].map(|()| free.next().expect("a free port"));
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
         let janitor = Command::new("sh")
