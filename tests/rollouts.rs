@@ -1,6 +1,6 @@
 //! Releases take each other's place: how, with which requests, and back.
 
-use crate::faults::Load;
+use crate::load::{Load, Seen};
 use crate::platform::{App, shared};
 
 /// An app whose version 1 is live.
@@ -38,7 +38,7 @@ fn each_strategy_takes_over_under_load_without_a_lost_request_and_says_so() {
         let policy = [vec!["rollouts:policy"], settings.clone()].concat();
         app.cli(&policy).expect_ok();
         next(&app, version);
-        let (_, failure) = Load::around(&app, || {
+        let Seen { failure, .. } = Load::around(&app, || {
             let push = app.push().expect_ok();
             push.expect_text(&["Lost 0 of "]);
             let release = u64::from(version) + 1;
@@ -77,7 +77,7 @@ fn a_canary_that_answers_with_errors_goes_back_by_itself() {
     let app = live();
     let policy = ["rollouts:policy", "strategy=canary", "steps=50", "pause=manual", "error_requests=10"];
     app.cli(&policy).expect_ok();
-    app.edit("probe.py", "self.send_response(200)", "self.send_response(500)");
+    app.edit("probe.py", "self.send_response(status)", "self.send_response(500)");
     next(&app, 2);
     app.push().expect_ok();
     crate::until("it is given up", || {
@@ -94,7 +94,7 @@ fn a_canary_that_answers_with_errors_goes_back_by_itself() {
 fn a_release_that_errs_once_it_is_live_is_left_by_itself() {
     let app = live();
     app.cli(&["rollouts:policy", "error_requests=10"]).expect_ok();
-    app.edit("probe.py", "self.send_response(200)", "self.send_response(500)");
+    app.edit("probe.py", "self.send_response(status)", "self.send_response(500)");
     next(&app, 2);
     app.push().expect_ok();
     crate::until("the old code answers", || app.get("/").body == "version 1 web.1");
