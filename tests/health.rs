@@ -73,6 +73,27 @@ fn an_instance_that_is_not_alive_is_replaced() {
 }
 
 #[test]
+fn a_command_in_the_instance_is_a_check() {
+    let command =
+        r#"["python3", "-c", "import os, sys; print('port ' + os.environ['PORT']); sys.exit(os.path.exists('sick'))"]"#;
+    let app = app_with(&format!(
+        r#"{{"type": "readiness", "name": "well", "command": {command}, "attempts": 1, "wait": 1}}"#
+    ));
+    crate::until("both answer", || answering(&app).len() == 2);
+    let sick = app.get("/").body;
+    let dyno = sick.rsplit(' ').next().expect("a dyno");
+    let inside = |command: &[&str]| app.cli(&[&["ps:exec", "--dyno", dyno, "--"], command].concat()).expect_ok();
+    inside(&["touch", "sick"]);
+    crate::until("the other one answers alone", || {
+        let seen = answering(&app);
+        seen.len() == 1 && !seen.contains(&sick)
+    });
+    app.cli(&["ps"]).expect_text(&["up, not ready (the command exited with code 1: port 5000)"]);
+    inside(&["rm", "sick"]);
+    crate::until("both answer again", || answering(&app).len() == 2);
+}
+
+#[test]
 fn the_first_process_passes_signals_on_and_buries_the_dead() {
     let app = shared().app("probe-app");
     app.write("boot", "polite");
