@@ -836,6 +836,17 @@ async fn a_release_that_crashes_soon_after_it_was_live_is_left_once() {
 }
 
 #[tokio::test]
+async fn a_release_is_not_left_while_a_newer_one_is_on_its_way() {
+    let mut world = changed().await;
+    world.deploy(&["web"]).await;
+    crash_twice(&world, 3);
+    world.look().await;
+    assert_eq!(world.test.controller.store.newest_version(world.app.id).await.expect("readable"), 4, "the new one");
+    assert_eq!(world.rollout_of(3).await.state, RolloutState::Watching);
+    assert_eq!(world.release(4).await.reason, None, "it is what somebody deployed");
+}
+
+#[tokio::test]
 async fn whoever_goes_on_while_an_app_is_taken_back_does_it_once() {
     let world = changed().await;
     let release = world.release(3).await;
