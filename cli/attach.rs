@@ -228,11 +228,16 @@ mod tests {
 
     use super::*;
 
-    /// A dyno behind a WebSocket.
+    /// A dyno behind a WebSocket. As the router does, it sends at once what it has: what waits for an acknowledgement would be gone
+    /// with the connection if input lies there unread.
     fn dyno(behave: impl FnOnce(&mut WebSocket<TcpStream>) + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("ws://{}/attach/secret", listener.local_addr().unwrap());
-        thread::spawn(move || behave(&mut tungstenite::accept(listener.accept().unwrap().0).unwrap()));
+        thread::spawn(move || {
+            let connection = listener.accept().unwrap().0;
+            connection.set_nodelay(true).unwrap();
+            behave(&mut tungstenite::accept(connection).unwrap());
+        });
         address
     }
 
