@@ -25,6 +25,7 @@ want gpg have gpg
 want git have git
 want openssh-client have ssh
 want nftables have nft
+want e2fsprogs have mkfs.ext4
 want iproute2 have ip
 want curl have curl
 want ca-certificates test -e /etc/ssl/certs/ca-certificates.crt

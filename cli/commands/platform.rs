@@ -36,8 +36,8 @@ const LOG_LIMIT: u64 = 16 << 20;
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Programs without which nothing runs, and the Debian packages that they are in.
-const PROGRAMS: [(&str, &str); 4] =
-    [("git", "git"), ("nft", "nftables"), ("mmdebstrap", "mmdebstrap"), ("runc", "runc")];
+const PROGRAMS: [(&str, &str); 5] =
+    [("git", "git"), ("nft", "nftables"), ("mmdebstrap", "mmdebstrap"), ("runc", "runc"), ("mkfs.ext4", "e2fsprogs")];
 
 /// Start the platform on this machine, as root
 ///

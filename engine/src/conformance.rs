@@ -2,6 +2,7 @@
 
 mod execs;
 mod health;
+mod limits;
 mod oneoffs;
 mod restarts;
 mod services;
@@ -50,6 +51,10 @@ use health::{
     a_port_that_opens_late_or_closes_again_is_noticed, a_startup_check_by_http_decides_when_an_instance_is_up,
     liveness_replaces_what_does_not_answer, readiness_takes_an_instance_out_and_back_in,
     who_takes_too_long_to_boot_is_asked_to_end,
+};
+use limits::{
+    how_many_files_a_container_has_is_limited, memory_is_limited, open_files_are_limited, processes_are_limited,
+    what_a_container_writes_is_limited,
 };
 use oneoffs::{
     a_one_off_ends_at_its_time_limit, a_one_off_gives_its_output_and_exit_code,
@@ -124,6 +129,9 @@ checks! {
     mounts_are_where_they_are_asked_for,
     memory_is_limited,
     processes_are_limited,
+    open_files_are_limited,
+    what_a_container_writes_is_limited,
+    how_many_files_a_container_has_is_limited,
     nothing_is_privileged,
     names_and_users_are_known_inside,
     other_instances_the_host_and_metadata_are_out_of_reach,
@@ -463,20 +471,6 @@ async fn mounts_are_where_they_are_asked_for(subject: Subject) {
     assert_eq!(subject.output(container).await, ("aboveonlyabovekept\n".to_owned(), Exit::Code(0)));
     let written = std::fs::read_to_string(upper.join("new")).expect("writes land in the upper directory");
     assert_eq!(written, "new\n");
-}
-
-async fn memory_is_limited(subject: Subject) {
-    let mut container = subject.shell("x=0123456789abcdef; while :; do x=$x$x; done");
-    container.limits.memory_bytes = 32 << 20;
-    let (_, exit) = subject.output(container).await;
-    assert_eq!(exit, Exit::OutOfMemory);
-}
-
-async fn processes_are_limited(subject: Subject) {
-    let mut container = subject.shell("for i in $(seq 1 100); do sleep 1000 & done; echo all");
-    container.limits.pids = 20;
-    let (output, _) = subject.output(container).await;
-    assert!(output.contains("fork") && !output.contains("all"), "{output:?}");
 }
 
 async fn nothing_is_privileged(subject: Subject) {

@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// What this engine is able to do of what not every one is.
-const ABLE: &[Need] = &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness];
+const ABLE: &[Need] =
+    &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness, Need::DiskLimit, Need::FileLimit];
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

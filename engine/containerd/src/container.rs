@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::containerd::{NewTask, Process, Stdio};
+use crate::disk::Room;
 use crate::error::Fault;
 use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
@@ -28,12 +29,18 @@ pub(crate) struct NewContainer<'a> {
 impl Host {
     /// Makes the files of a container, its volumes and FIFOs among them, once [`crate::tenants::Tenants::move_in`] let it. Whatever fails, here or in [`Host::create`], the caller must
     /// [`Host::destroy`] what is there.
-    pub(crate) fn prepare(&self, new: &NewContainer<'_>) -> Result<(), Fault> {
+    pub(crate) async fn prepare(&self, new: &NewContainer<'_>) -> Result<(), Fault> {
         if new.container.uid == 0 {
             return Err(Fault::Refused("a container never runs as root".to_owned()));
         }
         let folder = self.folder(new.id);
         folder.make(new.record)?;
+        if let Some(room) = Room::of(&new.container.limits, &self.settings.home)? {
+            let (blanks, image, at) = (self.blanks.clone(), folder.image(), folder.disk());
+            let mounted = tokio::task::spawn_blocking(move || blanks.mount_new(&image, &at, room)).await;
+            mounted.unwrap_or_else(|panic| Err(Fault::Refused(panic.to_string())))?;
+        }
+        folder.make_layer()?;
         new.container.volumes().try_for_each(|volume| self.volumes.make(volume, new.container.uid))?;
         rootfs::prepare(new.container, &self.settings.layers, &folder, new.hostname, &self.network.resolvers)?;
         match &new.stdio {

@@ -12,6 +12,7 @@ use model::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
 use crate::error::Fault;
 use crate::moment::Moment;
 
@@ -79,10 +80,16 @@ impl Folder {
         Self { path: instances.join(id) }
     }
 
-    /// Makes the folder, its record first, then what a container mounts.
+    /// Makes the folder, its record first.
     pub(crate) fn make(&self, record: &Record) -> Result<(), Fault> {
         make_private(&self.path)?;
         write_json(&self.path.join("record.json"), record)?;
+        let disk = self.disk();
+        fs::create_dir(&disk).map_err(Fault::on("make", &disk))
+    }
+
+    /// Makes what a container mounts, once what it may write is limited.
+    pub(crate) fn make_layer(&self) -> Result<(), Fault> {
         for dir in [self.upper(), self.work()] {
             fs::create_dir(&dir).map_err(Fault::on("make", &dir))?;
         }
@@ -128,13 +135,23 @@ impl Folder {
         !self.path.join("unready").exists()
     }
 
+    /// Holds all that the container writes, but into volumes. If that is limited, this is a disk of its own, else a mere folder.
+    pub(crate) fn disk(&self) -> PathBuf {
+        self.path.join("disk")
+    }
+
+    /// That disk's file.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.path.join("image")
+    }
+
     /// The writable layer of the root file system.
     pub(crate) fn upper(&self) -> PathBuf {
-        self.path.join("upper")
+        self.disk().join("upper")
     }
 
     pub(crate) fn work(&self) -> PathBuf {
-        self.path.join("work")
+        self.disk().join("work")
     }
 
     /// The file to which the shim appends an instance's output.
@@ -169,10 +186,13 @@ impl Folder {
 
     /// Removes the folder with all that the container wrote. A folder that is gone is no error.
     pub(crate) async fn remove(&self) -> Result<(), Fault> {
-        let path = self.path.clone();
-        let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
-            _ => Ok(()),
+        let (path, disk) = (self.path.clone(), self.disk());
+        let removed = tokio::task::spawn_blocking(move || {
+            disk::unmount(&disk)?;
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
+                _ => Ok(()),
+            }
         });
         removed.await.unwrap_or_else(|panic| Err(Fault::Refused(panic.to_string())))
     }

@@ -24,6 +24,7 @@ pub(crate) use self::wishes::ABLE;
 pub(crate) use self::within::Within;
 use crate::cgroup;
 use crate::containerd::Containerd;
+use crate::disk::Blanks;
 use crate::error::{Fault, HostError};
 use crate::exec;
 use crate::files::{self, Folder, Record, Running, Wish};
@@ -44,6 +45,7 @@ pub(crate) struct Host {
     pub(crate) settings: HostSettings,
     pub(crate) containerd: Containerd,
     pub(crate) network: Network,
+    pub(crate) blanks: Blanks,
     pub(crate) volumes: Volumes,
     pub(crate) tenants: Tenants,
     pub(crate) watcher: Watcher,
@@ -88,6 +90,7 @@ impl Host {
         for dir in [workloads, instances, ended, settings.pasts(), settings.netns(), settings.leases()] {
             files::make_private(&dir).map_err(trouble)?;
         }
+        let blanks = Blanks::open(settings.blanks()).map_err(trouble)?;
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
         let state = State::new(files::load_wishes(&settings.workloads()), past::load(&settings.pasts()));
         let left = left(&settings);
@@ -106,6 +109,7 @@ impl Host {
             settings,
             containerd,
             network,
+            blanks,
             volumes,
             tenants,
             watcher,

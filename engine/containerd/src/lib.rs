@@ -7,7 +7,7 @@
 //! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
-//! writable layer, its output), `pasts/<id>.<n>.json` (what crashed how often), `ended/<id>.json` (how a one-off ended, until its caller
+//! writable layer, its output), `blank/` (empty disks to copy), `pasts/<id>.<n>.json` (what crashed how often), `ended/<id>.json` (how a one-off ended, until its caller
 //! knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
@@ -17,6 +17,7 @@ mod config;
 mod container;
 mod containerd;
 mod copy;
+mod disk;
 mod down;
 mod error;
 mod exec;

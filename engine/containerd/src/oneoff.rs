@@ -118,7 +118,7 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, switch: Switch) -> Result<Runni
         stdio,
     };
     host.tenants.move_in(&id, Tenant::of(&record)).await;
-    host.prepare(&new)?;
+    host.prepare(&new).await?;
     let ended = CancellationToken::new();
     let (input, input_receiver) = mpsc::channel(CHANNEL);
     let (output_sender, output) = mpsc::channel(CHANNEL);

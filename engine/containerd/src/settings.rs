@@ -54,6 +54,11 @@ impl HostSettings {
         self.home.join("host/instances")
     }
 
+    /// Empty disks.
+    pub(crate) fn blanks(&self) -> PathBuf {
+        self.home.join("host/blank")
+    }
+
     /// How one-offs with a log ended, until somebody was told.
     pub(crate) fn ended(&self) -> PathBuf {
         self.home.join("host/ended")

@@ -220,7 +220,7 @@ impl Slot {
             tty: None,
             stdio: Stdio::File { output },
         };
-        host.prepare(&new)?;
+        host.prepare(&new).await?;
         let running = host.create(new).await?;
         let address = address(workload, &running);
         host.set_process(self.key, running.pid);

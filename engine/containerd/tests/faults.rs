@@ -8,7 +8,7 @@ use engine::{
 use model::AppId;
 use model::clock::SystemRandom;
 use model::routes::{Ack, AddressesUpdate, Endpoint};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -65,6 +65,53 @@ pub(crate) async fn delete_all(machine: &Machine) {
         client.delete(&status.id).await.expect("deleted");
     }
     machine.until("nothing is left", async || machine.leftovers().is_empty()).await;
+}
+
+/// Instances that each have a disk of their own, with a file on it.
+fn with_disks(quantity: u32) -> Workload {
+    let mut workload = web(quantity);
+    workload.container = shell("echo kept > /tmp/index.html; exec httpd -f -p 5000 -h /tmp");
+    (workload.container.limits.disk_bytes, workload.container.limits.files) = (Some(64 << 20), Some(1000));
+    workload
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limited_disks_outlive_the_host_role() {
+    let mut machine = Machine::boot().await;
+    machine.client().apply(with_disks(2)).await.expect("applied");
+    machine.until("two instances", async || up(&machine).await.len() == 2).await;
+    let instances = up(&machine).await;
+    machine.kill_host();
+    machine.start_host();
+    machine.until_answering().await;
+    assert_eq!(up(&machine).await, instances, "no instance was replaced");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    for (id, address) in &instances {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.ends_with("kept\n"), "{answer}");
+        assert!(mounts.contains(&format!("{id}/disk")), "{mounts}");
+    }
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_role_killed_while_it_starts_leaves_no_disk() {
+    let mut machine = Machine::boot().await;
+    for round in 0..5 {
+        machine.client().apply(with_disks(8)).await.expect("applied");
+        // Some are mounted, some only copied, some not begun.
+        let begun = || std::fs::read_dir(machine.instances()).into_iter().flatten().flatten().count();
+        machine.until("some have begun", async || begun() > round).await;
+        machine.kill_host();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        eprintln!("round {round}: {} mounts", mounts.matches("/disk ").count());
+        machine.start_host();
+        machine.until_answering().await;
+        delete_all(&machine).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -241,6 +241,8 @@ impl Machine {
                 .into_iter()
                 .filter(|name| name.starts_with("10.")),
         );
+        let of_us = |file: &String| file.starts_with(&*self.path().to_string_lossy());
+        found.extend(attached().into_iter().filter(of_us).map(|file| format!("loop device of {file}")));
         found.extend(self.cgroups());
         found.extend(self.shims().iter().map(|pid| format!("shim {pid}")));
         found
@@ -381,6 +383,13 @@ fn kill(child: Option<Child>) {
 fn kill_pid(pid: u32) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+/// The files that are shown by loop devices.
+fn attached() -> Vec<String> {
+    let devices = names(Path::new("/sys/block")).into_iter().filter(|name| name.starts_with("loop"));
+    let file = |device: String| fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok();
+    devices.filter_map(file).map(|file| file.trim().to_owned()).collect()
 }
 
 /// Takes the link away by which this address is reached.

@@ -11,7 +11,8 @@ use super::{Begin, Host};
 use crate::files::{self, Wish};
 
 /// What this engine is able to do of what not every one is.
-pub(crate) const ABLE: &[Need] = &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness];
+pub(crate) const ABLE: &[Need] =
+    &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness, Need::DiskLimit, Need::FileLimit];
 
 /// What callers ask for; see [`engine::Engine`].
 impl Host {
