@@ -271,9 +271,17 @@ struct Size {
     /// In GiB.
     memory: f64,
     compute: u32,
+    cpu_weight: u32,
+    processes: u32,
+    disk_bytes: u64,
+    files: u64,
+    open_files: u64,
 }
 
-/// List the sizes that dynos can have
+/// List the sizes that dynos can have, and what a dyno of each may use
+///
+/// Memory, CPUs, processes, disk, files on it and open files are limits; when CPUs are short, each dyno gets its part of them by
+/// weight.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -287,9 +295,19 @@ impl Sizes {
         cx.show_list(&sizes, |out, mut sizes: Vec<Size>| {
             sizes.sort_by(|one, other| one.memory.total_cmp(&other.memory));
             let row = |size: Size| {
-                vec![size.name.into(), format!("{} GiB", size.memory).into(), size.compute.to_string().into()]
+                vec![
+                    size.name.into(),
+                    format!("{} GiB", size.memory).into(),
+                    size.compute.to_string().into(),
+                    size.cpu_weight.to_string().into(),
+                    size.processes.to_string().into(),
+                    format!("{} GiB", size.disk_bytes >> 30).into(),
+                    size.files.to_string().into(),
+                    size.open_files.to_string().into(),
+                ]
             };
-            out.table(&["Size", "Memory", "CPUs"], sizes.into_iter().map(row).collect(), "No sizes.")
+            let columns = ["Size", "Memory", "CPUs", "Weight", "Processes", "Disk", "Files", "Open files"];
+            out.table(&columns, sizes.into_iter().map(row).collect(), "No sizes.")
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use engine::Limits;
 use model::{DynoSize, ProcessType};
 
 use crate::store::{App, FormationRow, Quantity, Scale, StoreError};
@@ -114,25 +115,44 @@ pub(crate) fn unknown_size(size: &str) -> Error {
     Error::Invalid(format!("size {size:?} does not exist; available are {}", names.join(", ")))
 }
 
-/// The sizes that there are, from small to large. The 1X sizes share a core's time with others; larger ones get more of it.
+/// The sizes that there are, from small to large. They share the cores; when those are short, each gets its part by weight.
 pub fn dyno_sizes() -> &'static [DynoSize] {
     static SIZES: LazyLock<Vec<DynoSize>> = LazyLock::new(|| {
-        let size = |name: &str, memory_mib: u64, cpu_millis, pids| DynoSize {
+        let size = |name: &str, memory_mib: u64, (cpu_millis, cpu_weight), pids, disk_gib: u64, open_files| DynoSize {
             name: name.to_owned(),
             memory_bytes: memory_mib << 20,
             cpu_millis,
+            cpu_weight,
             pids,
+            disk_bytes: disk_gib << 30,
+            // One for each 16 KiB.
+            files: disk_gib << 16,
+            open_files,
         };
         vec![
-            size("Eco", 512, 1000, 256),
-            size("Basic", 512, 1000, 256),
-            size("Standard-1X", 512, 1000, 256),
-            size("Standard-2X", 1024, 2000, 512),
-            size("Performance-M", 2560, 2000, 16384),
-            size("Performance-L", 14336, 8000, 32768),
+            size("Eco", 512, (1000, 50), 256, 2, 16_384),
+            size("Basic", 512, (1000, 100), 256, 4, 16_384),
+            size("Standard-1X", 512, (1000, 100), 256, 4, 16_384),
+            size("Standard-2X", 1024, (2000, 200), 512, 8, 32_768),
+            size("Performance-M", 2560, (2000, 400), 16384, 16, 65_536),
+            size("Performance-L", 14336, (8000, 800), 32768, 32, 65_536),
+            size("Performance-L-RAM", 30720, (4000, 800), 32768, 32, 65_536),
+            size("Performance-XL", 63488, (8000, 1600), 32768, 64, 65_536),
+            size("Performance-2XL", 129_024, (16000, 3200), 32768, 128, 65_536),
         ]
     });
     &SIZES
+}
+
+/// What a dyno of this size may have.
+pub(crate) fn limits(size: &DynoSize) -> Limits {
+    Limits {
+        cpu_weight: size.cpu_weight,
+        disk_bytes: Some(size.disk_bytes),
+        files: Some(size.files),
+        open_files: Some(size.open_files),
+        ..Limits::new(size.memory_bytes, size.cpu_millis, size.pids)
+    }
 }
 
 /// The smallest size with more memory.

@@ -35,6 +35,14 @@ pub struct DynoSize {
     pub memory_bytes: u64,
     /// CPU limit in thousandths of a core.
     pub cpu_millis: u32,
+    /// Weight against others when cores are short, 1 to 10,000.
+    pub cpu_weight: u32,
     /// Most processes and threads at once.
     pub pids: u32,
+    /// Most bytes that a dyno may write to its own disk, which goes with it.
+    pub disk_bytes: u64,
+    /// Most files and folders on that disk.
+    pub files: u64,
+    /// Most files and connections that one process may have open.
+    pub open_files: u64,
 }

@@ -27,6 +27,9 @@ const RESTART: Restart = Restart {
 };
 /// Processes and threads: a server may have one for each client.
 const PIDS: u32 = 512;
+/// What it may write beside its volume: whoever has a client of it open has a shell there.
+const DISK: u64 = 4 << 30;
+const FILES: u64 = 65_536;
 /// Memory of a client, of `pg_dump` for instance.
 const CLIENT_MEMORY: u64 = 512 << 20;
 /// Begins the ids of an add-on's one-offs.
@@ -135,7 +138,7 @@ fn container<'a>(
         working_dir: "/".to_owned(),
         uid: addon.uid,
         nested: false,
-        limits: Limits::new(CLIENT_MEMORY, 1000, PIDS),
+        limits: Limits { disk_bytes: Some(DISK), files: Some(FILES), ..Limits::new(CLIENT_MEMORY, 1000, PIDS) },
         mounts: Vec::new(),
     }
 }

@@ -25,6 +25,9 @@ const SIZE_IDS: &[(&str, &str)] = &[
     ("Standard-2X", "519aa6d3-4a03-4acd-9745-41c9a8053297"),
     ("Performance-M", "43896360-c0ce-4eed-a1ae-34758c86f654"),
     ("Performance-L", "860f1d35-b936-40f1-bf01-7d0a3b509421"),
+    ("Performance-L-RAM", "0c4ab7d2-2b3d-4f0f-8a55-6a0b8a2f3c71"),
+    ("Performance-XL", "5b1d7c1e-93f6-4c0a-9d0e-7e2f4b8a6d12"),
+    ("Performance-2XL", "e7a3f5b4-4d28-4b96-8c31-1f9d0c7e5a83"),
 ];
 
 /// When the catalogue was last changed.
@@ -38,15 +41,25 @@ pub(super) struct DynoSize {
     /// How many CPUs it shares.
     compute: u32,
     cost: Option<u32>,
+    /// Its part of the CPUs when they are short, against that of others; 100 is usual.
+    cpu_weight: u32,
     dedicated: bool,
+    /// Bytes that a dyno may write to its own disk, which goes with it.
+    disk_bytes: u64,
+    /// Files and folders that may be on that disk.
+    files: u64,
     generation: Named,
     id: Id,
     infrastructure_tier: &'static str,
     /// In GiB.
     memory: f64,
     name: String,
+    /// Files and connections that one process may have open.
+    open_files: u64,
     precise_dyno_units: u64,
     private_space_only: bool,
+    /// Processes and threads that a dyno may have.
+    processes: u32,
     product_dyno_tier: String,
 }
 
@@ -134,14 +147,19 @@ fn size_answer(size: &model::DynoSize) -> DynoSize {
         can_autoscale: false,
         compute: size.cpu_millis / 1000,
         cost: None,
+        cpu_weight: size.cpu_weight,
         dedicated: false,
+        disk_bytes: size.disk_bytes,
+        files: size.files,
         generation: Named::new(STACK_ID, "cedar"),
         id: Id::of(size_id(&size.name).unwrap_or_default()),
         infrastructure_tier: "production",
         // GiB in tenths, as Heroku writes 0.5 and 2.5; f64 holds these exactly enough.
         memory: f64::from(u32::try_from(size.memory_bytes >> 20).unwrap_or(u32::MAX)) / 1024.0,
+        open_files: size.open_files,
         precise_dyno_units: size.memory_bytes.div_ceil(standard),
         private_space_only: false,
+        processes: size.pids,
         product_dyno_tier: size.name.split('-').next().unwrap_or_default().to_lowercase(),
         name: size.name.clone(),
     }
@@ -195,5 +213,7 @@ mod tests {
         for size in dyno_sizes() {
             assert!(size_id(&size.name).is_some(), "{}", size.name);
         }
+        let ids: std::collections::BTreeSet<_> = SIZE_IDS.iter().map(|(_, id)| id).collect();
+        assert_eq!(ids.len(), dyno_sizes().len(), "none is another's");
     }
 }

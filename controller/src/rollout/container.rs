@@ -1,10 +1,10 @@
 //! What a container of a release is made of: its image, its environment, its limits.
 
 use builder::stack::StackError;
-use engine::{Container, EngineError, Limits, RootFs};
+use engine::{Container, EngineError, RootFs};
 use model::{Image, ImageConfig, Layer};
 
-use crate::formation::{DEFAULT_SIZE, dyno_size};
+use crate::formation::{DEFAULT_SIZE, dyno_size, limits};
 use crate::store::{App, Release, Scope};
 use crate::{Controller, Error};
 
@@ -56,7 +56,7 @@ impl Controller {
             working_dir: image.config.working_dir,
             uid: app.uid,
             nested: false,
-            limits: Limits::new(size.memory_bytes, size.cpu_millis, size.pids),
+            limits: limits(size),
             mounts: Vec::new(),
         })
     }
