@@ -51,12 +51,20 @@ struct Follower {
     /// What was gone by `first`, but still has requests.
     holding: BTreeSet<String>,
     drained: BTreeSet<String>,
+    /// Of the instances that were to rest, by which version of the table that was last said, and whether they did.
+    rested: BTreeMap<String, (u64, bool)>,
 }
 
 impl Follower {
-    fn has_drained(&self, instance: &str, gone_in: u64) -> bool {
+    fn has_drained(&self, instance: &str, (gone_in, rested_in): (u64, Option<u64>)) -> bool {
         let never_had = self.first >= gone_in && !self.holding.contains(instance);
-        self.serving >= gone_in && (never_had || self.drained.contains(instance))
+        let has_rested = rested_in.is_some_and(|version| self.rested_in(instance, version) == Some(true));
+        self.serving >= gone_in && (never_had || has_rested || self.drained.contains(instance))
+    }
+
+    /// Whether an instance rests by what was said in this version; none while that is not said.
+    fn rested_in(&self, instance: &str, version: u64) -> Option<bool> {
+        self.rested.get(instance).filter(|(asked_in, _)| *asked_in == version).map(|(_, has_rested)| *has_rested)
     }
 }
 
@@ -149,11 +157,36 @@ where
     /// Waits until no router has a request left on `instance`, which version `gone_in` of the table took away; false when `limit`
     /// passed first. A router that went away counts for a while.
     pub async fn drained(&self, instance: &str, gone_in: u64, limit: Duration) -> bool {
-        let drained = self.wait(limit, |follower| follower.has_drained(instance, gone_in)).await;
+        self.drained_after_rest(instance, (gone_in, None), limit).await
+    }
+
+    /// The same of an instance that rests since the version `rested_in`, if there is one: see [`Feed::rested`].
+    pub async fn drained_after_rest(&self, instance: &str, versions: (u64, Option<u64>), limit: Duration) -> bool {
+        let drained = self.wait(limit, |follower| follower.has_drained(instance, versions)).await;
         for follower in self.lock().followers.values_mut() {
             follower.drained.remove(instance);
+            follower.rested.remove(instance);
         }
         drained
+    }
+
+    /// Whether every router let go of these instances, which are to rest since `version` of the table. Waits until all have said so,
+    /// or that they use one of them; false, too, when `limit` passed first.
+    pub async fn rested(&self, instances: &[String], version: u64, limit: Duration) -> bool {
+        let answers = |follower: &Follower| {
+            let answers: Option<Vec<bool>> = instances.iter().map(|it| follower.rested_in(it, version)).collect();
+            answers
+        };
+        let all_said = self.wait(limit, |follower| answers(follower).is_some()).await;
+        let rests = |follower: &Follower| answers(follower).is_some_and(|all| all.iter().all(|rested| *rested));
+        let mut state = self.lock();
+        let all_rest = all_said && state.followers.values().all(rests);
+        if !all_rest {
+            for follower in state.followers.values_mut() {
+                follower.rested.retain(|instance, _| !instances.contains(instance));
+            }
+        }
+        all_rest
     }
 
     async fn wait(&self, limit: Duration, done: impl Fn(&Follower) -> bool) -> bool {
@@ -255,6 +288,11 @@ where
             Ack::Drained(instance) => tell(&|follower| follower.drained.extend([instance.clone()])),
             Ack::Traffic(rows) => self.traffic.note(rows),
             Ack::Wanted(workload) => self.traffic.want(workload),
+            Ack::Rest { version, gone, busy } => tell(&|follower| {
+                let gone = gone.iter().map(|instance| (instance.clone(), (version, true)));
+                let busy = busy.iter().map(|instance| (instance.clone(), (version, false)));
+                follower.rested.extend(gone.chain(busy));
+            }),
         }
     }
 

@@ -55,6 +55,16 @@ pub enum Ack {
     Traffic(Vec<(WorkloadId, Counts)>),
     /// A request waits for this workload, which has no instance at all.
     Wanted(WorkloadId),
+    /// What became of the instances that are to rest by this version of the table; see [`WorkloadAddresses::resting`]. Said before
+    /// its [`Ack::Serving`].
+    Rest {
+        /// Of the table.
+        version: u64,
+        /// These get nothing more from here.
+        gone: Vec<String>,
+        /// These have a request or a tunnel, and go on to take more.
+        busy: Vec<String>,
+    },
 }
 
 /// Rows of the names half, by app.
@@ -123,6 +133,10 @@ fn shares<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Share>, D::E
 pub struct WorkloadAddresses {
     /// Instances that take requests.
     pub healthy: Vec<Endpoint>,
+    /// Instances that are healthy, and to be stopped if nobody uses them: a router without any request or tunnel on one lets go of
+    /// it, another keeps it among the healthy ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resting: Vec<Endpoint>,
     /// How many are still booting (H20 while none is healthy).
     pub starting: u32,
     /// How many crashed and wait for their restart (H10 while none is healthy or starting).

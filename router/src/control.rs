@@ -253,9 +253,9 @@ impl Feeds {
                 let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
                     let apply = |update| {
-                        let held = merger.borrow_mut().apply_addresses(update);
+                        let first = merger.borrow_mut().apply_addresses(update);
                         changed.notify_one();
-                        held
+                        first
                     };
                     let alone = || {
                         if merger.borrow_mut().prove() {

@@ -27,12 +27,12 @@ const SAVE_SHARE: u32 = 20;
 /// What is said to a publisher: what waits for it, and all that was counted.
 type Said<'a> = (&'a Outbox, &'a RefCell<Totals>);
 
-/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said. `apply` answers which instances that are gone
-/// still have requests. While the publisher is away, `alone` is called now and then.
+/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said. `apply` answers what is to be
+/// said before it is said that the update is served. While the publisher is away, `alone` is called now and then.
 pub(crate) async fn follow<K, V>(
     socket: &Path,
     said: Said<'_>,
-    apply: impl Fn(Update<K, V>) -> Vec<String>,
+    apply: impl Fn(Update<K, V>) -> Vec<Ack>,
     alone: impl Fn(),
 ) where
     K: DeserializeOwned,
@@ -58,7 +58,7 @@ pub(crate) async fn follow<K, V>(
 async fn follow_stream<K, V>(
     stream: UnixStream,
     (outbox, totals): Said<'_>,
-    apply: &impl Fn(Update<K, V>) -> Vec<String>,
+    apply: &impl Fn(Update<K, V>) -> Vec<Ack>,
 ) -> io::Result<()>
 where
     K: DeserializeOwned,
@@ -73,11 +73,10 @@ where
             line = updates.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
                 let update: Update<K, V> = serde_json::from_str(&line)?;
-                let (version, is_whole) = (update.version, update.reset);
-                let held = apply(update);
+                let version = update.version;
+                let first = apply(update);
                 has_begun = true;
-                let holding = (is_whole && !held.is_empty()).then_some(Ack::Holding(held));
-                holding.into_iter().chain([Ack::Serving(version)]).collect()
+                first.into_iter().chain([Ack::Serving(version)]).collect()
             }
             acks = outbox.next(totals), if has_begun => acks,
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::AppId;
-use model::routes::{AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, WorkloadAddresses, WorkloadId};
+use model::routes::{Ack, AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, WorkloadAddresses, WorkloadId};
 use tokio::sync::mpsc;
 
 use crate::proof;
@@ -81,23 +81,36 @@ impl Merger {
         self.table.changed.send_replace(());
     }
 
-    /// Once this returns, no new request goes to an instance that the update took away. Those that still have requests, also of earlier updates,
-    /// are the answer.
-    pub(crate) fn apply_addresses(&mut self, update: AddressesUpdate) -> Vec<String> {
+    /// Once this returns, no new request goes to an instance that the update took away. The answer is what its publisher is to know
+    /// first: what became of those that are to rest, and, of a whole table, which of those that are gone, also by earlier updates, still
+    /// have requests.
+    pub(crate) fn apply_addresses(&mut self, update: AddressesUpdate) -> Vec<Ack> {
+        let (version, is_whole) = (update.version, update.reset);
         let mut touched: HashSet<WorkloadId> = update.set.iter().map(|(id, _)| id.clone()).collect();
         touched.extend(update.unset.iter().cloned());
         if update.reset {
             touched.extend(self.rows.addresses.keys().cloned());
         }
         merge(&mut self.rows.addresses, update.reset, update.set, &update.unset);
+        if is_whole {
+            // Another life of the publisher was not asked by those who wait.
+            self.workloads.values().for_each(|workload| workload.ask_again());
+        }
+        self.leaving.retain(|instance| !instance.is_drained());
+        let (mut gone, mut busy) = (Vec::new(), Vec::new());
         for id in &touched {
             let row = self.rows.addresses.get(id).cloned().unwrap_or_default();
-            self.set_instances(id, row);
+            for (instance, is_gone) in self.set_instances(id, row) {
+                if is_gone { gone.push(instance) } else { busy.push(instance) }
+            }
         }
         self.forget_unused(touched);
         self.table.changed.send_replace(());
+        let rest = (!gone.is_empty() || !busy.is_empty()).then_some(Ack::Rest { version, gone, busy });
         self.leaving.retain(|instance| !instance.is_drained());
-        self.leaving.iter().map(|instance| instance.endpoint.instance.clone()).collect()
+        let held: Vec<_> = self.leaving.iter().map(|instance| instance.endpoint.instance.clone()).collect();
+        let holding = (is_whole && !held.is_empty()).then_some(Ack::Holding(held));
+        holding.into_iter().chain(rest).collect()
     }
 
     /// Looks, while the publisher is away, which addresses are still proven, and takes the others out. What has no proof stays.
@@ -119,15 +132,23 @@ impl Merger {
         !changed.is_empty()
     }
 
-    fn set_instances(&mut self, id: &WorkloadId, row: WorkloadAddresses) {
+    /// The answer is which of those that are to rest do so (true), and which have something to do.
+    fn set_instances(&mut self, id: &WorkloadId, row: WorkloadAddresses) -> Vec<(String, bool)> {
         let workload = self.workload(id);
         let before = workload.instances.load_full();
         let kept = |endpoint: &Endpoint| before.healthy.iter().find(|old| old.endpoint == *endpoint).map(Arc::clone);
-        let healthy: Vec<Arc<Instance>> = row
+        let mut healthy: Vec<Arc<Instance>> = row
             .healthy
             .into_iter()
             .map(|endpoint| kept(&endpoint).unwrap_or_else(|| self.instance(endpoint, &workload.label)))
             .collect();
+        let mut answers = Vec::new();
+        for endpoint in row.resting {
+            let leaves = self.leaving.iter().any(|old| old.endpoint.instance == endpoint.instance);
+            let works = kept(&endpoint).filter(|instance| !instance.rest());
+            answers.push((endpoint.instance, works.is_none() && !leaves));
+            healthy.extend(works);
+        }
         for instance in &healthy {
             instance.set_drain(row.drain);
         }
@@ -138,6 +159,7 @@ impl Merger {
             instance.retire();
             self.leaving.push(Arc::clone(instance));
         }
+        answers
     }
 
     fn workload(&mut self, id: &WorkloadId) -> Arc<Workload> {
@@ -190,8 +212,6 @@ fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, un
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use model::routes::Share;
 
     use super::*;
@@ -206,12 +226,7 @@ mod tests {
     }
 
     fn healthy(instances: &[&str]) -> WorkloadAddresses {
-        WorkloadAddresses {
-            healthy: instances.iter().map(|id| endpoint(id)).collect(),
-            starting: 0,
-            crashed: 0,
-            drain: Duration::ZERO,
-        }
+        WorkloadAddresses { healthy: instances.iter().map(|id| endpoint(id)).collect(), ..WorkloadAddresses::default() }
     }
 
     fn addresses(reset: bool, set: Vec<(&str, WorkloadAddresses)>) -> AddressesUpdate {

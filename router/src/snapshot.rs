@@ -108,6 +108,7 @@ mod tests {
             starting,
             crashed,
             drain,
+            ..WorkloadAddresses::default()
         };
         let addresses = &mut snapshot.addresses;
         addresses.insert(WorkloadId("proven".to_owned()), row(&[endpoint(Some(proven))], 1, 0));

@@ -173,6 +173,11 @@ impl Workload {
         self.asked.store(false, Ordering::Relaxed);
     }
 
+    /// Whoever was told that it is wanted may not know it any more.
+    pub(crate) fn ask_again(&self) {
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
     /// A request waits, and there is no instance.
     pub(crate) fn ask(&self) {
         if !self.asked.swap(true, Ordering::Relaxed) {
@@ -236,6 +241,11 @@ impl Instance {
             }
         }
         None
+    }
+
+    /// Lets no new request in if none is in flight, and says whether that is so.
+    pub(crate) fn rest(&self) -> bool {
+        self.state.compare_exchange(0, RETIRED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Lets no new request in, and tells the publisher once the last one has left.

@@ -4,6 +4,7 @@ mod faults;
 mod pages;
 mod passing;
 mod restart;
+mod sleep;
 mod streams;
 mod swaps;
 mod tls;

@@ -74,7 +74,9 @@ impl World {
     /// Starts both publishers with these rows, and returns once the router follows them.
     pub(crate) async fn publish(&mut self, apps: &[&str], instances: &[&Endpoint]) {
         let names = apps.iter().map(|app| (app_id(app), app_row(app, RouteMode::serve(WorkloadId((*app).to_owned())))));
-        let addresses = apps.iter().map(|app| (WorkloadId((*app).to_owned()), healthy(instances)));
+        // What has no instance has no row.
+        let running = apps.iter().filter(|_| !instances.is_empty());
+        let addresses = running.map(|app| (WorkloadId((*app).to_owned()), healthy(instances)));
         (self.names, self.addresses) = (Feed::new(names.collect()), Feed::new(addresses.collect()));
         let publishers = Runtime::new().expect("a runtime");
         let (names, at_names) = (self.names.clone(), self.folder.path().join("names.sock"));
