@@ -1,4 +1,4 @@
-.PHONY: help demo down test bench bench-deploy recording screenshots build install
+.PHONY: help demo down test bench bench-deploy bench-wake recording screenshots build install
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ bench: ## Measure: push to live, requests a second, memory, the API over a large
 
 bench-deploy: ## Measure: from a one-line change to its first answer, with every phase, for Node, Django and Go
 	@scripts/bench-deploy.sh
+
+bench-wake: ## Measure: what a request pays that finds its app asleep
+	@scripts/bench-wake.sh
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
 	@scripts/record.py

@@ -25,6 +25,7 @@ mod release;
 mod rollouts;
 mod run;
 mod runs;
+mod scaling;
 mod sizes;
 mod terminal;
 mod tidy;

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::{
@@ -239,6 +240,10 @@ impl Engine for Uncontained {
     }
 
     async fn scale(&self, _: &WorkloadId, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn set_idle(&self, _: &WorkloadId, _: Option<Duration>) -> Result<(), EngineError> {
         Ok(())
     }
 

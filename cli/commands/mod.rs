@@ -47,6 +47,7 @@ mod rollouts;
 mod run;
 mod runs;
 mod sbom;
+mod scaling;
 mod stack;
 mod teams;
 mod two_factor;
@@ -166,6 +167,8 @@ commands! {
     "ps:stop" ["stop", "kill", "ps:kill", "dyno:stop", "dyno:kill"] PsStop(ps::Stop),
     "ps:type" ["resize", "ps:resize", "dyno:type", "dyno:resize"] PsType(ps::Type),
     "ps:sizes" [] PsSizes(ps::Sizes),
+    "ps:sleep" [] PsSleep(scaling::Sleep),
+    "ps:sleep:off" [] PsSleepOff(scaling::SleepOff),
     "ps:wait" [] PsWait(ps::Wait),
     "ps:exec" [] PsExec(inside::Exec),
     "ps:copy" [] PsCopy(copy::Copy),

@@ -18,6 +18,9 @@ use crate::{Actor, Controller, Error};
 pub use inside::ExecRequest;
 pub use runs::{RunRequest, Started};
 
+/// The state of a dyno that a request would start.
+pub(crate) const IDLE: &str = "idle";
+
 /// One dyno as people see it.
 #[derive(Debug, Clone)]
 pub struct Dyno {
@@ -27,7 +30,7 @@ pub struct Dyno {
     pub name: DynoName,
     /// What it runs.
     pub command: String,
-    /// `starting`, `up`, `crashed`, `stopping`
+    /// `starting`, `up`, `idle`, `crashed`, `stopping`
     pub state: &'static str,
     /// Since when.
     pub since: Timestamp,
@@ -39,7 +42,7 @@ pub struct Dyno {
     pub routed: Option<bool>,
     /// Whether somebody started it beside the formation.
     pub is_one_off: bool,
-    /// What the engine says of it; none of one-offs.
+    /// What the engine says of it; none of one-offs, and of those that sleep.
     pub instance: Option<Instance>,
 }
 
@@ -80,6 +83,21 @@ impl Controller {
             let size = size_of(&status.id).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
             let is_web = status.process_type.as_str() == WEB;
             let takes = |instance: &Instance| instance.is_healthy() && routed.contains(&status.id);
+            let stops = |number: u32| status.instances.iter().any(|instance| instance.dyno.number == number);
+            let sleepers = status.asleep.map(|since| (1..=status.quantity).map(move |number| (number, since)));
+            let sleepers = sleepers.into_iter().flatten().filter(|(number, _)| !stops(*number));
+            dynos.extend(sleepers.map(|(number, since)| Dyno {
+                routed: is_web.then(|| routed.contains(&status.id)),
+                id: format!("{}.{number}", status.id),
+                name: DynoName { process_type: status.process_type.clone(), number },
+                command: process.map(model::Process::display).unwrap_or_default(),
+                state: IDLE,
+                since,
+                release: release.clone(),
+                size: size.map_or(DEFAULT_SIZE, String::as_str).to_owned(),
+                is_one_off: false,
+                instance: None,
+            }));
             dynos.extend(status.instances.into_iter().map(|instance| Dyno {
                 routed: is_web.then(|| takes(&instance)),
                 id: instance.id.clone(),

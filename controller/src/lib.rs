@@ -46,6 +46,7 @@ pub mod releases;
 mod repositories;
 mod rollout;
 pub mod rollouts;
+pub mod scaling;
 mod serve;
 pub mod sessions;
 mod settings;

@@ -28,6 +28,8 @@ pub enum AppState {
     Maintenance,
     /// At least one instance is up.
     Live,
+    /// Nobody used it for long: the next request starts it.
+    Asleep,
     /// None is up, and one will be.
     Starting,
     /// None is up, since what was started ended.
@@ -85,9 +87,11 @@ fn state(summary: &AppSummary, workloads: &[&WorkloadStatus]) -> AppState {
     }
     let current = || workloads.iter().filter(|workload| workload.release == summary.version);
     let has_web = current().any(|workload| workload.process_type.as_str() == "web");
-    let instances = current()
-        .filter(|workload| !has_web || workload.process_type.as_str() == "web")
-        .flat_map(|workload| &workload.instances);
+    let shown = || current().filter(|workload| !has_web || workload.process_type.as_str() == "web");
+    if shown().any(|workload| workload.asleep.is_some()) {
+        return AppState::Asleep;
+    }
+    let instances = shown().flat_map(|workload| &workload.instances);
     let (mut starting, mut crashed) = (false, false);
     for instance in instances {
         match instance.state {

@@ -29,8 +29,15 @@ use crate::{
 };
 
 /// What this engine is able to do of what not every one is.
-const ABLE: &[Need] =
-    &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness, Need::DiskLimit, Need::FileLimit];
+const ABLE: &[Need] = &[
+    Need::HttpChecks,
+    Need::CommandChecks,
+    Need::Readiness,
+    Need::Liveness,
+    Need::DiskLimit,
+    Need::FileLimit,
+    Need::Sleep,
+];
 
 /// The pause before a crashed instance is due again; in this world it starts only when [`FakeEngine::retry`] says so.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -129,6 +136,23 @@ impl FakeEngine {
             instance.state = InstanceState::Up;
             instance.since = now;
         });
+    }
+
+    /// Puts a workload to sleep, as if nobody had used it for long.
+    pub fn put_to_sleep(&self, workload: &WorkloadId) {
+        let now = self.clock.now();
+        if let Some(held) = self.lock().workloads.get_mut(workload) {
+            held.asleep = held.workload.idle.map(|_| now);
+        }
+        self.settle(workload);
+    }
+
+    /// Wakes a workload, as if a request waited for it.
+    pub fn wake(&self, workload: &WorkloadId) {
+        if let Some(held) = self.lock().workloads.get_mut(workload) {
+            held.asleep = None;
+        }
+        self.settle(workload);
     }
 
     /// Lets the readiness checks of an instance pass, or fail.
@@ -287,6 +311,15 @@ impl Engine for FakeEngine {
     async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
         if let Some(held) = self.accept()?.workloads.get_mut(workload).filter(|held| !held.deleting) {
             held.workload = held.workload.scaled_to(quantity, ABLE)?;
+        }
+        self.settle(workload);
+        Ok(())
+    }
+
+    async fn set_idle(&self, workload: &WorkloadId, idle: Option<Duration>) -> Result<(), EngineError> {
+        if let Some(held) = self.accept()?.workloads.get_mut(workload).filter(|held| !held.deleting) {
+            held.workload = held.workload.idle_after(idle, ABLE)?;
+            held.asleep = held.asleep.filter(|_| idle.is_some());
         }
         self.settle(workload);
         Ok(())

@@ -61,6 +61,12 @@ pub trait Engine: Send + Sync + 'static {
     /// the platform. One that does not exist (any more) is no error: [`Engine::list`] says so.
     async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError>;
 
+    /// Changes after how long without a request a workload sleeps, and nothing else of it; none: it never does, and wakes if it
+    /// sleeps. A workload that sleeps keeps its quantity and has no instance until a request waits for it; then it is as it was
+    /// before. Refused with [`EngineError::Unsupported`] by an engine that cannot, for whatever is not none. One that does not exist is
+    /// no error.
+    async fn set_idle(&self, workload: &WorkloadId, idle: Option<Duration>) -> Result<(), EngineError>;
+
     /// Stops all instances of a workload, out of the table first, then SIGTERM, then SIGKILL after the grace period, and
     /// forgets it. Returns once the wish is durable. Deleting what does not exist is no error.
     async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError>;

@@ -120,8 +120,19 @@ impl Workload {
             let reason = format!("check {:?} looks at a port, and it has none", check.name);
             return Err(EngineError::Failed(format!("{} cannot run: {reason}", self.id)));
         }
+        if self.idle.is_some() && !self.is_routed() {
+            let reason = "nothing would wake it: it gets no requests from routers";
+            return Err(EngineError::Failed(format!("{} cannot sleep: {reason}", self.id)));
+        }
         needs::refuse(&self.id, &self.needs(), able)?;
         self.container.check_volumes()
+    }
+
+    /// This workload with another time until it sleeps; see [`crate::Engine::set_idle`].
+    pub fn idle_after(&self, idle: Option<Duration>, able: &[Need]) -> Result<Self, EngineError> {
+        let changed = Self { idle, ..self.clone() };
+        changed.check(able)?;
+        Ok(changed)
     }
 
     /// What the instance of this number is called.
@@ -271,6 +282,12 @@ pub struct WorkloadStatus {
     /// The host (an IP address or a DNS name) under which clients reach a [`Service`], from its first [`crate::Engine::apply`] on.
     #[serde(default)]
     pub address: Option<String>,
+    /// See [`Workload::idle`].
+    #[serde(default)]
+    pub idle: Option<Duration>,
+    /// Since when it sleeps, if it does: it has no instance then, though some that were its own may still stop.
+    #[serde(default)]
+    pub asleep: Option<Timestamp>,
     /// The instances that exist, by number.
     pub instances: Vec<Instance>,
 }

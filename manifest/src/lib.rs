@@ -50,6 +50,8 @@ pub struct Manifest {
     pub cron: Vec<CronJob>,
     /// How its releases replace each other: settings of a [`model::RolloutPolicy`], each of which can be set.
     pub rollout: BTreeMap<String, String>,
+    /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
+    pub scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
     /// Process types of `heroku.yml`, for an app without Procfile.
     pub processes: BTreeMap<ProcessType, String>,
     /// The Dockerfile that it is built from; none means by buildpacks.

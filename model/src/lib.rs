@@ -11,6 +11,7 @@ pub mod process;
 pub mod role;
 pub mod rollout;
 pub mod routes;
+pub mod scaling;
 pub mod traffic;
 
 pub use clock::{Clock, Random, Timestamp};
@@ -29,3 +30,4 @@ pub use name::{
 pub use process::{DynoSize, Process};
 pub use role::Role;
 pub use rollout::{Pause, RolloutPolicy, Strategy};
+pub use scaling::ScalingPolicy;

@@ -269,7 +269,7 @@ fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
 }
 
 /// `90s`, `10m`, `1h30m` or `1d`; a number by itself is seconds. A day at most.
-fn duration(text: &str, least: Duration) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str, least: Duration) -> Result<Duration, String> {
     let must =
         || format!("must be a time like 90s, 10m or 1h30m, from {} to {}, not {text:?}", words(least), words(DAY));
     let (mut total, mut digits) = (0_u64, String::new());
@@ -300,7 +300,7 @@ fn duration(text: &str, least: Duration) -> Result<Duration, String> {
 }
 
 /// `1h30m`, as [`duration`] reads it.
-fn words(time: Duration) -> String {
+pub(crate) fn words(time: Duration) -> String {
     let mut rest = time.as_secs();
     let mut text = String::new();
     for (unit, seconds) in [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)] {

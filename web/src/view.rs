@@ -173,6 +173,7 @@ impl Pill {
             AppState::Empty => Self::new("calm", "No code yet"),
             AppState::Maintenance => Self::new("warn", "Maintenance"),
             AppState::Live => Self::new("good", "Live"),
+            AppState::Asleep => Self::new("calm", "Asleep"),
             AppState::Starting => Self::new("busy", "Starting"),
             AppState::Crashed => Self::new("bad", "Crashed"),
             AppState::Off => Self::new("calm", "Scaled to zero"),

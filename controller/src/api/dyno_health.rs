@@ -13,6 +13,8 @@ use super::output::Time;
 pub(super) struct HealthAnswer {
     /// Whether it is up and passes its readiness checks.
     ready: bool,
+    /// How long its process took until it was healthy, in milliseconds; null before.
+    boot_ms: Option<u64>,
     /// How often it crashed in a row.
     crashes: u32,
     /// How often it was started again because it had ended by itself.
@@ -65,6 +67,7 @@ impl From<&Instance> for HealthAnswer {
             _ => None,
         };
         Self {
+            boot_ms: instance.booted_in.and_then(|boot| boot.as_millis().try_into().ok()),
             ready: instance.is_healthy(),
             crashes: instance.crashes,
             restarts: instance.restarts,

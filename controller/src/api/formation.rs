@@ -115,7 +115,7 @@ fn request(process_type: String, wish: UpdateFormation) -> ScaleRequest {
     ScaleRequest { process_type, quantity: wish.quantity.map(|it| it.0), size }
 }
 
-async fn find(controller: &Controller, app: &App, reference: &str) -> Result<ProcessFormation, Error> {
+pub(super) async fn find(controller: &Controller, app: &App, reference: &str) -> Result<ProcessFormation, Error> {
     let named = |process: &ProcessFormation| {
         process.row.process_type.as_str() == reference || process.row.id.to_string() == reference
     };

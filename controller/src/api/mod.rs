@@ -57,6 +57,7 @@ mod rollouts;
 mod routing;
 mod runs;
 mod sboms;
+mod scaling;
 #[cfg(test)]
 mod schemathesis;
 mod sessions;
@@ -105,6 +106,8 @@ fn table() -> Vec<Route> {
 fn processes() -> Vec<Route> {
     use Right::{Operate, View};
     vec![
+        get("/apps/{app}/formation/{type}/scaling-policy", View, scaling::policy),
+        patch("/apps/{app}/formation/{type}/scaling-policy", Operate, scaling::set_policy),
         post("/apps/{app}/dynos/{dyno}", Operate, dynos::run_inside),
         post("/apps/{app}/dynos/{dyno}/ports/{port}", Operate, inside::forward),
         get("/apps/{app}/dynos/{dyno}/files", Operate, inside::download),

@@ -62,9 +62,9 @@ pub(super) struct RolloutAnswer {
 #[schema(as = RolloutPolicy)]
 struct Policy(BTreeMap<String, String>);
 
-/// One setting of the policy by which the next release takes over.
+/// One setting of a policy.
 #[derive(Serialize, ToSchema)]
-#[schema(as = RolloutPolicySetting)]
+#[schema(as = PolicySetting)]
 pub(super) struct SettingAnswer {
     /// `max_surge`
     name: &'static str,
@@ -182,8 +182,13 @@ pub(super) async fn set_policy(
 
 async fn settings(controller: &Controller, app: &App) -> Result<List<SettingAnswer>, ApiError> {
     let settings = controller.rollout_policy(app).await?.into_iter();
-    let answer = |PolicySetting { name, value, source }| SettingAnswer { name, source, value };
-    Ok(List(settings.map(answer).collect()))
+    Ok(List(settings.map(SettingAnswer::from).collect()))
+}
+
+impl From<PolicySetting> for SettingAnswer {
+    fn from(PolicySetting { name, value, source }: PolicySetting) -> Self {
+        Self { name, source, value }
+    }
 }
 
 fn answer(app: &App, (rollout, tally): (&RolloutRow, Tally)) -> RolloutAnswer {

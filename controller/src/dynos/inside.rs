@@ -4,8 +4,8 @@ use engine::{Archive, EngineError, Exec, RunningOneOff};
 use model::AppId;
 use serde_json::json;
 
-use super::Dyno;
 use super::runs::{LONGEST, Started, check_process, terminal};
+use super::{Dyno, IDLE};
 use crate::attach::{Protocol, What};
 use crate::errors::chain;
 use crate::store::{Action, App};
@@ -105,6 +105,11 @@ impl Controller {
         }
         match dyno.state {
             "starting" | "up" => Ok(dyno),
+            IDLE => {
+                let text =
+                    format!("{} sleeps, so nothing can be done in it: a request to the app starts it.", dyno.name);
+                Err(Error::Conflict(text))
+            }
             state => Err(Error::Conflict(format!("{} is {state}: nothing can be done in it.", dyno.name))),
         }
     }

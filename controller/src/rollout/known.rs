@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Progress, Scale, Stage, Target};
-use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, Standing};
+use crate::formation::WEB;
+use crate::scaling::policy;
+use crate::setup::Kept;
+use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, ScalingTexts, Standing};
 use crate::{Controller, Error};
 
 /// One app as the store knows it.
@@ -74,17 +78,23 @@ impl Reader {
     /// These apps, without those that are gone.
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
-        for Standing { app, current, formation, domains } in self.controller.store.standing(apps).await? {
+        for standing in self.controller.store.standing(apps).await? {
+            let Standing { app, current, formation, domains, scaling, manifest } = standing;
             let pending = candidates.get(&app.id);
             let candidate = pending.map(|it| it.release.clone());
             let rollout = pending.and_then(|it| it.rollout.clone());
             let target = match &candidate {
-                Some(release) => self.target(Some(release), &formation, |row| release.scale(row)).await?,
+                Some(release) => {
+                    let idle = idle(&self.controller.kept_of(release).await.unwrap_or_default(), &scaling);
+                    self.target(Some(release), &formation, |row| (release.scale(row), idle)).await?
+                }
                 None => None,
             };
+            // What one app's file says that cannot be read holds up no other.
+            let idle = idle(&Kept::read(manifest.as_deref()).unwrap_or_default(), &scaling);
             let desired = Desired {
                 app: app.id,
-                current: self.target(current.as_ref(), &formation, FormationRow::scale).await?,
+                current: self.target(current.as_ref(), &formation, |row| (row.scale(), idle)).await?,
                 candidate: target.clone().filter(|_| pending.is_some_and(Candidate::is_prepared)),
                 progress: rollout.as_ref().map(progress).unwrap_or_default(),
             };
@@ -103,16 +113,17 @@ impl Reader {
         &mut self,
         release: Option<&Release>,
         formation: &[FormationRow],
-        scale: impl Fn(&FormationRow) -> ProcessScale,
+        scale: impl Fn(&FormationRow) -> (ProcessScale, Option<Duration>),
     ) -> Result<Option<Target>, Error> {
         let Some(release) = release else { return Ok(None) };
         let types = self.types(release).await?;
         let offers =
             |row: &&FormationRow| types.contains(&row.process_type) && row.process_type.as_str() != PROCESS_TYPE;
         let scaled = |row: &FormationRow| {
-            let ProcessScale { quantity, size } = scale(row);
+            let (ProcessScale { quantity, size }, idle) = scale(row);
+            let idle = idle.filter(|_| row.process_type.as_str() == WEB);
             // No process type of an app has a volume.
-            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size, exclusive: false }))
+            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size, exclusive: false, idle }))
         };
         let processes = formation.iter().filter(offers).filter_map(scaled).collect();
         Ok(Some(Target { release: release.id, version: release.version, processes }))
@@ -128,6 +139,14 @@ impl Reader {
         }
         Ok(self.types.get(digest).map(Vec::as_slice).unwrap_or_default())
     }
+}
+
+/// After how long without a request the web process of a release sleeps: what is set counts before what its app.json says.
+fn idle(kept: &Kept, set: &BTreeMap<ProcessType, ScalingTexts>) -> Option<Duration> {
+    let own = |all: &BTreeMap<ProcessType, ScalingTexts>| {
+        all.iter().find(|(name, _)| name.as_str() == WEB).map(|(_, texts)| texts.clone()).unwrap_or_default()
+    };
+    policy(&own(&kept.scaling), &own(set)).sleep_after
 }
 
 /// How far a rollout is, as the plan needs it.

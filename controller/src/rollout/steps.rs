@@ -24,6 +24,11 @@ impl Rollout {
                 self.apply(known, release, workload, (&process_type, &scale)).await
             }
             Step::Scale(workload, quantity) => Ok(self.controller.engine.scale(&workload, quantity).await?),
+            Step::Idle(workload, idle) => match self.controller.engine.set_idle(&workload, idle).await {
+                // What cannot sleep stays awake: that is no reason to ask again and again.
+                Err(EngineError::Unsupported { .. }) => Ok(()),
+                result => Ok(result?),
+            },
             Step::Delete(workload) => Ok(self.controller.engine.delete(&workload).await?),
             Step::Promote { boot, .. } => self.promote(known, boot).await,
             Step::Reach(release) => {

@@ -52,7 +52,7 @@ impl Controller {
             restart: restart(&kept.restart, &self.settings.restart),
             drain: DRAIN_LIMIT,
             stop_grace: self.settings.stop_grace,
-            idle: None,
+            idle: scale.idle,
             larger,
             service: None,
         })

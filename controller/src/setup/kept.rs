@@ -21,6 +21,8 @@ pub(crate) struct Kept {
     pub(crate) cron: Vec<CronJob>,
     /// How the release takes the place of the one before it: settings of a [`model::RolloutPolicy`].
     pub(crate) rollout: BTreeMap<String, String>,
+    /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
+    pub(crate) scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
 }
 
 impl Controller {
@@ -28,16 +30,23 @@ impl Controller {
     pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
         let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
         let (cron, rollout) = (manifest.cron.clone(), manifest.rollout.clone());
-        let kept = Kept { healthchecks, restart, cron, rollout };
+        let scaling = manifest.scaling.clone();
+        let kept = Kept { healthchecks, restart, cron, rollout, scaling };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()
     }
 
     /// What is kept of the manifest that a release's code came with.
     pub(crate) async fn kept_of(&self, release: &Release) -> Result<Kept, Error> {
+        Kept::read(self.store.manifest_of(release.id).await?.as_deref())
+    }
+}
+
+impl Kept {
+    /// What a release keeps.
+    pub(crate) fn read(text: Option<&str>) -> Result<Self, Error> {
         let failed =
             |source: serde_json::Error| Error::System { action: "read a kept manifest", source: source.into() };
-        let text = self.store.manifest_of(release.id).await?;
-        text.map_or_else(|| Ok(Kept::default()), |text| serde_json::from_str(&text).map_err(failed))
+        text.map_or_else(|| Ok(Self::default()), |text| serde_json::from_str(text).map_err(failed))
     }
 }

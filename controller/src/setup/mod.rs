@@ -12,6 +12,7 @@ mod postdeploy;
 mod tests;
 
 pub use check::check;
+pub(crate) use kept::Kept;
 
 use std::collections::BTreeMap;
 use std::path::Path;

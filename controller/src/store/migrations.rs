@@ -30,6 +30,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (21, "release manifests", include_str!("../../../migrations/0021_release_manifests.sql")),
     (22, "rollouts", include_str!("../../../migrations/0022_rollouts.sql")),
     (23, "runs", include_str!("../../../migrations/0023_runs.sql")),
+    (24, "scaling", include_str!("../../../migrations/0024_scaling.sql")),
 ];
 
 /// The migrations of this version.

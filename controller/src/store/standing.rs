@@ -1,10 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use model::{AppId, Hostname};
-use sqlx::FromRow;
+use model::{AppId, Hostname, ProcessType};
 use sqlx::any::AnyRow;
+use sqlx::{FromRow, Row};
 
-use super::{App, FormationRow, Release, Store, StoreError, apps, releases, row};
+use super::scaling::ScalingRow;
+use super::{App, FormationRow, Release, ScalingTexts, Store, StoreError, apps, releases, row};
 
 /// What a rollout has to know of an app.
 #[derive(Debug, Clone)]
@@ -17,6 +18,10 @@ pub struct Standing {
     pub formation: Vec<FormationRow>,
     /// Its custom domains by name.
     pub domains: Vec<Hostname>,
+    /// What is set of how its process types scale by themselves.
+    pub scaling: BTreeMap<ProcessType, ScalingTexts>,
+    /// What is kept of the manifest of the current release, as JSON, if that says something of it.
+    pub manifest: Option<String>,
 }
 
 impl Store {
@@ -47,12 +52,26 @@ impl Store {
         let domains: Vec<OfApp<Name>> = self
             .read(&format!("SELECT app_id, hostname FROM domains WHERE app_id IN ({list}) ORDER BY hostname"))
             .await?;
+        let scaling: Vec<OfApp<ScalingRow>> = self
+            .read(&format!("SELECT app_id, process_type, policy FROM scaling_policies WHERE app_id IN ({list})"))
+            .await?;
+        // Most say nothing of it, and are not read.
+        let manifests: Vec<OfApp<Manifest>> = self
+            .read(&format!(
+                "SELECT a.id AS app_id, COALESCE(r.manifest, i.manifest) AS manifest FROM apps a \
+                 JOIN releases r ON r.id = a.current_release_id LEFT JOIN images i ON i.digest = r.image \
+                 WHERE a.id IN ({list}) AND COALESCE(r.manifest, i.manifest) LIKE '%\"sleep_after\"%'"
+            ))
+            .await?;
         let deployed = current.into_iter().filter(|release| release.image.is_some());
         let mut current: HashMap<_, _> = deployed.map(|release| (release.app, release)).collect();
         let (mut formation, mut domains) = (by_app(formation), by_app(domains));
+        let (mut scaling, mut manifests) = (by_app(scaling), by_app(manifests));
         let standing = |app: App| Standing {
             current: current.remove(&app.id),
             formation: formation.remove(&app.id).unwrap_or_default(),
+            scaling: scaling.remove(&app.id).unwrap_or_default().into_iter().map(ScalingRow::into_pair).collect(),
+            manifest: manifests.remove(&app.id).and_then(|mut found| found.pop()).map(|Manifest(text)| text),
             domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|Name(name)| name).collect(),
             app,
         };
@@ -82,6 +101,14 @@ struct Name(Hostname);
 impl<'r> FromRow<'r, AnyRow> for Name {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         row::text(row, "hostname").map(Self)
+    }
+}
+
+struct Manifest(String);
+
+impl<'r> FromRow<'r, AnyRow> for Manifest {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        row.try_get("manifest").map(Self)
     }
 }
 

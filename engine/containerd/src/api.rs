@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -35,6 +36,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/workloads", put(apply).get(list))
         .route("/workloads/{id}", delete(remove))
         .route("/workloads/{id}/quantity", put(scale))
+        .route("/workloads/{id}/idle", put(set_idle))
         .route("/changes", get(changes))
         .route("/instances/{id}/restart", post(restart))
         .route("/instances/{id}/exec", post(exec))
@@ -77,6 +79,15 @@ async fn scale(
     Json(quantity): Json<u32>,
 ) -> Result<StatusCode, Refusal> {
     host.scale(&id, quantity).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_idle(
+    State(host): Shared,
+    Path(id): Path<WorkloadId>,
+    Json(idle): Json<Option<Duration>>,
+) -> Result<StatusCode, Refusal> {
+    host.set_idle(&id, idle).await.map_err(Refusal)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -118,6 +119,11 @@ impl Engine for HostClient {
     async fn scale(&self, workload: &WorkloadId, quantity: u32) -> Result<(), EngineError> {
         let body = serde_json::to_vec(&quantity).map_err(failed)?;
         self.send(request(Method::PUT, &format!("/workloads/{workload}/quantity"), body)?).await.map(drop)
+    }
+
+    async fn set_idle(&self, workload: &WorkloadId, idle: Option<Duration>) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(&idle).map_err(failed)?;
+        self.send(request(Method::PUT, &format!("/workloads/{workload}/idle"), body)?).await.map(drop)
     }
 
     async fn delete(&self, workload: &WorkloadId) -> Result<(), EngineError> {

@@ -3,6 +3,7 @@
 mod oneoffs;
 mod removal;
 mod services;
+mod sleep;
 mod state;
 mod wishes;
 mod within;
@@ -87,12 +88,14 @@ impl Host {
             other => HostError::Network(other.to_string()),
         };
         let [workloads, instances, ended] = [settings.workloads(), settings.instances(), settings.ended()];
-        for dir in [workloads, instances, ended, settings.pasts(), settings.netns(), settings.leases()] {
+        let asleep = settings.asleep();
+        for dir in [workloads, instances, ended, settings.pasts(), asleep, settings.netns(), settings.leases()] {
             files::make_private(&dir).map_err(trouble)?;
         }
         let blanks = Blanks::open(settings.blanks()).map_err(trouble)?;
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
-        let state = State::new(files::load_wishes(&settings.workloads()), past::load(&settings.pasts()));
+        let pasts = past::load(&settings.pasts());
+        let state = State::new(files::load_wishes(&settings.workloads()), pasts, sleep::load(&settings.asleep()));
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
@@ -215,7 +218,8 @@ impl Host {
             // What is noted is of one before, and whoever asked for another one mended it, too.
             self.forget_past(&whose);
         }
-        let key = self.lock().hold(Held { wish: Arc::clone(wish), instance, proof, stop: stop.clone() });
+        let key =
+            self.lock().hold(Held { wish: Arc::clone(wish), instance, proof, rested_in: None, stop: stop.clone() });
         let (app, id) = (wish.workload.app, wish.workload.id.clone());
         self.publish(app, &id);
         let slot = Slot { host: Arc::clone(self), key, wish: Arc::clone(wish), number, stop, replaces };
@@ -270,6 +274,11 @@ impl Host {
         }
     }
 
+    /// The version of the route table by which every router let go of a slot's instance, if that is why it stops.
+    pub(crate) fn rested_in(&self, key: u64) -> Option<u64> {
+        self.lock().slot(key).and_then(|held| held.rested_in)
+    }
+
     /// What is wished of a slot's workload now.
     pub(crate) fn wish(&self, key: u64) -> Option<Arc<Wish>> {
         self.lock().slot(key).map(|held| Arc::clone(&held.wish))
@@ -285,7 +294,7 @@ impl Host {
             let mut state = self.lock();
             let slots = state.slots_of(app).filter(|held| held.wish.workload.id == *id);
             let routed = slots.filter(|held| held.wish.workload.is_routed()).collect::<Vec<_>>();
-            let row = (!routed.is_empty()).then(|| addresses(&routed));
+            let row = (!routed.is_empty()).then(|| addresses(&routed, state.is_resting(id)));
             state.shown.extend(row.iter().flat_map(|row| &row.healthy).map(|endpoint| endpoint.instance.clone()));
             self.feed.set(id, row)
         };

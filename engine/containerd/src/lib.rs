@@ -7,7 +7,7 @@
 //! [`HostClient::stop_all`] for all of it.
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
-//! writable layer, its output), `blank/` (empty disks to copy), `pasts/<id>.<n>.json` (what crashed how often), `ended/<id>.json` (how a one-off ended, until its caller
+//! writable layer, its output), `blank/` (empty disks to copy), `pasts/<id>.<n>.json` (what crashed how often), `asleep/<id>.json` (what sleeps), `ended/<id>.json` (how a one-off ended, until its caller
 //! knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
@@ -63,5 +63,6 @@ pub async fn serve(settings: HostSettings) -> Result<(), HostError> {
     tokio::select! {
         served = async { api.await } => served.map_err(on(&socket)),
         served = host.feed.clone().serve(&addresses) => served.map_err(on(&addresses)),
+        () = host.keep_asleep() => Ok(()),
     }
 }

@@ -69,6 +69,11 @@ impl HostSettings {
         self.home.join("host/pasts")
     }
 
+    /// Which workloads sleep.
+    pub(crate) fn asleep(&self) -> PathBuf {
+        self.home.join("host/asleep")
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.home.join("volumes")
     }

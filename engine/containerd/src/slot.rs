@@ -329,7 +329,10 @@ impl Slot {
         let version = self.update(|instance| instance.state = InstanceState::Stopping);
         let let_go = async {
             match farewell {
-                Farewell::Drain => self.host.feed.drained(&life.id, version, self.wished().workload.drain).await,
+                Farewell::Drain => {
+                    let versions = (version, self.host.rested_in(self.key));
+                    self.host.feed.drained_after_rest(&life.id, versions, self.wished().workload.drain).await
+                }
                 Farewell::LetGo => self.host.feed.served(version, LET_GO).await,
             }
         };

@@ -34,12 +34,18 @@ pub(super) struct World {
 pub(super) struct Held {
     pub(super) workload: Workload,
     pub(super) deleting: bool,
+    pub(super) asleep: Option<Timestamp>,
     pub(super) instances: Vec<Instance>,
 }
 
 impl Held {
     pub(super) fn wanted(&self) -> u32 {
         if self.deleting { 0 } else { self.workload.quantity }
+    }
+
+    /// How many instances there should be right now.
+    fn wanted_now(&self) -> u32 {
+        if self.asleep.is_some() { 0 } else { self.wanted() }
     }
 
     fn owner(&self) -> (AppId, String) {
@@ -83,7 +89,7 @@ impl World {
             self.exclusive.insert(id.clone());
         }
         let instances = self.workloads.remove(&id).map_or_else(Vec::new, |held| held.instances);
-        self.workloads.insert(id, Held { workload, deleting: false, instances });
+        self.workloads.insert(id, Held { workload, deleting: false, asleep: None, instances });
     }
 
     /// All workloads, or those of some apps.
@@ -103,6 +109,8 @@ impl World {
             quantity: held.wanted(),
             deleting: held.deleting,
             address: held.workload.service.as_ref().and(self.services.get(&held.owner())).map(Ipv4Addr::to_string),
+            idle: held.workload.idle,
+            asleep: held.asleep,
             instances: held.instances.clone(),
         }
     }
@@ -110,7 +118,7 @@ impl World {
     /// Brings the instances of a workload, and of those that may have waited for it, to their quantities.
     pub(super) fn settle(&mut self, id: &WorkloadId, prompt: bool, now: Timestamp) {
         let Some(held) = self.workloads.get_mut(id) else { return };
-        let (app, wanted, is_service) = (held.workload.app, held.wanted(), held.workload.service.is_some());
+        let (app, wanted, is_service) = (held.workload.app, held.wanted_now(), held.workload.service.is_some());
         for instance in held.instances.iter_mut().filter(|instance| instance.dyno.number > wanted) {
             instance.state = InstanceState::Stopping;
         }
@@ -153,7 +161,7 @@ impl World {
         }
         let live = held.instances.iter().filter(|instance| instance.state != InstanceState::Stopping);
         let live: BTreeSet<u32> = live.map(|instance| instance.dyno.number).collect();
-        (1..=held.wanted()).filter(|number| !live.contains(number)).collect()
+        (1..=held.wanted_now()).filter(|number| !live.contains(number)).collect()
     }
 
     /// Gives each service an address, the lowest free one, and takes those back that nobody has any more.

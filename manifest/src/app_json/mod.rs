@@ -4,10 +4,11 @@ mod cron;
 mod health;
 mod restart;
 mod rollout;
+mod scaling;
 
 use std::collections::BTreeMap;
 
-use model::{AttachmentName, ConfigVarName, ProcessType};
+use model::{AttachmentName, ConfigVarName, ProcessType, ScalingPolicy};
 
 use crate::node::{Entry, Item, Reader};
 use crate::problem::{Problem, Spot};
@@ -165,7 +166,9 @@ pub(crate) fn process_type(entry: &Entry, reader: &mut Reader<'_>) -> Option<Pro
 fn scale(entry: Entry, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     let spot = entry.key.spot;
     let Some(process_type) = process_type(&entry, reader) else { return };
-    let Some(mut fields) = reader.fields(entry.item, &["quantity", "size"]) else { return };
+    let known = [["quantity", "size"].as_slice(), &ScalingPolicy::SETTINGS].concat();
+    let Some(mut fields) = reader.fields(entry.item, &known) else { return };
+    scaling::scaling(&process_type, &mut fields, manifest, reader);
     let scale = Scale {
         quantity: fields.take("quantity").and_then(|item| reader.number(&item)),
         size: fields.take("size").and_then(|item| reader.text(item)),

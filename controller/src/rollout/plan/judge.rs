@@ -116,7 +116,8 @@ fn is_restored(desired: &Desired, observed: &[WorkloadStatus]) -> bool {
         status.is_some_and(|status| {
             let settled =
                 |instance: &Instance| !matches!(instance.state, InstanceState::Starting | InstanceState::Stopping);
-            !status.deleting && status.quantity == scale.quantity && count(status, settled) >= scale.quantity
+            let is_settled = status.asleep.is_some() || count(status, settled) >= scale.quantity;
+            !status.deleting && status.quantity == scale.quantity && is_settled
         })
     };
     desired.current.iter().flat_map(|target| &target.processes).all(is_back)

@@ -89,6 +89,8 @@ pub(crate) struct Scale {
     pub(crate) size: String,
     /// Never more than one instance runs, whichever release it is of: it has a volume. The old one stops first.
     pub(crate) exclusive: bool,
+    /// After how long without a request it sleeps, if it may.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// One idempotent step.
@@ -98,6 +100,8 @@ pub(crate) enum Step {
     Apply { workload: WorkloadId, release: ReleaseId, process_type: ProcessType, scale: Scale },
     /// Give what runs this many instances. It stays what it is: it may be an earlier version of this program that started it.
     Scale(WorkloadId, u32),
+    /// Let what runs sleep once it got no request for so long, or never.
+    Idle(WorkloadId, Option<Duration>),
     /// Stop and forget it. Routers must have let go of it first.
     Delete(WorkloadId),
     /// The instances of a canary's step are healthy and get their requests: its pause begins.
@@ -169,7 +173,12 @@ pub(crate) fn plan(desired: &Desired, observed: &[WorkloadStatus], now: Timestam
             let workload = workload_id(desired.app, target.version, process_type, &scale.size);
             match find(observed, &workload) {
                 // One that is being deleted must be gone before it can be wanted again.
-                Some(status) if status.deleting || status.quantity == quantity => {}
+                Some(status) if status.deleting => {}
+                Some(status) if status.quantity == quantity => {
+                    if quantity > 0 && status.idle != scale.idle {
+                        steps.push(Step::Idle(workload.clone(), scale.idle));
+                    }
+                }
                 Some(_) if quantity == 0 => steps.push(Step::Delete(workload.clone())),
                 Some(_) => steps.push(Step::Scale(workload.clone(), quantity)),
                 None if quantity == 0 => {}
@@ -228,9 +237,13 @@ pub(crate) fn count_healthy(version: u64, observed: &[WorkloadStatus]) -> u32 {
     observed.iter().filter(|status| status.release == version).map(healthy).sum()
 }
 
-/// How many healthy instances a workload has that is to stay.
+/// How many healthy instances a workload has that is to stay. One that sleeps is as it was before: a request finds it so.
 fn healthy(status: &WorkloadStatus) -> u32 {
-    if status.deleting { 0 } else { count(status, Instance::is_healthy) }
+    match (status.deleting, status.asleep) {
+        (true, _) => 0,
+        (false, Some(_)) => status.quantity,
+        (false, None) => count(status, Instance::is_healthy),
+    }
 }
 
 fn count(status: &WorkloadStatus, is_meant: impl Fn(&Instance) -> bool) -> u32 {

@@ -12,7 +12,7 @@ struct World {
 }
 
 fn target(version: u64, processes: &[(&str, u32)]) -> Target {
-    let scale = |quantity| Scale { quantity, size: "Basic".to_owned(), exclusive: false };
+    let scale = |quantity| Scale { quantity, size: "Basic".to_owned(), exclusive: false, idle: None };
     let processes = processes.iter().map(|(name, quantity)| (name.parse().expect("a type"), scale(*quantity)));
     Target { release: ReleaseId::random(&SystemRandom), version, processes: processes.collect() }
 }
@@ -38,6 +38,8 @@ impl World {
             quantity: u32::try_from(states.len()).expect("few"),
             deleting: false,
             address: None,
+            idle: None,
+            asleep: None,
             instances: (1..).zip(states).map(instance).collect(),
         });
         self
@@ -53,6 +55,7 @@ impl World {
         let line = |step: &Step| match step {
             Step::Apply { workload, scale, .. } => format!("apply {} x{}", short(workload), scale.quantity),
             Step::Scale(workload, quantity) => format!("scale {} x{quantity}", short(workload)),
+            Step::Idle(workload, idle) => format!("sleep {} after {idle:?}", short(workload)),
             Step::Delete(workload) => format!("delete {}", short(workload)),
             Step::Reach(_) => "reach".to_owned(),
             Step::Advance(_, step) => format!("advance to {step}"),
@@ -377,6 +380,37 @@ fn an_app_that_is_down_is_not_kept_down_by_its_limits() {
     assert_eq!(world.plan(), ["scale v3.web.basic x4", "serve v3.web.basic"]);
 }
 
+#[test]
+fn what_sleeps_is_as_healthy_as_it_was_and_is_replaced_without_being_woken() {
+    let asleep = |mut world: World| {
+        for status in world.observed.iter_mut().filter(|status| status.release == 2) {
+            (status.asleep, status.instances) = (Some(Timestamp::from_millis(0)), Vec::new());
+        }
+        world
+    };
+    let alone = asleep(World::new(Some(target(2, &[("web", 2)])), None).runs(2, "web", "basic", &[Up, Up]));
+    assert_eq!(alone.plan(), ["serve v2.web.basic"], "its route stays");
+    let world = asleep(deploy(1).runs(2, "web", "basic", &[Up]));
+    assert_eq!(world.plan(), ["apply v3.web.basic x1", "serve v2.web.basic"]);
+    let world = world.runs(3, "web", "basic", &[Starting]);
+    assert_eq!(world.plan(), ["serve v2.web.basic"]);
+    assert_eq!(world.clone().now(3, "web", &[Up]).plan(), ["promote", "serve v3.web.basic"]);
+    let failed = world.at(Stage::Returning { condemned: false });
+    assert_eq!(failed.plan(), ["fail: as noted", "serve v2.web.basic"], "what it took the place of is back already");
+
+    let mut world = World::new(Some(target(2, &[("web", 1)])), None).runs(2, "web", "basic", &[Up]);
+    let web = |world: &mut World, idle| {
+        let scale = world.desired.current.as_mut().and_then(|target| target.processes.values_mut().next());
+        scale.expect("web").idle = idle;
+    };
+    web(&mut world, Some(Duration::from_secs(60)));
+    assert_eq!(world.plan(), ["sleep v2.web.basic after Some(60s)", "serve v2.web.basic"]);
+    world.observed[0].idle = Some(Duration::from_secs(60));
+    assert_eq!(world.plan(), ["serve v2.web.basic"]);
+    web(&mut world, None);
+    assert_eq!(world.plan(), ["sleep v2.web.basic after None", "serve v2.web.basic"]);
+}
+
 /// An engine and a controller in small: every step is taken at once, instances get up or crash when chance says so.
 struct Simulation {
     world: World,
@@ -397,6 +431,10 @@ impl Simulation {
                     self.world = world.runs(version, process_type.as_str(), "basic", &states);
                 }
                 Step::Scale(workload, quantity) => self.scale(&workload, quantity),
+                Step::Idle(workload, idle) => {
+                    let status = self.world.observed.iter_mut().find(|status| status.id == workload);
+                    status.expect("it is there").idle = idle;
+                }
                 Step::Delete(workload) => self.world.observed.retain(|status| status.id != workload),
                 Step::Reach(_) => {
                     self.stage(|step| Stage::Running { step, reached_at: Some(Timestamp::from_millis(0)) });

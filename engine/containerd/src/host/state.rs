@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Instance, InstanceState, OneOffId, WorkloadId};
-use model::AppId;
+use engine::{Instance, InstanceState, OneOffId, Workload, WorkloadId};
 use model::routes::{Endpoint, Proof, WorkloadAddresses};
+use model::{AppId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Wish;
@@ -29,6 +29,12 @@ pub(super) struct State {
     pub(super) shown: BTreeSet<String>,
     /// What an earlier life knew of numbers that this one has not begun to keep.
     pub(super) pasts: BTreeMap<Number, Past>,
+    /// The wishes of which the last instance stops when nobody uses them.
+    sleepy: BTreeSet<WorkloadId>,
+    /// Those of them that sleep, and since when.
+    asleep: BTreeMap<WorkloadId, Timestamp>,
+    /// Those whose instances are to rest: routers are asked whether they let go of them.
+    resting: BTreeSet<WorkloadId>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }
@@ -40,17 +46,26 @@ struct Own {
 }
 
 impl State {
-    pub(super) fn new(wishes: Vec<Wish>, pasts: BTreeMap<Number, Past>) -> Self {
-        let mut state = Self { pasts, ..Self::default() };
+    pub(super) fn new(
+        wishes: Vec<Wish>,
+        pasts: BTreeMap<Number, Past>,
+        asleep: BTreeMap<WorkloadId, Timestamp>,
+    ) -> Self {
+        let mut state = Self { pasts, asleep, ..Self::default() };
         for wish in wishes {
             state.wish(wish);
         }
+        let sleepy = &state.sleepy;
+        state.asleep.retain(|id, _| sleepy.contains(id));
         state
     }
 
     /// How many instances of a workload shall run now.
     pub(super) fn wanted(&self, id: &WorkloadId) -> u32 {
-        if self.going_down { 0 } else { self.desired.get(id).map_or(0, |wish| wish.workload.quantity) }
+        if self.going_down || self.asleep.contains_key(id) {
+            return 0;
+        }
+        self.desired.get(id).map_or(0, |wish| wish.workload.quantity)
     }
 
     /// Takes a wish in, and tells those who keep its instances alive.
@@ -67,13 +82,25 @@ impl State {
         if wish.workload.service.is_some() {
             self.services.insert(id.clone());
         }
+        if wish.workload.idle.is_some() {
+            self.sleepy.insert(id.clone());
+        } else {
+            self.forget_sleep(&id);
+        }
         self.desired.insert(id, wish);
+    }
+
+    fn forget_sleep(&mut self, id: &WorkloadId) {
+        self.sleepy.remove(id);
+        self.asleep.remove(id);
+        self.resting.remove(id);
     }
 
     /// Gives a wish up.
     pub(super) fn forget(&mut self, id: &WorkloadId) -> Option<Wish> {
         let wish = self.desired.remove(id)?;
         self.services.remove(id);
+        self.forget_sleep(id);
         self.change_own(wish.workload.app, |own| {
             own.desired.remove(id);
         });
@@ -126,6 +153,67 @@ impl State {
         own.filter_map(|id| self.desired.get(id))
     }
 
+    /// Since when a workload sleeps, if it does.
+    pub(super) fn asleep(&self, id: &WorkloadId) -> Option<Timestamp> {
+        self.asleep.get(id).copied()
+    }
+
+    /// The wishes that may sleep and do not, each with its instances if all that there should be are there and healthy.
+    pub(super) fn awake(&self) -> impl Iterator<Item = (&Wish, Option<Vec<&Held>>)> {
+        let awake = self.sleepy.iter().filter(|id| !self.asleep.contains_key(*id));
+        awake.filter_map(|id| self.desired.get(id)).map(|wish| (wish, self.all_healthy(wish)))
+    }
+
+    fn all_healthy(&self, wish: &Wish) -> Option<Vec<&Held>> {
+        let Workload { id, app, quantity, .. } = &wish.workload;
+        let slots: Vec<_> = self.slots_of(*app).filter(|held| held.wish.workload.id == *id).collect();
+        let works = |held: &&Held| held.instance.is_healthy() && !held.stop.is_cancelled();
+        let are_all = usize::try_from(*quantity).is_ok_and(|quantity| slots.len() == quantity);
+        (are_all && *quantity > 0 && !self.going_down && slots.iter().all(works)).then_some(slots)
+    }
+
+    /// Begins to ask whether a workload may sleep; the answer is who would stop. None if something is not as it should be, or
+    /// somebody asks already.
+    pub(super) fn begin_rest(&mut self, id: &WorkloadId) -> Option<Vec<String>> {
+        let wish = self.desired.get(id).filter(|wish| wish.workload.idle.is_some() && !self.asleep.contains_key(id))?;
+        let instances = self.all_healthy(wish)?.iter().map(|held| held.instance.id.clone()).collect();
+        self.resting.insert(id.clone()).then_some(instances)
+    }
+
+    /// Puts a workload to sleep whose routers let go of these instances in this version of their table; false if it is wanted, or no
+    /// longer as it was.
+    pub(super) fn fall_asleep(&mut self, id: &WorkloadId, rest: (&[String], u64), now: Timestamp) -> bool {
+        let (instances, version) = rest;
+        let wish = self.desired.get(id).filter(|_| self.resting.contains(id));
+        let slots = wish.and_then(|wish| self.all_healthy(wish)).unwrap_or_default();
+        let are_same = slots.len() == instances.len() && slots.iter().all(|held| instances.contains(&held.instance.id));
+        let app = wish.map(|wish| wish.workload.app).filter(|_| are_same && !instances.is_empty());
+        let Some(app) = app else { return false };
+        let keys: Vec<u64> = self.own.get(&app).into_iter().flat_map(|own| own.slots.iter().copied()).collect();
+        for key in keys {
+            if let Some(held) = self.slots.get_mut(&key).filter(|held| held.wish.workload.id == *id) {
+                held.rested_in = Some(version);
+            }
+        }
+        self.asleep.insert(id.clone(), now);
+        true
+    }
+
+    /// Asks no longer whether a workload may sleep; false if nobody did.
+    pub(super) fn end_rest(&mut self, id: &WorkloadId) -> bool {
+        self.resting.remove(id)
+    }
+
+    /// Wakes a workload; false if it does not sleep.
+    pub(super) fn wake(&mut self, id: &WorkloadId) -> bool {
+        self.asleep.remove(id).is_some()
+    }
+
+    /// Whether routers are asked to let go of a workload's instances.
+    pub(super) fn is_resting(&self, id: &WorkloadId) -> bool {
+        self.resting.contains(id)
+    }
+
     pub(super) fn slot(&self, key: u64) -> Option<&Held> {
         self.slots.get(&key)
     }
@@ -172,11 +260,13 @@ pub(super) struct Held {
     pub(super) instance: Instance,
     /// That the instance has its address, once its process is there.
     pub(super) proof: Option<Proof>,
+    /// The version of the route table by which every router let go of it, if that is why it stops.
+    pub(super) rested_in: Option<u64>,
     pub(super) stop: CancellationToken,
 }
 
-/// What routers are told of a workload.
-pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
+/// What routers are told of a workload; with `resting`, its healthy instances are to stop if nobody uses them.
+pub(super) fn addresses(slots: &[&Held], resting: bool) -> WorkloadAddresses {
     let mut row = WorkloadAddresses::default();
     for held in slots {
         row.drain = held.wish.workload.drain;
@@ -184,7 +274,8 @@ pub(super) fn addresses(slots: &[&Held]) -> WorkloadAddresses {
         match (instance.state, instance.address) {
             (InstanceState::Up, Some(address)) if instance.ready => {
                 let (instance, dyno) = (instance.id.clone(), instance.dyno.to_string());
-                row.healthy.push(Endpoint { instance, dyno, address, proof: held.proof });
+                let endpoint = Endpoint { instance, dyno, address, proof: held.proof };
+                if resting { row.resting.push(endpoint) } else { row.healthy.push(endpoint) }
             }
             // One that is not ready may be soon, like one that starts.
             (InstanceState::Up | InstanceState::Starting, _) => row.starting += 1,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Change, EngineError, InstanceState, Need, Workload, WorkloadId, WorkloadStatus, is_workload_id};
 use futures::stream::BoxStream;
@@ -11,8 +12,15 @@ use super::{Begin, Host};
 use crate::files::{self, Wish};
 
 /// What this engine is able to do of what not every one is.
-pub(crate) const ABLE: &[Need] =
-    &[Need::HttpChecks, Need::CommandChecks, Need::Readiness, Need::Liveness, Need::DiskLimit, Need::FileLimit];
+pub(crate) const ABLE: &[Need] = &[
+    Need::HttpChecks,
+    Need::CommandChecks,
+    Need::Readiness,
+    Need::Liveness,
+    Need::DiskLimit,
+    Need::FileLimit,
+    Need::Sleep,
+];
 
 /// What callers ask for; see [`engine::Engine`].
 impl Host {
@@ -47,6 +55,19 @@ impl Host {
         Ok(())
     }
 
+    pub(crate) async fn set_idle(self: &Arc<Self>, id: &WorkloadId, idle: Option<Duration>) -> Result<(), EngineError> {
+        let app = {
+            let _wish = self.wishes.lock().await;
+            let Some(known) = self.wish_of(id) else { return Ok(()) };
+            let app = known.workload.app;
+            self.keep(Wish { workload: known.workload.idle_after(idle, ABLE)?, ..known })?;
+            app
+        };
+        self.publish(app, id);
+        self.reconcile(app);
+        Ok(())
+    }
+
     /// What is wished of a workload now.
     pub(super) fn wish_of(&self, id: &WorkloadId) -> Option<Wish> {
         self.lock().wish_of(id).cloned()
@@ -56,6 +77,9 @@ impl Host {
     fn keep(&self, wish: Wish) -> Result<(), EngineError> {
         let id = &wish.workload.id;
         files::save_wish(&self.settings.workloads(), &wish).map_err(|fault| fault.into_engine(&id.0))?;
+        if wish.workload.idle.is_none() {
+            self.forget_sleep(id);
+        }
         self.lock().wish(wish);
         Ok(())
     }
@@ -68,6 +92,7 @@ impl Host {
             let _wish = self.wishes.lock().await;
             files::forget_wish(&self.settings.workloads(), id)
                 .map_err(|fault| EngineError::Failed(fault.to_string()))?;
+            self.forget_sleep(id);
             self.lock().forget(id)
         };
         self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
@@ -89,6 +114,8 @@ impl Host {
             quantity,
             deleting,
             address: wish.address.map(|address| address.to_string()),
+            idle: wish.workload.idle,
+            asleep: state.asleep(&wish.workload.id),
             instances: Vec::new(),
         };
         let all = apps.is_none().then(|| state.apps());
