@@ -82,6 +82,6 @@ async fn changes_of_an_app_that_is_destroyed_meanwhile_are_made_or_find_no_app()
     assert_eq!(ada.get("/apps/shop").await.status, 404);
     let store = &server.test.controller.store;
     assert!(store.app_ids().await.expect("readable").is_empty());
-    assert!(store.pending_releases().await.expect("readable").is_empty());
+    assert!(store.pending_releases(None).await.expect("readable").is_empty());
     assert_eq!(ada.send("POST", "/apps", &[], json!({ "name": "shop" })).await.status, 201, "its name is free");
 }

@@ -163,7 +163,7 @@ impl World {
             }
             Act::Rollback(index, keep_formation) => self.go_back(index, *keep_formation).await,
             Act::Finish(well) => {
-                let pending = self.test.controller.store.pending_releases().await.expect("readable");
+                let pending = self.test.controller.store.pending_releases(None).await.expect("readable");
                 if let Some(oldest) = pending.first() {
                     let outcome = if *well { Outcome::Succeeded } else { Outcome::Failed("crashed".to_owned()) };
                     self.finish(oldest, outcome).await;

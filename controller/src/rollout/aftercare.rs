@@ -2,7 +2,7 @@
 //! would have failed it before takes the app back, once.
 
 use engine::WorkloadStatus;
-use model::{LogSource, RolloutPolicy};
+use model::{AppId, LogSource, RolloutPolicy};
 
 use super::failure::Failure;
 use super::plan::{Cause, hopeless};
@@ -14,40 +14,46 @@ use crate::store::{App, Release, RolloutRow, RolloutState, Status};
 use crate::{Controller, Error};
 
 impl Rollout {
-    /// Looks after the releases that are live, and lately so. What cannot be done for one holds up no other.
-    pub(super) async fn look_after(&self, rollouts: &[RolloutRow], observed: &Observed) -> Option<Error> {
+    /// Looks after the releases that are live, and lately so, of some apps or of all. What cannot be done for one holds up no other.
+    pub(super) async fn look_after(&self, apps: Option<&[AppId]>, observed: &Observed) -> Result<Option<Error>, Error> {
         let mut trouble = None;
-        for rollout in rollouts {
+        for rollout in self.controller.store.rollouts_looked_after(apps).await? {
             let result = match rollout.state {
-                RolloutState::Watching => self.controller.watch(rollout, of(observed, rollout.app)).await,
-                RolloutState::Leaving => self.controller.take_back(rollout).await,
+                RolloutState::Watching => {
+                    self.controller.watch(&rollout, of(observed, rollout.app), apps.is_some()).await
+                }
+                RolloutState::Leaving => self.controller.take_back(&rollout).await,
                 _ => Ok(()),
             };
             trouble = result.err().or(trouble);
         }
-        trouble
+        Ok(trouble)
     }
 }
 
 impl Controller {
-    async fn watch(&self, rollout: &RolloutRow, observed: &[WorkloadStatus]) -> Result<(), Error> {
-        let Some(app) = self.store.app(rollout.app).await? else { return Ok(()) };
+    /// `has_reason` if something of the app changed, and not only the time.
+    async fn watch(&self, rollout: &RolloutRow, observed: &[WorkloadStatus], has_reason: bool) -> Result<(), Error> {
         let noted = rollout.traffic();
         let traffic = noted.until_now(rollout.version, observed, self.live.names.traffic());
+        let live_at = rollout.live_at.unwrap_or(rollout.begun_at);
+        let is_over = self.clock.now().since(live_at) >= rollout.policy.watch;
+        let fault = fault(&rollout.policy, rollout.version, &traffic, observed).filter(|_| !is_over);
+        if noted.closed && !is_over && fault.is_none() && !has_reason {
+            return Ok(());
+        }
+        let Some(app) = self.store.app(rollout.app).await? else { return Ok(()) };
         let is_current = app.current_release == rollout.release;
         let old_ones = observed.iter().any(|status| status.release < rollout.version);
         let is_counted = noted.closed || !old_ones || !is_current;
         if is_counted && !noted.closed {
-            let closed = traffic.clone().close();
+            let closed = traffic.close();
             self.store.count_rollout(rollout.release, &serde_json::to_string(&closed).unwrap_or_default()).await?;
         }
-        let live_at = rollout.live_at.unwrap_or(rollout.begun_at);
-        let is_over = self.clock.now().since(live_at) >= rollout.policy.watch;
         if !is_current || (is_over && is_counted) {
             return Ok(self.store.settle_rollout(rollout.release, self.clock.now()).await?);
         }
-        let Some(before) = rollout.replaces.filter(|_| !is_over) else { return Ok(()) };
-        if let Some(cause) = fault(&rollout.policy, rollout.version, &traffic, observed) {
+        if let (Some(before), Some(cause)) = (rollout.replaces, fault) {
             // Whoever is deploying the next one knows better.
             let newest = self.store.newest_version(app.id).await?;
             let newest = self.store.release_by_version(app.id, newest).await?;

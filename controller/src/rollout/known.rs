@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{AppId, Digest, Hostname, ProcessType, ReleaseId};
+use model::{AppId, Digest, Hostname, ProcessType};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Progress, Scale, Stage, Target};
@@ -55,24 +55,18 @@ impl Reader {
         Self { controller, types: HashMap::new() }
     }
 
-    pub(super) async fn candidates(&self) -> Result<Candidates, Error> {
+    /// What is to replace the current releases of some apps, or of all.
+    pub(super) async fn candidates(&self, apps: Option<&[AppId]>) -> Result<Candidates, Error> {
         let mut candidates = Candidates::new();
-        for release in self.controller.store.pending_releases().await? {
+        for release in self.controller.store.pending_releases(apps).await? {
             candidates.entry(release.app).or_insert(Candidate { release, rollout: None });
         }
-        for rollout in self.controller.store.active_rollouts().await? {
+        for rollout in self.controller.store.rollouts_on_their_way(apps).await? {
             if let Some(candidate) = candidates.get_mut(&rollout.app).filter(|it| it.release.id == rollout.release) {
                 candidate.rollout = Some(rollout);
             }
         }
         Ok(candidates)
-    }
-
-    /// The rollouts of releases that are live and still looked after.
-    pub(super) async fn lately_live(&self) -> Result<Vec<RolloutRow>, Error> {
-        let mut all = self.controller.store.active_rollouts().await?;
-        all.retain(|rollout| matches!(rollout.state, RolloutState::Watching | RolloutState::Leaving));
-        Ok(all)
     }
 
     /// These apps, without those that are gone.
@@ -159,9 +153,4 @@ fn progress(rollout: &RolloutRow) -> Progress {
         _ => Stage::Running { step: rollout.step, reached_at: rollout.reached_at },
     };
     Progress { policy: rollout.policy.clone(), stage, aborted: rollout.aborted, ..Progress::default() }
-}
-
-/// Whether a release waits to become its app's current one.
-pub(super) fn is_candidate(candidates: &Candidates, id: ReleaseId) -> bool {
-    candidates.values().any(|candidate| candidate.release.id == id)
 }

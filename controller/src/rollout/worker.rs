@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::changed::Due;
 use super::failure::Failure;
-use super::known::{Candidates, Known, Reader, is_candidate};
+use super::known::{Candidates, Known, Reader};
 use super::names::route;
 use super::plan::{Stage, Step, count_healthy, plan, shares};
 use super::stall::Stall;
@@ -23,19 +23,21 @@ use crate::store::{App, Beginning, Release, RolloutRow, RolloutState};
 use crate::watch::Watch;
 use crate::{Controller, Error};
 
-/// Somebody may have left in the middle of something.
+/// Somebody may have left in the middle of something, and some things are due by the clock: every release that is on its way, or
+/// live and looked after, has its turn.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// An app, or what runs of it, may have changed without a word, as when a client left in the middle of its request.
 const LOOK_AT_ALL: Duration = Duration::from_secs(30);
 /// Pause after a failure of the store or the engine.
 const RETRY: Duration = Duration::from_millis(250);
-/// Apps that are read together.
+/// Apps that are read together, and of those that nobody said anything of, so many between two looks at what somebody did say.
 const AT_ONCE: usize = 200;
 
 /// The rollout of all apps. One exists in a controller process.
 ///
-/// It looks only at apps with a reason: somebody said that they changed, what runs of them changed, or a release of them is
-/// pending. So what one change costs does not grow with the number of apps. Now and then it looks at all of them.
+/// It looks only at apps with a reason: somebody said that they changed, or what runs of them changed; and a few times a minute at
+/// those of which a release is on its way. So what one change costs does not grow with the number of apps. Now and then it looks
+/// at all of them, a part at a time, so that no change waits for that.
 pub(crate) struct Rollout {
     pub(super) controller: Arc<Controller>,
     reader: Reader,
@@ -52,6 +54,12 @@ pub(crate) struct Rollout {
     /// Apps for which not everything could be done.
     pub(super) owed: Due,
     looked_at_all: Option<Instant>,
+    /// When what is due by the clock had its turn.
+    pub(super) kept_time: Option<Instant>,
+    /// Those whose turn is still to come of a look at all apps.
+    pub(super) backlog: BTreeSet<AppId>,
+    /// The engine did not answer: every app may have a reason that was passed over.
+    blind: bool,
 }
 
 /// What runs, by app.
@@ -75,14 +83,17 @@ impl Rollout {
             observed: Arc::default(),
             owed: Due::default(),
             looked_at_all: None,
+            kept_time: None,
+            backlog: BTreeSet::new(),
+            blind: false,
         }
     }
 
     /// Tells routers what is known before anything is done.
     pub(crate) async fn begin(&mut self) -> Result<(), Error> {
         let observed = self.controller.engine.list().await.ok().map(by_app);
-        let everything = Due { all: true, ..Due::default() };
-        self.tell(&everything, observed.as_ref()).await
+        let all = self.controller.store.app_ids().await?;
+        self.tell(&all, observed.as_ref()).await
     }
 
     /// Works for as long as the process lives.
@@ -91,7 +102,11 @@ impl Rollout {
         let mut trouble = String::new();
         loop {
             let now = self.tick().await.err().map(|error| chain(&error)).unwrap_or_default();
-            let pause = if now.is_empty() { INTERVAL } else { RETRY };
+            let pause = match (now.is_empty(), self.backlog.is_empty()) {
+                (true, true) => INTERVAL,
+                (true, false) => Duration::ZERO,
+                (false, _) => RETRY,
+            };
             if now != trouble && !now.is_empty() {
                 tracing::warn!(error = now, "The rollout tries again until it can go on");
             }
@@ -115,10 +130,14 @@ impl Rollout {
         let result = match self.observe(&due).await {
             Ok(changed) => {
                 due.apps.extend(changed);
-                self.look(&due).await
+                due.all |= std::mem::take(&mut self.blind);
+                self.look(&mut due).await
             }
             // Visitors need not wait for it: a new name leads to what serves already.
-            Err(error) => self.tell(&due, None).await.and(Err(error.into())),
+            Err(error) => {
+                self.blind = true;
+                self.look_without_engine(&mut due).await.map(|()| Some(error.into()))
+            }
         };
         match result {
             Ok(None) => Ok(()),
@@ -166,17 +185,26 @@ impl Rollout {
     }
 
     /// Does what is due now for these apps. What cannot be done for some is owed, and the answer is why.
-    async fn look(&mut self, due: &Due) -> Result<Option<Error>, Error> {
+    async fn look(&mut self, due: &mut Due) -> Result<Option<Error>, Error> {
         let observed = Arc::clone(&self.observed);
+        self.take_turns(due).await?;
+        let by_the_clock = self.kept_time.is_none_or(|moment| moment.elapsed() >= INTERVAL);
+        let apps: Vec<AppId> = due.apps.iter().copied().collect();
+        let among = Some(apps.as_slice()).filter(|apps| !by_the_clock && apps.len() <= 2 * AT_ONCE);
         // First: what takes an app back is a candidate as any other.
-        let mut trouble = self.look_after(&self.reader.lately_live().await?, &observed).await;
-        let mut candidates = self.reader.candidates().await?;
+        let mut trouble = self.look_after(among, &observed).await?;
+        let mut candidates = self.reader.candidates(among).await?;
         self.hold_back(&mut candidates).await?;
         self.begin_rollouts(&mut candidates, &observed).await?;
-        self.phases.retain(|id, _| is_candidate(&candidates, *id));
-        self.started.retain(|id, _| is_candidate(&candidates, *id));
-        self.stalls.retain(|id, _| is_candidate(&candidates, *id));
-        for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
+        if among.is_none() {
+            let all: BTreeSet<ReleaseId> = candidates.values().map(|candidate| candidate.release.id).collect();
+            self.phases.retain(|id, _| all.contains(id));
+            self.started.retain(|id, _| all.contains(id));
+            self.stalls.retain(|id, _| all.contains(id));
+            self.kept_time = Some(Instant::now());
+        }
+        let apps: BTreeSet<AppId> = apps.into_iter().chain(candidates.keys().copied()).collect();
+        for apps in Vec::from_iter(apps).chunks(AT_ONCE) {
             let mut known = self.publish(apps, &candidates, Some(&observed)).await?;
             trouble = self.advance_phases(&mut known).await.or(trouble);
             self.wait_for(&mut known, &observed);
@@ -184,6 +212,20 @@ impl Rollout {
             self.delete_orphans(apps, &known, &observed).await?;
         }
         Ok(trouble)
+    }
+
+    /// Adds those to the apps that are due whose turn it is of a look at all of them.
+    async fn take_turns(&mut self, due: &mut Due) -> Result<(), Error> {
+        if due.all {
+            self.backlog.extend(self.controller.store.app_ids().await?);
+            // Those that are gone.
+            self.backlog.extend(self.controller.live.names.keys());
+            self.backlog.extend(self.observed.keys());
+            due.all = false;
+        }
+        let turn = std::iter::from_fn(|| self.backlog.pop_first());
+        due.apps.extend(turn.take(AT_ONCE));
+        Ok(())
     }
 
     /// Leaves out what has not begun and tells of add-ons that are not within reach yet.
@@ -216,24 +258,20 @@ impl Rollout {
         Ok(())
     }
 
+    /// What can be done while the engine does not say what runs.
+    async fn look_without_engine(&mut self, due: &mut Due) -> Result<(), Error> {
+        self.take_turns(due).await?;
+        let apps: Vec<AppId> = due.apps.iter().copied().collect();
+        self.tell(&apps, None).await
+    }
+
     /// Tells routers of these apps, and does nothing else.
-    async fn tell(&mut self, due: &Due, observed: Option<&Observed>) -> Result<(), Error> {
-        let candidates = self.reader.candidates().await?;
-        for apps in self.to_look_at(due, &candidates).await?.chunks(AT_ONCE) {
+    async fn tell(&mut self, apps: &[AppId], observed: Option<&Observed>) -> Result<(), Error> {
+        for apps in apps.chunks(AT_ONCE) {
+            let candidates = self.reader.candidates(Some(apps)).await?;
             self.publish(apps, &candidates, observed).await?;
         }
         Ok(())
-    }
-
-    async fn to_look_at(&self, due: &Due, candidates: &Candidates) -> Result<Vec<AppId>, Error> {
-        let mut apps: BTreeSet<AppId> = due.apps.iter().chain(candidates.keys()).copied().collect();
-        if due.all {
-            apps.extend(self.controller.store.app_ids().await?);
-            // Those that are gone.
-            apps.extend(self.controller.live.names.keys());
-            apps.extend(self.observed.keys());
-        }
-        Ok(apps.into_iter().collect())
     }
 
     /// Tells routers under which names visitors reach what. While the engine does not say what runs, visitors stay where

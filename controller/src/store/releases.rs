@@ -8,6 +8,7 @@ use super::events::Write;
 use super::formation::restore_formation;
 use super::rollouts::{Ending, end_rollout};
 use super::select::Select;
+use super::standing::among;
 use super::{Action, NewEvent, Resource, Stamp, Status, Store, StoreError, UserRef, row};
 use crate::config_vars::ConfigVars;
 
@@ -194,10 +195,10 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
     }
 
-    /// The releases of all apps that are not over, the oldest of each app first.
-    pub async fn pending_releases(&self) -> Result<Vec<Release>, StoreError> {
-        let sql = format!("{SELECT} WHERE r.status = 'pending' ORDER BY r.app_id, r.version");
-        Ok(sqlx::query_as(&sql).fetch_all(&self.pool).await?)
+    /// The releases that are not over, of some apps or of all, the oldest of each app first.
+    pub async fn pending_releases(&self, apps: Option<&[AppId]>) -> Result<Vec<Release>, StoreError> {
+        let among = among("r.app_id", apps);
+        self.read(&format!("{SELECT} WHERE r.status = 'pending' AND {among} ORDER BY r.app_id, r.version")).await
     }
 
     /// The config vars of a release.

@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::events::Write;
+use super::standing::among;
 use super::words::words;
 use super::{Action, NewEvent, Release, Resource, Stamp, Status, Store, StoreError, row};
 
@@ -159,13 +160,22 @@ impl Store {
         Ok(sqlx::query_as(&sql).bind(app.to_string()).bind(i64::from(count)).fetch_all(&self.pool).await?)
     }
 
-    /// The rollouts of all apps that are not over.
-    pub async fn active_rollouts(&self) -> Result<Vec<RolloutRow>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM rollouts \
-             WHERE state IN ('preparing', 'running', 'routing', 'returning', 'watching', 'leaving') ORDER BY app_id, version"
-        );
-        Ok(sqlx::query_as(&sql).fetch_all(&self.pool).await?)
+    /// The rollouts of releases that are not live yet, of some apps or of all.
+    pub async fn rollouts_on_their_way(&self, apps: Option<&[AppId]>) -> Result<Vec<RolloutRow>, StoreError> {
+        self.rollouts_in("'preparing', 'running', 'routing', 'returning'", apps).await
+    }
+
+    /// The rollouts of releases that are live and still looked after, of some apps or of all.
+    pub async fn rollouts_looked_after(&self, apps: Option<&[AppId]>) -> Result<Vec<RolloutRow>, StoreError> {
+        self.rollouts_in("'watching', 'leaving'", apps).await
+    }
+
+    async fn rollouts_in(&self, states: &str, apps: Option<&[AppId]>) -> Result<Vec<RolloutRow>, StoreError> {
+        let among = among("app_id", apps);
+        self.read(&format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE state IN ({states}) AND {among} ORDER BY app_id, version"
+        ))
+        .await
     }
 
     /// The release command of a release is over: its instances may be started.

@@ -36,8 +36,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        // Ids in the text instead of as many binds: they hold nothing but hexadecimal digits and hyphens.
-        let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
+        let list = list(ids);
         let apps: Vec<App> = self.read(&format!("{} WHERE a.id IN ({list}) ORDER BY a.name", apps::SELECT)).await?;
         let select = releases::SELECT;
         let current: Vec<Release> =
@@ -78,13 +77,23 @@ impl Store {
         Ok(apps.into_iter().map(standing).collect())
     }
 
-    async fn read<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
+    /// Rows of a text that will not come again, which is not worth keeping prepared.
+    pub(super) async fn read<T>(&self, sql: &str) -> Result<Vec<T>, StoreError>
     where
         T: for<'r> FromRow<'r, AnyRow> + Send + Unpin,
     {
-        // A text that will not come again is not worth keeping prepared.
         Ok(sqlx::query_as(sql).persistent(false).fetch_all(&self.pool).await?)
     }
+}
+
+/// Ids in the text instead of as many binds: they hold nothing but hexadecimal digits and hyphens.
+fn list(apps: &[AppId]) -> String {
+    apps.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",")
+}
+
+/// A condition that keeps to the rows of these apps, or to none: whose app is in `column`.
+pub(super) fn among(column: &str, apps: Option<&[AppId]>) -> String {
+    apps.map_or_else(|| "1 = 1".to_owned(), |apps| format!("{column} IN ({})", list(apps)))
 }
 
 /// A row and whose it is.

@@ -79,7 +79,7 @@ async fn whoever_goes_on_while_an_app_is_taken_back_does_it_once() {
 async fn behind_its_watch_a_release_stays() {
     let mut world = changed().await;
     world.test.clock.advance(Duration::from_secs(300));
-    world.look().await;
+    world.look_at_the_clock().await;
     assert_eq!(world.rollout_of(3).await.state, RolloutState::Succeeded);
     crash_twice(&world, 3);
     world.look().await;
@@ -99,11 +99,11 @@ async fn a_canary_that_answers_with_errors_fails() {
         .router
         .counted(&world.test, &[(world.id(2, "web"), [6000, 0, 2500]), (world.id(3, "web"), [100, 3, 2])])
         .await;
-    world.look().await;
+    world.look_at_the_clock().await;
     assert_eq!(world.release(3).await.status, Status::Pending, "what went wrong before it began does not count");
     world.router.counted(&world.test, &[(world.id(3, "web"), [100, 3, 3])]).await;
     world.router.counted(&world.test, &[(world.id(3, "web"), [101, 3, 3])]).await;
-    world.look().await;
+    world.look_at_the_clock().await;
     let failed = world.release(3).await;
     assert_eq!(
         (failed.status, world.rollout_of(3).await.failure().expect("a failure").cause.as_str()),

@@ -3,6 +3,7 @@
 mod aftercare;
 mod phases;
 mod releases;
+mod scale;
 mod strategies;
 
 use std::collections::BTreeMap;
@@ -152,7 +153,9 @@ impl World {
 
     /// Builds and releases.
     async fn deploy(&self, types: &[&str]) -> Release {
-        make_deploy(&self.test.controller.store, &self.app, &image(types)).await
+        let release = make_deploy(&self.test.controller.store, &self.app, &image(types)).await;
+        self.test.controller.changed.app(self.app.id);
+        release
     }
 
     /// Sets a config var.
@@ -161,13 +164,10 @@ impl World {
         let description = "Set config";
         let change = Change::Config(&vars, &BTreeMap::new());
         let new = NewRelease { app: self.app.id, user: self.app.owner.id, description, reason: None, change };
-        self.test
-            .controller
-            .store
-            .create_release(new, &crate::testing::stamp())
-            .await
-            .expect("a release")
-            .expect("a change")
+        let controller = &self.test.controller;
+        let release = controller.store.create_release(new, &crate::testing::stamp()).await.expect("a release");
+        controller.changed.app(self.app.id);
+        release.expect("a change")
     }
 
     /// Gives web so many dynos, of the release that is live.
@@ -209,6 +209,12 @@ impl World {
     /// Lets the rollout do what is due.
     async fn look(&mut self) {
         self.rollout.tick().await.expect("no trouble");
+    }
+
+    /// Lets the rollout do what is due by now, though nobody said that anything changed.
+    async fn look_at_the_clock(&mut self) {
+        self.rollout.kept_time = None;
+        self.look().await;
     }
 
     /// Looks whenever something changed until `holds`.

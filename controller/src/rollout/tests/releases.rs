@@ -48,7 +48,7 @@ async fn nothing_is_live_and_nothing_old_stops_before_every_router_says_so() {
     assert_eq!(said, (Status::Pending, true), "nobody serves it yet, as far as anybody knows");
     assert!(world.routed().await.is_empty());
     world.router.slow.send_replace(false);
-    world.look().await;
+    world.look_at_the_clock().await;
     assert!(!world.rollout_of(3).await.unconfirmed);
     assert_eq!(world.routed().await, ["v3.web.1"]);
     world.look().await;
@@ -137,7 +137,7 @@ async fn a_release_that_comes_no_further_fails_at_its_deadline() {
     let wait = async |world: &mut World, looks| {
         for _ in 0..looks {
             world.test.clock.advance(std::time::Duration::from_secs(10));
-            world.look().await;
+            world.look_at_the_clock().await;
         }
     };
     wait(&mut world, 59).await;

@@ -67,7 +67,7 @@ async fn a_canary_waits_for_a_word_at_each_step_whoever_controls() {
     let mut world = world.restart().await;
     world.gets(world.parts(90, 10)).await;
     world.test.clock.advance(Duration::from_secs(100_000));
-    world.look().await;
+    world.look_at_the_clock().await;
     assert_eq!(world.rollout_of(3).await.step, 0, "a word, not a time");
 
     let actor = world.test.owner_of(&world.app);
@@ -92,7 +92,7 @@ async fn a_canary_goes_on_by_itself_after_its_pause_and_ends_when_somebody_says_
     world.up(3, "web");
     world.look().await;
     world.test.clock.advance(Duration::from_secs(60));
-    world.look().await;
+    world.look_at_the_clock().await;
     world.look().await;
     world.gets(world.parts(50, 50)).await;
     let actor = world.test.owner_of(&world.app);
