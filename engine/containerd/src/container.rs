@@ -13,7 +13,8 @@ use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
 use crate::moment::Moment;
 use crate::spec::{Blueprint, spec};
-use crate::{logs, netns, rootfs};
+use crate::users::Users;
+use crate::{logs, netns, overlays, rootfs};
 
 /// A container to make.
 pub(crate) struct NewContainer<'a> {
@@ -35,6 +36,8 @@ impl Host {
         }
         let folder = self.folder(new.id);
         folder.make(new.record)?;
+        let range = self.ranges.take(new.id)?;
+        folder.set_range(range)?;
         if let Some(room) = Room::of(&new.container.limits, &self.settings.home)? {
             let (blanks, image, at) = (self.blanks.clone(), folder.image(), folder.disk());
             let mounted = tokio::task::spawn_blocking(move || blanks.mount_new(&image, &at, room)).await;
@@ -42,7 +45,13 @@ impl Host {
         }
         folder.make_layer()?;
         new.container.volumes().try_for_each(|volume| self.volumes.make(volume, new.container.uid))?;
-        rootfs::prepare(new.container, &self.settings.layers, &folder, new.hostname, &self.network.resolvers)?;
+        let inside = rootfs::Inside {
+            hostname: new.hostname,
+            resolvers: &self.network.resolvers,
+            root: Users::of(new.container, range).root,
+        };
+        rootfs::prepare(new.container, &self.settings.layers, &folder, &inside)?;
+        overlays::lay(new.container, &folder)?;
         match &new.stdio {
             Stdio::File { output } => make_private_file(output),
             Stdio::Pipes { stdin, output, .. } => make_fifo(stdin).and_then(|()| make_fifo(output)),
@@ -52,13 +61,13 @@ impl Host {
     /// Makes a prepared container, whose process then waits for [`Host::start`].
     pub(crate) async fn create(&self, new: NewContainer<'_>) -> Result<Running, Fault> {
         let (folder, layers) = (self.folder(new.id), &self.settings.layers);
-        let netns = self.network.namespace(new.id);
-        netns::create(&netns).await.map_err(Fault::on("make the network namespace", &netns))?;
+        let range = folder.range().ok_or_else(|| Fault::Refused("it has no range of users".to_owned()))?;
         let spec = spec(&Blueprint {
             container: new.container,
             group: new.app.to_string(),
             hostname: new.hostname,
-            netns,
+            users: Users::of(new.container, range),
+            folder: folder.path(),
             cgroup: self.cgroup(new.id),
             cgroups: self.cgroups,
             tty: new.tty,
@@ -71,15 +80,13 @@ impl Host {
             uid: new.container.uid,
             stdio: new.stdio,
         };
-        // The process does not run before both are done, so they need not wait for each other. Both always end: what is
-        // half made could not be removed.
-        let link = async {
-            let address = self.network.add(new.id, new.record.service_address()).await?;
-            self.locate(new.id, Some(address)).await?;
-            Ok::<_, Fault>(address)
-        };
-        let (address, pid) = tokio::join!(link, self.containerd.create(task));
-        Ok(Running { pid: pid?, address: address?, started: self.now(), begun: Some(Moment::now()) })
+        // The runtime makes the network namespace, which belongs to the container's users then. What is to run in it waits.
+        let pid = self.containerd.create(task).await?;
+        let netns = self.network.namespace(new.id);
+        netns::keep(&netns, pid).await.map_err(Fault::on("keep the network namespace", &netns))?;
+        let address = self.network.add(new.id, new.record.service_address()).await?;
+        self.locate(new.id, Some(address)).await?;
+        Ok(Running { pid, address, started: self.now(), begun: Some(Moment::now()) })
     }
 
     /// Lets the process of a created container run. Only then is it noted as running: if this role dies in between, its next

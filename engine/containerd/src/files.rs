@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::error::Fault;
 use crate::moment::Moment;
+use crate::overlays;
 
 /// A workload that is desired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,21 @@ impl Folder {
         }
         // The upper directory's mode is that of the container's `/`.
         set_mode(&self.upper(), 0o755)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes which range of users the container has, before anything belongs to one of them.
+    pub(crate) fn set_range(&self, range: u32) -> Result<(), Fault> {
+        write_json(&self.path.join("range"), &range)
+    }
+
+    /// The range of users that the container has.
+    pub(crate) fn range(&self) -> Option<u32> {
+        read_json(&self.path.join("range"))
     }
 
     pub(crate) fn record(&self) -> Option<Record> {
@@ -189,6 +205,8 @@ impl Folder {
         let (path, disk) = (self.path.clone(), self.disk());
         let removed = tokio::task::spawn_blocking(move || {
             disk::unmount(&disk)?;
+            // What lies in them is not ours to remove.
+            overlays::take_away(&path)?;
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::on("remove", &path)(error)),
                 _ => Ok(()),

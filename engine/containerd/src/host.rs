@@ -39,6 +39,7 @@ use crate::settings::HostSettings;
 use crate::shims;
 use crate::slot::{self, Slot};
 use crate::tenants::{Tenant, Tenants};
+use crate::users::Ranges;
 use crate::volumes::Volumes;
 
 /// The role.
@@ -49,6 +50,7 @@ pub(crate) struct Host {
     pub(crate) blanks: Blanks,
     pub(crate) volumes: Volumes,
     pub(crate) tenants: Tenants,
+    pub(crate) ranges: Ranges,
     pub(crate) watcher: Watcher,
     pub(crate) cgroups: cgroup::Version,
     /// Routers follow this.
@@ -99,6 +101,7 @@ impl Host {
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
+        let ranges = ranges(&settings);
         let containerd = Containerd::new(&settings)?;
         let network = Network::open(&settings, services::reach(services::doors(&state), &tenants)).await?;
         let feed = Feed::new(BTreeMap::new());
@@ -115,6 +118,7 @@ impl Host {
             blanks,
             volumes,
             tenants,
+            ranges,
             watcher,
             cgroups: cgroup::Version::detect(),
             feed,
@@ -346,6 +350,12 @@ impl Host {
         // Nothing panics while it holds the lock, and the state is whole after every statement anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who has which range of users. Also a folder without a record may still have files of one.
+fn ranges(settings: &HostSettings) -> Ranges {
+    let ids = files::names(&settings.instances()).into_iter();
+    Ranges::new(ids.filter_map(|id| Some((id.clone(), Folder::new(&settings.instances(), &id).range()?))).collect())
 }
 
 /// What is there of containers, by their folders.

@@ -32,6 +32,7 @@ mod netns;
 mod network;
 mod oneoff;
 mod orphans;
+mod overlays;
 mod past;
 mod pipes;
 mod remote;
@@ -40,7 +41,9 @@ mod settings;
 mod shims;
 mod slot;
 mod spec;
+mod targets;
 mod tenants;
+mod users;
 mod volumes;
 mod wire;
 

@@ -1,34 +1,33 @@
 //! Network namespaces, each kept alive by a bind mount until it is removed.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use model::routes::Proof;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
+use nix::sched::{CloneFlags, setns};
 
-/// Makes a network namespace that is named by a file at `path`, with its loopback interface up and IPv6 on nothing else: an
-/// instance must not reach the host through a link-local address that no rule for IPv4 sees.
-pub(crate) async fn create(path: &Path) -> io::Result<()> {
+/// Names the network namespace of a process by a file at `path`, and shuts IPv6 off in it, but for its loopback interface: an instance
+/// must not reach the host through a link-local address that no rule for IPv4 sees. The process must not have begun.
+pub(crate) async fn keep(path: &Path, pid: u32) -> io::Result<()> {
     let path = path.to_owned();
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread that changed its namespace must never serve anything else: it ends with its one task.
-    std::thread::Builder::new().name("netns".to_owned()).spawn(move || sender.send(create_here(&path)))?;
-    receiver.await.map_err(|_| io::Error::other("the thread that made the namespace died"))?
+    std::thread::Builder::new().name("netns".to_owned()).spawn(move || sender.send(keep_here(&path, pid)))?;
+    receiver.await.map_err(|_| io::Error::other("the thread that named the namespace died"))?
 }
 
-fn create_here(path: &Path) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET)?;
+fn keep_here(path: &Path, pid: u32) -> io::Result<()> {
+    let of_process = format!("/proc/{pid}/ns/net");
+    setns(File::open(&of_process)?, CloneFlags::CLONE_NEWNET)?;
     let no_ipv6 = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
     if no_ipv6.exists() {
         std::fs::write(no_ipv6, "1")?;
     }
-    loopback_up()?;
-    std::fs::File::create(path)?;
-    mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    File::create(path)?;
+    mount(Some(of_process.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 
@@ -63,29 +62,4 @@ pub(crate) fn proof(pid: u32) -> Option<Proof> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let netns = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.ino();
     Proof::new(pid, &stat, netns)
-}
-
-/// `ip link set lo up` for this thread's namespace: one `RTM_NEWLINK` message (rtnetlink(7)).
-fn loopback_up() -> io::Result<()> {
-    const RTM_NEWLINK: u16 = 16;
-    const REQUEST_AND_ACK: u16 = 1 | 4;
-    const LOOPBACK: i32 = 1;
-    const IFF_UP: u32 = 1;
-    let mut message = Vec::with_capacity(32);
-    message.extend_from_slice(&32_u32.to_ne_bytes()); // length
-    message.extend_from_slice(&RTM_NEWLINK.to_ne_bytes());
-    message.extend_from_slice(&REQUEST_AND_ACK.to_ne_bytes());
-    message.extend_from_slice(&[0; 8]); // sequence number, port
-    message.extend_from_slice(&[0; 4]); // family, padding, device type
-    message.extend_from_slice(&LOOPBACK.to_ne_bytes());
-    message.extend_from_slice(&IFF_UP.to_ne_bytes()); // flags
-    message.extend_from_slice(&IFF_UP.to_ne_bytes()); // which flags to change
-
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    sendto(netlink.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0; 128];
-    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    // The answer is a header of 16 bytes and the negated error number, 0 for success.
-    let code = answer[..length].get(16..20).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) }
 }

@@ -18,6 +18,7 @@ use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::{Record, Running};
 use crate::host::{ABLE, Host, Switch};
+use crate::overlays;
 use crate::pipes::{CHANNEL, Pipes, Reader, feed, pump};
 use crate::tenants::Tenant;
 
@@ -223,6 +224,8 @@ async fn settle(host: Arc<Host>, oneoff: OneOff, (status, patience): (Option<u32
         }
     }
     ended.cancel();
+    // Whoever made the folders that its overlays are of has them back with its end.
+    host.insist(id, || async { overlays::take_away(host.folder(id).path()) }).await;
     // The caller may have gone long ago. Nothing runs in the container any more, so nobody waits for its removal.
     let _ = exit.send(how);
     Arc::clone(&host).destroy(id.to_owned()).await;

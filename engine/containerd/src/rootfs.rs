@@ -10,6 +10,7 @@ use crate::error::Fault;
 use crate::files::Folder;
 use crate::network::Resolvers;
 use crate::spec::overlay_options;
+use crate::targets;
 
 /// Longer files of users or groups are no such files.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -20,14 +21,23 @@ pub(crate) fn mount_options(container: &Container, layers: &LayerStore, folder: 
     Ok(overlay_options(&lower, &folder.upper(), &folder.work()))
 }
 
-/// Writes into the upper layer what differs between containers: names, name servers, the app's user, a `/tmp`.
+/// What a container is to find inside.
+pub(crate) struct Inside<'a> {
+    pub(crate) hostname: &'a str,
+    pub(crate) resolvers: &'a Resolvers,
+    /// Who root inside is outside.
+    pub(crate) root: u32,
+}
+
+/// Writes into the upper layer what differs between containers: names, name servers, the app's user, a `/tmp`, places for mounts. It is
+/// root's of the inside.
 pub(crate) fn prepare(
     container: &Container,
     layers: &LayerStore,
     folder: &Folder,
-    hostname: &str,
-    resolvers: &Resolvers,
+    inside: &Inside<'_>,
 ) -> Result<(), Fault> {
+    let Inside { hostname, resolvers, root } = *inside;
     let upper = folder.upper();
     let etc = upper.join("etc");
     fs::create_dir(&etc).map_err(Fault::on("make", &etc))?;
@@ -35,6 +45,9 @@ pub(crate) fn prepare(
     fs::create_dir(&tmp).map_err(Fault::on("make", &tmp))?;
     for (path, mode) in [(&etc, 0o755), (&tmp, 0o1777)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Fault::on("set the mode of", path))?;
+    }
+    for path in [&upper, &etc, &tmp] {
+        lchown(path, Some(root), Some(root)).map_err(Fault::on("change the owner of", path))?;
     }
     let lower = lower_dirs(container, layers)?;
     let uid = container.uid;
@@ -51,16 +64,9 @@ pub(crate) fn prepare(
         let path = etc.join(name);
         fs::write(&path, text).map_err(Fault::on("write", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(Fault::on("set the mode of", &path))?;
+        lchown(&path, Some(root), Some(root)).map_err(Fault::on("change the owner of", &path))?;
     }
-    if container.nested {
-        // Root in there makes what is mounted in its root, and where its cgroup is.
-        let sys = upper.join("sys");
-        fs::create_dir(&sys).map_err(Fault::on("make", &sys))?;
-        for path in [&upper, &etc, &tmp, &sys] {
-            lchown(path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", path))?;
-        }
-    }
-    Ok(())
+    container.mounts.iter().try_for_each(|mount| targets::make(mount, &lower, &upper, root))
 }
 
 /// The uppermost layer's copy of a file, with one line more: many programs ask for the name of the user that they run as.
@@ -95,7 +101,6 @@ fn lower_dirs(container: &Container, layers: &LayerStore) -> Result<Vec<PathBuf>
     if let Some(missing) = digests.iter().find(|digest| !layers.contains(digest)) {
         return Err(Fault::Refused(format!("layer {missing} is not in the layer store")));
     }
-    // Missing directories of mounts are made by the runtime.
     Ok(digests.iter().rev().map(|digest| layers.path(digest)).collect())
 }
 

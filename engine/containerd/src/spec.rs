@@ -1,25 +1,26 @@
 //! The OCI runtime spec of a container: what it sees, what it may do, how much it gets.
 //!
-//! Instances run as their app's own uid with no capability and no way to gain one. User namespaces are not used for them: every
-//! file of an app is owned by its uid on the host already, and a mapping for one single id would leave runc without the
-//! root inside that it sets containers up with. A nested container, which makes an image, has one with ids that are nobody else's:
-//! it is root in there, with what that needs to lay layers over each other and to change its root.
+//! Instances run as their app's own uid with no capability and no way to gain one, in a user namespace in which everybody else, root
+//! too, is nobody outside ([`crate::users`]). The runtime makes their network namespace in it, so that nothing in there belongs to the
+//! machine's root. A nested container, which makes an image, is root inside, with what that needs to lay layers over each other and to
+//! change its root.
 
 use std::path::{Path, PathBuf};
 
-use engine::{Container, Limits, Mount, NESTED_IDS, TtySize};
+use engine::{Container, Limits, Mount, TtySize};
 use nix::sys::resource::{Resource, getrlimit};
 use oci_spec::runtime::{
     BoxBuilder, Capability, Linux, LinuxBuilder, LinuxCapabilities, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
-    LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, LinuxSeccompAction, LinuxSyscallBuilder, MountBuilder,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, LinuxSeccomp, LinuxSeccompAction, LinuxSyscallBuilder, MountBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use oci_spec::{OciSpecError, runtime as oci};
 
 use crate::cgroup::Version;
 use crate::error::Fault;
+use crate::overlays;
+use crate::users::Users;
 use crate::volumes::Volumes;
 
 /// Allows what servers and builds use; above all no new namespaces, no `io_uring`, no `bpf`, no `keyctl`, and of the
@@ -58,7 +59,9 @@ pub(crate) struct Blueprint<'a> {
     /// Containers of one group share a shim.
     pub(crate) group: String,
     pub(crate) hostname: &'a str,
-    pub(crate) netns: PathBuf,
+    pub(crate) users: Users,
+    /// Where its overlays lie.
+    pub(crate) folder: &'a Path,
     /// From the hierarchy's root: `/platform/<id>`.
     pub(crate) cgroup: PathBuf,
     pub(crate) cgroups: Version,
@@ -78,7 +81,7 @@ fn build(blueprint: &Blueprint<'_>) -> Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
         .annotations([(GROUP.to_owned(), blueprint.group.clone())])
         .process(describe(blueprint.container, blueprint.hostname, blueprint.tty)?)
-        .mounts(mounts(blueprint.container, blueprint.volumes)?)
+        .mounts(mounts(blueprint)?)
         .linux(linux(blueprint)?)
         .build()
 }
@@ -136,7 +139,8 @@ fn rlimits(limits: &Limits) -> Result<Vec<PosixRlimit>, OciSpecError> {
     ])
 }
 
-fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<oci::Mount>, OciSpecError> {
+fn mounts(blueprint: &Blueprint<'_>) -> Result<Vec<oci::Mount>, OciSpecError> {
+    let container = blueprint.container;
     // A database shares much memory between its processes. It counts as the container's.
     let shared = format!("size={}", container.limits.memory_bytes / 2);
     let base: [(&str, &str, &[&str]); 7] = [
@@ -149,24 +153,18 @@ fn mounts(container: &Container, volumes: &Volumes) -> Result<Vec<oci::Mount>, O
         // Language runtimes read their memory and CPU limits here.
         ("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
     ];
-    // A namespace mounts only what belongs to it, and the network, which is shown there, does not.
-    let is_there = |(target, ..): &(&str, &str, &[&str])| !container.nested || *target != "/sys";
-    let base = base.into_iter().filter(is_there).map(|(target, kind, options)| {
+    let base = base.into_iter().map(|(target, kind, options)| {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
     });
-    base.chain(container.mounts.iter().map(|mount| own_mount(mount, volumes))).collect()
+    base.chain(container.mounts.iter().enumerate().map(|(index, mount)| own_mount(mount, index, blueprint))).collect()
 }
 
-fn own_mount(mount: &Mount, volumes: &Volumes) -> Result<oci::Mount, OciSpecError> {
+fn own_mount(mount: &Mount, index: usize, blueprint: &Blueprint<'_>) -> Result<oci::Mount, OciSpecError> {
     match mount {
         Mount::Bind { source, target, read_only } => bind(source, target, *read_only),
-        Mount::Volume { name, target } => bind(&volumes.path(name), target, false),
-        Mount::Overlay { lower, upper, work, target } => {
-            let mut options = overlay_options(lower, upper, work);
-            options.extend(["nosuid".to_owned(), "nodev".to_owned()]);
-            MountBuilder::default().destination(target).typ("overlay").source("overlay").options(options).build()
-        }
+        Mount::Volume { name, target } => bind(&blueprint.volumes.path(name), target, false),
+        Mount::Overlay { target, .. } => bind(&overlays::place(blueprint.folder, index), target, false),
     }
 }
 
@@ -193,29 +191,26 @@ fn linux(blueprint: &Blueprint<'_>) -> Result<Linux, OciSpecError> {
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Cgroup,
+        LinuxNamespaceType::Network,
+        LinuxNamespaceType::User,
     ];
     let mut namespaces = Vec::new();
     for kind in own {
         namespaces.push(LinuxNamespaceBuilder::default().typ(kind).build()?);
     }
-    let network = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(blueprint.netns.as_path());
-    namespaces.push(network.build()?);
-    let container = blueprint.container;
     let mut seccomp: LinuxSeccomp = serde_json::from_str(SECCOMP)?;
-    let mut linux = LinuxBuilder::default();
-    if container.nested {
-        namespaces.push(LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build()?);
+    if blueprint.container.nested {
         let more = LinuxSyscallBuilder::default()
             .names(NESTED_CALLS.map(str::to_owned))
             .action(LinuxSeccompAction::ScmpActAllow)
             .build()?;
         seccomp.set_syscalls(Some(seccomp.syscalls().iter().flatten().cloned().chain([more]).collect()));
-        let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(container.uid).size(NESTED_IDS);
-        let mapping = vec![mapping.build()?];
-        linux = linux.uid_mappings(mapping.clone()).gid_mappings(mapping);
     }
-    linux
+    let mappings = blueprint.users.mappings()?;
+    LinuxBuilder::default()
         .namespaces(namespaces)
+        .uid_mappings(mappings.clone())
+        .gid_mappings(mappings)
         .resources(resources(&blueprint.container.limits, blueprint.cgroups)?)
         .cgroups_path(blueprint.cgroup.as_path())
         .seccomp(seccomp)
@@ -293,7 +288,8 @@ mod tests {
             container: &container,
             group: "app".to_owned(),
             hostname: "web.1",
-            netns: PathBuf::from("/run/n"),
+            users: Users::of(&container, 3),
+            folder: home.path(),
             cgroup: PathBuf::from("/platform/i"),
             cgroups,
             tty: None,
@@ -327,7 +323,13 @@ mod tests {
         let has = |list: &str, path: &str| linux[list].as_array().is_some_and(|paths| paths.contains(&json!(path)));
         assert!(has("maskedPaths", "/proc/kcore") && has("readonlyPaths", "/proc/sys"));
         let kinds = linux["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
-        assert_eq!(kinds.collect::<Vec<_>>(), ["pid", "mount", "ipc", "uts", "cgroup", "network"]);
+        assert_eq!(kinds.collect::<Vec<_>>(), ["pid", "mount", "ipc", "uts", "cgroup", "network", "user"]);
+        let root = (1 << 29) + 3 * 65_536;
+        let mappings = json!([
+            { "containerID": 0, "hostID": root, "size": 65_536 },
+            { "containerID": 100_001, "hostID": 100_001, "size": 1 },
+        ]);
+        assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&mappings, &mappings));
     }
 
     #[test]
@@ -341,9 +343,6 @@ mod tests {
         assert_eq!((&spec["linux"]["uidMappings"], &spec["linux"]["gidMappings"]), (&mapping, &mapping));
         let kinds = spec["linux"]["namespaces"].as_array().expect("namespaces").iter().map(|kind| &kind["type"]);
         assert!(kinds.into_iter().any(|kind| kind == "user"));
-        let mounts = spec["mounts"].as_array().expect("a list").iter().map(|mount| &mount["destination"]);
-        let of_kernel: Vec<_> = mounts.filter(|it| it.as_str().is_some_and(|it| it.starts_with("/sys"))).collect();
-        assert_eq!(of_kernel, ["/sys/fs/cgroup"]);
     }
 
     #[test]

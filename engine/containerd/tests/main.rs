@@ -8,6 +8,7 @@ mod health;
 mod machine;
 mod processes;
 mod services;
+mod walls;
 
 /// Not a test: the program that tests start as their host role.
 #[test]

@@ -41,9 +41,9 @@ pub(super) async fn files_are_copied_out_of_and_into_an_instance(subject: Subjec
     for (path, why) in [
         ("/tmp/tree/fifo", "neither a file nor a folder"),
         ("/dev/zero", "neither a file nor a folder"),
-        ("/proc/1/environ", "no file"),
-        ("/tmp/tree/magic/etc/passwd", "symbolic link"),
-        ("/proc/1/cwd/etc/passwd", "symbolic link"),
+        ("/proc/1/status", "no file"),
+        ("/tmp/tree/magic/etc/passwd", "cannot read"),
+        ("/proc/1/cwd/etc/passwd", "cannot read"),
         ("/nowhere", "No such file"),
     ] {
         let refused = subject.copied(&id, path).await.expect_err("refused").to_string();

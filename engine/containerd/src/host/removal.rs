@@ -33,6 +33,7 @@ impl Host {
         self.insist(&id, || self.locate(&id, None)).await;
         self.insist(&id, || self.network.unlink(&id)).await;
         self.insist(&id, || async { self.folder(&id).remove().await }).await;
+        self.ranges.give_back(&id);
         self.tenants.move_out(&id);
         let leases = self.network.leases_of(&id);
         if was_routed && !leases.is_empty() {
