@@ -13,6 +13,7 @@ mod credentials;
 mod error;
 mod forward;
 mod git;
+mod listening;
 mod output;
 mod server;
 mod settings;

@@ -20,7 +20,7 @@ use engine_containerd::{HostClient, HostSettings};
 use model::Clock;
 use model::clock::{SystemClock, SystemRandom};
 use router::tls::{Authority, AuthorityError};
-use router::{RouterSettings, Timeouts, TlsEntrance};
+use router::{RouterSettings, SshEntrance, Timeouts, TlsEntrance};
 
 use crate::error::{CliError, Result};
 use crate::settings::{Settings, SettingsError};
@@ -237,6 +237,7 @@ impl Places {
         Sockets {
             public: self.run.join("controller.sock"),
             names: self.run.join("names.sock"),
+            ssh: self.run.join("ssh.sock"),
             control: self.control(),
         }
     }
@@ -266,6 +267,8 @@ impl Places {
                 .settings
                 .tls_port()
                 .map(|_| TlsEntrance { listen: self.settings.tls_listen(), certificate: self.authority().server() }),
+            ssh: (!self.settings.ssh_listen.0.is_empty())
+                .then(|| SshEntrance { listen: self.settings.ssh_listen.0.clone(), socket: sockets.ssh }),
             domain: self.settings.domain.clone(),
             names_socket: sockets.names,
             addresses_socket: self.run.join("addresses.sock"),

@@ -72,7 +72,7 @@ settings! {
     tls_listen: TlsListen = "auto",
     /// Host name of the platform; an app gets `<app>.<domain>`. `localhost` needs no DNS.
     domain: Hostname = "localhost",
-    /// Addresses on which the controller takes `git push` over SSH; empty means none.
+    /// Addresses on which the router takes `git push` over SSH for the controller; empty means none.
     ssh_listen: List<SocketAddr> = "127.0.0.1:2222,[::1]:2222",
     /// Network of the instances. Each gets an address of its own from it; change it if the machine's own networks overlap.
     subnet: Subnet = "10.210.0.0/16",

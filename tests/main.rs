@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod heroku;
 mod images;
+mod isolation;
 mod load;
 mod locks;
 mod platform;

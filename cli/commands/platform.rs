@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::error::{CliError, Result};
+use crate::listening::{self, Listener};
 use crate::output::{Field, Mood, Output};
 use crate::server::{self, CONTAINERD, Places, RoleName, cannot};
 use crate::supervisor::{self, Lock};
@@ -312,6 +313,12 @@ impl Status {
         if supervisor::running(&places.run, "up").is_none() && states.iter().any(|state| state.pid.is_some()) {
             cx.out.note("Nothing keeps these processes alive: whatever did was killed. `platform up` takes them over.");
         }
+        for Listener { pid, program, address } in listeners(&places, &states) {
+            cx.out.note(&format!(
+                "{program} (process {pid}) listens on {address}, which other machines may reach. Only the router should: stop it, or \
+                 change what made it listen."
+            ));
+        }
         Ok(u8::from(!states.iter().all(|state| state.answers)))
     }
 }
@@ -337,6 +344,14 @@ impl State {
     }
 }
 
+/// What listens where others get to and is not the router.
+fn listeners(places: &Places, states: &[State]) -> Vec<Listener> {
+    let supervisor = supervisor::running(&places.run, "up").map(nix::unistd::Pid::as_raw);
+    let router = states.iter().find(|state| state.role == RoleName::Router.as_str()).and_then(|state| state.pid);
+    let ours: Vec<i32> = states.iter().filter_map(|state| state.pid).chain(supervisor).collect();
+    listening::public(&ours, &places.run).into_iter().filter(|one| Some(one.pid) != router).collect()
+}
+
 /// The platform on this machine, for programs.
 fn report(places: &Places, states: &[State]) -> Value {
     json!({
@@ -345,6 +360,7 @@ fn report(places: &Places, states: &[State]) -> Value {
         "runtime_dir": places.run,
         "log": places.log(),
         "ssh": { "listen": places.settings.ssh_listen.0, "fingerprint": ssh_fingerprint(places) },
+        "public_listeners": listeners(places, states).iter().map(Listener::to_json).collect::<Vec<_>>(),
         "up": states.iter().all(|state| state.answers),
         "roles": states.iter().map(State::to_json).collect::<Vec<_>>(),
     })

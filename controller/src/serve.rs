@@ -27,6 +27,8 @@ pub struct Sockets {
     pub public: PathBuf,
     /// The names half of the route table.
     pub names: PathBuf,
+    /// git over SSH, as routers pass it on.
+    pub ssh: PathBuf,
     /// What only root on this machine may ask.
     pub control: PathBuf,
 }
@@ -46,7 +48,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     let worker = tokio::spawn(work(Arc::clone(&controller), rollout));
     let listen = |path| engine::feed::listen(path).map_err(failed("listen on a socket"));
     let (public, control) = (listen(&sockets.public)?, listen(&sockets.control)?);
-    let ssh = tokio::spawn(git::serve_ssh(Arc::clone(&controller)));
+    let ssh = tokio::spawn(git::serve_ssh(Arc::clone(&controller), listen(&sockets.ssh)?));
     let open = git::routes(Arc::clone(&controller))
         .merge(logs::routes(Arc::clone(&controller)))
         .merge(attach::routes(Arc::clone(&controller)))

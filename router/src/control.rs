@@ -28,7 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::table::Table;
 use crate::tls::Certificate;
 use crate::traffic::{self, News, Outbox, Totals};
-use crate::{RouterError, RouterSettings, follow, server};
+use crate::{RouterError, RouterSettings, follow, server, ssh};
 
 /// Runs a router until SIGTERM or SIGINT, then until its requests in flight have their answers. It has threads of its own:
 /// call it outside of any async runtime.
@@ -91,6 +91,10 @@ impl Router {
             workers.push(spawn("router-worker", move || {
                 server::run(&runtime, listeners, shared, random.as_ref(), &stop);
             })?);
+        }
+        if let Some(entrance) = settings.ssh {
+            let (runtime, drain, stop) = (runtime()?, settings.timeouts.drain, stop.clone());
+            workers.push(spawn("router-ssh", move || ssh::run(&runtime, entrance, drain, &stop))?);
         }
         let log_writer = spawn("router-log", {
             let (log, sink) = (Arc::clone(&log), Arc::clone(&settings.log));

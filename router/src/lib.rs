@@ -34,6 +34,7 @@ mod search;
 mod server;
 mod snapshot;
 mod socket;
+mod ssh;
 mod strict;
 mod table;
 pub mod tls;
@@ -57,6 +58,8 @@ pub struct RouterSettings {
     pub listen: Vec<SocketAddr>,
     /// The https entrance; `None` leaves it shut.
     pub tls: Option<TlsEntrance>,
+    /// Where git over SSH is taken for the controller; `None` leaves it shut.
+    pub ssh: Option<SshEntrance>,
     /// The platform's own domain: this host and `api.` before it mean the platform itself, as does any bare address.
     pub domain: Hostname,
     /// Socket of the controller's half of the route table.
@@ -86,6 +89,15 @@ pub struct TlsEntrance {
     pub listen: Vec<SocketAddr>,
     /// PEM of the key and its certificates; read again when it changes.
     pub certificate: PathBuf,
+}
+
+/// Where a router takes connections of git over SSH, and who gets them.
+#[derive(Debug, Clone)]
+pub struct SshEntrance {
+    /// Where it listens. A port that somebody else has is tried again.
+    pub listen: Vec<SocketAddr>,
+    /// The controller's socket for them.
+    pub socket: PathBuf,
 }
 
 /// When a router loses patience. The defaults are Heroku's.

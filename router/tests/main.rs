@@ -5,6 +5,7 @@ mod pages;
 mod passing;
 mod restart;
 mod sleep;
+mod ssh;
 mod streams;
 mod swaps;
 mod tls;

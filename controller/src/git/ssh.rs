@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use russh::server::{
 };
 use russh::{Channel, ChannelId, ChannelReadHalf, ChannelWriteHalf, Disconnect, MethodKind, MethodSet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -35,12 +35,11 @@ const SIGN_IN: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 20;
 /// A client that is silent so long is asked whether it is still there; thrice, then it is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Pause after a port could not be had.
-const RETRY: Duration = Duration::from_secs(5);
+/// Longest line by which a router says who comes (PROXY protocol, version 1).
+const INTRODUCTION: usize = 107;
 
-/// Serves git on these addresses for as long as the process lives. A port that somebody else has is tried again: pushes over
-/// HTTP, and everything else, go on meanwhile.
-pub(crate) async fn serve(controller: Arc<Controller>) -> Result<(), Error> {
+/// Serves git to those whom routers pass on, for as long as the process lives.
+pub(crate) async fn serve(controller: Arc<Controller>, listener: UnixListener) -> Result<(), Error> {
     let failed = |source: io::Error| Error::System { action: "make the host key of SSH", source: source.into() };
     let key = host_key::open(&controller.settings.home, &*controller.random).map_err(failed)?;
     let mut methods = MethodSet::empty();
@@ -58,37 +57,16 @@ pub(crate) async fn serve(controller: Arc<Controller>) -> Result<(), Error> {
         ..Config::default()
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let listeners = controller.settings.ssh_listen.clone().into_iter();
-    let listeners =
-        listeners.map(|address| listen(address, Arc::clone(&controller), Arc::clone(&config), Arc::clone(&places)));
-    futures::future::join_all(listeners).await;
-    // Nobody wants it; the role goes on.
-    std::future::pending().await
-}
-
-async fn listen(address: SocketAddr, controller: Arc<Controller>, config: Arc<Config>, places: Arc<Semaphore>) {
-    let mut complained = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) if complained => drop(error),
-            Err(error) => {
-                tracing::warn!(ssh.address = %address, error = %error, "git over SSH waits for its port (setting ssh_listen)");
-                complained = true;
-            }
-        }
-        tokio::time::sleep(RETRY).await;
-    };
     loop {
         // Whoever comes when it is full waits in the listener's own queue.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.map_err(|error| failed(io::Error::other(error)))?;
         match listener.accept().await {
-            Ok((stream, from)) => {
-                let guest = Guest::new(Arc::clone(&controller), from);
-                let config = Arc::clone(&config);
+            Ok((stream, _)) => {
+                let (controller, config) = (Arc::clone(&controller), Arc::clone(&config));
                 tokio::spawn(async move {
                     let _place = place;
-                    attend(config, stream, guest).await;
+                    attend(config, stream, controller).await;
                 });
             }
             // Out of descriptors, most likely: it passes.
@@ -98,7 +76,9 @@ async fn listen(address: SocketAddr, controller: Arc<Controller>, config: Arc<Co
 }
 
 /// One connection, from the first byte to the last.
-async fn attend(config: Arc<Config>, stream: TcpStream, guest: Guest) {
+async fn attend(config: Arc<Config>, mut stream: UnixStream, controller: Arc<Controller>) {
+    let Ok(Ok(from)) = tokio::time::timeout(SIGN_IN, introduced(&mut stream)).await else { return };
+    let guest = Guest::new(controller, from);
     let signed_in = Arc::clone(&guest.signed_in);
     let Ok(Ok(session)) = tokio::time::timeout(SIGN_IN, run_stream(config, stream, guest)).await else { return };
     let handle = session.handle();
@@ -115,10 +95,22 @@ async fn attend(config: Arc<Config>, stream: TcpStream, guest: Guest) {
     let _ = session.await;
 }
 
+/// From where a client comes, as the router says before it passes on anything: only root can open the socket.
+async fn introduced(stream: &mut UnixStream) -> io::Result<IpAddr> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") && line.len() < INTRODUCTION {
+        line.push(stream.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&line);
+    let mut words = line.split_ascii_whitespace();
+    let from = (words.next() == Some("PROXY")).then(|| words.nth(1)).flatten();
+    from.and_then(|from| from.parse().ok()).ok_or_else(|| io::Error::other("a router did not say who comes"))
+}
+
 /// A client, and who it turned out to be.
 struct Guest {
     controller: Arc<Controller>,
-    from: SocketAddr,
+    from: IpAddr,
     actor: Option<Actor>,
     signed_in: Arc<Notify>,
     /// Those that were opened and not yet told what to do, with the `GIT_PROTOCOL` that git wants there.
@@ -126,7 +118,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn new(controller: Arc<Controller>, from: SocketAddr) -> Self {
+    fn new(controller: Arc<Controller>, from: IpAddr) -> Self {
         Self { controller, from, actor: None, signed_in: Arc::default(), channels: HashMap::new() }
     }
 
@@ -137,7 +129,7 @@ impl Guest {
         let known = self.controller.store.user_of_key(&keys::fingerprint(key)).await;
         let (user, id) =
             known.inspect_err(|error| tracing::error!(error = chain(error), "SSH keys cannot be read")).ok()??;
-        let origin = Origin { address: Some(self.from.ip()), request: None };
+        let origin = Origin { address: Some(self.from), request: None };
         Some(Actor::new(user, Via::Key(id), origin))
     }
 
