@@ -64,3 +64,26 @@ fn nothing_listens_but_the_router() {
     assert_eq!(others, [], "nothing but the router takes connections, not even from this machine");
     assert_eq!(platform.json(&["status"])["public_listeners"], serde_json::json!([]));
 }
+
+#[test]
+fn an_app_reaches_outside_only_what_its_policy_says() {
+    let app = shared().app("probe-app");
+    app.cli(&["egress:set", "--deny"]).expect_ok().expect_text(&["refused", "yes"]);
+    app.push().expect_ok();
+    // An address that nobody has: whoever gets out waits for an answer in vain.
+    let refused = "refused: [Errno 111] Connection refused";
+    assert_eq!(
+        app.get("/connect?198.51.100.7:443").body,
+        refused,
+        "from the first release on, and builds are not held to it"
+    );
+    app.cli(&["egress:set", "--deny", "--except", "198.51.100.0/24:80,443"]).expect_ok();
+    assert_ne!(app.get("/connect?198.51.100.7:443").body, refused, "at once");
+    assert_eq!(app.get("/connect?198.51.100.7:444").body, refused);
+    let policy = app.json(&["egress"]);
+    let rules = serde_json::json!([{ "to": "198.51.100.0/24", "ports": "80,443" }]);
+    assert_eq!((&policy["default"], &policy["in_force"], &policy["rules"]), (&"deny".into(), &true.into(), &rules));
+    app.cli(&["egress:set", "--deny", "--except", "example.com"]).expect_refused(&["TO[:PORTS]", "203.0.113.0/24"]);
+    app.cli(&["egress:clear"]).expect_ok();
+    assert_ne!(app.get("/connect?198.51.100.7:444").body, refused);
+}

@@ -170,6 +170,7 @@ fn oneoff(job: &Job, restored: &Restored, ground: &Ground) -> Result<OneOff, Bui
         tty: None,
         time_limit: builder.limits.time,
         stop_grace: Duration::ZERO,
+        is_build: true,
         log: None,
     })
 }

@@ -196,6 +196,7 @@ impl Job {
             tty: None,
             time_limit: builder.limits.time,
             stop_grace: Duration::ZERO,
+            is_build: true,
             log: None,
         }
     }

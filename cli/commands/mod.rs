@@ -25,6 +25,7 @@ mod data;
 mod database;
 mod domains;
 mod drains;
+mod egress;
 mod events;
 mod features;
 mod git;
@@ -210,6 +211,9 @@ commands! {
     "pg:backups:download" [] PgBackupsDownload(backups::Download),
     "pg:backups:delete" [] PgBackupsDelete(backups::Delete),
     "redis:cli" [] RedisCli(data::RedisCli),
+    "egress" [] Egress(egress::Show),
+    "egress:set" [] EgressSet(egress::Set),
+    "egress:clear" [] EgressClear(egress::Clear),
 
     /// Who works on it
     "access" [] Access(access::List),

@@ -23,6 +23,7 @@ mod credentials;
 pub mod domains;
 pub mod drains;
 pub mod dynos;
+mod egress;
 mod errors;
 pub mod features;
 mod fetch;

@@ -39,6 +39,10 @@ pub struct Live {
     pub(crate) litter: Notify,
     /// Told when a webhook is to be told something once more.
     pub(crate) deliveries: Notify,
+    /// Held while the engine is told what apps may reach outside.
+    pub(crate) egress: tokio::sync::Mutex<()>,
+    /// Told when the engine could not be told.
+    pub(crate) egress_pending: Notify,
     /// Held while secrets move to a new key.
     pub(crate) rotating: tokio::sync::Mutex<()>,
     /// Apps that are being built right now.
@@ -84,6 +88,8 @@ impl Default for Live {
             router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),
             litter: Notify::new(),
             deliveries: Notify::new(),
+            egress: tokio::sync::Mutex::default(),
+            egress_pending: Notify::default(),
             rotating: tokio::sync::Mutex::default(),
             building: Locked::default(),
             following: Locked::default(),

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, dynos, git, logs, repositories, sources,
-    streams, sweep, upkeep, webhooks,
+    Controller, Error, addons, api, attach, certificate, control, drains, dynos, egress, git, logs, repositories,
+    sources, streams, sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -73,7 +73,10 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     until_done("What an earlier controller left cannot be ended yet", || controller.clean_up()).await;
     let recover = || addons::recover_backups(&controller);
     until_done("Backups of an earlier controller cannot be ended yet", recover).await;
+    // Nothing starts before it is known what it may reach.
+    until_done("What apps may reach outside cannot be enforced yet", || controller.enforce_egress()).await;
     controller.live.set_ready();
+    tokio::spawn(egress::work(Arc::clone(&controller)));
     tokio::spawn(dynos::runs::work(Arc::clone(&controller)));
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));

@@ -238,6 +238,7 @@ impl Subject {
             tty: None,
             time_limit: PATIENCE,
             stop_grace: Duration::ZERO,
+            is_build: false,
             log: None,
         }
     }

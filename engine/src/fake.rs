@@ -11,6 +11,7 @@
 mod execs;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use bytes::Bytes;
 pub use execs::{FakeExec, Inside};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{AppId, Clock, Exit};
+use model::{AppId, Clock, Egress, Exit};
 use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
@@ -434,6 +435,19 @@ impl Engine for FakeEngine {
         self.write_file(instance, path, archive).await
     }
 
+    async fn set_egress(&self, app: AppId, policy: Option<Egress>) -> Result<(), EngineError> {
+        let mut world = self.reach()?;
+        match policy {
+            Some(policy) => drop(world.egress.insert(app, policy)),
+            None => drop(world.egress.remove(&app)),
+        }
+        Ok(())
+    }
+
+    async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
+        Ok(self.reach()?.egress.clone())
+    }
+
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         check_volume_name(name)?;
         let mut world = self.reach()?;
@@ -447,7 +461,7 @@ impl Engine for FakeEngine {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use model::AppId;
     use model::clock::SystemClock;
@@ -618,6 +632,7 @@ mod tests {
             tty: None,
             time_limit: Duration::from_secs(60),
             stop_grace: Duration::ZERO,
+            is_build: false,
             log: None,
         };
         let mut running = engine.run(oneoff.clone()).await.expect("started");

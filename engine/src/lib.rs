@@ -20,13 +20,14 @@ mod restart;
 pub mod traffic;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use model::AppId;
 pub use model::routes::WorkloadId;
+use model::{AppId, Egress};
 
 pub use changes::{Change, Changes};
 pub use error::EngineError;
@@ -121,6 +122,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Unpacks a tar archive in an instance, as its own user: into the folder at `path`, or, if there is none, beside where it would be,
     /// under its name. What has the same name is replaced.
     async fn put_files(&self, instance: &str, path: &str, archive: Archive) -> Result<(), EngineError>;
+
+    /// From now on this policy says what instances and one-offs of an app reach outside, those that run already included; none: everything
+    /// that any app may reach. Builds may reach that in any case. Returns once it is durable and in force.
+    async fn set_egress(&self, app: AppId, policy: Option<Egress>) -> Result<(), EngineError>;
+
+    /// The policies that are in force.
+    async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError>;
 
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.

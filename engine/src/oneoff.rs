@@ -38,6 +38,9 @@ pub struct OneOff {
     /// From SIGTERM to SIGKILL, at its time limit and with [`crate::Engine::stop`].
     #[serde(default)]
     pub stop_grace: Duration,
+    /// Whether it makes what an app is made of: then its app's policy of what it reaches outside does not hold for it.
+    #[serde(default)]
+    pub is_build: bool,
     /// Named like this, its output goes to its app's log, it has no input, and it outlives whoever started it and every process of
     /// the platform. How it ended is kept until [`crate::Engine::forget`].
     #[serde(default)]

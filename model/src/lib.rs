@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod dyno;
+pub mod egress;
 pub mod freeze;
 pub mod id;
 pub mod image;
@@ -16,6 +17,7 @@ pub mod traffic;
 
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
+pub use egress::{Destination, Egress, EgressError, EgressRule, Ports, Verdict};
 pub use freeze::Freeze;
 pub use id::{
     AddonId, AppId, AttachmentId, BuildId, CredentialId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId,

@@ -217,6 +217,7 @@ impl Nest {
             tty: None,
             time_limit: builder.limits.time,
             stop_grace: Duration::ZERO,
+            is_build: true,
             log: None,
         }
     }

@@ -92,7 +92,16 @@ impl Controller {
         container.mounts = client.mounts;
         let id = OneOffId(format!("{}{}", oneoff_prefix(addon.id), &self.new_secret()[..8]));
         let (time_limit, stop_grace) = (client.time_limit, self.settings.stop_grace);
-        Ok(OneOff { id, app: addon.id.into(), container, tty: None, time_limit, stop_grace, log: None })
+        Ok(OneOff {
+            id,
+            app: addon.id.into(),
+            container,
+            tty: None,
+            time_limit,
+            stop_grace,
+            is_build: false,
+            log: None,
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod describe;
 mod domains;
 mod dyno_health;
 mod dynos;
+mod egress;
 mod envelope;
 mod error;
 mod events;
@@ -189,6 +190,9 @@ fn ways() -> Vec<Route> {
         get("/dyno-sizes/{size}", SignedIn, catalog::dyno_size),
         get("/regions/{region}", SignedIn, catalog::region),
         get("/stacks/{stack}", SignedIn, catalog::stack),
+        get("/apps/{app}/egress", View, egress::info),
+        put("/apps/{app}/egress", Manage, egress::set),
+        delete("/apps/{app}/egress", Manage, egress::clear),
         get("/apps/{app}/log-drains", View, log_drains::list),
         post("/apps/{app}/log-drains", Manage, log_drains::create),
         get("/apps/{app}/log-drains/{drain}", View, log_drains::info),

@@ -97,6 +97,7 @@ impl Controller {
             tty: wants_tty.then(|| terminal(&request.env)),
             time_limit: run.time_limit,
             stop_grace: self.settings.stop_grace,
+            is_build: false,
             log: (!run.attached).then(|| run.dyno.clone()),
         };
         self.note(app, actor, &format!("Starting process with command `{}`", request.command));

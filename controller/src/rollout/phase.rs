@@ -41,7 +41,8 @@ impl Controller {
         let policy = self.store.rollout(release.id).await?.map(|rollout| rollout.policy).unwrap_or_default();
         let time_limit = policy.release_timeout;
         let stop_grace = self.settings.stop_grace;
-        let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit, stop_grace, log: None };
+        let oneoff =
+            OneOff { id, app: app.id, container, tty: None, time_limit, stop_grace, is_build: false, log: None };
         let path = self.release_output(app.id, release.id);
         let failed =
             |source: io::Error| Error::System { action: "keep the output of a release phase", source: source.into() };

@@ -60,7 +60,16 @@ impl Controller {
         let mut container = self.container(app, release, Task::Line(&script.command), size).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let stop_grace = self.settings.stop_grace;
-        let oneoff = OneOff { id, app: app.id, container, tty: None, time_limit: TIME_LIMIT, stop_grace, log: None };
+        let oneoff = OneOff {
+            id,
+            app: app.id,
+            container,
+            tty: None,
+            time_limit: TIME_LIMIT,
+            stop_grace,
+            is_build: false,
+            log: None,
+        };
         let mut running = self.engine.run(oneoff).await?;
         let mut lines = Lines::default();
         while let Some(bytes) = running.output.recv().await {

@@ -31,6 +31,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (22, "rollouts", include_str!("../../../migrations/0022_rollouts.sql")),
     (23, "runs", include_str!("../../../migrations/0023_runs.sql")),
     (24, "scaling", include_str!("../../../migrations/0024_scaling.sql")),
+    (25, "egress", include_str!("../../../migrations/0025_egress.sql")),
 ];
 
 /// The migrations of this version.

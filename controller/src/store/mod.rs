@@ -15,6 +15,7 @@ mod contents;
 mod credentials;
 mod domains;
 mod drains;
+mod egress;
 mod events;
 mod features;
 mod formation;

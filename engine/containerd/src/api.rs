@@ -1,6 +1,6 @@
 //! The role's socket, which [`crate::HostClient`] speaks to. Only root may open it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use engine::{Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use model::AppId;
+use model::{AppId, Egress};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -47,6 +47,8 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/oneoffs/{id}/stop", post(stop))
         .route("/ended", get(ended))
         .route("/ended/{id}", delete(forget))
+        .route("/egress", get(egress))
+        .route("/egress/{app}", put(set_egress))
         .route("/volumes/{name}", delete(remove_volume))
         .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
@@ -141,6 +143,19 @@ async fn ended(State(host): Shared) -> Json<Vec<Ended>> {
 
 async fn forget(State(host): Shared, Path(id): Path<OneOffId>) -> Result<StatusCode, Refusal> {
     host.forget_ended(&id).map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn egress(State(host): Shared) -> Json<BTreeMap<AppId, Egress>> {
+    Json(host.egress())
+}
+
+async fn set_egress(
+    State(host): Shared,
+    Path(app): Path<AppId>,
+    Json(policy): Json<Option<Egress>>,
+) -> Result<StatusCode, Refusal> {
+    host.set_egress(app, policy).await.map_err(|fault| failed(&fault))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use model::AppId;
+use model::{AppId, Egress};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -203,6 +203,15 @@ impl Engine for HostClient {
 
     async fn oneoffs(&self) -> Result<Vec<OneOffId>, EngineError> {
         self.get("/oneoffs").await
+    }
+
+    async fn set_egress(&self, app: AppId, policy: Option<Egress>) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(&policy).map_err(failed)?;
+        self.send(request(Method::PUT, &format!("/egress/{app}"), body)?).await.map(drop)
+    }
+
+    async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
+        self.get("/egress").await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! What the role writes down: the workloads that are desired, and a folder for each container that exists.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::{Ended, OneOff, OneOffId, Workload, WorkloadId};
-use model::Timestamp;
+use model::{AppId, Egress, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +269,28 @@ pub(crate) fn save_ended(dir: &Path, ended: &Ended) -> Result<(), Fault> {
 /// Forgets how a one-off ended. One that is not known is no error.
 pub(crate) fn forget_ended(dir: &Path, id: &OneOffId) -> Result<(), Fault> {
     forget(dir, &ended_path(dir, id))
+}
+
+/// What apps may reach outside that have a policy. One that cannot be read keeps the role from its start: nothing may get out unseen.
+pub(crate) fn load_egress(dir: &Path) -> Result<BTreeMap<AppId, Egress>, Fault> {
+    let paths = names(dir).into_iter().map(|name| dir.join(name));
+    let is_whole = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let read = |path: PathBuf| {
+        let app = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+        let text = fs::read(&path).map_err(Fault::on("read", &path))?;
+        let policy = serde_json::from_slice(&text).ok();
+        app.zip(policy).ok_or_else(|| Fault::Refused(format!("{} is no policy", path.display())))
+    };
+    paths.filter(is_whole).map(read).collect()
+}
+
+/// Makes it durable what an app may reach outside; none: everything that any may.
+pub(crate) fn save_egress(dir: &Path, app: AppId, policy: Option<&Egress>) -> Result<(), Fault> {
+    let path = dir.join(format!("{app}.json"));
+    match policy {
+        Some(policy) => save(dir, &path, policy),
+        None => forget(dir, &path),
+    }
 }
 
 fn ended_path(dir: &Path, id: &OneOffId) -> PathBuf {

@@ -1,10 +1,12 @@
 //! What may cross the links of instances: nftables rules in a table of our own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::Duration;
+
+use model::{AppId, Destination, Egress, EgressRule, Verdict};
 
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -22,6 +24,21 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Who gets through to which service: addresses of client and service, and the port. Nothing else passes between instances.
 pub(crate) type Reach = BTreeSet<(Ipv4Addr, Ipv4Addr, u16)>;
 
+/// Networks that are not public: of organisations, of carriers, of links, and for special purposes (RFC 6890).
+const PRIVATE: &str = "{ 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, \
+    192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3 }";
+
+/// What shall get through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Passages {
+    /// To services.
+    pub(crate) reach: Reach,
+    /// To the outside, of apps that have a policy.
+    pub(crate) policies: BTreeMap<AppId, Egress>,
+    /// Which app's policy holds for whom.
+    pub(crate) sources: BTreeMap<Ipv4Addr, AppId>,
+}
+
 /// The rules.
 pub(crate) struct Firewall {
     table: String,
@@ -32,43 +49,41 @@ pub(crate) struct Firewall {
 }
 
 struct State {
-    reach: Reach,
+    passages: Passages,
     /// Whether our rules shall be there no more.
     closed: bool,
 }
 
 impl Firewall {
-    /// Sets the rules. `reach` must hold what instances use that run already: who is not in it loses its connections.
+    /// Sets the rules. `passages` must hold what instances use that run already: who is not in it loses its connections.
     pub(crate) async fn open(
         name: &str,
         subnet: Subnet,
         resolvers: Vec<Ipv4Addr>,
-        reach: Reach,
+        passages: Passages,
     ) -> Result<Self, HostError> {
         // nft's names have no dashes.
         let table = name.replace('-', "_");
-        let firewall = Self { table, subnet, resolvers, state: Mutex::new(State { reach, closed: false }) };
+        let firewall = Self { table, subnet, resolvers, state: Mutex::new(State { passages, closed: false }) };
         let state = firewall.state.lock().await;
-        nft(&firewall.rules(&state.reach)).await.map_err(HostError::Network)?;
+        nft(&firewall.rules(&state.passages)).await.map_err(HostError::Network)?;
         drop(state);
         Ok(firewall)
     }
 
-    /// Lets exactly those through that `wanted` returns, which is asked when it is this call's turn: the last word is the newest.
-    pub(crate) async fn set_reach(&self, wanted: impl FnOnce() -> Reach) -> Result<(), Fault> {
+    /// Lets exactly that through that `wanted` returns, which is asked when it is this call's turn: the last word is the newest. One
+    /// transaction changes what is different, and nothing else.
+    pub(crate) async fn set(&self, wanted: impl FnOnce() -> Passages) -> Result<(), Fault> {
         let mut state = self.state.lock().await;
         let wanted = wanted();
-        if state.closed || state.reach == wanted {
+        if state.closed || state.passages == wanted {
             return Ok(());
         }
-        let table = &self.table;
-        let elements =
-            elements(&wanted).map_or_else(String::new, |all| format!("add element inet {table} reach {all}\n"));
-        if nft(&format!("flush set inet {table} reach\n{elements}")).await.is_err() {
+        if nft(&self.change(&state.passages, &wanted)).await.is_err() {
             // Somebody flushed the rules.
             nft(&self.rules(&wanted)).await.map_err(Fault::Refused)?;
         }
-        state.reach = wanted;
+        state.passages = wanted;
         Ok(())
     }
 
@@ -90,7 +105,7 @@ impl Firewall {
             list.args(["list", "table", "inet", &self.table]).stdout(Stdio::null()).stderr(Stdio::null());
             if list.status().await.is_ok_and(|status| !status.success()) {
                 tracing::warn!("the firewall's rules were removed by somebody; putting them back");
-                if let Err(error) = nft(&self.rules(&state.reach)).await {
+                if let Err(error) = nft(&self.rules(&state.passages)).await {
                     tracing::error!(error = %error, "instances are not kept apart");
                 }
             }
@@ -103,23 +118,66 @@ impl Firewall {
         format!("table inet {table} {{}}\ndelete table inet {table}\n")
     }
 
+    /// A script that changes, in one transaction, what is not as it shall be.
+    fn change(&self, now: &Passages, wanted: &Passages) -> String {
+        let table = &self.table;
+        let mut script = String::new();
+        // Writing to a String cannot fail, here and below.
+        let mut say = |line: String| {
+            let _ = writeln!(script, "{line}");
+        };
+        let gone = now.sources.iter().filter(|(source, app)| wanted.sources.get(*source) != Some(*app));
+        if let Some(gone) = braces(gone.map(|(source, _)| source.to_string())) {
+            say(format!("delete element inet {table} egress {gone}"));
+        }
+        for app in now.policies.keys().filter(|app| !wanted.policies.contains_key(app)) {
+            say(format!("flush chain inet {table} {0}\ndelete chain inet {table} {0}", chain(*app)));
+        }
+        for (app, policy) in wanted.policies.iter().filter(|(app, policy)| now.policies.get(*app) != Some(*policy)) {
+            let chain = chain(*app);
+            say(format!("add chain inet {table} {chain}\nflush chain inet {table} {chain}"));
+            policy_rules(policy).for_each(|rule| say(format!("add rule inet {table} {chain} {rule}")));
+        }
+        let new = wanted.sources.iter().filter(|(source, app)| now.sources.get(*source) != Some(*app));
+        if let Some(new) = braces(new.map(door)) {
+            say(format!("add element inet {table} egress {new}"));
+        }
+        if let Some(gone) = braces(now.reach.difference(&wanted.reach).map(passage)) {
+            say(format!("delete element inet {table} reach {gone}"));
+        }
+        if let Some(new) = braces(wanted.reach.difference(&now.reach).map(passage)) {
+            say(format!("add element inet {table} reach {new}"));
+        }
+        script
+    }
+
     /// A script that replaces our table in one transaction: there is no moment without rules.
-    fn rules(&self, reach: &Reach) -> String {
+    fn rules(&self, passages: &Passages) -> String {
         let (before, table, subnet) = (self.no_rules(), &self.table, self.subnet);
         let mut resolvers = String::new();
         for resolver in &self.resolvers {
-            // Writing to a String cannot fail.
+            // Writing to a String cannot fail, here and below.
             let _ = writeln!(
                 resolvers,
                 "    ip saddr {subnet} ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept"
             );
         }
-        let elements = elements(reach).map_or_else(String::new, |all| format!("    elements = {all}\n"));
+        let listed = |all: Option<String>| all.map_or_else(String::new, |all| format!("    elements = {all}\n"));
+        let (reach, sources) =
+            (listed(braces(passages.reach.iter().map(passage))), listed(braces(passages.sources.iter().map(door))));
+        let mut policies = String::new();
+        for (app, policy) in &passages.policies {
+            let rules = policy_rules(policy).collect::<Vec<_>>().join("\n    ");
+            let _ = write!(policies, "  chain {} {{\n    {rules}\n  }}\n", chain(*app));
+        }
         // Instances have no IPv6 address (see `netns`), so rules for IPv4 see all they send. Who may no longer reach a service
         // gets a reset for its next packet, and so does the service: neither waits for an answer that cannot come.
         format!(
             "{before}table inet {table} {{\n\
-             \x20 set reach {{\n    type ipv4_addr . ipv4_addr . inet_service;\n{elements}  }}\n\
+             \x20 set reach {{\n    type ipv4_addr . ipv4_addr . inet_service;\n{reach}  }}\n\
+             \x20 chain refused {{\n    meta l4proto tcp reject with tcp reset\n    reject with icmpx admin-prohibited\n  }}\n\
+             {policies}\
+             \x20 map egress {{\n    type ipv4_addr : verdict;\n{sources}  }}\n\
              \x20 chain between {{\n\
              \x20   ip saddr . ip daddr . tcp dport @reach accept\n\
              \x20   ip daddr . ip saddr . tcp sport @reach ct direction reply accept\n\
@@ -128,7 +186,8 @@ impl Firewall {
              \x20   ip saddr {subnet} ip daddr {subnet} goto between\n\
              \x20   ip daddr {subnet} ct state established,related accept\n\
              \x20   ip daddr {subnet} drop\n{resolvers}\
-             \x20   ip saddr {subnet} ip daddr {METADATA} drop\n  }}\n\
+             \x20   ip saddr {subnet} ip daddr {METADATA} drop\n\
+             \x20   ip saddr vmap @egress\n  }}\n\
              \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
              \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\
              \x20   ip saddr {subnet} drop\n  }}\n\
@@ -138,10 +197,46 @@ impl Firewall {
     }
 }
 
-/// As nft reads the elements of a set; `None` if there are none, which it cannot read.
-fn elements(reach: &Reach) -> Option<String> {
-    let all: Vec<String> =
-        reach.iter().map(|(client, service, port)| format!("{client} . {service} . {port}")).collect();
+/// An element of the set of those who get through to services.
+fn passage((client, service, port): &(Ipv4Addr, Ipv4Addr, u16)) -> String {
+    format!("{client} . {service} . {port}")
+}
+
+/// An element of the map of those for whom a policy holds.
+fn door((source, app): (&Ipv4Addr, &AppId)) -> String {
+    format!("{source} : goto {}", chain(*app))
+}
+
+/// What the rules of an app's policy are called.
+fn chain(app: AppId) -> String {
+    format!("app_{}", app.to_string().replace('-', "_"))
+}
+
+/// A policy's rules as nft reads them, in their order.
+fn policy_rules(policy: &Egress) -> impl Iterator<Item = String> {
+    let verdict = |verdict: Verdict| match verdict {
+        Verdict::Allow => "accept",
+        Verdict::Deny => "goto refused",
+    };
+    let (default, other) = (verdict(policy.default), verdict(policy.default.other()));
+    policy.rules.iter().map(move |rule| format!("{} {other}", matching(rule))).chain([default.to_owned()])
+}
+
+fn matching(rule: &EgressRule) -> String {
+    let to = match rule.to {
+        Destination::Public => format!("ip daddr != {PRIVATE}"),
+        Destination::Private => format!("ip daddr {PRIVATE}"),
+        Destination::Network(..) => format!("ip daddr {}", rule.to),
+    };
+    match &rule.ports {
+        Some(ports) => format!("{to} meta l4proto {{ tcp, udp }} th dport {{ {ports} }}"),
+        None => to,
+    }
+}
+
+/// As nft reads elements; `None` if there are none, which it cannot read.
+fn braces(all: impl Iterator<Item = String>) -> Option<String> {
+    let all: Vec<String> = all.collect();
     (!all.is_empty()).then(|| format!("{{ {} }}", all.join(", ")))
 }
 

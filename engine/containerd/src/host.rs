@@ -90,20 +90,22 @@ impl Host {
             other => HostError::Network(other.to_string()),
         };
         let [workloads, instances, ended] = [settings.workloads(), settings.instances(), settings.ended()];
-        let asleep = settings.asleep();
-        for dir in [workloads, instances, ended, settings.pasts(), asleep, settings.netns(), settings.leases()] {
+        let (asleep, egress) = (settings.asleep(), settings.egress());
+        for dir in [workloads, instances, ended, settings.pasts(), asleep, egress, settings.netns(), settings.leases()]
+        {
             files::make_private(&dir).map_err(trouble)?;
         }
         let blanks = Blanks::open(settings.blanks()).map_err(trouble)?;
         let volumes = Volumes::open(settings.volumes()).map_err(trouble)?;
         let pasts = past::load(&settings.pasts());
-        let state = State::new(files::load_wishes(&settings.workloads()), pasts, sleep::load(&settings.asleep()));
+        let mut state = State::new(files::load_wishes(&settings.workloads()), pasts, sleep::load(&settings.asleep()));
+        state.egress = files::load_egress(&settings.egress()).map_err(trouble)?;
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());
         let ranges = ranges(&settings);
         let containerd = Containerd::new(&settings)?;
-        let network = Network::open(&settings, services::reach(services::doors(&state), &tenants)).await?;
+        let network = Network::open(&settings, services::passages(&state, &tenants)).await?;
         let feed = Feed::new(BTreeMap::new());
         feed.expect_return(&settings.addresses_socket());
         let watcher = Watcher::start().map_err(|source| HostError::Files {

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::error::{Fault, HostError};
-use crate::firewall::{Firewall, Reach};
+use crate::firewall::{Firewall, Passages};
 use crate::netns;
 use crate::settings::{HostSettings, Subnet};
 
@@ -50,8 +50,8 @@ struct PluginError {
 }
 
 impl Network {
-    /// Sets the firewall up and finds the plugins. Instances that run already keep their links, and what `reach` lets through.
-    pub(crate) async fn open(settings: &HostSettings, reach: Reach) -> Result<Self, HostError> {
+    /// Sets the firewall up and finds the plugins. Instances that run already keep their links, and what `passages` lets through.
+    pub(crate) async fn open(settings: &HostSettings, passages: Passages) -> Result<Self, HostError> {
         let missing = |plugin: &str| {
             HostError::Network(format!(
                 "the CNI plugin {plugin} is in none of {:?}; install containernetworking-plugins",
@@ -75,7 +75,7 @@ impl Network {
             namespaces: settings.netns(),
             leases: settings.leases(),
             mtu: outside_mtu().unwrap_or(1500),
-            firewall: Firewall::open(&settings.namespace, settings.subnet, resolvers.servers.clone(), reach).await?,
+            firewall: Firewall::open(&settings.namespace, settings.subnet, resolvers.servers.clone(), passages).await?,
             resolvers,
         })
     }

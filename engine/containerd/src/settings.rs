@@ -74,6 +74,11 @@ impl HostSettings {
         self.home.join("host/asleep")
     }
 
+    /// What apps may reach outside, where that is not everything.
+    pub(crate) fn egress(&self) -> PathBuf {
+        self.home.join("host/egress")
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.home.join("volumes")
     }

@@ -19,6 +19,8 @@ pub(crate) struct Tenant {
     volumes: BTreeSet<String>,
     /// The service's address, if it is an instance of one.
     service: Option<Ipv4Addr>,
+    /// Whether its app's policy of what it reaches outside holds for it.
+    is_bound: bool,
     /// Whether no other such container may hold what it holds.
     exclusive: bool,
     /// Where it is reached, from its link on.
@@ -34,8 +36,9 @@ impl Tenant {
             Record::OneOff { oneoff, .. } => (oneoff.app, &oneoff.container, format!("one-off {}", oneoff.id)),
         };
         let volumes = container.volumes().map(str::to_owned).collect();
+        let is_bound = !matches!(record, Record::OneOff { oneoff, .. } if oneoff.is_build);
         let exclusive = matches!(record, Record::Instance { wish, .. } if wish.workload.is_exclusive());
-        Self { app, name, volumes, service: record.service_address(), exclusive, address: None }
+        Self { app, name, volumes, service: record.service_address(), is_bound, exclusive, address: None }
     }
 
     pub(crate) fn at(self, address: Option<Ipv4Addr>) -> Self {
@@ -103,6 +106,13 @@ impl Tenants {
         all.values().filter(|tenant| apps.contains(&tenant.app)).filter_map(|tenant| tenant.address).collect()
     }
 
+    /// Where the containers are reached for which the policies of these apps hold, and whose they are.
+    pub(crate) fn bound(&self, has_policy: impl Fn(AppId) -> bool) -> BTreeMap<Ipv4Addr, AppId> {
+        let all = self.lock();
+        let bound = all.values().filter(|tenant| tenant.is_bound && has_policy(tenant.app));
+        bound.filter_map(|tenant| Some((tenant.address?, tenant.app))).collect()
+    }
+
     /// Does something with a volume that nobody holds, and that nobody can take meanwhile. Else `is_leaving` says of the id of
     /// each holder whether it goes by itself: then this waits. The name of one that does not is the error.
     pub(crate) async fn with_free_volume<T>(
@@ -148,6 +158,7 @@ mod tests {
             name: "workload a.v1.web".to_owned(),
             volumes: volumes.iter().map(|&name| name.to_owned()).collect(),
             service: service.map(|host| Ipv4Addr::new(10, 0, 0, host)),
+            is_bound: true,
             exclusive: true,
             address: None,
         }

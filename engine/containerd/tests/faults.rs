@@ -210,6 +210,7 @@ async fn killing_the_host_at_any_moment_leaves_no_orphans() {
         tty: None,
         time_limit: Duration::from_secs(1000),
         stop_grace: Duration::ZERO,
+        is_build: false,
         log: None,
     };
     drop(machine.client().run(oneoff.clone()).await.expect("started"));
@@ -346,6 +347,7 @@ async fn a_full_disk_stops_no_instance() {
         tty: None,
         time_limit: Duration::from_secs(60),
         stop_grace: Duration::ZERO,
+        is_build: false,
         log: None,
     };
     let refused = machine.client().run(oneoff.clone()).await.expect_err("no room");
@@ -384,6 +386,7 @@ async fn going_down_leaves_nothing_but_wishes() {
         tty: None,
         time_limit: Duration::from_secs(1000),
         stop_grace: Duration::ZERO,
+        is_build: false,
         log: None,
     };
     let running = machine.client().run(oneoff.clone()).await.expect("started");

@@ -53,6 +53,7 @@ fn counting(scratch: &std::path::Path) -> OneOff {
         tty: None,
         time_limit: Duration::from_secs(1000),
         stop_grace: Duration::from_secs(1),
+        is_build: false,
         log: "run.4321".parse().ok(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use model::{AppId, Timestamp};
+use model::{AppId, Egress, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
 use crate::{Ended, Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) oneoffs: BTreeMap<OneOffId, Running>,
     pub(super) ended: BTreeMap<OneOffId, Ended>,
     pub(super) volumes: BTreeSet<String>,
+    /// What apps may reach outside, where that is not everything.
+    pub(super) egress: BTreeMap<AppId, Egress>,
     /// Addresses of services, by app and process type.
     services: BTreeMap<(AppId, String), Ipv4Addr>,
     pub(super) runs: VecDeque<FakeRun>,
@@ -73,6 +75,7 @@ impl World {
             oneoffs: BTreeMap::new(),
             ended: BTreeMap::new(),
             volumes: BTreeSet::new(),
+            egress: BTreeMap::new(),
             services: BTreeMap::new(),
             runs: VecDeque::new(),
             execs: VecDeque::new(),

@@ -1,16 +1,16 @@
 //! What backing services need beyond staying alive: an address of their own, the right clients, and volumes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use engine::{EngineError, Workload, check_volume_name};
-use model::AppId;
+use model::{AppId, Egress};
 
 use super::Host;
 use super::state::State;
 use crate::error::Fault;
-use crate::files::Wish;
-use crate::firewall::Reach;
+use crate::files::{self, Wish};
+use crate::firewall::Passages;
 use crate::tenants::Tenants;
 
 impl Host {
@@ -37,13 +37,31 @@ impl Host {
     /// Notes where a container is reached now, if anywhere, and lets it through to the services whose client it is.
     pub(crate) async fn locate(&self, id: &str, address: Option<Ipv4Addr>) -> Result<(), Fault> {
         self.tenants.locate(id, address);
-        self.update_reach().await
+        self.update_passages().await
     }
 
-    /// Lets exactly the clients of today through to each service.
-    pub(super) async fn update_reach(&self) -> Result<(), Fault> {
-        let doors = || doors(&self.lock());
-        self.network.firewall.set_reach(|| reach(doors(), &self.tenants)).await
+    /// Lets exactly the clients of today through to each service, and everybody to what they may reach outside.
+    pub(super) async fn update_passages(&self) -> Result<(), Fault> {
+        self.network.firewall.set(|| passages(&self.lock(), &self.tenants)).await
+    }
+
+    /// What instances and one-offs of an app reach outside from now on.
+    pub(crate) async fn set_egress(&self, app: AppId, policy: Option<Egress>) -> Result<(), Fault> {
+        {
+            let _one_at_a_time = self.wishes.lock().await;
+            files::save_egress(&self.settings.egress(), app, policy.as_ref())?;
+            let mut state = self.lock();
+            match policy {
+                Some(policy) => drop(state.egress.insert(app, policy)),
+                None => drop(state.egress.remove(&app)),
+            }
+        }
+        self.update_passages().await
+    }
+
+    /// The policies that hold.
+    pub(crate) fn egress(&self) -> BTreeMap<AppId, Egress> {
+        self.lock().egress.clone()
     }
 
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
@@ -61,7 +79,7 @@ impl Host {
 }
 
 /// A service's way in.
-pub(super) struct Door {
+struct Door {
     /// Whose instances and one-offs may come.
     apps: BTreeSet<AppId>,
     address: Ipv4Addr,
@@ -69,7 +87,7 @@ pub(super) struct Door {
 }
 
 /// The services that are desired: each is open to its clients and its own app.
-pub(super) fn doors(state: &State) -> Vec<Door> {
+fn doors(state: &State) -> Vec<Door> {
     let door = |wish: &Wish| {
         let (service, address) = (wish.workload.service.as_ref()?, wish.address?);
         let apps = service.clients.iter().copied().chain([wish.workload.app]).collect();
@@ -79,10 +97,11 @@ pub(super) fn doors(state: &State) -> Vec<Door> {
 }
 
 /// Who gets through to what, of those who are there now.
-pub(super) fn reach(doors: Vec<Door>, tenants: &Tenants) -> Reach {
-    let mut reach = Reach::new();
-    for Door { apps, address, port } in doors {
-        reach.extend(tenants.addresses(&apps).into_iter().map(|client| (client, address, port)));
+pub(super) fn passages(state: &State, tenants: &Tenants) -> Passages {
+    let mut passages = Passages { policies: state.egress.clone(), ..Passages::default() };
+    passages.sources = tenants.bound(|app| passages.policies.contains_key(&app));
+    for Door { apps, address, port } in doors(state) {
+        passages.reach.extend(tenants.addresses(&apps).into_iter().map(|client| (client, address, port)));
     }
-    reach
+    passages
 }

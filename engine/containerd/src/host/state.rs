@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use engine::{Instance, InstanceState, OneOffId, Workload, WorkloadId};
 use model::routes::{Endpoint, Proof, WorkloadAddresses};
-use model::{AppId, Timestamp};
+use model::{AppId, Egress, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Wish;
@@ -35,6 +35,8 @@ pub(super) struct State {
     asleep: BTreeMap<WorkloadId, Timestamp>,
     /// Those whose instances are to rest: routers are asked whether they let go of them.
     resting: BTreeSet<WorkloadId>,
+    /// What apps may reach outside, where that is not everything.
+    pub(super) egress: BTreeMap<AppId, Egress>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }

@@ -36,7 +36,7 @@ impl Host {
             };
             self.keep(wish)?;
         }
-        self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
+        self.update_passages().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         self.reconcile(app);
         self.notify(app);
         Ok(())
@@ -95,7 +95,7 @@ impl Host {
             self.forget_sleep(id);
             self.lock().forget(id)
         };
-        self.update_reach().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
+        self.update_passages().await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         if let Some(Wish { workload, .. }) = gone {
             self.reconcile(workload.app);
             self.notify(workload.app);
