@@ -251,6 +251,7 @@ impl Places {
             namespace: format!("platform-{}", settings.tag()),
             cni_bin_dirs: settings.cni_path.0.clone(),
             subnet: settings.subnet,
+            outside_connections: settings.outside_connections.get(),
             runtime: settings.runtime.clone(),
             layers: self.layers()?,
             log: self.logs(RoleName::Host.as_str())?,

@@ -76,6 +76,8 @@ settings! {
     ssh_listen: List<SocketAddr> = "127.0.0.1:2222,[::1]:2222",
     /// Network of the instances. Each gets an address of its own from it; change it if the machine's own networks overlap.
     subnet: Subnet = "10.210.0.0/16",
+    /// Connections to the outside that one instance, one-off or build may have at once; more are refused. The machine keeps all of them in one table (`nf_conntrack_max`).
+    outside_connections: NonZeroU32 = "4096",
     /// The OCI runtime under containerd: a program such as runc or crun.
     runtime: String = "runc",
     /// Socket of a running containerd to use; empty means a private one that the platform starts and stops itself.

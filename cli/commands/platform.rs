@@ -61,6 +61,7 @@ impl Up {
         need_root("up")?;
         let places = Places::load()?;
         check_programs(&places)?;
+        check_kernel()?;
         check_addresses(&places)?;
         if self.detach { detach(cx, &places) } else { supervise(cx, &places) }
     }
@@ -445,6 +446,17 @@ fn check_programs(places: &Places) -> Result<()> {
     }
     Err(CliError::failed("This machine lacks programs that the platform needs")
         .hint(format!("On Debian and Ubuntu: `apt-get install {}`.", missing.join(" "))))
+}
+
+/// Every container has a user namespace of its own, and none starts without.
+fn check_kernel() -> Result<()> {
+    let most = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    if most.is_ok_and(|most| most.trim().parse::<u64>().is_ok_and(|most| most > 0)) {
+        return Ok(());
+    }
+    Err(CliError::failed("This machine's kernel makes no user namespaces, and every container needs one").hint(
+        "`sysctl -w user.max_user_namespaces=15000` allows them, and a line in /etc/sysctl.d after the next start as well.",
+    ))
 }
 
 /// A router that cannot listen tries again and again: said here, before anything is started.

@@ -90,6 +90,7 @@ impl fmt::Display for Egress {
 
 impl Verdict {
     /// The opposite.
+    #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::Allow => Self::Deny,

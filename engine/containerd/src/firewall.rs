@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::error::{Fault, HostError};
 use crate::network::feed;
-use crate::settings::Subnet;
+use crate::settings::{HostSettings, Subnet};
 
 /// Where clouds tell a machine its own secrets: link-local, Alibaba's, and Azure's.
 const METADATA: &str = "{ 169.254.0.0/16, 100.100.100.200, 168.63.129.16 }";
@@ -43,6 +43,8 @@ pub(crate) struct Passages {
 pub(crate) struct Firewall {
     table: String,
     subnet: Subnet,
+    /// Connections to the outside that one address may have: the machine keeps a table of all, which nobody may fill up for the others.
+    most: u32,
     /// Name servers that instances may ask, wherever they are.
     resolvers: Vec<Ipv4Addr>,
     state: Mutex<State>,
@@ -57,14 +59,14 @@ struct State {
 impl Firewall {
     /// Sets the rules. `passages` must hold what instances use that run already: who is not in it loses its connections.
     pub(crate) async fn open(
-        name: &str,
-        subnet: Subnet,
+        settings: &HostSettings,
         resolvers: Vec<Ipv4Addr>,
         passages: Passages,
     ) -> Result<Self, HostError> {
         // nft's names have no dashes.
-        let table = name.replace('-', "_");
-        let firewall = Self { table, subnet, resolvers, state: Mutex::new(State { passages, closed: false }) };
+        let table = settings.namespace.replace('-', "_");
+        let (subnet, most) = (settings.subnet, settings.outside_connections);
+        let firewall = Self { table, subnet, most, resolvers, state: Mutex::new(State { passages, closed: false }) };
         let state = firewall.state.lock().await;
         nft(&firewall.rules(&state.passages)).await.map_err(HostError::Network)?;
         drop(state);
@@ -153,7 +155,7 @@ impl Firewall {
 
     /// A script that replaces our table in one transaction: there is no moment without rules.
     fn rules(&self, passages: &Passages) -> String {
-        let (before, table, subnet) = (self.no_rules(), &self.table, self.subnet);
+        let (before, table, subnet, most) = (self.no_rules(), &self.table, self.subnet, self.most);
         let mut resolvers = String::new();
         for resolver in &self.resolvers {
             // Writing to a String cannot fail, here and below.
@@ -177,6 +179,7 @@ impl Firewall {
              \x20 set reach {{\n    type ipv4_addr . ipv4_addr . inet_service;\n{reach}  }}\n\
              \x20 chain refused {{\n    meta l4proto tcp reject with tcp reset\n    reject with icmpx admin-prohibited\n  }}\n\
              {policies}\
+             \x20 set connections {{\n    type ipv4_addr;\n    size 65535;\n    flags dynamic;\n  }}\n\
              \x20 map egress {{\n    type ipv4_addr : verdict;\n{sources}  }}\n\
              \x20 chain between {{\n\
              \x20   ip saddr . ip daddr . tcp dport @reach accept\n\
@@ -187,6 +190,7 @@ impl Firewall {
              \x20   ip daddr {subnet} ct state established,related accept\n\
              \x20   ip daddr {subnet} drop\n{resolvers}\
              \x20   ip saddr {subnet} ip daddr {METADATA} drop\n\
+             \x20   ip saddr {subnet} ct state new add @connections {{ ip saddr ct count over {most} }} goto refused\n\
              \x20   ip saddr vmap @egress\n  }}\n\
              \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
              \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\

@@ -75,7 +75,7 @@ impl Network {
             namespaces: settings.netns(),
             leases: settings.leases(),
             mtu: outside_mtu().unwrap_or(1500),
-            firewall: Firewall::open(&settings.namespace, settings.subnet, resolvers.servers.clone(), passages).await?,
+            firewall: Firewall::open(settings, resolvers.servers.clone(), passages).await?,
             resolvers,
         })
     }

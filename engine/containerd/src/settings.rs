@@ -23,6 +23,8 @@ pub struct HostSettings {
     pub cni_bin_dirs: Vec<PathBuf>,
     /// Addresses of instances, the last sixteenth of them those of services. No other network that this machine talks to may overlap.
     pub subnet: Subnet,
+    /// Connections to the outside that an instance may have at once.
+    pub outside_connections: u32,
     /// The OCI runtime that the shim executes: `runc`, `crun`, or a path.
     pub runtime: String,
     /// Where layers live.

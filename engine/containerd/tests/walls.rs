@@ -146,15 +146,15 @@ impl Drop for Outside {
 
 /// Which of these an instance reaches with the first thing that it does.
 async fn reached(machine: &Machine, app: model::AppId, places: &[(&str, String)], is_build: bool) -> Vec<String> {
-    let tries: String = places
-        .iter()
-        .map(|(name, place)| format!("nc -w 3 {} </dev/null >/dev/null 2>&1 && echo {name}; ", place.replace(':', " ")))
-        .collect();
+    let look = |(name, place): &(&str, String)| {
+        format!("nc -w 3 {} </dev/null >/dev/null 2>&1 && echo {name}", place.replace(':', " "))
+    };
+    let tries = places.iter().map(look).collect::<Vec<_>>().join("; ");
     let id = OneOffId(format!("look-{}", app.to_string().split('-').next().unwrap_or_default()));
     let oneoff = OneOff {
         id: id.clone(),
         app,
-        container: shell(&format!("{tries} true")),
+        container: shell(&format!("{tries}; true")),
         tty: None,
         time_limit: std::time::Duration::from_secs(60),
         stop_grace: std::time::Duration::ZERO,
@@ -239,5 +239,26 @@ async fn a_policy_holds_at_once_for_what_runs() {
     machine.until("it is shut", async || last(&machine).ends_with(": shut")).await;
     machine.client().set_egress(app, None).await.expect("cleared");
     machine.until("it is open again", async || last(&machine).ends_with(": open")).await;
+    delete_all(&machine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_more_connections_to_the_outside_than_its_share() {
+    let machine = Machine::boot().await;
+    let outside = Outside::beside(&machine);
+    let place = format!("{}:443", outside.public);
+    machine.until("the outside listens", async || tokio::net::TcpStream::connect(&place).await.is_ok()).await;
+    let mut workload = web(1);
+    // Each holds its connection for as long as it can; the machine of this test lets one have eight.
+    workload.container = shell(&format!(
+        "httpd -p 5000 -h /tmp; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 | nc {0} 443 >/dev/null 2>&1 & done; sleep 2; \
+         nc -w 2 {0} 443 </dev/null >/dev/null 2>&1 && echo more || echo no more; while :; do sleep 0.1; done",
+        outside.public
+    ));
+    machine.client().apply(workload.clone()).await.expect("applied");
+    machine.until("it is told so", async || machine.log().contains("app[web.1]: no more")).await;
+    assert!(!machine.log().contains("app[web.1]: more"), "{}", machine.log());
+    let other = reached(&machine, web(1).app, &[("outside", place)], false).await;
+    assert_eq!(other, ["outside"], "others have their own share");
     delete_all(&machine).await;
 }
