@@ -14,6 +14,7 @@ mod extensions;
 mod faults;
 mod health;
 mod heroku;
+mod hostile;
 mod images;
 mod isolation;
 mod load;
