@@ -106,8 +106,6 @@ async fn a_host_role_killed_while_it_starts_leaves_no_disk() {
         let begun = || std::fs::read_dir(machine.instances()).into_iter().flatten().flatten().count();
         machine.until("some have begun", async || begun() > round).await;
         machine.kill_host();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-        eprintln!("round {round}: {} mounts", mounts.matches("/disk ").count());
         machine.start_host();
         machine.until_answering().await;
         delete_all(&machine).await;
