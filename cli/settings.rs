@@ -17,7 +17,8 @@ use ipnet::IpNet;
 use model::Hostname;
 use nix::unistd::Pid;
 use serde::Deserialize;
-use values::{Bytes, Database, List, Seconds, TlsListen};
+pub(crate) use values::Bytes;
+use values::{Database, List, Seconds, TlsListen};
 
 use crate::server::Subnet;
 
@@ -117,6 +118,13 @@ settings! {
     restart_longest_pause: Seconds = "16m",
     /// After so many restarts in a row an instance that ends by itself stays down; 0 means never.
     restart_limit: u32 = "200",
+    /// How many times over memory is promised to dynos whose size is not dedicated: it is a ceiling, which few reach at the same time
+    /// (`docs/sizes.md`). 1 promises only what there is.
+    memory_overcommit: NonZeroU32 = "16",
+    /// Memory that is promised to nobody: for the platform and its builds. At most half of the machine's.
+    reserved_memory: Bytes = "1GiB",
+    /// How many times over the disk of `home` is promised to dynos.
+    disk_overcommit: NonZeroU32 = "16",
     /// Networks that are not public, such as `10.1.0.0/16`, in which log drains, webhooks, buildpacks, images and archives of builds may be.
     outbound_networks: List<IpNet> = "",
     /// How long the events of the audit log are kept.

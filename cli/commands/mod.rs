@@ -49,6 +49,7 @@ mod run;
 mod runs;
 mod sbom;
 mod scaling;
+mod sizes;
 mod stack;
 mod teams;
 mod two_factor;
@@ -167,9 +168,12 @@ commands! {
     "ps:restart" ["restart", "dyno:restart"] PsRestart(ps::Restart),
     "ps:stop" ["stop", "kill", "ps:kill", "dyno:stop", "dyno:kill"] PsStop(ps::Stop),
     "ps:type" ["resize", "ps:resize", "dyno:type", "dyno:resize"] PsType(ps::Type),
-    "ps:sizes" [] PsSizes(ps::Sizes),
     "ps:sleep" [] PsSleep(scaling::Sleep),
     "ps:sleep:off" [] PsSleepOff(scaling::SleepOff),
+    "ps:sizes" [] PsSizes(sizes::List),
+    "ps:sizes:add" [] PsSizesAdd(sizes::Add),
+    "ps:sizes:update" [] PsSizesUpdate(sizes::Update),
+    "ps:sizes:remove" [] PsSizesRemove(sizes::Remove),
     "ps:wait" [] PsWait(ps::Wait),
     "ps:exec" [] PsExec(inside::Exec),
     "ps:copy" [] PsCopy(copy::Copy),

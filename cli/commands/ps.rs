@@ -264,54 +264,6 @@ impl Wait {
     }
 }
 
-/// A size, as far as it is printed.
-#[derive(Debug, serde::Deserialize)]
-struct Size {
-    name: String,
-    /// In GiB.
-    memory: f64,
-    compute: u32,
-    cpu_weight: u32,
-    processes: u32,
-    disk_bytes: u64,
-    files: u64,
-    open_files: u64,
-}
-
-/// List the sizes that dynos can have, and what a dyno of each may use
-///
-/// Memory, CPUs, processes, disk, files on it and open files are limits; when CPUs are short, each dyno gets its part of them by
-/// weight.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  $ platform ps:sizes")]
-pub(crate) struct Sizes {}
-
-impl Sizes {
-    #[expect(clippy::unused_self, reason = "reads like its siblings where it is used")]
-    pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let sizes = cx.client()?.list(&["dyno-sizes"])?;
-        cx.show_list(&sizes, |out, mut sizes: Vec<Size>| {
-            sizes.sort_by(|one, other| one.memory.total_cmp(&other.memory));
-            let row = |size: Size| {
-                vec![
-                    size.name.into(),
-                    format!("{} GiB", size.memory).into(),
-                    size.compute.to_string().into(),
-                    size.cpu_weight.to_string().into(),
-                    size.processes.to_string().into(),
-                    format!("{} GiB", size.disk_bytes >> 30).into(),
-                    size.files.to_string().into(),
-                    size.open_files.to_string().into(),
-                ]
-            };
-            let columns = ["Size", "Memory", "CPUs", "Weight", "Processes", "Disk", "Files", "Open files"];
-            out.table(&columns, sizes.into_iter().map(row).collect(), "No sizes.")
-        })
-    }
-}
-
 fn newest_release(client: &Client, app: &str) -> Result<u32> {
     let releases: Vec<Release> = client::typed(&client.newest(&["apps", app, "releases"], 1)?)?;
     Ok(releases.first().map_or(0, |release| release.version))

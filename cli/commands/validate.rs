@@ -80,7 +80,7 @@ impl Sources {
     fn problems(&self) -> Vec<Problem> {
         let files = Files { app_json: self.app_json.as_deref(), heroku_yml: self.heroku_yml.as_deref() };
         let (manifest, mut problems) = manifest::read(files);
-        problems.extend(controller::setup::check(&manifest, &[]));
+        problems.extend(controller::setup::check(&manifest, &[], None));
         problems.extend(self.procfile.as_deref().map(in_procfile).unwrap_or_default());
         let unread = |file: &&'static str| Problem {
             file,

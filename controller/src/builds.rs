@@ -340,7 +340,7 @@ impl Controller {
         };
 
         let released = Instant::now();
-        let (starts, kept) = (Self::starts(&manifest), Self::kept(&manifest)?);
+        let (starts, kept) = (Self::starts(&manifest, &self.sizes().await?), Self::kept(&manifest)?);
         let deploy = Deploy {
             build: id,
             image: &built.image,

@@ -11,8 +11,9 @@ use engine::{Instance, InstanceState, OneOffId};
 use model::{DynoName, Timestamp};
 use sha2::{Digest, Sha256};
 
-use crate::formation::{DEFAULT_SIZE, WEB};
+use crate::formation::WEB;
 use crate::rollout::size_of;
+use crate::sizes::DEFAULT_SIZE;
 use crate::store::{Action, App, NewEvent, Release, Resource};
 use crate::{Actor, Controller, Error};
 pub use inside::ExecRequest;
@@ -69,6 +70,7 @@ impl Controller {
         let mut releases: BTreeMap<u64, Release> = BTreeMap::new();
         let formation = self.store.formation(app.id).await?;
         let routed = self.routed(app).await;
+        let sizes = self.sizes().await?;
         let mut dynos = Vec::new();
         for status in self.engine.list_of(&[app.id]).await? {
             if !releases.contains_key(&status.release) {
@@ -80,7 +82,7 @@ impl Controller {
             let process = image.processes.iter().find(|process| process.process_type == status.process_type);
             let row = formation.iter().find(|row| row.process_type == status.process_type);
             // What older programs wished does not say its size.
-            let size = size_of(&status.id).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
+            let size = sizes.find(size_of(&status.id)).map(|size| &size.name).or_else(|| row.map(|row| &row.size));
             let is_web = status.process_type.as_str() == WEB;
             let takes = |instance: &Instance| instance.is_healthy() && routed.contains(&status.id);
             let stops = |number: u32| status.instances.iter().any(|instance| instance.dyno.number == number);

@@ -1,15 +1,11 @@
 //! How many instances of each process type should run, and of which size. Scaling makes no release.
 
-use std::sync::LazyLock;
+use model::ProcessType;
 
-use engine::Limits;
-use model::{DynoSize, ProcessType};
-
+use crate::sizes::Sizes;
 use crate::store::{App, FormationRow, Quantity, Scale, StoreError};
 use crate::{Actor, Controller, Error};
 
-/// Size of a process type that nobody gave another.
-pub const DEFAULT_SIZE: &str = "Standard-1X";
 /// Most instances of one process type.
 pub const MAX_QUANTITY: u32 = 100;
 
@@ -63,7 +59,10 @@ impl Controller {
             self.store.add_process_type(app.id, &process_type(WEB)?, self.clock.now()).await?;
         }
         let known = self.formation(app).await?;
-        let changes = requests.iter().map(|request| check(request, &known)).collect::<Result<Vec<Scale>, Error>>()?;
+        let sizes = self.sizes().await?;
+        let check = |request| check(request, &known, &sizes);
+        let changes = requests.iter().map(check).collect::<Result<Vec<Scale>, Error>>()?;
+        let _admitted = self.admit_scale(app, &known, &changes, &sizes).await?;
         self.store.scale(app.id, &changes, MAX_QUANTITY, &self.stamp(actor)).await.map_err(|error| match error {
             StoreError::Quantity { process_type, quantity } => Error::Invalid(format!(
                 "quantity of {process_type} would be {quantity}; possible are 0 to {MAX_QUANTITY}"
@@ -86,7 +85,7 @@ pub(crate) fn process_type(name: &str) -> Result<ProcessType, Error> {
     name.parse().map_err(|rule: model::NameError| Error::Invalid(rule.to_string()))
 }
 
-fn check(request: &ScaleRequest, known: &[ProcessFormation]) -> Result<Scale, Error> {
+fn check(request: &ScaleRequest, known: &[ProcessFormation], sizes: &Sizes) -> Result<Scale, Error> {
     let name = &request.process_type;
     let is_known = |process_type: &ProcessType| known.iter().any(|f| f.row.process_type == *process_type);
     let process_type = name.parse().ok().filter(is_known);
@@ -96,7 +95,7 @@ fn check(request: &ScaleRequest, known: &[ProcessFormation]) -> Result<Scale, Er
         return Err(Error::Invalid("The release process runs once for each release and cannot be scaled".to_owned()));
     }
     let size = match request.size.as_deref() {
-        Some(size) => Some(dyno_size(size).ok_or_else(|| unknown_size(size))?.name.clone()),
+        Some(size) => Some(sizes.find(size).ok_or_else(|| sizes.unknown(size))?.name.clone()),
         None => None,
     };
     Ok(Scale { process_type, quantity, size })
@@ -108,60 +107,4 @@ fn parse_quantity(text: &str) -> Result<Quantity, Error> {
         absolute => absolute.parse().ok().map(Quantity::Exactly),
     };
     parsed.ok_or_else(|| Error::Invalid(format!("quantity {text:?} is not a number like 2, +1 or -1")))
-}
-
-pub(crate) fn unknown_size(size: &str) -> Error {
-    let names: Vec<_> = dyno_sizes().iter().map(|size| size.name.as_str()).collect();
-    Error::Invalid(format!("size {size:?} does not exist; available are {}", names.join(", ")))
-}
-
-/// The sizes that there are, from small to large. They share the cores; when those are short, each gets its part by weight.
-pub fn dyno_sizes() -> &'static [DynoSize] {
-    static SIZES: LazyLock<Vec<DynoSize>> = LazyLock::new(|| {
-        let size = |name: &str, memory_mib: u64, (cpu_millis, cpu_weight), pids, disk_gib: u64, open_files| DynoSize {
-            name: name.to_owned(),
-            memory_bytes: memory_mib << 20,
-            cpu_millis,
-            cpu_weight,
-            pids,
-            disk_bytes: disk_gib << 30,
-            // One for each 16 KiB.
-            files: disk_gib << 16,
-            open_files,
-        };
-        vec![
-            size("Eco", 512, (1000, 50), 256, 2, 16_384),
-            size("Basic", 512, (1000, 100), 256, 4, 16_384),
-            size("Standard-1X", 512, (1000, 100), 256, 4, 16_384),
-            size("Standard-2X", 1024, (2000, 200), 512, 8, 32_768),
-            size("Performance-M", 2560, (2000, 400), 16384, 16, 65_536),
-            size("Performance-L", 14336, (8000, 800), 32768, 32, 65_536),
-            size("Performance-L-RAM", 30720, (4000, 800), 32768, 32, 65_536),
-            size("Performance-XL", 63488, (8000, 1600), 32768, 64, 65_536),
-            size("Performance-2XL", 129_024, (16000, 3200), 32768, 128, 65_536),
-        ]
-    });
-    &SIZES
-}
-
-/// What a dyno of this size may have.
-pub(crate) fn limits(size: &DynoSize) -> Limits {
-    Limits {
-        cpu_weight: size.cpu_weight,
-        disk_bytes: Some(size.disk_bytes),
-        files: Some(size.files),
-        open_files: Some(size.open_files),
-        ..Limits::new(size.memory_bytes, size.cpu_millis, size.pids)
-    }
-}
-
-/// The smallest size with more memory.
-pub(crate) fn larger(size: &DynoSize) -> Option<&'static DynoSize> {
-    let larger = dyno_sizes().iter().filter(|other| other.memory_bytes > size.memory_bytes);
-    larger.min_by_key(|other| other.memory_bytes)
-}
-
-/// The size of this name, in any case.
-pub fn dyno_size(name: &str) -> Option<&'static DynoSize> {
-    dyno_sizes().iter().find(|size| size.name.eq_ignore_ascii_case(name))
 }

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod actors;
 pub mod addons;
+mod admission;
 pub mod api;
 pub mod apps;
 pub mod attach;
@@ -53,6 +54,7 @@ pub mod sessions;
 mod settings;
 pub mod setup;
 pub mod sign_in;
+pub mod sizes;
 pub mod sni_endpoints;
 pub mod sources;
 pub mod store;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::admission::Promised;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::browser_logins::BrowserLogins;
@@ -45,6 +46,8 @@ pub struct Live {
     pub(crate) egress_pending: Notify,
     /// Held while secrets move to a new key.
     pub(crate) rotating: tokio::sync::Mutex<()>,
+    /// What of the machine was promised to apps lately.
+    pub(crate) promised: tokio::sync::Mutex<Promised>,
     /// Apps that are being built right now.
     pub(crate) building: Locked<BTreeMap<AppId, Building>>,
     /// Apps whose linked repository is waited for.
@@ -91,6 +94,7 @@ impl Default for Live {
             egress: tokio::sync::Mutex::default(),
             egress_pending: Notify::default(),
             rotating: tokio::sync::Mutex::default(),
+            promised: tokio::sync::Mutex::default(),
             building: Locked::default(),
             following: Locked::default(),
             phases: Locked::default(),

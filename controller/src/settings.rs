@@ -37,6 +37,12 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// When an instance that ended by itself is started again.
     pub restart: Restart,
+    /// How many times over memory is promised that is nobody's alone.
+    pub memory_overcommit: NonZeroU32,
+    /// Bytes of memory that are promised to nobody.
+    pub reserved_memory: u64,
+    /// How many times over the disk is promised.
+    pub disk_overcommit: NonZeroU32,
     /// How long events are kept.
     pub event_retention: Duration,
     /// How many images of an app are kept, the newest ones.

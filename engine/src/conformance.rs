@@ -74,7 +74,7 @@ use services::{
 pub use wishes::on_paper;
 use wishes::{
     an_app_is_seen_by_itself, scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
-    what_cannot_be_done_is_refused_by_name, what_is_done_around_instances_may_change,
+    what_cannot_be_done_is_refused_by_name, what_is_asked_for_is_counted, what_is_done_around_instances_may_change,
 };
 use within::{a_port_of_an_instance_is_reached_though_only_it_listens, files_are_copied_out_of_and_into_an_instance};
 
@@ -95,6 +95,7 @@ checks! {
     what_is_done_around_instances_may_change,
     what_cannot_be_done_is_refused_by_name,
     an_app_is_seen_by_itself,
+    what_is_asked_for_is_counted,
     the_longest_process_type_runs,
     an_instance_that_never_listens_is_stopped_and_shows_its_ports,
     a_startup_check_by_http_decides_when_an_instance_is_up,

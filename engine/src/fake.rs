@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
 use crate::{
-    Archive, Change, Changes, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need, OneOff, OneOffId,
-    ProbeReport, RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
+    Archive, Capacity, Change, Changes, Demand, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need,
+    OneOff, OneOffId, ProbeReport, RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 
 /// What this engine is able to do of what not every one is.
@@ -58,6 +58,7 @@ pub struct FakeEngine {
 
 struct Running {
     app: AppId,
+    demand: Demand,
     has_log: bool,
     exit: oneshot::Sender<Exit>,
     volumes: Vec<String>,
@@ -117,6 +118,11 @@ impl FakeEngine {
     /// Makes every [`Engine::apply`] and [`Engine::run`] fail with [`EngineError::Exhausted`] in these words; `None` ends it.
     pub fn refuse(&self, reason: Option<&str>) {
         self.lock().refusal = reason.map(str::to_owned);
+    }
+
+    /// Says what there is, from now on.
+    pub fn set_capacity(&self, memory: u64, disk: u64, containers: u64) {
+        self.lock().has = (memory, disk, containers);
     }
 
     /// The workloads that are desired now, by id.
@@ -376,7 +382,9 @@ impl Engine for FakeEngine {
             let volumes: Vec<String> = oneoff.container.volumes().map(str::to_owned).collect();
             world.volumes.extend(volumes.iter().cloned());
             let has_log = oneoff.log.is_some();
-            world.oneoffs.insert(id.clone(), Running { app: oneoff.app, has_log, exit, volumes });
+            world
+                .oneoffs
+                .insert(id.clone(), Running { app: oneoff.app, demand: (&oneoff).into(), has_log, exit, volumes });
             world.answer.as_ref().and_then(|answer| answer(&oneoff))
         };
         if let Some((bytes, exit)) = answer {
@@ -446,6 +454,10 @@ impl Engine for FakeEngine {
 
     async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
         Ok(self.reach()?.egress.clone())
+    }
+
+    async fn capacity(&self) -> Result<Capacity, EngineError> {
+        Ok(self.reach()?.capacity())
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

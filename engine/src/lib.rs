@@ -4,6 +4,7 @@
 //! engine's job, deciding what should be alive is the controller's. Every engine must pass [`conformance`]; [`fake`] serves the tests of those
 //! who only talk to one.
 
+mod capacity;
 mod changes;
 pub mod conformance;
 mod error;
@@ -29,6 +30,7 @@ use futures::stream::BoxStream;
 pub use model::routes::WorkloadId;
 use model::{AppId, Egress};
 
+pub use capacity::{Capacity, Demand};
 pub use changes::{Change, Changes};
 pub use error::EngineError;
 pub use evidence::{ProbeReport, Purpose};
@@ -129,6 +131,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The policies that are in force.
     async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError>;
+
+    /// What there is, and what all that is desired or runs may use of it.
+    async fn capacity(&self) -> Result<Capacity, EngineError>;
 
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.

@@ -31,5 +31,5 @@ pub use name::{
 };
 pub use process::{DynoSize, Process};
 pub use role::Role;
-pub use rollout::{Pause, RolloutPolicy, Strategy};
+pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};
 pub use scaling::ScalingPolicy;

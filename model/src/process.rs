@@ -29,10 +29,14 @@ impl Process {
 /// How much of the machine one dyno may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DynoSize {
+    /// Its id.
+    pub id: String,
     /// The name people type, without regard to case: `Standard-1X`.
     pub name: String,
     /// Memory limit in bytes; a dyno over it is killed.
     pub memory_bytes: u64,
+    /// Whether that memory is kept free for it alone; else it is a ceiling, and more is promised than there is.
+    pub dedicated: bool,
     /// CPU limit in thousandths of a core.
     pub cpu_millis: u32,
     /// Weight against others when cores are short, 1 to 10,000.

@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::Access;
-use super::catalog::size_id;
 use super::error::ApiError;
 use super::input::{Body, Reference, Text};
 use super::output::{Id, List, Named, Time};
 use super::range::{Page, Range};
+use super::sizes::named;
 use crate::formation::{ProcessFormation, ScaleRequest};
+use crate::sizes::Sizes;
 use crate::store::App;
 use crate::{Controller, Error};
 
@@ -66,8 +67,8 @@ pub(super) async fn list(
     access: Access,
     range: Range,
 ) -> Result<Page<FormationAnswer>, ApiError> {
-    let formation = controller.formation(&access.app).await?;
-    Ok(range.page(formation.iter().map(|process| answer(&access.app, process)), "type"))
+    let (formation, sizes) = (controller.formation(&access.app).await?, controller.sizes().await?);
+    Ok(range.page(formation.iter().map(|process| answer(&access.app, process, &sizes)), "type"))
 }
 
 /// `GET /apps/{app}/formation/{type}`
@@ -77,7 +78,7 @@ pub(super) async fn info(
     Path((_, reference)): Path<(String, String)>,
 ) -> Result<Json<FormationAnswer>, ApiError> {
     let process = find(&controller, &access.app, &reference).await?;
-    Ok(Json(answer(&access.app, &process)))
+    Ok(Json(answer(&access.app, &process, &controller.sizes().await?)))
 }
 
 /// `PATCH /apps/{app}/formation`: all of `updates` or none.
@@ -93,7 +94,8 @@ pub(super) async fn batch_update(
         })
         .collect();
     let changed = controller.scale(&access.app, &access.actor, &requests).await?;
-    Ok(List(changed.iter().map(|process| answer(&access.app, process)).collect()))
+    let sizes = controller.sizes().await?;
+    Ok(List(changed.iter().map(|process| answer(&access.app, process, &sizes)).collect()))
 }
 
 /// `PATCH /apps/{app}/formation/{type}`
@@ -107,7 +109,7 @@ pub(super) async fn update(
     let request = request(process.row.process_type.to_string(), wish);
     let changed = controller.scale(&access.app, &access.actor, &[request]).await?;
     let changed = changed.first().ok_or(Error::NotFound("process type"))?;
-    Ok(Json(answer(&access.app, changed)))
+    Ok(Json(answer(&access.app, changed, &controller.sizes().await?)))
 }
 
 fn request(process_type: String, wish: UpdateFormation) -> ScaleRequest {
@@ -122,13 +124,13 @@ pub(super) async fn find(controller: &Controller, app: &App, reference: &str) ->
     controller.formation(app).await?.into_iter().find(named).ok_or(Error::NotFound("process type"))
 }
 
-fn answer(app: &App, process: &ProcessFormation) -> FormationAnswer {
+fn answer(app: &App, process: &ProcessFormation, sizes: &Sizes) -> FormationAnswer {
     let row = &process.row;
     FormationAnswer {
         app: Named::from(app),
         command: process.command.clone(),
         created_at: row.created_at.into(),
-        dyno_size: Named::new(size_id(&row.size).unwrap_or_default(), &row.size),
+        dyno_size: named(sizes, &row.size),
         id: Id::of(&row.id),
         quantity: row.quantity,
         size: row.size.clone(),

@@ -62,6 +62,7 @@ mod scaling;
 #[cfg(test)]
 mod schemathesis;
 mod sessions;
+mod sizes;
 mod slugs;
 mod sni_endpoints;
 mod sources;
@@ -187,7 +188,7 @@ fn ways() -> Vec<Route> {
         get("/account/features", SignedIn, features::list_of_user),
         get("/account/features/{feature}", SignedIn, features::none_of_user),
         patch("/account/features/{feature}", SignedIn, features::none_of_user),
-        get("/dyno-sizes/{size}", SignedIn, catalog::dyno_size),
+        get("/dyno-sizes/{size}", SignedIn, sizes::info),
         get("/regions/{region}", SignedIn, catalog::region),
         get("/stacks/{stack}", SignedIn, catalog::stack),
         get("/apps/{app}/egress", View, egress::info),
@@ -289,6 +290,9 @@ fn people() -> Vec<Route> {
         get("/teams/{team}/credentials", SignedIn, credentials::list_of_team),
         put("/teams/{team}/credentials", SignedIn, credentials::set_of_team),
         delete("/teams/{team}/credentials/{credential}", SignedIn, credentials::delete_of_team),
+        post("/dyno-sizes", Operator, sizes::create),
+        patch("/dyno-sizes/{size}", Operator, sizes::update),
+        delete("/dyno-sizes/{size}", Operator, sizes::delete),
         get("/credentials", Operator, credentials::list),
         put("/credentials", Operator, credentials::set_of_all),
         delete("/credentials/{credential}", Operator, credentials::delete_of_all),
@@ -335,6 +339,7 @@ fn things() -> Vec<Route> {
         get("/apps/{app}/rollouts", View, rollouts::list),
         get("/apps/{app}/rollout-policy", View, rollouts::policy),
         patch("/apps/{app}/rollout-policy", Operate, rollouts::set_policy),
+        get("/apps/{app}/available-dyno-sizes", View, sizes::available),
         get("/apps/{app}/formation", View, formation::list),
         patch("/apps/{app}/formation", Operate, formation::batch_update),
         get("/apps/{app}/formation/{type}", View, formation::info),
@@ -401,7 +406,7 @@ fn things() -> Vec<Route> {
         get("/buildpacks", SignedIn, buildpacks::list),
         get("/buildpacks/{buildpack}", Anyone, buildpacks::registry),
         get("/platform", Anyone, platform::info),
-        get("/dyno-sizes", SignedIn, catalog::dyno_sizes_list),
+        get("/dyno-sizes", SignedIn, sizes::list),
         get("/regions", SignedIn, catalog::regions),
         get("/stacks", SignedIn, catalog::stacks),
     ]

@@ -11,11 +11,13 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::{Dyno, uuid_of};
+use crate::admission::demand_of;
 use crate::attach::{Protocol, What};
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::errors::chain;
-use crate::formation::{DEFAULT_SIZE, dyno_size, process_type};
+use crate::formation::process_type;
 use crate::rollout::Task;
+use crate::sizes::DEFAULT_SIZE;
 use crate::store::{Action, App, NewEvent, Release, Resource, Run, RunEnd, RunState};
 use crate::watch::{News, Watch};
 use crate::{Actor, Controller, Error};
@@ -83,7 +85,10 @@ impl Controller {
         let release = self.store.release(app.current_release).await?.ok_or(Error::NotFound("release"))?;
         self.live.ready().await?;
         let size = request.size.as_deref().unwrap_or(DEFAULT_SIZE);
-        let size = dyno_size(size).ok_or_else(|| Error::Invalid(format!("size {size:?} does not exist")))?;
+        let sizes = self.sizes().await?;
+        let size = sizes.find(size).ok_or_else(|| sizes.unknown(size))?;
+        let who = format!("A one-off dyno of {}", size.name.to_ascii_lowercase());
+        self.admit_one(&who, demand_of(&sizes, &size.name, 1)).await?;
         let kind = process_type(request.process_type.as_deref().unwrap_or(ONE_OFF))?;
         let mut container = self.container(app, &release, Task::Line(&request.command), &size.name).await?;
         container.env.extend(request.env.iter().cloned());

@@ -64,7 +64,8 @@ impl Controller {
                 Cause::Crashed(sick) => self.dyno_log(app.id, &sick.dyno, live_at).await,
                 _ => Vec::new(),
             };
-            let failure = Failure::new(rollout.version, &cause, log).after_it_was_live(before);
+            let sizes = self.sizes().await?;
+            let failure = Failure::new(rollout.version, &cause, log, &sizes).after_it_was_live(before);
             let text = serde_json::to_string(&failure).unwrap_or_default();
             self.store.leave_rollout(rollout.release, &text).await?;
             let rollout = RolloutRow { state: RolloutState::Leaving, failure: Some(text), ..rollout.clone() };

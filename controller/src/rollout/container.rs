@@ -4,7 +4,7 @@ use builder::stack::StackError;
 use engine::{Container, EngineError, RootFs};
 use model::{Image, ImageConfig, Layer};
 
-use crate::formation::{DEFAULT_SIZE, dyno_size, limits};
+use crate::sizes::limits;
 use crate::store::{App, Release, Scope};
 use crate::{Controller, Error};
 
@@ -27,7 +27,8 @@ impl Controller {
         size: &str,
     ) -> Result<Container, Error> {
         let image = if release.image.is_some() { self.image_of(release).await? } else { self.bare_image()? };
-        let size = dyno_size(size).or_else(|| dyno_size(DEFAULT_SIZE));
+        let sizes = self.sizes().await?;
+        let size = sizes.find_or_default(size);
         let size = size.ok_or_else(|| EngineError::Failed("there is no dyno size".to_owned()))?;
         let args = match task {
             Task::Process(name) => image.process_args(name),

@@ -12,8 +12,8 @@ use super::plan::{Cause, Sick};
 use super::traffic::Tally;
 use super::workload::PORT;
 use crate::Controller;
-use crate::formation::{dyno_size, larger};
 use crate::logs::Filter;
+use crate::sizes::Sizes;
 
 /// What the check is called that is made of every web process.
 const LISTENING: &str = "listening";
@@ -89,7 +89,7 @@ impl Failure {
     }
 
     /// What made a rollout fail; `log` holds the last lines of the dyno that did.
-    pub(super) fn new(version: u64, cause: &Cause, log: Vec<String>) -> Self {
+    pub(super) fn new(version: u64, cause: &Cause, log: Vec<String>, sizes: &Sizes) -> Self {
         match cause {
             Cause::Errors { old, new } => {
                 let share = |tally: &Tally| {
@@ -104,9 +104,9 @@ impl Failure {
             }
             Cause::Aborted => Self::of("aborted", format!("v{version} was ended before it was live.")),
             Cause::Crashed(sick) => {
-                let (kind, what) = crashed(sick);
+                let (kind, what) = crashed(sick, sizes);
                 let sentence = format!("v{version} did not become healthy: {} {what}.", sick.dyno);
-                Self::of(kind, sentence).seen(sick, log)
+                Self::of(kind, sentence).seen(sick, log, sizes)
             }
             Cause::Stalled { waited, missing } => {
                 let time = format!("{} s", waited.as_secs());
@@ -120,20 +120,20 @@ impl Failure {
                     "v{version} did not become healthy: for {time} it came no further than {}, which is {}.",
                     sick.dyno, sick.state
                 );
-                Self::of("stalled", sentence).seen(sick, log)
+                Self::of("stalled", sentence).seen(sick, log, sizes)
             }
         }
     }
 
-    fn seen(mut self, sick: &Sick, log: Vec<String>) -> Self {
+    fn seen(mut self, sick: &Sick, log: Vec<String>, sizes: &Sizes) -> Self {
         self.dyno = Some(sick.dyno.to_string());
         match sick.exit {
             Some(Exit::Code(code)) => self.exit_code = Some(code),
             Some(Exit::Signal(signal)) => self.signal = Some(signal),
             Some(Exit::OutOfMemory) => {
-                let size = dyno_size(&sick.size);
+                let size = sizes.find(&sick.size);
                 self.memory_limit = size.map(|size| size.memory_bytes);
-                self.try_size = size.and_then(larger).map(|size| size.name.clone());
+                self.try_size = size.and_then(|size| sizes.larger(size)).map(|size| size.name.clone());
             }
             Some(Exit::Lost) | None => {}
         }
@@ -187,7 +187,7 @@ impl Failure {
 }
 
 /// What a dyno that crashed did.
-fn crashed(sick: &Sick) -> (&'static str, String) {
+fn crashed(sick: &Sick, sizes: &Sizes) -> (&'static str, String) {
     match (sick.exit, &sick.probe) {
         // The engine's own doing (R10).
         (_, Some(probe)) if probe.fatal => {
@@ -204,7 +204,7 @@ fn crashed(sick: &Sick) -> (&'static str, String) {
             }
         }
         (Some(Exit::OutOfMemory), _) => {
-            let limit = dyno_size(&sick.size).map_or_else(String::new, |size| {
+            let limit = sizes.find(&sick.size).map_or_else(String::new, |size| {
                 format!(": it may have {} MB ({})", size.memory_bytes >> 20, size.name)
             });
             ("out_of_memory", format!("ran out of memory{limit}"))
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn the_message_says_what_happened_and_what_to_do() {
         let cause = Cause::Crashed(sick(Some(Exit::Code(0)), Some(&["0.0.0.0:3000", "[::]:3000", "127.0.0.1:9999"])));
-        let failure = Failure::new(12, &cause, vec!["listening on 3000".to_owned()]);
+        let failure = Failure::new(12, &cause, vec!["listening on 3000".to_owned()], &Sizes::built_in());
         let text = failure.text(Some(11));
         insta::assert_snapshot!(text, @r"
         v12 did not become healthy: web.1 did not listen on $PORT within 60 s and was stopped.
@@ -271,9 +271,10 @@ mod tests {
         let logged: Vec<_> = text.lines().filter(|line| !is_quoted(line)).collect();
         assert_eq!(logged.len(), 4, "what the log has already is left out: {logged:?}");
         let cause = Cause::Crashed(sick(Some(Exit::Signal(9)), Some(&["127.0.0.1:5000"])));
-        let text = Failure::new(12, &cause, Vec::new()).text(None);
+        let text = Failure::new(12, &cause, Vec::new(), &Sizes::built_in()).text(None);
         assert!(text.contains("listened on 127.0.0.1:5000, which nobody outside its container reaches"), "{text}");
-        let text = Failure::new(1, &Cause::Crashed(sick(Some(Exit::Code(7)), None)), Vec::new()).text(None);
+        let text = Failure::new(1, &Cause::Crashed(sick(Some(Exit::Code(7)), None)), Vec::new(), &Sizes::built_in())
+            .text(None);
         insta::assert_snapshot!(text, @r"
         v1 did not become healthy: web.1 exited with code 7.
           It printed nothing.
@@ -286,7 +287,7 @@ mod tests {
         let mut sick = sick(Some(Exit::Code(0)), Some(&["0.0.0.0:5000"]));
         let probe = sick.probe.as_mut().expect("a probe");
         (probe.check, probe.result) = ("GET /up".to_owned(), "GET /up was answered with 500".to_owned());
-        let failure = Failure::new(12, &Cause::Crashed(sick), Vec::new());
+        let failure = Failure::new(12, &Cause::Crashed(sick), Vec::new(), &Sizes::built_in());
         assert_eq!((failure.cause.as_str(), failure.check.as_deref()), ("check_failed", Some("GET /up")));
         insta::assert_snapshot!(failure.text(Some(11)), @r#"
         v12 did not become healthy: web.1 did not pass its startup check "GET /up" within 60 s and was stopped.
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn who_outgrows_their_memory_is_told_the_limit_and_the_next_size() {
-        let failure = Failure::new(3, &Cause::Crashed(sick(Some(Exit::OutOfMemory), None)), Vec::new());
+        let failure =
+            Failure::new(3, &Cause::Crashed(sick(Some(Exit::OutOfMemory), None)), Vec::new(), &Sizes::built_in());
         insta::assert_snapshot!(failure.text(Some(2)), @r"
         v3 did not become healthy: web.1 ran out of memory: it may have 512 MB (Standard-1X).
           The next size has more: `platform ps:type web=standard-2x`.
@@ -313,7 +315,7 @@ mod tests {
     fn who_comes_no_further_is_told_what_is_missing() {
         let waited = Duration::from_secs(600);
         let missing = Some(sick(None, Some(&[])));
-        let text = Failure::new(3, &Cause::Stalled { waited, missing }, Vec::new()).text(Some(2));
+        let text = Failure::new(3, &Cause::Stalled { waited, missing }, Vec::new(), &Sizes::built_in()).text(Some(2));
         insta::assert_snapshot!(text, @r"
         v3 did not become healthy: for 600 s it came no further than web.1, which is starting.
           Last probe of $PORT (5000), 60.0 s after its start: connection refused.
@@ -321,7 +323,8 @@ mod tests {
           It printed nothing.
         v2 keeps serving. Mend the app and push again.
         ");
-        let text = Failure::new(3, &Cause::Stalled { waited, missing: None }, Vec::new()).text(Some(2));
+        let text =
+            Failure::new(3, &Cause::Stalled { waited, missing: None }, Vec::new(), &Sizes::built_in()).text(Some(2));
         insta::assert_snapshot!(text, @r"
         v3 did not become healthy: for 600 s not every dyno of it was even started.
           The platform's host may be away, or busy with others: `platform status`.

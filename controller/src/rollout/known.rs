@@ -102,6 +102,12 @@ impl Reader {
         Ok(self.types(release).await?.iter().any(|name| name.as_str() == PROCESS_TYPE))
     }
 
+    /// A release as it should run once it is current.
+    pub(super) async fn target_of(&mut self, release: &Release) -> Result<Option<Target>, Error> {
+        let formation = self.controller.store.formation(release.app).await?;
+        self.target(Some(release), &formation, |row| (release.scale(row), None)).await
+    }
+
     /// What of the formation a release really has. The release phase is no instance.
     async fn target(
         &mut self,

@@ -13,6 +13,7 @@ mod names;
 mod phase;
 mod plan;
 mod reach;
+mod room;
 mod stall;
 mod steps;
 #[cfg(test)]

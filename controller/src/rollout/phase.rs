@@ -9,7 +9,7 @@ use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
 
 use super::container::Task;
-use crate::formation::DEFAULT_SIZE;
+use crate::sizes::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 

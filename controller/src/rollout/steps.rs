@@ -15,6 +15,7 @@ use super::worker::Rollout;
 use crate::Error;
 use crate::errors::chain;
 use crate::live::Stages;
+use crate::sizes::Sizes;
 use crate::store::{Ending, Outcome, Release, RolloutRow};
 
 impl Rollout {
@@ -157,6 +158,7 @@ impl Rollout {
             Some(sick) => self.controller.dyno_log(known.app.id, &sick.dyno, candidate.created_at).await,
             None => Vec::new(),
         };
-        Failure::new(candidate.version, cause, log)
+        let sizes = self.controller.sizes().await.unwrap_or_else(|_| Sizes::built_in());
+        Failure::new(candidate.version, cause, log, &sizes)
     }
 }

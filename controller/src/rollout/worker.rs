@@ -40,7 +40,7 @@ const AT_ONCE: usize = 200;
 /// at all of them, a part at a time, so that no change waits for that.
 pub(crate) struct Rollout {
     pub(super) controller: Arc<Controller>,
-    reader: Reader,
+    pub(super) reader: Reader,
     /// The release phases of pending releases. A release that is not here has not begun its phase in this process.
     phases: HashMap<ReleaseId, Phase>,
     /// When each pending release was first wanted.
@@ -245,15 +245,27 @@ impl Rollout {
     /// Notes how those are to go on that have not begun.
     async fn begin_rollouts(&mut self, candidates: &mut Candidates, observed: &Observed) -> Result<(), Error> {
         let controller = Arc::clone(&self.controller);
+        let mut refused = Vec::new();
         for candidate in candidates.values_mut().filter(|candidate| candidate.rollout.is_none()) {
             let release = &candidate.release;
             let has_phase = self.reader.has_phase(release).await?;
             let state = if has_phase { RolloutState::Preparing } else { RolloutState::Running };
             let policy = controller.policy_of(release).await?;
+            let policy = match self.fitted(release, policy.clone(), observed).await? {
+                Ok(fitted) => fitted,
+                Err(reason) => {
+                    refused.push((release.clone(), reason));
+                    policy
+                }
+            };
             let traffic = Traffic::begin(of(observed, release.app), controller.live.names.traffic());
             let begun = Beginning { policy, state, traffic: serde_json::to_string(&traffic).unwrap_or_default() };
             controller.store.begin_rollout(release, &begun, controller.clock.now()).await?;
             candidate.rollout = controller.store.rollout(release.id).await?;
+        }
+        for (release, reason) in refused {
+            candidates.remove(&release.app);
+            self.fail(&release, reason.clone(), &Failure::of("refused", reason)).await?;
         }
         Ok(())
     }

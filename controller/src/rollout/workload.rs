@@ -6,7 +6,6 @@ use model::ProcessType;
 use super::container::Task;
 use super::health::{Usual, health, restart};
 use super::plan::Scale;
-use crate::formation::{dyno_size, larger};
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 
@@ -39,7 +38,8 @@ impl Controller {
         if let Some(port) = health.port {
             container.env.insert("PORT".to_owned(), port.to_string());
         }
-        let larger = dyno_size(&scale.size).and_then(larger);
+        let sizes = self.sizes().await?;
+        let larger = sizes.find(&scale.size).and_then(|size| sizes.larger(size));
         let larger = larger.map(|size| Larger { name: size.name.clone(), memory_bytes: size.memory_bytes });
         Ok(Workload {
             id,

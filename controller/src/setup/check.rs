@@ -5,11 +5,13 @@ use model::AttachmentName;
 
 use crate::addons::find_kind;
 use crate::config_vars;
-use crate::formation::{MAX_QUANTITY, RELEASE_PHASE, dyno_size, unknown_size};
+use crate::formation::{MAX_QUANTITY, RELEASE_PHASE};
+use crate::sizes::Sizes;
 
 /// What a push with this manifest would be told, beside what is wrong with its files. `attached` is what the app uses already: an
-/// add-on of such a name is not looked for. Asks nobody and changes nothing.
-pub fn check(manifest: &Manifest, attached: &[AttachmentName]) -> Vec<Problem> {
+/// add-on of such a name is not looked for. `sizes` are those of the platform; who does not know them only warns. Asks nobody and
+/// changes nothing.
+pub fn check(manifest: &Manifest, attached: &[AttachmentName], sizes: Option<&Sizes>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, var) in &manifest.env {
         let value = var.value.value.as_deref();
@@ -18,7 +20,7 @@ pub fn check(manifest: &Manifest, attached: &[AttachmentName]) -> Vec<Problem> {
     }
     for (process_type, scale) in &manifest.formation {
         let field = format!("formation.{process_type}");
-        problems.extend(scale.value.size.as_deref().and_then(|size| check_size(scale, &field, size)));
+        problems.extend(scale.value.size.as_deref().and_then(|size| check_size(scale, &field, (size, sizes))));
         let quantity = scale.value.quantity.unwrap_or(0);
         if quantity > MAX_QUANTITY {
             problems.push(scale.error(format!("{field}.quantity can be at most {MAX_QUANTITY}")));
@@ -34,7 +36,7 @@ pub fn check(manifest: &Manifest, attached: &[AttachmentName]) -> Vec<Problem> {
     }
     if let Some(script) = &manifest.postdeploy {
         let size = script.value.size.as_deref();
-        problems.extend(size.and_then(|size| check_size(script, "scripts.postdeploy", size)));
+        problems.extend(size.and_then(|size| check_size(script, "scripts.postdeploy", (size, sizes))));
     }
     if let Some(stack) = manifest.stack.as_ref().filter(|stack| stack.value == "container") {
         problems.push(stack.warning("stack changes nothing: apps are built by buildpacks here, not from Dockerfiles"));
@@ -48,14 +50,19 @@ pub(super) fn stand_in(wanted: &Addon) -> Option<AttachmentName> {
     wanted.attachment.clone().or_else(name)
 }
 
-fn check_size<T>(place: &At<T>, field: &str, size: &str) -> Option<Problem> {
-    let error = unknown_size(size);
-    dyno_size(size).is_none().then(|| place.error(format!("{field}: {error}")))
+fn check_size<T>(place: &At<T>, field: &str, (size, sizes): (&str, Option<&Sizes>)) -> Option<Problem> {
+    let built_in = Sizes::built_in();
+    let known = sizes.unwrap_or(&built_in);
+    let error = known.unknown(size);
+    known.find(size).is_none().then(|| match sizes {
+        Some(_) => place.error(format!("{field}: {error}")),
+        None => place.warning(format!("{field}: {error}, and those that the platform's operator made")),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use manifest::Files;
+    use manifest::{Files, Severity};
 
     use super::*;
 
@@ -74,9 +81,12 @@ mod tests {
 }"#;
         let (manifest, problems) = manifest::read(Files { app_json: Some(text), heroku_yml: None });
         assert_eq!(problems, []);
-        let said: Vec<_> = check(&manifest, &[]).iter().map(ToString::to_string).collect();
+        let said: Vec<_> = check(&manifest, &[], Some(&Sizes::built_in())).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(said.join("\n"));
         let attached = ["MYSQL".parse().expect("a name")];
-        assert_eq!(check(&manifest, &attached).len(), said.len() - 1, "a stand-in is enough");
+        let sizes = Sizes::built_in();
+        assert_eq!(check(&manifest, &attached, Some(&sizes)).len(), said.len() - 1, "a stand-in is enough");
+        let errors = |sizes| check(&manifest, &[], sizes).iter().filter(|it| it.severity == Severity::Error).count();
+        assert_eq!(errors(None), errors(Some(&sizes)) - 2, "who does not know the platform's sizes only warns");
     }
 }

@@ -22,6 +22,7 @@ use model::{Image, ProcessType};
 
 use crate::Controller;
 use crate::builds::{Output, Refused};
+use crate::sizes::Sizes;
 use crate::store::{App, Start};
 
 impl Controller {
@@ -37,7 +38,7 @@ impl Controller {
         let attachments = self.store.attachments_of_app(app.id).await?;
         let attached: Vec<_> = attachments.into_iter().map(|attachment| attachment.name).collect();
         let is_first = !self.store.was_live(app.id).await?;
-        let mut more = check(&manifest, &attached);
+        let mut more = check(&manifest, &attached, Some(&self.sizes().await?));
         if !is_first {
             // Nothing of it is used any more.
             for problem in &mut more {
@@ -65,9 +66,9 @@ impl Controller {
     }
 
     /// What process types start with when they are new.
-    pub(crate) fn starts(manifest: &Manifest) -> BTreeMap<ProcessType, Start> {
+    pub(crate) fn starts(manifest: &Manifest, sizes: &Sizes) -> BTreeMap<ProcessType, Start> {
         let start = |(name, scale): (&ProcessType, &manifest::At<manifest::Scale>)| {
-            let size = scale.value.size.as_deref().and_then(crate::formation::dyno_size);
+            let size = scale.value.size.as_deref().and_then(|size| sizes.find(size));
             let start = Start { quantity: scale.value.quantity, size: size.map(|size| size.name.clone()) };
             (name.clone(), start)
         };

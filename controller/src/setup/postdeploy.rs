@@ -7,8 +7,8 @@ use manifest::Script;
 use model::{Exit, LogSource};
 
 use crate::builds::Output;
-use crate::formation::DEFAULT_SIZE;
 use crate::rollout::Task;
+use crate::sizes::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
 

@@ -231,7 +231,8 @@ async fn process_types_start_as_app_json_says_and_keep_what_they_were_scaled_to(
     let text = r#"{"formation": {"web": {"quantity": 2}, "worker": {"quantity": 3, "size": "standard-2x"}},
                    "cron": [{"command": "x", "schedule": "@daily"}]}"#;
     let (manifest, _) = manifest::read(manifest::Files { app_json: Some(text.as_bytes()), heroku_yml: None });
-    let (starts, kept) = (Controller::starts(&manifest), Controller::kept(&manifest).expect("JSON"));
+    let (starts, kept) =
+        (Controller::starts(&manifest, &crate::sizes::Sizes::built_in()), Controller::kept(&manifest).expect("JSON"));
     let store = &world.test.controller.store;
     let image = crate::testing::image(&["web", "worker", "clock"]);
     let release = crate::testing::make_deploy_of(store, &world.app, &image, (&starts, kept.as_deref())).await;

@@ -121,6 +121,8 @@ words! {
     Domain "domain";
     /// A running instance.
     Dyno "dyno";
+    /// A size that dynos can have.
+    DynoSize "dyno-size";
     /// A switch of an app or a user.
     Feature "feature";
     /// How many of which process type.

@@ -7,7 +7,7 @@ use super::contents::{Formation, ProcessScale};
 use super::events::Write;
 use super::releases::{Release, pending_restore};
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
-use crate::formation::DEFAULT_SIZE;
+use crate::sizes::DEFAULT_SIZE;
 
 /// How many instances of a process type should run, and of which size.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,6 +32,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (23, "runs", include_str!("../../../migrations/0023_runs.sql")),
     (24, "scaling", include_str!("../../../migrations/0024_scaling.sql")),
     (25, "egress", include_str!("../../../migrations/0025_egress.sql")),
+    (26, "dyno sizes", include_str!("../../../migrations/0026_dyno_sizes.sql")),
 ];
 
 /// The migrations of this version.

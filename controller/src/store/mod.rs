@@ -43,6 +43,7 @@ mod secrets;
 mod select;
 mod sessions;
 mod setups;
+mod sizes;
 mod slice;
 mod sni_endpoints;
 mod sources;

@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
-use engine::{Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus};
+use engine::{
+    Capacity, Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -50,6 +52,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/egress", get(egress))
         .route("/egress/{app}", put(set_egress))
         .route("/volumes/{name}", delete(remove_volume))
+        .route("/capacity", get(capacity))
         .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(host)
@@ -167,6 +170,10 @@ async fn remove_volume(State(host): Shared, Path(name): Path<String>) -> Result<
 async fn stop_all(State(host): Shared) -> Result<StatusCode, Refusal> {
     host.stop_all().await.map_err(Refusal)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn capacity(State(host): Shared) -> Result<Json<Capacity>, Refusal> {
+    host.capacity().map(Json).map_err(Refusal)
 }
 
 /// Starts a one-off and turns the connection into its streams.

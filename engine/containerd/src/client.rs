@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Archive, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId,
+    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId,
     WorkloadStatus, check_volume_name,
 };
 use futures::stream::BoxStream;
@@ -212,6 +212,10 @@ impl Engine for HostClient {
 
     async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
         self.get("/egress").await
+    }
+
+    async fn capacity(&self) -> Result<Capacity, EngineError> {
+        self.get("/capacity").await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

@@ -41,12 +41,7 @@ impl Room {
         Ok(match (limits.disk_bytes, limits.files) {
             (None, None) => None,
             (Some(bytes), files) => Some(Self { bytes, files: files.unwrap_or(bytes / 8192) }),
-            (None, Some(files)) => {
-                let stats = statvfs(home).map_err(|errno| Fault::on("measure", home)(errno.into()))?;
-                #[expect(clippy::useless_conversion, reason = "u64 here, narrower elsewhere")]
-                let bytes = u64::from(stats.blocks()).saturating_mul(u64::from(stats.fragment_size()));
-                Some(Self { bytes, files })
-            }
+            (None, Some(files)) => Some(Self { bytes: size_below(home)?, files }),
         })
     }
 
@@ -56,6 +51,13 @@ impl Room {
         let size = self.bytes + (self.files + OWN_FILES) * INODE + self.bytes / 8192 + reserve + (1 << 20);
         size.div_ceil(block) * block
     }
+}
+
+/// Bytes of the disk on which `path` is.
+pub(crate) fn size_below(path: &Path) -> Result<u64, Fault> {
+    let stats = statvfs(path).map_err(|errno| Fault::on("measure", path)(errno.into()))?;
+    #[expect(clippy::useless_conversion, reason = "u64 here, narrower elsewhere")]
+    Ok(u64::from(stats.blocks()).saturating_mul(u64::from(stats.fragment_size())))
 }
 
 /// Empty disks to copy: that takes a fraction of the time in which one is made.

@@ -1,5 +1,6 @@
 //! The role's state, and the one path that brings what runs to what is desired.
 
+mod capacity;
 mod oneoffs;
 mod removal;
 mod services;

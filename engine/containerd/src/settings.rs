@@ -122,6 +122,12 @@ impl Subnet {
         self.at(self.size() / 16 * 15 - 1)
     }
 
+    /// How many instances may have an address.
+    pub(crate) fn instances(self) -> u32 {
+        // Its own and the gateway's are nobody's.
+        self.size() / 16 * 15 - 2
+    }
+
     /// The addresses that services may have.
     pub(crate) fn of_services(self) -> impl Iterator<Item = Ipv4Addr> {
         (self.size() / 16 * 15 + 1..self.size() - 1).map(move |host| self.at(host))

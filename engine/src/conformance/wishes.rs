@@ -15,6 +15,7 @@ pub async fn on_paper(subject: Subject) {
     what_is_done_around_instances_may_change(subject.clone()).await;
     what_cannot_be_done_is_refused_by_name(subject.clone()).await;
     an_app_is_seen_by_itself(subject.clone()).await;
+    what_is_asked_for_is_counted(subject.clone()).await;
 }
 
 pub(super) async fn scaling_changes_the_quantity_and_nothing_else(subject: Subject) {
@@ -66,6 +67,31 @@ pub(super) async fn what_cannot_be_done_is_refused_by_name(subject: Subject) {
     }
     let nameless = Workload { id: WorkloadId("../etc".to_owned()), ..Subject::workload(subject.shell("true")) };
     subject.engine.apply(nameless).await.expect_err("no id");
+}
+
+pub(super) async fn what_is_asked_for_is_counted(subject: Subject) {
+    // Other checks ask for something at the same time, but for nothing that is dedicated.
+    let before = subject.engine.capacity().await.expect("the engine is in reach");
+    assert!(before.memory > 0 && before.disk > 0 && before.containers > 0, "{before:?}");
+    assert_eq!(before.demand.dedicated_memory, 0);
+    let mut workload = Subject::workload(subject.shell(super::SERVER));
+    workload.container.limits.dedicated = true;
+    workload.container.limits.memory_bytes = 100 << 20;
+    workload.quantity = 2;
+    let dedicated = async || subject.engine.capacity().await.expect("in reach").demand.dedicated_memory >> 20;
+    subject.apply(&workload).await;
+    assert_eq!(dedicated().await, 200, "from the moment that it is wished");
+    subject.engine.scale(&workload.id, 1).await.expect("scaled");
+    assert_eq!(dedicated().await, 100);
+    let mut oneoff = Subject::oneoff(subject.shell("sleep 1000"));
+    oneoff.container.limits = workload.container.limits.clone();
+    drop(subject.run(&oneoff).await);
+    assert_eq!(dedicated().await, 200);
+    subject.engine.kill(&oneoff.id).await.expect("killed");
+    subject.until_gone(&oneoff.id).await;
+    assert_eq!(dedicated().await, 100);
+    subject.delete(&workload.id).await;
+    assert_eq!(dedicated().await, 0);
 }
 
 pub(super) async fn an_app_is_seen_by_itself(subject: Subject) {

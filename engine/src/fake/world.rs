@@ -8,11 +8,13 @@ use bytes::Bytes;
 use model::{AppId, Egress, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
-use crate::{Ended, Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
+use crate::{Capacity, Demand, Ended, Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
 
 pub(super) struct World {
     pub(super) reachable: bool,
     pub(super) refusal: Option<String>,
+    /// Memory, disk and addresses.
+    pub(super) has: (u64, u64, u64),
     lives: u32,
     pub(super) workloads: BTreeMap<WorkloadId, Held>,
     /// The workloads of each app that has any, so that what is done for one does not grow with the others.
@@ -68,6 +70,7 @@ impl World {
         Self {
             reachable: true,
             refusal: None,
+            has: (1 << 60, 1 << 60, 1 << 60),
             lives: 0,
             workloads: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -93,6 +96,14 @@ impl World {
         }
         let instances = self.workloads.remove(&id).map_or_else(Vec::new, |held| held.instances);
         self.workloads.insert(id, Held { workload, deleting: false, asleep: None, instances });
+    }
+
+    /// What there is, and what is asked of it.
+    pub(super) fn capacity(&self) -> Capacity {
+        let desired = self.workloads.values().filter(|held| !held.deleting).map(|held| Demand::from(&held.workload));
+        let (memory, disk, containers) = self.has;
+        let demand = desired.chain(self.oneoffs.values().map(|oneoff| oneoff.demand)).sum();
+        Capacity { memory, disk, containers, demand }
     }
 
     /// All workloads, or those of some apps.

@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 use controller::Controller;
 use controller::dynos::Dyno;
-use controller::formation::{MAX_QUANTITY, ProcessFormation, ScaleRequest, dyno_sizes};
+use controller::formation::{MAX_QUANTITY, ProcessFormation, ScaleRequest};
+use controller::sizes::Sizes;
 use model::Timestamp;
 use serde::Serialize;
 
@@ -50,7 +51,7 @@ struct Process {
 
 #[derive(Debug, Serialize)]
 struct Size {
-    name: &'static str,
+    name: String,
     words: String,
 }
 
@@ -121,11 +122,12 @@ impl Overview {
         let dynos = controller.dynos(app).await;
         let is_blind = dynos.is_err();
         let mut dynos = dynos.unwrap_or_default();
+        let sizes = controller.sizes().await?;
         let mut processes = Vec::new();
         for formation in controller.formation(app).await? {
             let own: Vec<Dyno> =
                 dynos.extract_if(.., |dyno| dyno.name.process_type == formation.row.process_type).collect();
-            processes.push(Process::new(formation, &own, now));
+            processes.push(Process::new(formation, &own, &sizes, now));
         }
         // What visitors reach comes first.
         processes.sort_by_key(|process| (process.name != "web", process.is_release_phase));
@@ -142,7 +144,7 @@ impl Overview {
 }
 
 impl Process {
-    fn new(formation: ProcessFormation, dynos: &[Dyno], now: Timestamp) -> Self {
+    fn new(formation: ProcessFormation, dynos: &[Dyno], sizes: &Sizes, now: Timestamp) -> Self {
         let name = formation.row.process_type.to_string();
         Self {
             is_release_phase: name == "release",
@@ -150,7 +152,7 @@ impl Process {
             command: formation.command,
             quantity: formation.row.quantity,
             size: formation.row.size,
-            sizes: sizes(),
+            sizes: choices(sizes),
             instances: dynos.iter().map(|dyno| Instance::new(dyno, now)).collect(),
         }
     }
@@ -167,15 +169,15 @@ impl Instance {
     }
 }
 
-fn sizes() -> Vec<Size> {
+fn choices(sizes: &Sizes) -> Vec<Size> {
     let words = |memory: u64, millis: u32| {
         let memory = memory >> 20;
         let memory = if memory < 1024 { format!("{memory} MB") } else { format!("{} GB", memory.div_ceil(1024)) };
         let cores = millis / 1000;
         format!("{memory}, {cores} core{}", if cores == 1 { "" } else { "s" })
     };
-    let sizes = dyno_sizes().iter();
-    sizes.map(|size| Size { name: &size.name, words: words(size.memory_bytes, size.cpu_millis) }).collect()
+    let sizes = sizes.all().iter();
+    sizes.map(|size| Size { name: size.name.clone(), words: words(size.memory_bytes, size.cpu_millis) }).collect()
 }
 
 #[cfg(test)]
@@ -189,7 +191,7 @@ impl Overview {
             command: HOSTILE.to_owned(),
             quantity: 1,
             size: "Basic".to_owned(),
-            sizes: sizes(),
+            sizes: choices(&Sizes::built_in()),
             is_release_phase,
             instances: vec![instance(u64::from(is_release_phase))],
         };

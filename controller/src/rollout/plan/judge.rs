@@ -138,7 +138,7 @@ fn is_hopeless(instance: &Instance, max_crashes: Option<u32>) -> bool {
 pub(crate) fn hopeless(status: &WorkloadStatus, max_crashes: Option<u32>) -> Option<Sick> {
     let mut unwell = status.instances.iter().filter(|instance| instance.state != InstanceState::Up);
     let found = unwell.find(|instance| is_hopeless(instance, max_crashes))?;
-    Some(sick(found, size_of(&status.id).map(|size| size.name.as_str()).unwrap_or_default()))
+    Some(sick(found, size_of(&status.id)))
 }
 
 fn sick(instance: &Instance, size: &str) -> Sick {

@@ -13,10 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::{Instance, ProbeReport, WorkloadId, WorkloadStatus};
-use model::{AppId, DynoName, DynoSize, Exit, ProcessType, ReleaseId, RolloutPolicy, Timestamp};
+use model::{AppId, DynoName, Exit, ProcessType, ReleaseId, RolloutPolicy, Timestamp};
 
 use super::traffic::{Tally, Traffic};
-use crate::formation::dyno_size;
 use goals::goal;
 pub(crate) use judge::hopeless;
 pub(crate) use shares::shares;
@@ -142,7 +141,7 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sick {
     pub(crate) dyno: DynoName,
-    /// Name of its size.
+    /// Name of its size, in any case.
     pub(crate) size: String,
     /// The word for what it is doing.
     pub(crate) state: &'static str,
@@ -156,9 +155,9 @@ pub(crate) fn workload_id(app: AppId, version: u64, process_type: &ProcessType, 
     WorkloadId(format!("{app}.v{version}.{process_type}.{}", size.to_ascii_lowercase()))
 }
 
-/// The size of what a workload of [`workload_id`] runs.
-pub(crate) fn size_of(workload: &WorkloadId) -> Option<&'static DynoSize> {
-    workload.0.rsplit('.').next().and_then(dyno_size)
+/// The size of what a workload of [`workload_id`] runs, in lower case. Of what older programs wished it is none that exists.
+pub(crate) fn size_of(workload: &WorkloadId) -> &str {
+    workload.0.rsplit('.').next().unwrap_or_default()
 }
 
 /// The next steps for one app, given every workload that the engine knows of it.

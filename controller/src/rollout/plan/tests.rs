@@ -162,8 +162,7 @@ fn a_candidate_that_was_chosen_serves_before_it_is_current() {
         .runs(3, "web", "basic", &[Up]);
     world.desired.progress.stage = Stage::Routing;
     assert_eq!(world.plan(), ["promote", "serve v3.web.basic"]);
-    let size = size_of(&world.observed[1].id).expect("a size");
-    assert_eq!(size.name, "Basic");
+    assert_eq!(size_of(&world.observed[1].id), "basic");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod aftercare;
 mod phases;
 mod releases;
+mod room;
 mod scale;
 mod strategies;
 
@@ -25,8 +26,9 @@ use super::Rollout;
 use super::plan::workload_id;
 use crate::Error;
 use crate::addons::AddonRequest;
-use crate::formation::{DEFAULT_SIZE, ScaleRequest};
+use crate::formation::ScaleRequest;
 use crate::releases::RollbackWish;
+use crate::sizes::DEFAULT_SIZE;
 use crate::store::{App, Change, NewRelease, Quantity, Release, RolloutRow, RolloutState, Scale, Status};
 use crate::testing::{TestController, image, make_deploy};
 

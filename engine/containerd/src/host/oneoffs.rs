@@ -26,7 +26,7 @@ impl Host {
             return Err(EngineError::Failed(format!("one-off {id} exists already")));
         }
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let switch = Switch { app: oneoff.app, stop, kill, grace: oneoff.stop_grace };
+        let switch = Switch { app: oneoff.app, demand: oneoff.into(), stop, kill, grace: oneoff.stop_grace };
         state.oneoffs.insert(id.clone(), switch.clone());
         Ok(switch)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Instance, InstanceState, OneOffId, Workload, WorkloadId};
+use engine::{Demand, Instance, InstanceState, OneOffId, Workload, WorkloadId};
 use model::routes::{Endpoint, Proof, WorkloadAddresses};
 use model::{AppId, Egress, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ pub(super) struct State {
     own: BTreeMap<AppId, Own>,
     /// The wishes for services.
     services: BTreeSet<WorkloadId>,
+    /// What all wishes may use, so that it need not be summed up each time.
+    demand: Demand,
     pub(super) oneoffs: BTreeMap<OneOffId, Switch>,
     /// Containers that are being removed.
     pub(super) doomed: BTreeSet<String>,
@@ -89,7 +91,10 @@ impl State {
         } else {
             self.forget_sleep(&id);
         }
-        self.desired.insert(id, wish);
+        self.demand += Demand::from(&wish.workload);
+        if let Some(before) = self.desired.insert(id, wish) {
+            self.demand = self.demand.without((&before.workload).into());
+        }
     }
 
     fn forget_sleep(&mut self, id: &WorkloadId) {
@@ -103,10 +108,17 @@ impl State {
         let wish = self.desired.remove(id)?;
         self.services.remove(id);
         self.forget_sleep(id);
+        self.demand = self.demand.without((&wish.workload).into());
         self.change_own(wish.workload.app, |own| {
             own.desired.remove(id);
         });
         Some(wish)
+    }
+
+    /// What all wishes and all one-offs may use.
+    pub(super) fn demand(&self) -> Demand {
+        let oneoffs = self.oneoffs.values().map(|switch| switch.demand);
+        oneoffs.chain([self.demand]).sum()
     }
 
     /// Keeps a number of a workload; the answer is how to get at it.
@@ -248,6 +260,7 @@ impl State {
 #[derive(Debug, Clone)]
 pub(crate) struct Switch {
     pub(crate) app: AppId,
+    pub(crate) demand: Demand,
     /// Gracefully.
     pub(crate) stop: CancellationToken,
     /// At once.
