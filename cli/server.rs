@@ -374,6 +374,7 @@ impl Places {
             restart: restart(settings),
             event_retention: settings.event_retention.0,
             kept_images: settings.kept_images,
+            jobs_at_once: settings.jobs_at_once,
         }
     }
 }

@@ -131,6 +131,8 @@ settings! {
     event_retention: Seconds = "90d",
     /// How many images of an app are kept, the newest ones; that of what runs always is. One can go back only to a release whose image is there.
     kept_images: NonZeroU32 = "50",
+    /// How many containers of scheduled jobs run at once on this machine; further ones wait for their turn.
+    jobs_at_once: NonZeroU32 = "20",
     /// Disk space for the logs of one app; the oldest lines go first.
     log_limit: Bytes = "16MiB",
     /// Threads of the router; 0 means one a core.

@@ -17,6 +17,7 @@ mod heroku;
 mod hostile;
 mod images;
 mod isolation;
+mod jobs;
 mod load;
 mod locks;
 mod platform;

@@ -106,12 +106,7 @@ fn an_app_json_sets_the_app_up_with_its_first_push() {
 
     app.cli(&["config:set", "MAIL_FROM=shop@example.com"]).expect_ok();
     let first = app.push().expect_ok();
-    let parts = [
-        "Config vars: GREETING, KEY (made up)",
-        "(redis) as REDIS",
-        "seeded with hello and redis",
-        "does not run cron",
-    ];
+    let parts = ["Config vars: GREETING, KEY (made up)", "(redis) as REDIS", "seeded with hello and redis"];
     first.expect_text(&parts);
     let config = app.json(&["config"]);
     assert_eq!((&config["GREETING"], config["KEY"].as_str().map(str::len)), (&"hello".into(), Some(64)));

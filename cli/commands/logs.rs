@@ -34,7 +34,7 @@ pub(crate) struct Logs {
     /// How many lines to begin with
     #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LINES)))]
     num: u32,
-    /// Only lines of this dyno, such as web.1, or of this process type
+    /// Only lines of this dyno, such as web.1, or of this process type; several, with commas
     #[arg(short, long, visible_alias = "dyno-name")]
     dyno: Option<String>,
     /// Only lines of this process type
@@ -54,6 +54,12 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
+    /// What some dynos of an app said.
+    pub(super) fn of(dynos: String, (tail, num): (bool, u32), app: AppArg) -> Self {
+        let (process_type, source, addon) = (None, None, None);
+        Self { tail, num, dyno: Some(dynos), process_type, source, force_colors: false, addon, app }
+    }
+
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
         let paint = if self.force_colors { Paint::forced() } else { cx.out.paint };

@@ -33,6 +33,7 @@ mod heroku;
 mod inside;
 mod instead;
 mod invitations;
+mod jobs;
 mod keys;
 mod locks;
 mod logs;
@@ -184,6 +185,18 @@ commands! {
     "run:list" [] RunList(runs::List),
     "run:info" [] RunInfo(runs::Info),
     "run:stop" [] RunStop(runs::Stop),
+    "jobs" ["cron", "cron:list"] Jobs(jobs::List),
+    "jobs:info" ["cron:info", "cron:report"] JobsInfo(jobs::Info),
+    "jobs:add" ["cron:add"] JobsAdd(jobs::Add),
+    "jobs:update" ["cron:update", "cron:set"] JobsUpdate(jobs::Update),
+    "jobs:remove" ["cron:remove"] JobsRemove(jobs::Remove),
+    "jobs:suspend" ["cron:suspend"] JobsSuspend(jobs::Suspend),
+    "jobs:resume" ["cron:resume"] JobsResume(jobs::Resume),
+    "jobs:run" ["cron:run"] JobsRun(jobs::RunNow),
+    "jobs:stop" ["cron:stop"] JobsStop(jobs::Stop),
+    "jobs:runs" ["cron:runs"] JobsRuns(jobs::Runs),
+    "jobs:runs:info" ["cron:runs:info"] JobsRunsInfo(jobs::RunInfo),
+    "jobs:logs" ["cron:logs"] JobsLogs(jobs::JobLogs),
     "logs" [] Logs(logs::Logs),
     "drains" [] Drains(drains::List),
     "drains:add" [] DrainsAdd(drains::Add),

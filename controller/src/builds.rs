@@ -435,7 +435,8 @@ impl Controller {
     /// Ends what an earlier controller left half done: builds that nobody runs any more, and every one-off that is not
     /// detached, since nobody holds their other end. Pending releases are not touched: the rollout carries on with them.
     pub(crate) async fn clean_up(&self) -> Result<(), Error> {
-        let kept = self.recover_runs().await?;
+        let mut kept = self.recover_runs().await?;
+        kept.extend(self.recover_jobs().await?);
         for oneoff in self.engine.oneoffs().await?.iter().filter(|oneoff| !kept.contains(oneoff)) {
             self.engine.kill(oneoff).await?;
         }

@@ -34,6 +34,7 @@ pub mod grants;
 pub mod holds;
 mod images;
 pub mod invitations;
+pub mod jobs;
 pub mod keys;
 mod live;
 pub mod logins;

@@ -16,6 +16,7 @@ use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::browser_logins::BrowserLogins;
 use crate::builds::Building;
+use crate::jobs::Inside;
 use crate::sign_in::Ticket;
 
 /// How many settled releases are remembered for those who wait for one.
@@ -38,6 +39,8 @@ pub struct Live {
     pub(crate) router_patience: Locked<Duration>,
     /// Whether files and containers of apps that are gone wait to be removed.
     pub(crate) litter: Notify,
+    /// What is known of processes of jobs.
+    pub(crate) jobs: Inside,
     /// Told when a webhook is to be told something once more.
     pub(crate) deliveries: Notify,
     /// Held while the engine is told what apps may reach outside.
@@ -90,6 +93,7 @@ impl Default for Live {
             serving: tokio::sync::Mutex::default(),
             router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),
             litter: Notify::new(),
+            jobs: Inside::default(),
             deliveries: Notify::new(),
             egress: tokio::sync::Mutex::default(),
             egress_pending: Notify::default(),
@@ -138,6 +142,8 @@ impl Live {
             }
             settled.push_back((release, stages));
         });
+        // What is live now may have other jobs.
+        self.jobs.wake();
     }
 
     /// Waits until a release left pending.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, dynos, egress, git, logs, repositories,
+    Controller, Error, addons, api, attach, certificate, control, drains, dynos, egress, git, jobs, logs, repositories,
     sources, streams, sweep, upkeep, webhooks,
 };
 
@@ -79,6 +79,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     tokio::spawn(egress::work(Arc::clone(&controller)));
     tokio::spawn(dynos::runs::work(Arc::clone(&controller)));
     tokio::spawn(addons::work(Arc::clone(&controller)));
+    tokio::spawn(jobs::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));
     tokio::spawn(webhooks::work(Arc::clone(&controller)));
     tokio::spawn(upkeep::resume_rotation(Arc::clone(&controller)));

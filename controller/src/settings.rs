@@ -47,6 +47,8 @@ pub struct Settings {
     pub event_retention: Duration,
     /// How many images of an app are kept, the newest ones.
     pub kept_images: NonZeroU32,
+    /// How many containers of jobs run at once.
+    pub jobs_at_once: NonZeroU32,
 }
 
 impl Settings {

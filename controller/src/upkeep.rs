@@ -15,7 +15,7 @@ use crate::store::{Action, Lease, NewEvent, Resource};
 use crate::{Controller, Error};
 
 /// What only one controller may do at a time. Today's single controller does all of it.
-const DUTIES: [&str; 3] = ["addons", "rollout", "sweep"];
+const DUTIES: [&str; 4] = ["addons", "jobs", "rollout", "sweep"];
 /// How long a duty is had without a word. Whoever lost its database for longer may be replaced.
 const TERM: Duration = Duration::from_secs(30);
 const RENEWAL: Duration = Duration::from_secs(10);

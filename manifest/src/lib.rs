@@ -47,7 +47,7 @@ pub struct Manifest {
     /// When what ended by itself is started again.
     pub restart: Restarts,
     /// What should run at certain times.
-    pub cron: Vec<CronJob>,
+    pub cron: Vec<At<CronJob>>,
     /// How its releases replace each other: settings of a [`model::RolloutPolicy`], each of which can be set.
     pub rollout: BTreeMap<String, String>,
     /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
@@ -179,25 +179,12 @@ pub struct Restarts {
 /// A command to run at certain times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CronJob {
-    /// For a shell.
-    pub command: String,
-    /// Five fields of crontab(5), UTC, or `@daily` and the like.
-    pub schedule: String,
-    /// What happens when the last run is not over.
-    pub overlap: Overlap,
-}
-
-/// What a cron job does when its last run is not over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Overlap {
-    /// Runs beside it.
-    #[default]
-    Allow,
-    /// Waits for its next time.
-    Forbid,
-    /// Ends it.
-    Replace,
+    /// What it is called; without one, like its command.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Settings of a [`model::JobSpec`], each of which can be set.
+    #[serde(flatten)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The files of an app, as far as it has them.

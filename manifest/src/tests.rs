@@ -22,7 +22,9 @@ const WHOLE: &str = r#"{
   "scripts": {"postdeploy": "rake db:seed", "test": "rake"},
   "healthchecks": {"web": [{"type": "startup", "path": "/health", "attempts": 9}, {"type": "liveness", "uptime": 3}]},
   "restart": {"at_once": 1, "pause": 5, "limit": 0},
-  "cron": [{"command": "rake nightly", "schedule": "0 3 * * *", "concurrency_policy": "forbid"}],
+  "cron": [{"command": "rake nightly", "schedule": "0 3 * * *", "concurrency_policy": "forbid"},
+    {"name": "shards", "command": "work", "schedule": "@hourly", "timezone": "Europe/Berlin", "shards": 2,
+     "shard_parameters": ["a", "b"], "timeout": "5m"}],
   "environments": {"review": {}}
 }"#;
 

@@ -59,6 +59,10 @@ ids! {
     FreezeId;
     /// An invitation to the platform or to a team.
     InvitationId;
+    /// A command that an app wants to have run at certain times.
+    JobId;
+    /// One run of a job.
+    JobRunId;
     /// An SSH key.
     KeyId;
     /// A pipeline.

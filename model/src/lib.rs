@@ -6,6 +6,7 @@ pub mod egress;
 pub mod freeze;
 pub mod id;
 pub mod image;
+pub mod job;
 pub mod log;
 pub mod name;
 pub mod process;
@@ -13,6 +14,7 @@ pub mod role;
 pub mod rollout;
 pub mod routes;
 pub mod scaling;
+pub mod schedule;
 pub mod traffic;
 
 pub use clock::{Clock, Random, Timestamp};
@@ -21,10 +23,11 @@ pub use egress::{Destination, Egress, EgressError, EgressRule, Ports, Verdict};
 pub use freeze::Freeze;
 pub use id::{
     AddonId, AppId, AttachmentId, BuildId, CredentialId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId,
-    InvitationId, KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId, TeamId, TokenId,
-    TransferId, UserId, WebhookId,
+    InvitationId, JobId, JobRunId, KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId,
+    TeamId, TokenId, TransferId, UserId, WebhookId,
 };
 pub use image::{Digest, Foreign, Image, ImageConfig, Layer};
+pub use job::JobSpec;
 pub use log::{LogSink, LogSource};
 pub use name::{
     AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,

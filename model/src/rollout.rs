@@ -263,7 +263,7 @@ fn steps(text: &str) -> Result<Vec<u8>, String> {
     if grows && inside && steps.len() <= 20 { Ok(steps) } else { Err(must()) }
 }
 
-fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
+pub(crate) fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {least} to {most}, not {text:?}"))
 }
@@ -299,8 +299,8 @@ pub(crate) fn duration(text: &str, least: Duration) -> Result<Duration, String> 
     Some(Duration::from_secs(total)).filter(|time| (least..=DAY).contains(time)).ok_or_else(must)
 }
 
-/// `1h30m`, as [`duration`] reads it.
-pub(crate) fn words(time: Duration) -> String {
+/// A time as settings have it: `1h30m`.
+pub fn words(time: Duration) -> String {
     let mut rest = time.as_secs();
     let mut text = String::new();
     for (unit, seconds) in [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)] {

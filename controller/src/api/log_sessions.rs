@@ -22,7 +22,7 @@ pub(super) struct CreateLogSession {
     tail: Option<Flag>,
     /// `app` or `heroku`.
     source: Option<Text>,
-    /// A dyno, as `web.1`, or a process type.
+    /// A dyno, as `web.1`, or a process type; several, with commas.
     dyno: Option<Text>,
     /// A process type.
     r#type: Option<Text>,

@@ -36,6 +36,7 @@ mod images;
 mod input;
 mod inside;
 mod invitations;
+mod jobs;
 mod keys;
 mod limits;
 #[cfg(test)]
@@ -110,6 +111,15 @@ fn processes() -> Vec<Route> {
     vec![
         get("/apps/{app}/formation/{type}/scaling-policy", View, scaling::policy),
         patch("/apps/{app}/formation/{type}/scaling-policy", Operate, scaling::set_policy),
+        get("/apps/{app}/jobs", View, jobs::list),
+        post("/apps/{app}/jobs", Operate, jobs::create),
+        get("/apps/{app}/jobs/{job}", View, jobs::info),
+        patch("/apps/{app}/jobs/{job}", Operate, jobs::update),
+        delete("/apps/{app}/jobs/{job}", Operate, jobs::delete),
+        get("/apps/{app}/jobs/{job}/runs", View, jobs::runs),
+        post("/apps/{app}/jobs/{job}/runs", Operate, jobs::run),
+        get("/apps/{app}/jobs/{job}/runs/{run}", View, jobs::run_info),
+        post("/apps/{app}/jobs/{job}/runs/{run}/actions/stop", Operate, jobs::stop_run),
         post("/apps/{app}/dynos/{dyno}", Operate, dynos::run_inside),
         post("/apps/{app}/dynos/{dyno}/ports/{port}", Operate, inside::forward),
         get("/apps/{app}/dynos/{dyno}/files", Operate, inside::download),

@@ -16,6 +16,7 @@ use crate::attach::{Protocol, What};
 use crate::config_vars::MAX_VALUE_BYTES;
 use crate::errors::chain;
 use crate::formation::process_type;
+use crate::jobs::is_of_job;
 use crate::rollout::Task;
 use crate::sizes::DEFAULT_SIZE;
 use crate::store::{Action, App, NewEvent, Release, Resource, Run, RunEnd, RunState};
@@ -261,7 +262,8 @@ impl Controller {
             return Ok(());
         }
         let running: BTreeSet<OneOffId> = self.engine.oneoffs().await?.into_iter().collect();
-        let ended = self.engine.ended().await?;
+        let mut ended = self.engine.ended().await?;
+        ended.retain(|ended| !is_of_job(&ended.id));
         for ended in &ended {
             self.store.end_run(&ended.id.0, &RunEnd::Exited(ended.exit), ended.at).await?;
             self.engine.forget(&ended.id).await?;

@@ -18,7 +18,7 @@ const TIME: usize = 32;
 pub struct Filter {
     /// `app` or `heroku`.
     pub source: Option<String>,
-    /// A dyno (`web.1`), all dynos of a process type (`web`), or a part of the platform (`router`, `api`).
+    /// A dyno (`web.1`), all dynos of a process type (`web`), or a part of the platform (`router`, `api`); several, with commas.
     pub process: Option<String>,
 }
 
@@ -27,7 +27,9 @@ impl Filter {
         let Some((source, process)) = origin(line) else { return false };
         self.source.as_deref().is_none_or(|wanted| wanted == source)
             && self.process.as_deref().is_none_or(|wanted| {
-                process == wanted || process.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('.'))
+                let is =
+                    |wanted| process.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                wanted.split(',').any(is)
             })
     }
 }

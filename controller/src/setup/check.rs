@@ -34,6 +34,10 @@ pub fn check(manifest: &Manifest, attached: &[AttachmentName], sizes: Option<&Si
         let found = find_kind(&addon.value.plan).and_then(|(kind, _)| kind.check(&addon.value.options));
         problems.extend(found.err().map(|error| addon.error(format!("addons: {error}"))));
     }
+    for job in &manifest.cron {
+        let size = job.value.settings.get("size");
+        problems.extend(size.and_then(|size| check_size(job, "cron", (size, sizes))));
+    }
     if let Some(script) = &manifest.postdeploy {
         let size = script.value.size.as_deref();
         problems.extend(size.and_then(|size| check_size(script, "scripts.postdeploy", (size, sizes))));
@@ -77,6 +81,7 @@ mod tests {
   },
   "addons": ["mysql", "postgres:huge", "external",
              {"plan": "external", "options": {"url": "mysql://host/db"}}],
+  "cron": [{"command": "true", "schedule": "@daily", "size": "small"}],
   "scripts": {"postdeploy": {"command": "seed", "size": "tiny"}}
 }"#;
         let (manifest, problems) = manifest::read(Files { app_json: Some(text), heroku_yml: None });
@@ -87,6 +92,6 @@ mod tests {
         let sizes = Sizes::built_in();
         assert_eq!(check(&manifest, &attached, Some(&sizes)).len(), said.len() - 1, "a stand-in is enough");
         let errors = |sizes| check(&manifest, &[], sizes).iter().filter(|it| it.severity == Severity::Error).count();
-        assert_eq!(errors(None), errors(Some(&sizes)) - 2, "who does not know the platform's sizes only warns");
+        assert_eq!(errors(None), errors(Some(&sizes)) - 3, "who does not know the platform's sizes only warns");
     }
 }

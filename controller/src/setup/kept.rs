@@ -29,8 +29,8 @@ impl Controller {
     /// What is kept of a manifest; none if it says nothing of the kind.
     pub(crate) fn kept(manifest: &Manifest) -> Result<Option<String>, Error> {
         let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
-        let (cron, rollout) = (manifest.cron.clone(), manifest.rollout.clone());
-        let scaling = manifest.scaling.clone();
+        let cron = manifest.cron.iter().map(|job| job.value.clone()).collect();
+        let (rollout, scaling) = (manifest.rollout.clone(), manifest.scaling.clone());
         let kept = Kept { healthchecks, restart, cron, rollout, scaling };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()

@@ -75,16 +75,14 @@ impl Controller {
         manifest.formation.iter().map(start).collect()
     }
 
-    /// Says what of a manifest the platform cannot do yet, or does not do for this image.
+    /// Says what of a manifest the platform does not do for this image.
     pub(crate) async fn say_what_is_left(manifest: &Manifest, image: &Image, output: &mut Output) {
-        if !manifest.cron.is_empty() {
-            let (number, s) = (manifest.cron.len(), if manifest.cron.len() == 1 { "" } else { "s" });
-            let text = format!("{number} cron job{s} kept, but this platform does not run cron jobs yet");
-            output.line(&format!(" !     {text}")).await;
-        }
         let is_there = |name: &&ProcessType| image.processes.iter().any(|process| process.process_type == **name);
         let formation = manifest.formation.keys().map(|name| ("formation", name));
         let named = formation.chain(manifest.healthchecks.keys().map(|name| ("healthchecks", name)));
+        let cron = manifest.cron.iter().filter_map(|job| job.value.settings.get("process")?.parse().ok());
+        let cron: Vec<ProcessType> = cron.collect();
+        let named = named.chain(cron.iter().map(|name| ("cron.process", name)));
         for (key, name) in named.filter(|(_, name)| !is_there(name)) {
             output.line(&format!(" !     {key}.{name} changes nothing: the app has no such process type")).await;
         }

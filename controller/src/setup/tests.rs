@@ -246,7 +246,7 @@ async fn process_types_start_as_app_json_says_and_keep_what_they_were_scaled_to(
     let ending = crate::store::Ending::default();
     store.finish_release(&release, (crate::store::Outcome::Succeeded, &ending), &stamp).await.expect("finished");
     let kept = world.test.controller.kept_of(&release).await.expect("readable");
-    assert_eq!(kept.cron[0].schedule, "@daily");
+    assert_eq!(kept.cron[0].settings["schedule"], "@daily");
 
     let more = BTreeMap::from([("web".parse().expect("a name"), Start { quantity: Some(9), size: None })]);
     let later = crate::testing::make_deploy_of(store, &world.app, &image, (&more, None)).await;

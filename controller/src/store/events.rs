@@ -131,6 +131,10 @@ words! {
     FreezeWindow "freeze-window";
     /// Somebody who may sign up.
     Invitation "invitation";
+    /// A command that an app wants to have run at certain times.
+    Job "job";
+    /// A run of one: somebody asked for it or stopped it, it failed, it is late, or it did not happen.
+    JobRun "job-run";
     /// An SSH key.
     Key "key";
     /// Nobody deploys for now.

@@ -33,6 +33,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (24, "scaling", include_str!("../../../migrations/0024_scaling.sql")),
     (25, "egress", include_str!("../../../migrations/0025_egress.sql")),
     (26, "dyno sizes", include_str!("../../../migrations/0026_dyno_sizes.sql")),
+    (27, "jobs", include_str!("../../../migrations/0027_jobs.sql")),
 ];
 
 /// The migrations of this version.

@@ -342,5 +342,8 @@ pub(super) async fn make_current(tx: &mut Write<'_>, id: ReleaseId) -> Result<bo
     .bind(now)
     .execute(&mut **tx)
     .await?;
+    if made.rows_affected() > 0 {
+        super::jobs::outdate(tx, id).await?;
+    }
     Ok(made.rows_affected() > 0)
 }

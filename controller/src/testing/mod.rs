@@ -82,6 +82,14 @@ impl TestController {
         Self::start(FakeEngine::new).await
     }
 
+    /// With an engine that moves when the test moves it, and room for so many containers of jobs.
+    pub(crate) async fn with_jobs_at_once(number: u32) -> Self {
+        let mut test = Self::manual().await;
+        let controller = Arc::get_mut(&mut test.controller).expect("nobody else has it yet");
+        controller.settings.jobs_at_once = NonZeroU32::new(number).expect("more than none");
+        test
+    }
+
     /// As [`Self::new`], in a world in which these authorities are trusted.
     pub(crate) async fn trusting(authorities: Vec<rustls::pki_types::CertificateDer<'static>>) -> Self {
         let mut test = Self::new().await;
@@ -206,6 +214,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             disk_overcommit: NonZeroU32::new(16).expect("not zero"),
             event_retention: Duration::from_secs(90 * 24 * 60 * 60),
             kept_images: NonZeroU32::new(3).expect("not zero"),
+            jobs_at_once: NonZeroU32::new(4).expect("not zero"),
         },
         changed: crate::Changed::default(),
         addons: crate::addons::Addons::new(Arc::new(|_, _| Ok(Digest::from_sha256([9; 32])))),

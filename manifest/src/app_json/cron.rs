@@ -1,35 +1,63 @@
-//! `cron`, as Dokku words it.
+//! `cron`, as Dokku words it, with all settings of a job.
+
+use std::collections::BTreeMap;
+
+use model::JobSpec;
+use model::job::is_job_name;
 
 use crate::node::{Item, Reader};
-use crate::{CronJob, Overlap};
+use crate::{CronJob, Manifest};
 
-pub(super) fn cron_job(item: Item, reader: &mut Reader<'_>) -> Option<CronJob> {
-    const OVERLAPS: &[(&str, Overlap)] =
-        &[("allow", Overlap::Allow), ("forbid", Overlap::Forbid), ("replace", Overlap::Replace)];
+/// What Dokku calls `overlap`.
+const OVERLAP: &str = "concurrency_policy";
+
+pub(super) fn cron_job(item: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     let (path, spot) = (item.path.clone(), item.spot);
-    let mut fields = reader.fields(item, &["command", "schedule", "concurrency_policy"])?;
-    let overlap = fields.take("concurrency_policy").and_then(|item| reader.choice(item, OVERLAPS)).unwrap_or_default();
-    let (command, schedule) = (fields.take("command"), fields.take("schedule"));
-    for (name, is_missing) in [("command", command.is_none()), ("schedule", schedule.is_none())] {
-        if is_missing {
-            reader.error(spot, format!("{path}.{name} is missing"));
+    let known: Vec<&str> = JobSpec::SETTINGS.into_iter().chain(["name", OVERLAP]).collect();
+    let Some(mut fields) = reader.fields(item, &known) else { return };
+    let name = fields.take("name").and_then(|item| job_name(item, manifest, reader));
+    let (mut spec, mut settings) = (JobSpec::default(), BTreeMap::new());
+    for name in JobSpec::SETTINGS {
+        let theirs = if name == "overlap" { fields.take(OVERLAP) } else { None };
+        let Some(item) = fields.take(name).or(theirs) else {
+            if name == "command" || name == "schedule" {
+                reader.error(spot, format!("{path}.{name} is missing"));
+            }
+            continue;
+        };
+        let (path, spot) = (item.path.clone(), item.spot);
+        let text = if item.is_list() {
+            let parts: Vec<_> = reader.list(item).into_iter().filter_map(|item| reader.text(item)).collect();
+            parts.join(",")
+        } else {
+            let Some(text) = reader.text(item) else { continue };
+            text
+        };
+        match spec.set(name, &text) {
+            Ok(()) => drop(settings.insert(name.to_owned(), text.trim().to_owned())),
+            Err(rule) => reader.error(spot, format!("{path} {rule}")),
         }
     }
-    let command = reader.command(command?)?;
-    let schedule = schedule_of(schedule?, reader)?;
-    Some(CronJob { command, schedule, overlap })
+    if !settings.contains_key("command") || !settings.contains_key("schedule") {
+        return;
+    }
+    match spec.check() {
+        Ok(()) => manifest.cron.push(reader.at(spot, CronJob { name, settings })),
+        Err(rule) => reader.error(spot, format!("{path}: {rule}")),
+    }
 }
 
-fn schedule_of(item: Item, reader: &mut Reader<'_>) -> Option<String> {
+fn job_name(item: Item, manifest: &Manifest, reader: &mut Reader<'_>) -> Option<String> {
     let (path, spot) = (item.path.clone(), item.spot);
-    let text = reader.text(item)?;
-    // The parser would also take fields of seconds and years, which crontab(5) does not have.
-    let is_shaped = text.starts_with('@') || text.split_whitespace().count() == 5;
-    let wrong = match text.parse::<croner::Cron>() {
-        Ok(_) if is_shaped => return Some(text),
-        Ok(_) => "it must have five fields: minute, hour, day of month, month, day of week".to_owned(),
-        Err(error) => error.to_string().trim_end_matches('.').to_owned(),
-    };
-    reader.error(spot, format!("{path} must be a time like \"0 3 * * *\" or @daily: {wrong}"));
-    None
+    let name = reader.text(item)?;
+    if !is_job_name(&name) {
+        let rule = "1 to 40 lowercase letters, digits and dashes, beginning and ending with a letter or digit";
+        reader.error(spot, format!("{path} must be {rule}"));
+        return None;
+    }
+    if manifest.cron.iter().any(|job| job.value.name.as_ref() == Some(&name)) {
+        reader.error(spot, format!("{path} is the name of two jobs"));
+        return None;
+    }
+    Some(name)
 }

@@ -112,7 +112,7 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
         restart::restart(item, manifest, reader);
     }
     for item in items("cron", &mut fields, reader) {
-        manifest.cron.extend(cron::cron_job(item, reader));
+        cron::cron_job(item, manifest, reader);
     }
     if let Some(item) = fields.take("scripts") {
         // The others are for Heroku CI, review apps and Dokku.
