@@ -26,7 +26,7 @@ use axum::{Extension, Router};
 use controller::Controller;
 use model::Role;
 use pages::{
-    access, activity, addon, addons, apps, audit, builds, config, domains, front, invitations, keys, login, logs,
+    access, activity, addon, addons, apps, audit, builds, config, domains, front, invitations, jobs, keys, login, logs,
     overview, releases, security, settings, setup, sign_in, teams, tokens, two_factor,
 };
 use session::Need;
@@ -104,6 +104,8 @@ fn of_app() -> Router<Arc<Controller>> {
         .route("/access", get(access::show))
         .route("/access/remove", post(access::remove))
         .route("/audit", get(audit::of_app))
+        .route("/jobs", get(jobs::show))
+        .route("/jobs/live", get(jobs::live))
         .route("/logs", get(logs::show))
         .route("/settings", get(settings::show));
     let deploy = Router::new()
@@ -126,6 +128,7 @@ fn of_app() -> Router<Arc<Controller>> {
         .route("/addons/{addon}/restart", post(addon::restart))
         .route("/addons/{addon}/backups", post(addon::capture))
         .route("/addons/{addon}/restore", post(addon::restore))
+        .route("/jobs/run", post(jobs::run))
         .route("/maintenance", post(settings::maintenance));
     let manage = Router::new()
         .route("/access", post(access::set))

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = templates![
     "domains.html",
     "error.html",
     "invitation.html",
+    "jobs.html",
     "keys.html",
     "login.html",
     "logs.html",

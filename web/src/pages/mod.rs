@@ -11,6 +11,7 @@ pub(crate) mod config;
 pub(crate) mod domains;
 pub(crate) mod front;
 pub(crate) mod invitations;
+pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod logs;

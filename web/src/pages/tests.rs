@@ -12,6 +12,7 @@ use super::builds::BuildPage;
 use super::config::{Config, Paste};
 use super::domains::Domains;
 use super::invitations::Welcome;
+use super::jobs::Jobs;
 use super::keys::KeyList;
 use super::login::Login;
 use super::logs::Logs;
@@ -66,6 +67,7 @@ fn every_page_is_valid_and_escapes_what_it_is_given() {
     check("build.html", &BuildPage::samples());
     check("config.html", &Config::samples());
     check("domains.html", &[Domains::sample()]);
+    check("jobs.html", &Jobs::samples());
     check("login.html", &Login::samples());
     check("logs.html", &Logs::samples());
     check("new_app.html", &[NewApp::sample()]);
