@@ -1,4 +1,4 @@
-.PHONY: help demo down test bench bench-deploy bench-wake bench-scale recording screenshots build install
+.PHONY: help demo down test bench bench-deploy bench-wake bench-scale bench-jobs simulate-jobs recording screenshots build install
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,12 @@ bench-wake: ## Measure: what a request pays that finds its app asleep
 
 bench-scale: ## Measure: the control plane alone, with up to 250,000 instances of 50,000 apps in memory
 	@scripts/bench-scale.sh
+
+bench-jobs: ## Measure: how many containers of scheduled jobs this machine starts a second
+	@scripts/bench-jobs.sh
+
+simulate-jobs: ## Run a million jobs over a day that is simulated, on SQLite; PLATFORM_TEST_DATABASE=postgresql for the other one
+	cargo test -p controller --lib a_million_runs_a_day -- --ignored --nocapture
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
 	@scripts/record.py
