@@ -667,7 +667,7 @@ impl SmallDisk {
     fn mount() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("small-disk"), folder.path(), Some("tmpfs"), flags, Some("size=2m")).expect("mounted");
+        nix::mount::mount(Some("small-disk"), folder.path(), Some("tmpfs"), flags, Some("size=4m")).expect("mounted");
         Self(folder)
     }
 
