@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::{
-    Archive, Change, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs, RunningOneOff,
-    Workload, WorkloadId, WorkloadStatus,
+    Archive, Capacity, Change, Demand, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs,
+    RunningOneOff, Workload, WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
-use model::{AppId, Digest, Exit};
+use model::{AppId, Digest, Egress, Exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -301,6 +301,18 @@ impl Engine for Uncontained {
 
     async fn put_files(&self, instance: &str, _: &str, _: Archive) -> Result<(), EngineError> {
         Err(EngineError::NotRunning(instance.to_owned()))
+    }
+
+    async fn set_egress(&self, _: AppId, _: Option<Egress>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn capacity(&self) -> Result<Capacity, EngineError> {
+        Ok(Capacity { memory: 1 << 40, disk: 1 << 40, containers: 1 << 10, demand: Demand::default() })
     }
 
     async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {
