@@ -172,6 +172,8 @@ impl Firewall {
             let rules = policy_rules(policy).collect::<Vec<_>>().join("\n    ");
             let _ = write!(policies, "  chain {} {{\n    {rules}\n  }}\n", chain(*app));
         }
+        // An instance that lost its link has no route any more: what the router still sends it would go by the machine's default
+        // route, and whoever answers there would answer for the app.
         // Instances have no IPv6 address (see `netns`), so rules for IPv4 see all they send. Who may no longer reach a service
         // gets a reset for its next packet, and so does the service: neither waits for an answer that cannot come.
         format!(
@@ -195,6 +197,8 @@ impl Firewall {
              \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
              \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\
              \x20   ip saddr {subnet} drop\n  }}\n\
+             \x20 chain output {{\n    type filter hook output priority filter; policy accept;\n\
+             \x20   ip daddr {subnet} oifname != \"lo\" oifname != \"veth*\" goto refused\n  }}\n\
              \x20 chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
              \x20   ip saddr {subnet} ip daddr != {subnet} masquerade\n  }}\n}}\n"
         )
