@@ -43,9 +43,9 @@ pub enum Error {
     /// The database is away for a moment, or too busy.
     #[error("The platform's database does not answer just now. What is live goes on serving. Try again in a moment.")]
     StoreAway(#[source] StoreError),
-    /// The database has no room to write.
+    /// There is no room to write.
     #[error("The platform's disk is full: nothing was changed, what runs goes on. Its operator must make room.")]
-    DiskFull(#[source] StoreError),
+    DiskFull(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database.
     #[error("the store failed")]
     Store(#[source] StoreError),
@@ -98,7 +98,7 @@ impl From<StoreError> for Error {
             StoreError::Missing("User") => Self::NotFound("user"),
             error if error.is_orphan() => Self::NotFound("app"),
             error if error.is_away() => Self::StoreAway(error),
-            error if error.is_disk_full() => Self::DiskFull(error),
+            error if error.is_disk_full() => Self::DiskFull(error.into()),
             other => Self::Store(other),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::repository;
-use super::service::{Service, deed, drain, git, lossy, prepare, serving, start};
+use super::service::{Service, check_room, deed, drain, git, lossy, prepare, serving, start};
 use crate::api::{Credentials, origin};
 use crate::errors::chain;
 use crate::store::App;
@@ -145,6 +145,7 @@ async fn authorise(
     };
     actor.grant.check(deed(service)).map_err(refuse)?;
     let app = controller.find_app(&actor, name, service.need()).await.map_err(refuse)?;
+    check_room(service, &controller.settings.home).map_err(refuse)?;
     Ok((actor, app))
 }
 

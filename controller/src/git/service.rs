@@ -6,16 +6,22 @@ use std::process::Stdio;
 
 use bytes::Bytes;
 use model::Role;
+use nix::errno::Errno;
+use nix::sys::statvfs::{Statvfs, statvfs};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 
 use super::hook::Push;
 use super::{hooks, variable};
-use crate::Controller;
 use crate::actors::Actor;
 use crate::grants::Deed;
 use crate::store::App;
+use crate::{Controller, Error};
+
+/// What git needs at least to take a push in.
+const LEAST_BYTES: u64 = 16 << 20;
+const LEAST_FILES: u64 = 1000;
 
 /// What a client of git wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,21 @@ pub(super) async fn serving(controller: &Controller, service: Service, (app, act
     }
     command.arg(service.name());
     command
+}
+
+/// Refuses a push for which there is no room: git would only say that it cannot make a folder. Whether there is enough for a build is
+/// asked later.
+pub(super) fn check_room(service: Service, home: &Path) -> Result<(), Error> {
+    let stats = statvfs(home).ok().filter(|_| service == Service::ReceivePack);
+    let is_full = |stats: &Statvfs| {
+        // The types of these differ between C libraries.
+        #[expect(clippy::useless_conversion, reason = "u64 here, narrower elsewhere")]
+        let (blocks, size, files) =
+            (u64::from(stats.blocks_available()), u64::from(stats.fragment_size()), u64::from(stats.files_available()));
+        // Some file systems make files as they need them, and count none.
+        blocks.saturating_mul(size) < LEAST_BYTES || (stats.files() > 0 && files < LEAST_FILES)
+    };
+    if stats.is_some_and(|stats| is_full(&stats)) { Err(Error::DiskFull(Errno::ENOSPC.into())) } else { Ok(()) }
 }
 
 /// Makes an app's repository if it is missing.

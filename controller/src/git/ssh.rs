@@ -268,7 +268,9 @@ impl Task {
             );
             return self.refuse(only).await;
         };
-        match self.controller.find_app(&self.actor, name, service.need()).await {
+        let found = self.controller.find_app(&self.actor, name, service.need()).await;
+        let found = found.and_then(|app| service::check_room(service, &self.controller.settings.home).map(|()| app));
+        match found {
             Ok(app) => self.serve(service, &app).await,
             Err(Error::NotFound(_)) => {
                 let text =
