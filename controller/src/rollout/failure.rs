@@ -209,6 +209,7 @@ fn crashed(sick: &Sick, sizes: &Sizes) -> (&'static str, String) {
             });
             ("out_of_memory", format!("ran out of memory{limit}"))
         }
+        (Some(exit @ Exit::Code(0)), _) => ("crashed", format!("{exit}, but must stay in the foreground")),
         (Some(exit), _) => ("crashed", exit.to_string()),
         (None, _) => ("crashed", "did not stay up".to_owned()),
     }
