@@ -53,6 +53,8 @@ if [ "$purpose" != run ]; then
   want chromium have "${CHROMIUM:-chromium}"
   want nodejs have node
   want npm have npm
+  # A clock that jumps, for the platform alone.
+  want libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
   want python3-venv python3 -c 'import ensurepip, venv'
 fi
 

@@ -1,4 +1,9 @@
-//! Everything may be killed at any moment, and disks fill up.
+//! Everything may be killed at any moment, and disks fill up. docs/faults.md is the table of what comes of it.
+
+mod instances;
+mod processes;
+mod stores;
+mod strike;
 
 use std::path::PathBuf;
 
@@ -87,7 +92,7 @@ fn no_change_of_an_app_under_load_fails_a_request_or_cuts_a_web_socket() {
     let app = crate::platform::shared().app("probe-app");
     app.push().expect_ok();
     let releases = || app.json(&["releases"]).as_array().map_or(0, Vec::len);
-    let Seen { answered, moved, failure } = Load::around(&app, || {
+    let Seen { answered, moved, failure, .. } = Load::around(&app, || {
         app.cli(&["ps:scale", "web=3"]).expect_ok();
         app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
         app.commit("second");

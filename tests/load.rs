@@ -14,6 +14,7 @@ pub(crate) struct Load {
     answered: AtomicU64,
     /// `WebSocket`s that were told to go elsewhere, and did.
     moved: AtomicU64,
+    failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
     stop: AtomicBool,
 }
@@ -25,8 +26,19 @@ pub(crate) struct Seen {
     pub(crate) answered: u64,
     /// `WebSocket`s that were told to go elsewhere.
     pub(crate) moved: u64,
-    /// How the first request, message or `WebSocket` failed.
+    /// Requests, messages and `WebSocket`s that failed.
+    pub(crate) failed: u64,
+    /// How the first of them failed.
     pub(crate) failure: Option<String>,
+}
+
+/// Sends the visitors home when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Load {
@@ -36,12 +48,14 @@ impl Load {
         let load = Self {
             answered: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             first_failure: Mutex::new(None),
             stop: AtomicBool::new(false),
         };
         let visit = |visit: &dyn Fn(&App<'_>) -> Result<(), String>| {
             while !load.stop.load(Ordering::Relaxed) {
                 if let Err(failure) = visit(app) {
+                    load.failed.fetch_add(1, Ordering::Relaxed);
                     load.first_failure.lock().expect("no panic").get_or_insert(failure);
                 }
             }
@@ -51,14 +65,16 @@ impl Load {
             scope.spawn(|| visit(&|app| load.ask_once(app)));
             scope.spawn(|| visit(&|app| load.ask_over_one_connection(app)));
             scope.spawn(|| visit(&|app| load.talk(app)));
+            // Also if what follows fails: the scope waits for its visitors.
+            let _over = Over(&load.stop);
             during();
             let seen = load.answered.load(Ordering::Relaxed);
             crate::until("requests go on", || load.answered.load(Ordering::Relaxed) > seen + 20);
-            load.stop.store(true, Ordering::Relaxed);
         });
         Seen {
             answered: load.answered.into_inner(),
             moved: load.moved.into_inner(),
+            failed: load.failed.into_inner(),
             failure: load.first_failure.into_inner().expect("no panic"),
         }
     }

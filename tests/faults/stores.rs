@@ -1,0 +1,180 @@
+//! What happens to what the platform keeps things in: its database, its disk, its clock.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::strike::{pair, strike, up};
+use crate::load::Seen;
+use crate::platform::Platform;
+
+/// A program that holds the database's lock until it is told to let go.
+struct Lock(std::process::Child);
+
+impl Lock {
+    fn take(database: &Path) -> Self {
+        const HOLD: &str = "import sqlite3, sys\n\
+            database = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)\n\
+            database.execute('BEGIN EXCLUSIVE')\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut command = Command::new("python3");
+        command.args(["-c", HOLD]).arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+
+    fn let_go(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().expect("ended").success());
+    }
+}
+
+#[test]
+fn while_the_database_is_busy_apps_answer_and_changes_wait_or_say_why() {
+    let platform = Platform::start(&[]);
+    let app = platform.app("probe-app");
+    let before = pair(&app);
+    let busy = || {
+        let lock = Lock::take(&platform.home().join("platform.db"));
+        app.cli(&["config:set", "A=1"]).expect_refused(&["database", "again"]);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| app.cli(&["config:set", "A=2"]));
+            lock.let_go();
+            waits.join().expect("an answer").expect_ok();
+        });
+    };
+    let Seen { failure, .. } = strike("the database is locked by another program", &app, busy, || {
+        up(&app).len() == 2 && up(&app).intersection(&before).count() == 0
+    });
+    assert_eq!(failure, None);
+    assert!(app.get("/env").body.contains("\"A\": \"2\""));
+}
+
+/// A small disk with a platform on it.
+struct Disk {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    fn mount(name: &str, files: u32) -> Self {
+        let folder = std::env::temp_dir().join(format!("platform-disk-{}-{name}", std::process::id()));
+        let disk = Self { image: folder.join("image"), at: folder.join("disk") };
+        std::fs::create_dir_all(&disk.at).expect("a folder");
+        let image = std::fs::File::create(&disk.image).expect("an image");
+        image.set_len(6 << 30).expect("a sparse file");
+        let run = |program: &mut Command| assert!(program.status().expect("a program").success());
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-N", &files.to_string()]).arg(&disk.image));
+        run(Command::new("mount").args(["-o", "loop"]).args([&disk.image, &disk.at]));
+        disk
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whatever still uses it goes first.
+        let _ = nix::mount::umount2(&self.at, nix::mount::MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_dir_all(self.at.parent().expect("its folder"));
+    }
+}
+
+/// Lets a disk be full while an app on it is used, in the way of `fill`, and makes room again.
+fn full(name: &str, platform: &Platform, fill: impl FnOnce(&Path), what: &[&str]) {
+    let app = platform.app("probe-app");
+    let before = pair(&app);
+    let filler = platform.home().join("filler");
+    // The developer's working copy is on that disk, too.
+    app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
+    let fault = || {
+        fill(&filler);
+        app.cli(&["config:set", "A=1"]).expect_refused(what);
+        app.push().expect_refused(&["disk"]);
+        assert_eq!(up(&app), before, "nothing that runs is touched");
+        std::fs::remove_dir_all(&filler).expect("removed");
+        app.cli(&["config:set", "A=2"]).expect_ok();
+    };
+    let Seen { failure, .. } =
+        strike(name, &app, fault, || up(&app).len() == 2 && up(&app).intersection(&before).count() == 0);
+    assert_eq!(failure, None);
+    app.push().expect_ok();
+    platform.cli(&["down"]).expect_ok();
+}
+
+#[test]
+fn a_disk_without_a_free_byte_stops_no_app() {
+    let disk = Disk::mount("bytes", 400_000);
+    let platform = Platform::start_in(disk.at.join("home"), 4001, &[]);
+    let fill = |filler: &Path| {
+        std::fs::create_dir(filler).expect("a folder");
+        for size in [1 << 30, 1 << 24, 1 << 20, 1 << 12] {
+            let take = |number: u32| {
+                let file = std::fs::File::create(filler.join(format!("{size}-{number}")));
+                file.is_ok_and(|file| nix::fcntl::posix_fallocate(file, 0, size).is_ok())
+            };
+            let _ = (0..).find(|number| !take(*number));
+        }
+    };
+    full("the platform's disk has no free byte", &platform, fill, &["disk"]);
+}
+
+#[test]
+fn a_disk_that_takes_no_more_files_stops_no_app() {
+    let disk = Disk::mount("files", 60_000);
+    let platform = Platform::start_in(disk.at.join("home"), 4002, &[]);
+    let fill = |filler: &Path| {
+        std::fs::create_dir(filler).expect("a folder");
+        let _ = (0_u32..).find(|number| std::fs::write(filler.join(number.to_string()), "").is_err());
+    };
+    full("the platform's disk takes no more files", &platform, fill, &["disk"]);
+}
+
+/// Debian's library that shows programs another time.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
+
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").expect("libraries").flatten().map(|entry| entry.path());
+    let mut found = folders.map(|folder| folder.join(FAKETIME)).filter(|path| path.exists());
+    found.next().expect("libfaketime is installed (scripts/deps.sh test)")
+}
+
+#[test]
+fn a_clock_that_jumps_by_an_hour_changes_nothing_that_runs() {
+    let offset = std::env::temp_dir().join(format!("platform-clock-{}", std::process::id()));
+    // As a whole: who reads half of it would see yet another time.
+    let jump = |to: &str| {
+        let new = offset.with_extension("new");
+        std::fs::write(&new, format!("{to}\n")).expect("written");
+        std::fs::rename(new, &offset).expect("renamed");
+    };
+    jump("+0");
+    let (library, file) = (faketime(), offset.clone());
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+    let platform = Platform::start(&[
+        ("LD_PRELOAD", &text(&library)),
+        ("FAKETIME_TIMESTAMP_FILE", &text(&file)),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let app = platform.app("probe-app");
+    let mut instances = pair(&app);
+    for (name, to) in [("the clock jumps an hour ahead", "+1h"), ("the clock jumps two hours back", "-1h")] {
+        let changed = || {
+            let now = up(&app);
+            now.len() == 2 && now.intersection(&instances).count() == 0
+        };
+        let fault = || {
+            jump(to);
+            assert_eq!(up(&app), instances, "nothing is replaced for that");
+            app.cli(&["config:set", &format!("CLOCK={to}")]).expect_ok();
+        };
+        let Seen { failure, .. } = strike(name, &app, fault, changed);
+        assert_eq!(failure, None);
+        app.git(&["commit", "-q", "--allow-empty", "-m", to]).expect_ok();
+        app.push().expect_ok();
+        crate::until("both are up", || up(&app).len() == 2);
+        instances = up(&app);
+    }
+    let _ = std::fs::remove_file(offset);
+}
