@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use engine::{
     Archive, Capacity, Change, Demand, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs,
-    RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Egress, Exit};
@@ -313,6 +313,22 @@ impl Engine for Uncontained {
 
     async fn capacity(&self) -> Result<Capacity, EngineError> {
         Ok(Capacity { memory: 1 << 40, disk: 1 << 40, containers: 1 << 10, demand: Demand::default() })
+    }
+
+    async fn make_volume(&self, _: &str, _: u64) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn copy_volume(&self, _: &str, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn volume_files(&self, name: &str) -> Result<Archive, EngineError> {
+        Err(EngineError::Failed(format!("there is no volume {name}")))
     }
 
     async fn remove_volume(&self, _: &str) -> Result<(), EngineError> {

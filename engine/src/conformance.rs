@@ -68,7 +68,8 @@ use restarts::{
 };
 use services::{
     a_former_client_loses_its_connections, a_service_has_one_address_and_one_instance,
-    a_service_is_reached_by_its_clients_only, a_volume_outlives_what_mounts_it,
+    a_service_is_reached_by_its_clients_only, a_volume_has_a_size_and_can_be_copied_while_it_is_written,
+    a_volume_outlives_what_mounts_it,
 };
 
 pub use wishes::on_paper;
@@ -137,6 +138,7 @@ checks! {
     names_and_users_are_known_inside,
     other_instances_the_host_and_metadata_are_out_of_reach,
     a_volume_outlives_what_mounts_it,
+    a_volume_has_a_size_and_can_be_copied_while_it_is_written,
     a_service_has_one_address_and_one_instance,
     a_service_is_reached_by_its_clients_only,
     a_former_client_loses_its_connections,

@@ -26,7 +26,8 @@ use world::World;
 
 use crate::{
     Archive, Capacity, Change, Changes, Demand, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need,
-    OneOff, OneOffId, ProbeReport, RunningOneOff, Workload, WorkloadId, WorkloadStatus, check_volume_name,
+    OneOff, OneOffId, ProbeReport, RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
+    check_volume_name,
 };
 
 /// What this engine is able to do of what not every one is.
@@ -460,6 +461,45 @@ impl Engine for FakeEngine {
         Ok(self.reach()?.capacity())
     }
 
+    async fn make_volume(&self, name: &str, bytes: u64) -> Result<(), EngineError> {
+        check_volume_name(name)?;
+        let mut world = self.reach()?;
+        if world.volumes.insert(name.to_owned()) {
+            world.sizes.insert(name.to_owned(), bytes);
+        }
+        match world.sizes.get(name) {
+            Some(before) if *before == bytes => Ok(()),
+            Some(_) => Err(EngineError::Failed(format!("volume {name} has another size"))),
+            None => Err(EngineError::Failed(format!("volume {name} has no size"))),
+        }
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeStatus>, EngineError> {
+        let world = self.reach()?;
+        let status = |name: &String| VolumeStatus { name: name.clone(), used: world.sizes.get(name).map(|_| 0) };
+        Ok(world.volumes.iter().map(status).collect())
+    }
+
+    async fn copy_volume(&self, from: &str, to: &str) -> Result<(), EngineError> {
+        check_volume_name(from).and(check_volume_name(to))?;
+        let mut world = self.reach()?;
+        if let Some(user) = world.user_of(to) {
+            return Err(EngineError::InUse { volume: to.to_owned(), user });
+        }
+        let none = || EngineError::Failed(format!("volume {from} has no size"));
+        let bytes = *world.sizes.get(from).ok_or_else(none)?;
+        world.volumes.insert(to.to_owned());
+        world.sizes.insert(to.to_owned(), bytes);
+        Ok(())
+    }
+
+    async fn volume_files(&self, name: &str) -> Result<Archive, EngineError> {
+        check_volume_name(name)?;
+        let none = || EngineError::Failed(format!("there is no volume {name}"));
+        let found = self.reach()?.volumes.contains(name);
+        found.then(|| futures::stream::iter([Ok(Bytes::from(name.to_owned()))]).boxed()).ok_or_else(none)
+    }
+
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         check_volume_name(name)?;
         let mut world = self.reach()?;
@@ -467,6 +507,7 @@ impl Engine for FakeEngine {
             return Err(EngineError::InUse { volume: name.to_owned(), user });
         }
         world.volumes.remove(name);
+        world.sizes.remove(name);
         Ok(())
     }
 }

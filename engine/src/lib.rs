@@ -42,8 +42,8 @@ pub use needs::Need;
 pub use oneoff::{Ended, Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
 pub use workload::{
-    Container, Instance, InstanceState, Larger, Mount, NESTED_IDS, RootFs, Service, Workload, WorkloadStatus,
-    check_volume_name, is_workload_id,
+    Container, Instance, InstanceState, Larger, Mount, NESTED_IDS, RootFs, Service, VolumeStatus, Workload,
+    WorkloadStatus, check_volume_name, is_workload_id,
 };
 
 /// A tar archive on its way. An error means that the rest is lost.
@@ -134,6 +134,21 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What there is, and what all that is desired or runs may use of it.
     async fn capacity(&self) -> Result<Capacity, EngineError>;
+
+    /// Makes a volume that holds so many bytes, if there is none. Refused if there is one of another size, or one that was made by being
+    /// mounted alone: that is as large as the disk.
+    async fn make_volume(&self, name: &str, bytes: u64) -> Result<(), EngineError>;
+
+    /// The volumes that exist.
+    async fn volumes(&self) -> Result<Vec<VolumeStatus>, EngineError>;
+
+    /// Makes the volume `to` the same as `from` is at one moment, also while something writes to that, which may have to wait meanwhile.
+    /// What was in `to` is gone for good. Refused with [`EngineError::InUse`] while something mounts `to`. Only what was made by
+    /// [`Engine::make_volume`], or by this, can be copied.
+    async fn copy_volume(&self, from: &str, to: &str) -> Result<(), EngineError>;
+
+    /// All that is in a volume, as a tar archive.
+    async fn volume_files(&self, name: &str) -> Result<Archive, EngineError>;
 
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.

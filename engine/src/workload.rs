@@ -264,6 +264,15 @@ pub enum Mount {
     },
 }
 
+/// What the engine knows of one volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// See [`check_volume_name`].
+    pub name: String,
+    /// Bytes that it takes on the disk; none if nobody counts them.
+    pub used: Option<u64>,
+}
+
 /// What the engine knows of one workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadStatus {

@@ -12,7 +12,8 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use engine::{
-    Capacity, Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId, WorkloadStatus,
+    Capacity, Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, VolumeStatus, Workload, WorkloadId,
+    WorkloadStatus,
 };
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
@@ -51,7 +52,10 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/ended/{id}", delete(forget))
         .route("/egress", get(egress))
         .route("/egress/{app}", put(set_egress))
-        .route("/volumes/{name}", delete(remove_volume))
+        .route("/volumes", get(volumes))
+        .route("/volumes/{name}", put(make_volume).delete(remove_volume))
+        .route("/volumes/{name}/copy", post(copy_volume))
+        .route("/volumes/{name}/files", get(volume_files))
         .route("/capacity", get(capacity))
         .route("/stop", post(stop_all))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
@@ -170,6 +174,36 @@ async fn remove_volume(State(host): Shared, Path(name): Path<String>) -> Result<
 async fn stop_all(State(host): Shared) -> Result<StatusCode, Refusal> {
     host.stop_all().await.map_err(Refusal)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn volumes(State(host): Shared) -> Json<Vec<VolumeStatus>> {
+    Json(host.list_volumes())
+}
+
+async fn make_volume(
+    State(host): Shared,
+    Path(name): Path<String>,
+    Json(bytes): Json<u64>,
+) -> Result<StatusCode, Refusal> {
+    host.make_volume(&name, bytes).await.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the volume that the path names a copy of the one that the body names.
+async fn copy_volume(
+    State(host): Shared,
+    Path(to): Path<String>,
+    Json(from): Json<String>,
+) -> Result<StatusCode, Refusal> {
+    // In a task of its own: a caller who hangs up now must not leave half a copy.
+    let copied = tokio::spawn(async move { host.copy_volume(&from, &to).await }).await;
+    copied.map_err(|error| failed(&error))?.map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn volume_files(State(host): Shared, Path(name): Path<String>) -> Result<Body, Refusal> {
+    let pieces = host.volume_files(&name).await.map_err(Refusal)?;
+    Ok(Body::from_stream(ReceiverStream::new(pieces)))
 }
 
 async fn capacity(State(host): Shared) -> Result<Json<Capacity>, Refusal> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, Workload, WorkloadId,
-    WorkloadStatus, check_volume_name,
+    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, VolumeStatus,
+    Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -216,6 +216,28 @@ impl Engine for HostClient {
 
     async fn capacity(&self) -> Result<Capacity, EngineError> {
         self.get("/capacity").await
+    }
+
+    async fn make_volume(&self, name: &str, bytes: u64) -> Result<(), EngineError> {
+        check_volume_name(name)?;
+        let body = serde_json::to_vec(&bytes).map_err(failed)?;
+        self.send(request(Method::PUT, &format!("/volumes/{name}"), body)?).await.map(drop)
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeStatus>, EngineError> {
+        self.get("/volumes").await
+    }
+
+    async fn copy_volume(&self, from: &str, to: &str) -> Result<(), EngineError> {
+        check_volume_name(from).and(check_volume_name(to))?;
+        let body = serde_json::to_vec(from).map_err(failed)?;
+        self.send(request(Method::POST, &format!("/volumes/{to}/copy"), body)?).await.map(drop)
+    }
+
+    async fn volume_files(&self, name: &str) -> Result<Archive, EngineError> {
+        check_volume_name(name)?;
+        let response = self.send(request(Method::GET, &format!("/volumes/{name}/files"), Vec::new())?).await?;
+        Ok(response.into_body().into_data_stream().map_err(std::io::Error::other).boxed())
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

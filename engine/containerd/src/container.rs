@@ -44,7 +44,9 @@ impl Host {
             mounted.unwrap_or_else(|panic| Err(Fault::Refused(panic.to_string())))?;
         }
         folder.make_layer()?;
-        new.container.volumes().try_for_each(|volume| self.volumes.make(volume, new.container.uid))?;
+        let names: Vec<String> = new.container.volumes().map(str::to_owned).collect();
+        let uid = new.container.uid;
+        self.with_volumes(move |volumes| names.iter().try_for_each(|name| volumes.make(name, uid))).await?;
         let inside = rootfs::Inside {
             hostname: new.hostname,
             resolvers: &self.network.resolvers,

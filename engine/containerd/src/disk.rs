@@ -46,7 +46,7 @@ impl Room {
     }
 
     /// Bytes of a file that holds as much, with what ext4 takes for itself.
-    fn with_tables(self) -> u64 {
+    pub(crate) fn with_tables(self) -> u64 {
         let (block, reserve) = (4096, (self.bytes / 45).min(16 << 20));
         let size = self.bytes + (self.files + OWN_FILES) * INODE + self.bytes / 8192 + reserve + (1 << 20);
         size.div_ceil(block) * block
@@ -94,16 +94,16 @@ impl Blanks {
         }
         let fresh = self.dir.join(format!("new-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         // It is not worth a journal: what lies on it does not outlive a reboot.
-        make_ext4(&fresh, room, &["-O", "^has_journal,^resize_inode"])?;
+        make_ext4(&fresh, (room, 0), &["-O", "^has_journal,^resize_inode"])?;
         let file = File::open(&fresh).map_err(Fault::on("open", &fresh))?;
         fs::rename(&fresh, &path).map_err(Fault::on("rename", &fresh))?;
         Ok(file)
     }
 }
 
-/// Makes a file system with `room`, in a new file.
-fn make_ext4(image: &Path, room: Room, options: &[&str]) -> Result<(), Fault> {
-    let file = File::create_new(image).and_then(|file| file.set_len(room.with_tables()));
+/// Makes a file system with `room`, and so many bytes more for what the options ask for, in a new file.
+pub(crate) fn make_ext4(image: &Path, (room, more): (Room, u64), options: &[&str]) -> Result<(), Fault> {
+    let file = File::create_new(image).and_then(|file| file.set_len(room.with_tables() + more));
     file.map_err(Fault::on("make", image))?;
     let files = (room.files + OWN_FILES).to_string();
     let mut program = Command::new("mkfs.ext4");
@@ -119,7 +119,7 @@ fn make_ext4(image: &Path, room: Room, options: &[&str]) -> Result<(), Fault> {
 }
 
 /// Mounts the file system in a file.
-fn mount_image(image: &File, at: &Path) -> Result<(), Fault> {
+pub(crate) fn mount_image(image: &File, at: &Path) -> Result<(), Fault> {
     let no_device = |error: io::Error| {
         Fault::Refused(format!(
             "cannot attach a loop device, which a limited disk needs (kernel module `loop`): {error}"
@@ -132,6 +132,28 @@ fn mount_image(image: &File, at: &Path) -> Result<(), Fault> {
     mounted.map_err(|errno| Fault::on("mount a disk at", at)(errno.into()))
 }
 
+/// Does something while nothing is written to what is mounted `at` a folder, all of which is on the disk then. Blocks.
+pub(crate) fn at_rest<T>(at: &Path, action: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let folder = File::open(at).map_err(Fault::on("open", at))?;
+    loops::freeze(&folder).map_err(Fault::on("freeze", at))?;
+    let result = action();
+    loops::thaw(&folder).map_err(Fault::on("thaw", at))?;
+    result
+}
+
+/// Lets be written again, where an earlier life of this role did not come so far.
+pub(crate) fn thaw(at: &Path) {
+    // Where nothing is at rest, that is an error that means nothing.
+    let _ = File::open(at).and_then(|folder| loops::thaw(&folder));
+}
+
+/// Whether something is mounted `at` a folder.
+pub(crate) fn is_mounted(at: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    targets.any(|target| Path::new(target) == at)
+}
+
 /// Takes a disk out of sight. It goes once nobody uses it any more. Where none is mounted, that is no error. Blocks.
 pub(crate) fn unmount(at: &Path) -> Result<(), Fault> {
     match umount2(at, MntFlags::MNT_DETACH) {
@@ -141,7 +163,7 @@ pub(crate) fn unmount(at: &Path) -> Result<(), Fault> {
 }
 
 /// Makes `to` the same as `from`, and leaves out what `from` has no blocks for.
-fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
+pub(crate) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
     let size = from.metadata()?.len();
     to.set_len(size)?;
     let mut end = 0;
@@ -160,6 +182,12 @@ fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Holds up whoever writes there, as a life of this role does that ends in the middle of a copy.
+#[cfg(test)]
+pub(crate) fn freeze_for_tests(at: &Path) {
+    loops::freeze(&File::open(at).expect("a folder")).expect("frozen");
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::host::Host;
 use crate::orphans::Orphans;
 use crate::shims;
+use crate::volumes::Volumes;
 
 /// From SIGTERM to SIGKILL for one-offs that have less time otherwise.
 const ONE_OFF_GRACE: Duration = Duration::from_secs(10);
@@ -32,6 +33,7 @@ impl Host {
         while orphans.sweep(self).await || self.is_removing() || shims::exist(self.shims()) {
             sleep(PAUSE).await;
         }
+        self.with_volumes(Volumes::unmount_all).await.map_err(|fault| EngineError::Failed(fault.to_string()))?;
         let parent = self.cgroup("");
         let removed = self.cgroups.remove_empty(&parent);
         self.network.firewall.close().await.and(removed).map_err(|fault| EngineError::Failed(fault.to_string()))

@@ -6,6 +6,7 @@ mod removal;
 mod services;
 mod sleep;
 mod state;
+mod volumes;
 mod wishes;
 mod within;
 

@@ -8,7 +8,7 @@
 //!
 //! Files, under `<home>/host`: `workloads/<id>.json` (what is desired), `instances/<id>/` (one container each: its record, its
 //! writable layer, its output), `blank/` (empty disks to copy), `pasts/<id>.<n>.json` (what crashed how often), `asleep/<id>.json` (what sleeps), `ended/<id>.json` (how a one-off ended, until its caller
-//! knows); and `<home>/volumes/<name>`. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
+//! knows); and `<home>/volumes/<name>`, with `.image-<name>` if it has a size. Under the run directory: `host.sock`, `addresses.sock`, `netns/<id>`, `leases/`.
 
 mod api;
 mod cgroup;

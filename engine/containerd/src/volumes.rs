@@ -1,29 +1,46 @@
-//! Folders that outlive the containers that mount them.
+//! Folders that outlive the containers that mount them: mere folders, or disks of a size, which can be copied.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use engine::VolumeStatus;
+
+use crate::disk::{self, Room};
 use crate::error::Fault;
 use crate::files::{make_private, names, sync_dir};
 
-/// No name of a volume begins like this.
+/// No name of a volume begins like these: what is on its way out, disks, and what is half made.
 const REMOVED: &str = ".removed-";
+const IMAGE: &str = ".image-";
+const NEW: &str = ".new-";
 
-/// All volumes of this machine, each a folder in one.
+/// All volumes of this machine, each a folder in one. What has a size is a disk that is mounted there, from its first use on.
+#[derive(Clone)]
 pub(crate) struct Volumes {
     root: PathBuf,
+    /// Held while something is made, copied or replaced.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Volumes {
-    /// The volumes in `root`. What an earlier life had begun to remove goes now.
+    /// The volumes in `root`. What an earlier life had begun to remove goes now, and what it held up goes on.
     pub(crate) fn open(root: PathBuf) -> Result<Self, Fault> {
         make_private(&root)?;
-        for name in names(&root).into_iter().filter(|name| name.starts_with(REMOVED)) {
-            remove_in_background(root.join(name));
+        for name in names(&root) {
+            let path = root.join(&name);
+            if name.starts_with(REMOVED) {
+                remove_in_background(path);
+            } else if name.starts_with(NEW) {
+                fs::remove_file(&path).map_err(Fault::on("remove", &path))?;
+            } else if root.join(format!("{IMAGE}{name}")).exists() {
+                disk::thaw(&path);
+            }
         }
-        Ok(Self { root })
+        Ok(Self { root, turn: Arc::default() })
     }
 
     /// Where a volume is, whether it exists or not.
@@ -31,10 +48,23 @@ impl Volumes {
         self.root.join(name)
     }
 
-    /// Makes a volume if it is missing, and `uid` its owner.
+    fn image(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{IMAGE}{name}"))
+    }
+
+    /// The volumes that exist.
+    pub(crate) fn list(&self) -> Vec<VolumeStatus> {
+        let visible = names(&self.root).into_iter().filter(|name| !name.starts_with('.'));
+        let used = |name: &str| fs::metadata(self.image(name)).ok().map(|image| image.blocks() * 512);
+        visible.map(|name| VolumeStatus { used: used(&name), name }).collect()
+    }
+
+    /// Makes a volume if it is missing, and `uid` its owner. Blocks.
     pub(crate) fn make(&self, name: &str, uid: u32) -> Result<(), Fault> {
+        let _turn = self.take_turn();
         let path = self.path(name);
         make_private(&path)?;
+        self.mount(name)?;
         let owner = fs::metadata(&path).map_err(Fault::on("read", &path))?.uid();
         if owner != uid {
             chown(&path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", &path))?;
@@ -42,23 +72,126 @@ impl Volumes {
         sync_dir(&self.root)
     }
 
+    /// Makes a volume of a size, if it is missing. Blocks.
+    pub(crate) fn set_size(&self, name: &str, bytes: u64) -> Result<(), Fault> {
+        let _turn = self.take_turn();
+        let image = self.image(name);
+        let room = Room { bytes, files: bytes / 8192 };
+        let Ok(before) = fs::metadata(&image) else {
+            if self.path(name).exists() {
+                return Err(Fault::Refused(format!("volume {name} has no size, and gets none")));
+            }
+            let fresh = self.root.join(format!("{NEW}{name}"));
+            // With a journal: a power cut must not cost more than what was not synced.
+            let journal = journal(bytes);
+            disk::make_ext4(&fresh, (room, journal), &["-J", &format!("size={}", journal >> 20)])?;
+            return self.take(&fresh, name);
+        };
+        if room.with_tables() + journal(bytes) == before.len() {
+            return Ok(());
+        }
+        Err(Fault::Refused(format!("volume {name} has another size")))
+    }
+
+    /// Copies what a volume is at this moment into a file, for [`Volumes::replace`]. `unique` was never passed before. Blocks.
+    pub(crate) fn copy(&self, name: &str, unique: &str) -> Result<PathBuf, Fault> {
+        let _turn = self.take_turn();
+        let (path, image) = (self.path(name), self.image(name));
+        let from = File::open(&image).map_err(|_| Fault::Refused(format!("volume {name} has no size")))?;
+        let fresh = self.root.join(format!("{NEW}{unique}"));
+        let copy = || {
+            let to = File::create_new(&fresh).map_err(Fault::on("make", &fresh))?;
+            let copied = disk::copy_sparse(&from, &to).and_then(|()| to.sync_all());
+            copied.map_err(Fault::on("write", &fresh))
+        };
+        let copied = if disk::is_mounted(&path) { disk::at_rest(&path, copy) } else { copy() };
+        if copied.is_err() {
+            // What is left of it takes space for nothing.
+            let _ = fs::remove_file(&fresh);
+        }
+        copied.map(|()| fresh)
+    }
+
+    /// Puts a copy in the place of a volume that nobody uses.
+    pub(crate) fn replace(&self, name: &str, copy: &std::path::Path) -> Result<(), Fault> {
+        let _turn = self.take_turn();
+        disk::unmount(&self.path(name))?;
+        self.take(copy, name)
+    }
+
+    /// Reads all that is in a volume: a process that writes it as a tar archive to its standard output.
+    pub(crate) fn archive(&self, name: &str) -> Result<Child, Fault> {
+        let _turn = self.take_turn();
+        let path = self.path(name);
+        if !path.exists() {
+            return Err(Fault::Refused(format!("there is no volume {name}")));
+        }
+        self.mount(name)?;
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--numeric-owner", "--exclude=./lost+found", "--directory"]).arg(&path).arg(".");
+        let child = tar.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        child.map_err(Fault::on("run", std::path::Path::new("tar")))
+    }
+
     /// Takes a volume's name away for good; its contents go in the background, also if this role dies meanwhile. `unique` was
     /// never passed before. One that does not exist is no error.
     pub(crate) fn remove(&self, name: &str, unique: &str) -> Result<(), Fault> {
-        let (path, doomed) = (self.path(name), self.root.join(format!("{REMOVED}{unique}")));
-        match fs::rename(&path, &doomed) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed.map_err(Fault::on("remove", &path))?,
+        let _turn = self.take_turn();
+        disk::unmount(&self.path(name))?;
+        // First what holds the data: a folder without it is an empty volume.
+        for (path, kind) in [(self.image(name), "image"), (self.path(name), "folder")] {
+            let doomed = self.root.join(format!("{REMOVED}{unique}-{kind}"));
+            match fs::rename(&path, &doomed) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => {
+                    renamed.map_err(Fault::on("remove", &path))?;
+                    sync_dir(&self.root)?;
+                    remove_in_background(doomed);
+                }
+            }
         }
-        sync_dir(&self.root)?;
-        remove_in_background(doomed);
         Ok(())
     }
+
+    /// Takes all disks out of sight: this machine goes down, or the platform does.
+    pub(crate) fn unmount_all(&self) -> Result<(), Fault> {
+        let _turn = self.take_turn();
+        let all = names(&self.root).into_iter().filter(|name| self.image(name).exists());
+        all.map(|name| self.path(&name)).try_for_each(|path| disk::unmount(&path))
+    }
+
+    /// Mounts a volume that is a disk, if it is not. The caller has its turn.
+    fn mount(&self, name: &str) -> Result<(), Fault> {
+        let (path, image) = (self.path(name), self.image(name));
+        if !image.exists() || disk::is_mounted(&path) {
+            return Ok(());
+        }
+        let file = File::options().read(true).write(true).open(&image).map_err(Fault::on("open", &image))?;
+        make_private(&path)?;
+        disk::mount_image(&file, &path)
+    }
+
+    /// Makes a finished file the disk of a volume. The caller has its turn.
+    fn take(&self, fresh: &std::path::Path, name: &str) -> Result<(), Fault> {
+        fs::rename(fresh, self.image(name)).map_err(Fault::on("rename", fresh))?;
+        make_private(&self.path(name))?;
+        sync_dir(&self.root)
+    }
+
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of the journal of a volume of a size.
+fn journal(bytes: u64) -> u64 {
+    ((bytes >> 26).clamp(4, 64)) << 20
 }
 
 fn remove_in_background(path: PathBuf) {
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = fs::remove_dir_all(&path) {
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
             tracing::warn!(volume.path = %path.display(), error = %error, "a removed volume still takes space");
         }
     });
@@ -78,8 +211,30 @@ mod tests {
         let meta = fs::metadata(volumes.path("data")).expect("it exists");
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (100_007, 100_007, 0o700));
         assert_eq!(fs::read_to_string(volumes.path("data").join("file")).expect("a file"), "kept");
+        assert!(volumes.set_size("data", 1 << 24).is_err() && volumes.copy("data", "3").is_err(), "it has no size");
         volumes.remove("data", "1").expect("removed");
         volumes.remove("data", "2").expect("removing again is no error");
         assert!(!volumes.path("data").exists());
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_mounted_again_and_can_be_written_after_a_copy_that_was_cut_short() {
+        let root = tempfile::tempdir().expect("a folder");
+        let open = || Volumes::open(root.path().join("volumes")).expect("volumes");
+        let volumes = open();
+        volumes.set_size("data", 16 << 20).expect("made");
+        volumes.make("data", 100_007).expect("mounted");
+        let file = volumes.path("data").join("file");
+        fs::write(&file, "kept").expect("written");
+        // A life that ends in the middle of a copy.
+        disk::freeze_for_tests(&volumes.path("data"));
+        let volumes = open();
+        fs::write(&file, "kept again").expect("nobody waits for ever");
+        volumes.unmount_all().expect("unmounted");
+        assert!(!file.exists());
+        volumes.make("data", 100_007).expect("mounted again");
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "kept again");
+        volumes.remove("data", "1").expect("removed");
+        assert!(volumes.list().is_empty() && !disk::is_mounted(&volumes.path("data")));
     }
 }

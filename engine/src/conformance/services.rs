@@ -1,7 +1,11 @@
 //! What an engine must do for backing services: volumes, addresses, clients.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::TryStreamExt;
 use model::clock::SystemRandom;
 use model::{AppId, Exit};
 
@@ -105,6 +109,61 @@ pub(super) async fn a_volume_outlives_what_mounts_it(subject: Subject) {
     assert_eq!(text(subject.run(&oneoff).await.output).await, "", "a removed volume begins anew");
     subject.until_gone(&oneoff.id).await;
     subject.engine.remove_volume(&name).await.expect("nothing mounts it");
+}
+
+pub(super) async fn a_volume_has_a_size_and_can_be_copied_while_it_is_written(subject: Subject) {
+    let app = app();
+    let (name, mut container) = volume(&subject, app);
+    let copy = format!("{name}-copy");
+    let engine = &subject.engine;
+    engine.make_volume(&name, 24 << 20).await.expect("made");
+    engine.make_volume(&name, 24 << 20).await.expect("making it again is no error");
+    let run = async |mounted: &str, script: &str| {
+        let mut oneoff = OneOff { app, ..Subject::oneoff(subject.shell(script)) };
+        oneoff.container.mounts = vec![Mount::Volume { name: mounted.to_owned(), target: PathBuf::from("/data") }];
+        let output = text(subject.run(&oneoff).await.output).await;
+        subject.until_gone(&oneoff.id).await;
+        output
+    };
+    let fill = "dd if=/dev/zero of=/data/filler bs=64k 2>&1 | grep -o 'No space left on device'; echo $(($(stat -c %s /data/filler) >> 20))";
+    let said = run(&name, fill).await;
+    let (error, megabytes) = said.trim().split_once('\n').unwrap_or_else(|| panic!("{said:?}"));
+    assert_eq!(error, "No space left on device");
+    assert!((23..=26).contains(&megabytes.parse::<u64>().expect("a number")), "{megabytes}");
+
+    // It is copied as it is at one moment.
+    container.args = subject
+        .shell("rm -f /data/filler; i=0; while :; do i=$((i + 1)); echo $i > /data/new; mv /data/new /data/count; done")
+        .args;
+    let mut workload = Subject::workload(container);
+    workload.process_type = "worker".parse().expect("a process type");
+    workload.health = crate::Health::uptime(Duration::from_millis(200));
+    subject.apply(&workload).await;
+    subject.until_up(&workload.id, 1).await;
+    engine.make_volume(&name, 48 << 20).await.expect_err("it has another size");
+    engine.copy_volume(&name, &copy).await.expect("copied");
+    let refused = engine.copy_volume(&copy, &name).await.expect_err("it is mounted");
+    assert!(matches!(&refused, EngineError::InUse { volume, .. } if *volume == name), "{refused}");
+    let then = run(&copy, "cat /data/count").await;
+    let then: u64 = then.trim().parse().unwrap_or_else(|_| panic!("{then:?} is no number"));
+    subject.delete(&workload.id).await;
+    let later: u64 = run(&name, "cat /data/count").await.trim().parse().expect("a number");
+    assert!(later > then && then > 0, "{later} after {then}");
+
+    engine.copy_volume(&copy, &name).await.expect("brought back");
+    assert_eq!(run(&name, "cat /data/count").await.trim(), then.to_string());
+    let archive: Vec<Bytes> = engine.volume_files(&name).await.expect("an archive").try_collect().await.expect("whole");
+    let archive = archive.concat();
+    let contains = |text: &str| archive.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(contains("./count") && contains(&format!("{then}\n")) && !contains("lost+found"));
+    let listed = engine.volumes().await.expect("listed");
+    let of_ours: Vec<_> = listed.iter().filter(|volume| volume.name.starts_with(&name)).collect();
+    assert_eq!(of_ours.len(), 2);
+    assert!(of_ours.iter().all(|volume| volume.used.is_some_and(|used| used > 0 && used < 100 << 20)), "{of_ours:?}");
+    for name in [&name, &copy] {
+        engine.remove_volume(name).await.expect("removed");
+    }
+    engine.copy_volume(&copy, &name).await.expect_err("there is none");
 }
 
 fn stat() -> Vec<String> {

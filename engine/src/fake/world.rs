@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) oneoffs: BTreeMap<OneOffId, Running>,
     pub(super) ended: BTreeMap<OneOffId, Ended>,
     pub(super) volumes: BTreeSet<String>,
+    /// Of those that have one.
+    pub(super) sizes: BTreeMap<String, u64>,
     /// What apps may reach outside, where that is not everything.
     pub(super) egress: BTreeMap<AppId, Egress>,
     /// Addresses of services, by app and process type.
@@ -78,6 +80,7 @@ impl World {
             oneoffs: BTreeMap::new(),
             ended: BTreeMap::new(),
             volumes: BTreeSet::new(),
+            sizes: BTreeMap::new(),
             egress: BTreeMap::new(),
             services: BTreeMap::new(),
             runs: VecDeque::new(),

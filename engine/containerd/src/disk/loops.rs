@@ -40,6 +40,9 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 mod calls {
     nix::ioctl_none_bad!(get_free, 0x4C82);
     nix::ioctl_write_ptr_bad!(configure, 0x4C0A, super::Config);
+    // Their argument means nothing.
+    nix::ioctl_write_int_bad!(freeze, 0xC004_5877);
+    nix::ioctl_write_int_bad!(thaw, 0xC004_5878);
 }
 
 /// Shows `file` as a block device.
@@ -74,4 +77,20 @@ pub(super) fn attach(file: &File) -> io::Result<Device> {
             Ok(_) => return Ok(Device { path, _held: device }),
         }
     }
+}
+
+/// Writes a file system out and holds up whoever writes to it, until [`thaw`].
+pub(super) fn freeze(folder: &File) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "the kernel has no other way to do this")]
+    // SAFETY: the call looks at no memory of ours, and the file is open.
+    let done = unsafe { calls::freeze(folder.as_raw_fd(), 0) };
+    done.map(drop).map_err(io::Error::from)
+}
+
+/// Ends [`freeze`].
+pub(super) fn thaw(folder: &File) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "the kernel has no other way to do this")]
+    // SAFETY: as above.
+    let done = unsafe { calls::thaw(folder.as_raw_fd(), 0) };
+    done.map(drop).map_err(io::Error::from)
 }

@@ -66,15 +66,25 @@ impl Host {
 
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         check_volume_name(name)?;
+        let failed = |fault: Fault| EngineError::Failed(fault.to_string());
+        self.with_unused_volume(name, || self.volumes.remove(name, &self.new_id()).map_err(failed)).await
+    }
+
+    /// Does something quick with a volume that nobody mounts, and that nobody can mount meanwhile.
+    pub(super) async fn with_unused_volume(
+        &self,
+        name: &str,
+        action: impl FnOnce() -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         let in_use = |user| EngineError::InUse { volume: name.to_owned(), user };
         let mounts = |wish: &&Wish| wish.workload.container.volumes().any(|volume| volume == name);
         let wished = || self.lock().wishes().find(mounts).map(|wish| format!("workload {}", wish.workload.id));
-        let remove = || match wished() {
+        let act = || match wished() {
             Some(user) => Err(in_use(user)),
-            None => self.volumes.remove(name, &self.new_id()).map_err(|fault| EngineError::Failed(fault.to_string())),
+            None => action(),
         };
         // Who wishes it must not wait for those who leave, and none of them may come while it goes.
-        self.tenants.with_free_volume(name, |id| self.is_doomed(id), remove).await.map_err(in_use)?
+        self.tenants.with_free_volume(name, |id| self.is_doomed(id), act).await.map_err(in_use)?
     }
 }
 
