@@ -31,7 +31,7 @@ bench-faults: ## Measure: what faults cost visitors, and for how long
 	@scripts/bench-faults.sh
 
 simulate-jobs: ## Run a million jobs over a day that is simulated, on SQLite; PLATFORM_TEST_DATABASE=postgresql for the other one
-	cargo test -p controller --lib a_million_runs_a_day -- --ignored --nocapture
+	cargo test --release -p controller --lib a_million_runs_a_day -- --ignored --nocapture
 
 recording: ## Record docs/demo.svg anew, on the platform that `make demo` started
 	@scripts/record.py
