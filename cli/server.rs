@@ -251,6 +251,7 @@ impl Places {
             namespace: format!("platform-{}", settings.tag()),
             cni_bin_dirs: settings.cni_path.0.clone(),
             subnet: settings.subnet,
+            link_port: settings.link_port.get(),
             outside_connections: settings.outside_connections.get(),
             runtime: settings.runtime.clone(),
             layers: self.layers()?,
@@ -268,6 +269,7 @@ impl Places {
                 .settings
                 .tls_port()
                 .map(|_| TlsEntrance { listen: self.settings.tls_listen(), certificate: self.authority().server() }),
+            inner: Some((self.settings.subnet.gateway(), self.settings.link_port.get()).into()),
             ssh: (!self.settings.ssh_listen.0.is_empty())
                 .then(|| SshEntrance { listen: self.settings.ssh_listen.0.clone(), socket: sockets.ssh }),
             domain: self.settings.domain.clone(),
@@ -361,6 +363,7 @@ impl Places {
             tls_port: settings.tls_port(),
             authority: self.authority().certificate(),
             ssh_listen: settings.ssh_listen.0.clone(),
+            gateway: settings.subnet.gateway(),
             stack: stack::NAME.to_owned(),
             program,
             control_socket: self.control(),

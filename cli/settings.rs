@@ -8,7 +8,7 @@ mod values;
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,8 @@ settings! {
     subnet: Subnet = "10.210.0.0/16",
     /// Connections to the outside that one instance, one-off or build may have at once; more are refused. The machine keeps all of them in one table (`nf_conntrack_max`).
     outside_connections: NonZeroU32 = "4096",
+    /// Port of the router, at the gateway of `subnet` alone, for apps that are linked to others.
+    link_port: NonZeroU16 = "8480",
     /// The OCI runtime under containerd: a program such as runc or crun.
     runtime: String = "runc",
     /// Socket of a running containerd to use; empty means a private one that the platform starts and stops itself.

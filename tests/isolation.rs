@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::faults::pid;
-use crate::platform::shared;
+use crate::load::{Load, Seen};
+use crate::platform::{App, shared};
 
 /// Where each TCP socket of this machine listens, by its inode, as `ss` does not tell: `/proc/net/tcp` (proc(5)).
 fn listening() -> BTreeMap<String, String> {
@@ -86,4 +87,44 @@ fn an_app_reaches_outside_only_what_its_policy_says() {
     app.cli(&["egress:set", "--deny", "--except", "example.com"]).expect_refused(&["TO[:PORTS]", "203.0.113.0/24"]);
     app.cli(&["egress:clear"]).expect_ok();
     assert_ne!(app.get("/connect?198.51.100.7:444").body, refused);
+}
+
+#[test]
+fn an_app_reaches_another_one_only_over_a_link_and_loses_nothing_when_that_is_deployed() {
+    let platform = shared();
+    let (shop, stock) = (platform.app("probe-app"), platform.app("probe-app"));
+    stock.push().expect_ok();
+    shop.push().expect_ok();
+    shop.cli(&["links:add", &stock.name, "--as", "stock"]).expect_ok();
+    let has_url = |app: &App<'_>| app.get("/env").body.contains("STOCK_URL");
+    crate::until("it is told where", || has_url(&shop));
+    let link = shop.json(&["links"])[0].clone();
+    let url = link["url"].as_str().expect("a URL").to_owned();
+    assert_eq!(shop.json(&["config"])["STOCK_URL"], link["url"]);
+    // A dyno of the one asks a dyno of the other, again and again, while that is replaced.
+    let ask = format!(
+        "import urllib.request as r; seen = {{}}\n\
+         while not seen.get('version 2 web.1', 0) > 20:\n body = r.urlopen('{url}/').read().decode(); seen[body] = seen.get(body, 0) + 1\n\
+         print('all well', sorted(seen))"
+    );
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| shop.cli(&["run", &format!("python3 -c \"{ask}\"")]));
+        stock.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+        stock.commit("second");
+        stock.push().expect_ok();
+        asking.join().expect("no panic")
+    });
+    asked.expect_ok().expect_text(&["all well", "version 2 web.1"]);
+
+    let place = url.trim_start_matches("http://").to_owned();
+    assert_eq!(shop.get(&format!("/connect?{place}")).body, "connected");
+    let stranger = platform.app("probe-app");
+    stranger.push().expect_ok();
+    let is_shut = |app: &App<'_>| app.get(&format!("/connect?{place}")).body.starts_with("refused");
+    assert!(is_shut(&stranger) && is_shut(&stock), "a link is one app's, and goes one way");
+    let Seen { failure, .. } = Load::around(&stock, || {
+        shop.cli(&["links:remove", &stock.name]).expect_ok();
+        crate::until("nothing of it is left", || !has_url(&shop) && is_shut(&shop));
+    });
+    assert_eq!(failure, None, "others do not notice");
 }

@@ -35,6 +35,7 @@ mod instead;
 mod invitations;
 mod jobs;
 mod keys;
+mod links;
 mod locks;
 mod logs;
 mod man;
@@ -228,6 +229,9 @@ commands! {
     "pg:backups:download" [] PgBackupsDownload(backups::Download),
     "pg:backups:delete" [] PgBackupsDelete(backups::Delete),
     "redis:cli" [] RedisCli(data::RedisCli),
+    "links" [] Links(links::List),
+    "links:add" [] LinksAdd(links::Add),
+    "links:remove" [] LinksRemove(links::Remove),
     "egress" [] Egress(egress::Show),
     "egress:set" [] EgressSet(egress::Set),
     "egress:clear" [] EgressClear(egress::Clear),

@@ -69,7 +69,7 @@ impl Controller {
         for app in gone {
             self.engine.set_egress(app, None).await?;
         }
-        Ok(())
+        self.enforce_links().await
     }
 }
 

@@ -36,6 +36,7 @@ mod images;
 pub mod invitations;
 pub mod jobs;
 pub mod keys;
+mod links;
 mod live;
 pub mod logins;
 pub mod logs;

@@ -43,6 +43,8 @@ pub struct Live {
     pub(crate) jobs: Inside,
     /// Told when a webhook is to be told something once more.
     pub(crate) deliveries: Notify,
+    /// The ports by which apps are known to those that are linked to them.
+    pub(crate) link_ports: Locked<BTreeMap<AppId, u16>>,
     /// Held while the engine is told what apps may reach outside.
     pub(crate) egress: tokio::sync::Mutex<()>,
     /// Told when the engine could not be told.
@@ -95,6 +97,7 @@ impl Default for Live {
             litter: Notify::new(),
             jobs: Inside::default(),
             deliveries: Notify::new(),
+            link_ports: Locked::default(),
             egress: tokio::sync::Mutex::default(),
             egress_pending: Notify::default(),
             rotating: tokio::sync::Mutex::default(),

@@ -39,6 +39,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     git::install_hooks(&controller.settings).map_err(failed("write the git hooks"))?;
     let duties = controller.take_duties().await?;
     let mut rollout = Rollout::new(Arc::clone(&controller));
+    controller.read_link_ports().await?;
     // Routers are told before anything else.
     rollout.begin().await?;
     controller.live.names.expect_return(&sockets.names);

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub struct Settings {
     pub authority: PathBuf,
     /// Where git is served over SSH; nowhere if empty.
     pub ssh_listen: Vec<SocketAddr>,
+    /// Where instances reach routers, for the sake of other apps.
+    pub gateway: Ipv4Addr,
     /// Name of the stack of new apps: `debian-13`.
     pub stack: String,
     /// This program; git hooks are this under another name.

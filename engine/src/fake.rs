@@ -11,7 +11,7 @@
 mod execs;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::World;
 
 use crate::{
-    Archive, Capacity, Change, Changes, Demand, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Need,
-    OneOff, OneOffId, ProbeReport, RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
+    Archive, Capacity, Change, Changes, Demand, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Link,
+    Need, OneOff, OneOffId, ProbeReport, RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 
@@ -500,6 +500,15 @@ impl Engine for FakeEngine {
         found.then(|| futures::stream::iter([Ok(Bytes::from(name.to_owned()))]).boxed()).ok_or_else(none)
     }
 
+    async fn set_links(&self, links: BTreeSet<Link>) -> Result<(), EngineError> {
+        self.reach()?.links = links;
+        Ok(())
+    }
+
+    async fn links(&self) -> Result<BTreeSet<Link>, EngineError> {
+        Ok(self.reach()?.links.clone())
+    }
+
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         check_volume_name(name)?;
         let mut world = self.reach()?;
@@ -514,7 +523,6 @@ impl Engine for FakeEngine {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use model::AppId;
     use model::clock::SystemClock;

@@ -21,7 +21,7 @@ mod restart;
 pub mod traffic;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +29,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 pub use model::routes::WorkloadId;
 use model::{AppId, Egress};
+use serde::{Deserialize, Serialize};
 
 pub use capacity::{Capacity, Demand};
 pub use changes::{Change, Changes};
@@ -150,9 +151,25 @@ pub trait Engine: Send + Sync + 'static {
     /// All that is in a volume, as a tar archive.
     async fn volume_files(&self, name: &str) -> Result<Archive, EngineError>;
 
+    /// From now on instances and one-offs of these apps, and no others, reach these apps through routers: all links that there are.
+    /// Returns once it is durable and in force.
+    async fn set_links(&self, links: BTreeSet<Link>) -> Result<(), EngineError>;
+
+    /// The links that are in force.
+    async fn links(&self) -> Result<BTreeSet<Link>, EngineError>;
+
     /// Removes a volume with all that is in it, for good. Refused with [`EngineError::InUse`] while a workload, even one without
     /// instances, or a one-off mounts it. One that does not exist is no error.
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError>;
+}
+
+/// An app that reaches another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Link {
+    /// Whose instances and one-offs come.
+    pub client: AppId,
+    /// The port by which routers know whom they want.
+    pub port: u16,
 }
 
 /// How long an engine waits for routers to let go of an instance before it stops it anyway.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::discriminant;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -165,20 +166,23 @@ fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<L
     if let (Some(tls), Some(acceptor)) = (&settings.tls, acceptor) {
         entrances.push((Entrance::Tls(acceptor.clone()), tls.listen.clone()));
     }
+    entrances.extend(settings.inner.map(|address| (Entrance::Inner, vec![address])));
     let mut sites = vec![site(&entrances, false)?];
     // What the first worker got: a port that was free to choose, and no address that this machine lacks.
     for (entrance, addresses) in &mut entrances {
-        let same = |(_, other): &&(TcpListener, Entrance)| {
-            matches!(other, Entrance::Tls(_)) == matches!(entrance, Entrance::Tls(_))
-        };
+        let same = |(_, other): &&(TcpListener, Entrance)| discriminant(other) == discriminant(entrance);
         let bound: io::Result<_> = sites[0].1.iter().filter(same).map(|(listener, _)| listener.local_addr()).collect();
         *addresses = bound.map_err(RouterError::Thread)?;
     }
     for _ in 1..workers {
         sites.push(site(&entrances, true)?);
     }
-    let mut addresses = entrances.into_iter().map(|(_, addresses)| addresses);
-    let (addresses, tls_addresses) = (addresses.next().unwrap_or_default(), addresses.next().unwrap_or_default());
+    let mut of = |wanted: fn(&Entrance) -> bool| {
+        let found = entrances.iter_mut().find(|(entrance, _)| wanted(entrance));
+        found.map(|(_, addresses)| std::mem::take(addresses)).unwrap_or_default()
+    };
+    let addresses = of(|entrance| matches!(entrance, Entrance::Plain));
+    let tls_addresses = of(|entrance| matches!(entrance, Entrance::Tls(_)));
     Ok(Listening { sites, addresses, tls_addresses })
 }
 
@@ -188,10 +192,13 @@ fn site(entrances: &[(Entrance, Vec<SocketAddr>)], beside_others: bool) -> Resul
     let mut listeners = Vec::new();
     for (entrance, addresses) in entrances {
         for address in addresses {
-            match server::listen(*address, beside_others) {
+            match server::listen(*address, beside_others, !matches!(entrance, Entrance::Inner)) {
                 Ok(listener) => listeners.push((listener, entrance.clone())),
                 Err(error) if has_no_ipv6(*address, &error) && addresses.iter().any(SocketAddr::is_ipv4) => {
                     tracing::info!(address = %address, error = %error, "this machine has no IPv6 to listen on");
+                }
+                Err(error) if matches!(entrance, Entrance::Inner) => {
+                    tracing::warn!(address = %address, error = %error, "apps cannot reach those that they are linked to (setting link_port)");
                 }
                 Err(source) => return Err(RouterError::Listen { address: *address, source }),
             }

@@ -60,6 +60,9 @@ pub struct RouterSettings {
     pub tls: Option<TlsEntrance>,
     /// Where git over SSH is taken for the controller; `None` leaves it shut.
     pub ssh: Option<SshEntrance>,
+    /// Where apps come that are linked to others: for the port that one asked for, the host name of [`inner_host`] is what it wants.
+    /// `None` leaves it shut.
+    pub inner: Option<SocketAddr>,
     /// The platform's own domain: this host and `api.` before it mean the platform itself, as does any bare address.
     pub domain: Hostname,
     /// Socket of the controller's half of the route table.
@@ -89,6 +92,11 @@ pub struct TlsEntrance {
     pub listen: Vec<SocketAddr>,
     /// PEM of the key and its certificates; read again when it changes.
     pub certificate: PathBuf,
+}
+
+/// The host name by which an app is known to those that are linked to it, which come by this port.
+pub fn inner_host(port: u16) -> String {
+    format!("link-{port}.internal")
 }
 
 /// Where a router takes connections of git over SSH, and who gets them.

@@ -1,5 +1,6 @@
 //! One request, from a client to an instance and back.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ impl Worker {
 /// What all requests of one connection share.
 pub(crate) struct Client {
     pub(crate) hop: Hop,
+    /// What it wants, whatever host it names.
+    pub(crate) wanted: Option<String>,
     pub(crate) activity: Arc<Activity>,
 }
 
@@ -89,6 +92,7 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
     let Some(host) = host::parse(header.as_bytes()) else {
         return refuse(&Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name."));
     };
+    let host = client.wanted.clone().map_or(host, Cow::Owned);
     if worker.shared.own_hosts.contain(&host) {
         return platform::forward(&worker, &client, request).await;
     }

@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Random;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::balance::Dice;
 use crate::headers::Hop;
+use crate::inner_host;
 use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
 use crate::socket::{Activity, ClientStream};
@@ -43,22 +45,28 @@ const OUT_OF_FILES: Duration = Duration::from_millis(20);
 pub(crate) enum Entrance {
     Plain,
     Tls(TlsAcceptor),
+    /// For apps that are linked to others.
+    Inner,
 }
 
-/// Listens on `address` beside other workers of this process, but never beside another process.
-pub(crate) fn listen(address: SocketAddr, beside_others: bool) -> io::Result<TcpListener> {
+/// Listens on `address` beside other workers of this process, but never beside another process. An address that is not there yet may
+/// come later.
+pub(crate) fn listen(address: SocketAddr, beside_others: bool, is_there: bool) -> io::Result<TcpListener> {
     if !beside_others && address.port() != 0 {
         // With SO_REUSEPORT alone a second router would take half of the first one's connections, unnoticed.
-        socket(address)?.bind(address)?;
+        socket(address, is_there)?.bind(address)?;
     }
-    let socket = socket(address)?;
+    let socket = socket(address, is_there)?;
     socket.set_reuseport(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+fn socket(address: SocketAddr, is_there: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if !is_there {
+        setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    }
     socket.set_reuseaddr(true)?;
     Ok(socket)
 }
@@ -115,7 +123,14 @@ async fn accept(
                 match entrance.clone() {
                     Entrance::Plain => {
                         let hop = Hop::new(peer.ip(), local, "http");
-                        spawn_local(connections.track_future(serve(stream, hop, worker, stop)));
+                        spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
+                    }
+                    Entrance::Inner => {
+                        // Whoever was not sent here by the firewall comes to nobody.
+                        let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
+                        let hop = Hop::new(peer.ip(), asked, "http");
+                        let wanted = Some(inner_host(asked));
+                        spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
                     }
                     Entrance::Tls(acceptor) => {
                         let hop = Hop::new(peer.ip(), local, "https");
@@ -144,19 +159,19 @@ async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, hop: Hop, worker: R
     };
     match timeout(limit, begin).await {
         Ok(Ok((stream, true))) => rendezvous::serve(worker, hop, stream).await,
-        Ok(Ok((stream, false))) => serve(stream, hop, worker, stop).await,
+        Ok(Ok((stream, false))) => serve(stream, (hop, None), worker, stop).await,
         Ok(Err(error)) => tracing::trace!(error = %error, "a client's connection broke before it said anything"),
         Err(_) => {}
     }
 }
 
 /// Serves one client's connection.
-async fn serve<S>(stream: S, hop: Hop, worker: Rc<Worker>, stop: CancellationToken)
+async fn serve<S>(stream: S, (hop, wanted): (Hop, Option<String>), worker: Rc<Worker>, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let activity = Arc::new(Activity::new());
-    let client = Rc::new(Client { hop, activity: Arc::clone(&activity) });
+    let client = Rc::new(Client { hop, wanted, activity: Arc::clone(&activity) });
     let limit = worker.shared.timeouts.client_idle;
     let service = service_fn(move |request| {
         let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));

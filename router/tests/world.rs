@@ -186,6 +186,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         listen: vec![([127, 0, 0, 1], 0).into()],
         tls: None,
         ssh: None,
+        inner: None,
         domain: "localhost".parse().expect("a host name"),
         names_socket: folder.join("names.sock"),
         addresses_socket: folder.join("addresses.sock"),

@@ -39,6 +39,7 @@ mod invitations;
 mod jobs;
 mod keys;
 mod limits;
+mod links;
 #[cfg(test)]
 mod lock_tests;
 mod locks;
@@ -201,6 +202,9 @@ fn ways() -> Vec<Route> {
         get("/dyno-sizes/{size}", SignedIn, sizes::info),
         get("/regions/{region}", SignedIn, catalog::region),
         get("/stacks/{stack}", SignedIn, catalog::stack),
+        get("/apps/{app}/links", View, links::list),
+        post("/apps/{app}/links", Manage, links::create),
+        delete("/apps/{app}/links/{link}", Manage, links::delete),
         get("/apps/{app}/egress", View, egress::info),
         put("/apps/{app}/egress", Manage, egress::set),
         delete("/apps/{app}/egress", Manage, egress::clear),

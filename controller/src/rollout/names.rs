@@ -11,7 +11,7 @@ use model::{AppId, Hostname};
 
 use crate::live::{ROUTER_PATIENCE, Served};
 use crate::store::App;
-use crate::{Controller, Error, Settings};
+use crate::{Controller, Error};
 
 impl Controller {
     /// Tells everybody of a committed change of an app: the rollout, and routers, who work by it when this returns.
@@ -35,7 +35,7 @@ impl Controller {
                 let current = self.store.release(app.current_release).await?;
                 let deployed = current.is_some_and(|release| release.image.is_some());
                 let serve = serving.get(&id).map(|served| served.shares.clone()).unwrap_or_default();
-                Some(route(&self.settings, &app, domains, deployed, serve)?)
+                Some(route(self, &app, domains, deployed, serve)?)
             }
             None => None,
         };
@@ -73,13 +73,13 @@ impl Controller {
 
 /// What routers are told of an app. `deployed` is false until it has something to run; `serve` takes its requests.
 pub(super) fn route(
-    settings: &Settings,
+    controller: &Controller,
     app: &App,
     domains: Vec<Hostname>,
     deployed: bool,
     serve: Vec<Share>,
 ) -> Result<AppRoute, Error> {
-    let default = settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
+    let default = controller.settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
     let mode = if app.maintenance {
         RouteMode::Maintenance
     } else if !serve.is_empty() {
@@ -89,7 +89,7 @@ pub(super) fn route(
     } else {
         RouteMode::Blank
     };
-    let hosts = std::iter::once(default).chain(domains).collect();
+    let hosts = std::iter::once(default).chain(domains).chain(controller.link_host(app.id)).collect();
     Ok(AppRoute { name: app.name.clone(), hosts, mode })
 }
 

@@ -305,7 +305,7 @@ impl Rollout {
             let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.shares.clone());
             let serve = unmoved.unwrap_or_else(|| shares(&known.desired, observed.map_or(&[], |all| of(all, id))));
             serve_now.push((id, serve.clone()));
-            match route(&controller.settings, &known.app, known.domains.clone(), known.current.is_some(), serve) {
+            match route(&controller, &known.app, known.domains.clone(), known.current.is_some(), serve) {
                 Ok(route) => {
                     rows.insert(id, Some(route));
                 }

@@ -34,6 +34,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (25, "egress", include_str!("../../../migrations/0025_egress.sql")),
     (26, "dyno sizes", include_str!("../../../migrations/0026_dyno_sizes.sql")),
     (27, "jobs", include_str!("../../../migrations/0027_jobs.sql")),
+    (28, "links", include_str!("../../../migrations/0028_links.sql")),
 ];
 
 /// The migrations of this version.

@@ -201,6 +201,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             tls_port: Some(8443),
             authority: path("ca.pem"),
             ssh_listen: Vec::new(),
+            gateway: std::net::Ipv4Addr::new(10, 210, 0, 1),
             stack: "debian-13".to_owned(),
             program: path("platform"),
             control_socket: path("control.sock"),

@@ -12,7 +12,7 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use engine::{
-    Capacity, Ended, EngineError, Exec, OneOff, OneOffId, RunningOneOff, VolumeStatus, Workload, WorkloadId,
+    Capacity, Ended, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, VolumeStatus, Workload, WorkloadId,
     WorkloadStatus,
 };
 use futures::{SinkExt, StreamExt};
@@ -50,6 +50,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/oneoffs/{id}/stop", post(stop))
         .route("/ended", get(ended))
         .route("/ended/{id}", delete(forget))
+        .route("/links", get(links).put(set_links))
         .route("/egress", get(egress))
         .route("/egress/{app}", put(set_egress))
         .route("/volumes", get(volumes))
@@ -150,6 +151,15 @@ async fn ended(State(host): Shared) -> Json<Vec<Ended>> {
 
 async fn forget(State(host): Shared, Path(id): Path<OneOffId>) -> Result<StatusCode, Refusal> {
     host.forget_ended(&id).map_err(Refusal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn links(State(host): Shared) -> Json<BTreeSet<Link>> {
+    Json(host.links())
+}
+
+async fn set_links(State(host): Shared, Json(links): Json<BTreeSet<Link>>) -> Result<StatusCode, Refusal> {
+    host.set_links(links).await.map_err(|fault| failed(&fault))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

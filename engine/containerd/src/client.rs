@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, OneOff, OneOffId, RunningOneOff, VolumeStatus,
+    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, VolumeStatus,
     Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 use futures::stream::BoxStream;
@@ -238,6 +238,15 @@ impl Engine for HostClient {
         check_volume_name(name)?;
         let response = self.send(request(Method::GET, &format!("/volumes/{name}/files"), Vec::new())?).await?;
         Ok(response.into_body().into_data_stream().map_err(std::io::Error::other).boxed())
+    }
+
+    async fn set_links(&self, links: BTreeSet<Link>) -> Result<(), EngineError> {
+        let body = serde_json::to_vec(&links).map_err(failed)?;
+        self.send(request(Method::PUT, "/links", body)?).await.map(drop)
+    }
+
+    async fn links(&self) -> Result<BTreeSet<Link>, EngineError> {
+        self.get("/links").await
     }
 
     async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

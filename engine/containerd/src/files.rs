@@ -1,6 +1,6 @@
 //! What the role writes down: the workloads that are desired, and a folder for each container that exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{Ended, OneOff, OneOffId, Workload, WorkloadId};
+use engine::{Ended, Link, OneOff, OneOffId, Workload, WorkloadId};
 use model::{AppId, Egress, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -282,6 +282,16 @@ pub(crate) fn load_egress(dir: &Path) -> Result<BTreeMap<AppId, Egress>, Fault> 
         app.zip(policy).ok_or_else(|| Fault::Refused(format!("{} is no policy", path.display())))
     };
     paths.filter(is_whole).map(read).collect()
+}
+
+/// Which apps reach which others. What cannot be read lets nobody through.
+pub(crate) fn load_links(path: &Path) -> BTreeSet<Link> {
+    read_json(path).unwrap_or_default()
+}
+
+/// Makes it durable which apps reach which others.
+pub(crate) fn save_links(path: &Path, links: &BTreeSet<Link>) -> Result<(), Fault> {
+    save(path.parent().unwrap_or(path), path, links)
 }
 
 /// Makes it durable what an app may reach outside; none: everything that any may.

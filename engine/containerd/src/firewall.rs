@@ -33,6 +33,8 @@ const PRIVATE: &str = "{ 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.
 pub(crate) struct Passages {
     /// To services.
     pub(crate) reach: Reach,
+    /// Through routers to other apps: addresses of clients, and the ports by which they are asked for.
+    pub(crate) links: BTreeSet<(Ipv4Addr, u16)>,
     /// To the outside, of apps that have a policy.
     pub(crate) policies: BTreeMap<AppId, Egress>,
     /// Which app's policy holds for whom.
@@ -43,6 +45,7 @@ pub(crate) struct Passages {
 pub(crate) struct Firewall {
     table: String,
     subnet: Subnet,
+    link_port: u16,
     /// Connections to the outside that one address may have: the machine keeps a table of all, which nobody may fill up for the others.
     most: u32,
     /// Name servers that instances may ask, wherever they are.
@@ -65,8 +68,9 @@ impl Firewall {
     ) -> Result<Self, HostError> {
         // nft's names have no dashes.
         let table = settings.namespace.replace('-', "_");
-        let (subnet, most) = (settings.subnet, settings.outside_connections);
-        let firewall = Self { table, subnet, most, resolvers, state: Mutex::new(State { passages, closed: false }) };
+        let (subnet, most, link_port) = (settings.subnet, settings.outside_connections, settings.link_port);
+        let firewall =
+            Self { table, subnet, link_port, most, resolvers, state: Mutex::new(State { passages, closed: false }) };
         let state = firewall.state.lock().await;
         nft(&firewall.rules(&state.passages)).await.map_err(HostError::Network)?;
         drop(state);
@@ -150,6 +154,12 @@ impl Firewall {
         if let Some(new) = braces(wanted.reach.difference(&now.reach).map(passage)) {
             say(format!("add element inet {table} reach {new}"));
         }
+        if let Some(gone) = braces(now.links.difference(&wanted.links).copied().map(link)) {
+            say(format!("delete element inet {table} links {gone}"));
+        }
+        if let Some(new) = braces(wanted.links.difference(&now.links).copied().map(link)) {
+            say(format!("add element inet {table} links {new}"));
+        }
         script
     }
 
@@ -167,6 +177,8 @@ impl Firewall {
         let listed = |all: Option<String>| all.map_or_else(String::new, |all| format!("    elements = {all}\n"));
         let (reach, sources) =
             (listed(braces(passages.reach.iter().map(passage))), listed(braces(passages.sources.iter().map(door))));
+        let (links, gateway, link_port) =
+            (listed(braces(passages.links.iter().copied().map(link))), subnet.gateway(), self.link_port);
         let mut policies = String::new();
         for (app, policy) in &passages.policies {
             let rules = policy_rules(policy).collect::<Vec<_>>().join("\n    ");
@@ -179,6 +191,7 @@ impl Firewall {
         format!(
             "{before}table inet {table} {{\n\
              \x20 set reach {{\n    type ipv4_addr . ipv4_addr . inet_service;\n{reach}  }}\n\
+             \x20 set links {{\n    type ipv4_addr . inet_service;\n{links}  }}\n\
              \x20 chain refused {{\n    meta l4proto tcp reject with tcp reset\n    reject with icmpx admin-prohibited\n  }}\n\
              {policies}\
              \x20 set connections {{\n    type ipv4_addr;\n    size 65535;\n    flags dynamic;\n  }}\n\
@@ -195,8 +208,12 @@ impl Firewall {
              \x20   ip saddr {subnet} ct state new add @connections {{ ip saddr ct count over {most} }} goto refused\n\
              \x20   ip saddr vmap @egress\n  }}\n\
              \x20 chain input {{\n    type filter hook input priority filter; policy accept;\n\
+             \x20   ip saddr {subnet} tcp dport {link_port} ct status dnat ip saddr . ct original proto-dst @links accept\n\
+             \x20   ip saddr {subnet} tcp dport {link_port} reject with tcp reset\n\
              \x20   ip saddr {subnet} ct state established,related accept\n{resolvers}\
              \x20   ip saddr {subnet} drop\n  }}\n\
+             \x20 chain prerouting {{\n    type nat hook prerouting priority dstnat; policy accept;\n\
+             \x20   ip daddr {gateway} ip saddr . tcp dport @links redirect to :{link_port}\n  }}\n\
              \x20 chain output {{\n    type filter hook output priority filter; policy accept;\n\
              \x20   ip daddr {subnet} oifname != \"lo\" oifname != \"veth*\" goto refused\n  }}\n\
              \x20 chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n\
@@ -208,6 +225,11 @@ impl Firewall {
 /// An element of the set of those who get through to services.
 fn passage((client, service, port): &(Ipv4Addr, Ipv4Addr, u16)) -> String {
     format!("{client} . {service} . {port}")
+}
+
+/// An element of the set of those who get through to other apps.
+fn link((client, port): (Ipv4Addr, u16)) -> String {
+    format!("{client} . {port}")
 }
 
 /// An element of the map of those for whom a policy holds.

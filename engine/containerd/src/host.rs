@@ -102,6 +102,7 @@ impl Host {
         let pasts = past::load(&settings.pasts());
         let mut state = State::new(files::load_wishes(&settings.workloads()), pasts, sleep::load(&settings.asleep()));
         state.egress = files::load_egress(&settings.egress()).map_err(trouble)?;
+        state.links = files::load_links(&settings.links());
         let left = left(&settings);
         let tenant = |left: &Left| Tenant::of(&left.record).at(left.running.map(|running| running.address));
         let tenants = Tenants::new(left.iter().map(|left| (left.id.clone(), tenant(left))).collect());

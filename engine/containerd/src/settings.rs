@@ -25,6 +25,8 @@ pub struct HostSettings {
     pub subnet: Subnet,
     /// Connections to the outside that an instance may have at once.
     pub outside_connections: u32,
+    /// The routers' port for those that are linked to other apps, at the network's gateway.
+    pub link_port: u16,
     /// The OCI runtime that the shim executes: `runc`, `crun`, or a path.
     pub runtime: String,
     /// Where layers live.
@@ -76,6 +78,11 @@ impl HostSettings {
         self.home.join("host/asleep")
     }
 
+    /// Which apps reach which.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.home.join("host/links.json")
+    }
+
     /// What apps may reach outside, where that is not everything.
     pub(crate) fn egress(&self) -> PathBuf {
         self.home.join("host/egress")
@@ -113,7 +120,7 @@ impl Subnet {
     }
 
     /// Instances send everything here.
-    pub(crate) fn gateway(self) -> Ipv4Addr {
+    pub fn gateway(self) -> Ipv4Addr {
         self.at(1)
     }
 

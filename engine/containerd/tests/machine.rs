@@ -39,6 +39,7 @@ fn settings_of(folder: &Path) -> HostSettings {
         namespace: format!("test-{first}-{second}"),
         cni_bin_dirs: vec!["/usr/lib/cni".into(), "/opt/cni/bin".into()],
         subnet: format!("10.{first}.{second}.0/24").parse().expect("a subnet"),
+        link_port: 8480,
         outside_connections: 8,
         runtime: "runc".to_owned(),
         layers: LayerStore::open(&folder.join("layers")).expect("a layer store"),

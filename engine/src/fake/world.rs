@@ -8,7 +8,7 @@ use bytes::Bytes;
 use model::{AppId, Egress, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
-use crate::{Capacity, Demand, Ended, Instance, InstanceState, OneOffId, Workload, WorkloadId, WorkloadStatus};
+use crate::{Capacity, Demand, Ended, Instance, InstanceState, Link, OneOffId, Workload, WorkloadId, WorkloadStatus};
 
 pub(super) struct World {
     pub(super) reachable: bool,
@@ -28,6 +28,7 @@ pub(super) struct World {
     pub(super) sizes: BTreeMap<String, u64>,
     /// What apps may reach outside, where that is not everything.
     pub(super) egress: BTreeMap<AppId, Egress>,
+    pub(super) links: BTreeSet<Link>,
     /// Addresses of services, by app and process type.
     services: BTreeMap<(AppId, String), Ipv4Addr>,
     pub(super) runs: VecDeque<FakeRun>,
@@ -82,6 +83,7 @@ impl World {
             volumes: BTreeSet::new(),
             sizes: BTreeMap::new(),
             egress: BTreeMap::new(),
+            links: BTreeSet::new(),
             services: BTreeMap::new(),
             runs: VecDeque::new(),
             execs: VecDeque::new(),

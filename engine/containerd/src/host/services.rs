@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use engine::{EngineError, Workload, check_volume_name};
+use engine::{EngineError, Link, Workload, check_volume_name};
 use model::{AppId, Egress};
 
 use super::Host;
@@ -59,6 +59,21 @@ impl Host {
         self.update_passages().await
     }
 
+    /// Which apps reach which others from now on.
+    pub(crate) async fn set_links(&self, links: BTreeSet<Link>) -> Result<(), Fault> {
+        {
+            let _one_at_a_time = self.wishes.lock().await;
+            files::save_links(&self.settings.links(), &links)?;
+            self.lock().links = links;
+        }
+        self.update_passages().await
+    }
+
+    /// The links that hold.
+    pub(crate) fn links(&self) -> BTreeSet<Link> {
+        self.lock().links.clone()
+    }
+
     /// The policies that hold.
     pub(crate) fn egress(&self) -> BTreeMap<AppId, Egress> {
         self.lock().egress.clone()
@@ -110,6 +125,11 @@ fn doors(state: &State) -> Vec<Door> {
 pub(super) fn passages(state: &State, tenants: &Tenants) -> Passages {
     let mut passages = Passages { policies: state.egress.clone(), ..Passages::default() };
     passages.sources = tenants.bound(|app| passages.policies.contains_key(&app));
+    let clients = tenants.bound(|app| state.links.iter().any(|link| link.client == app));
+    for (address, app) in clients {
+        let ports = state.links.iter().filter(|link| link.client == app).map(|link| link.port);
+        passages.links.extend(ports.map(|port| (address, port)));
+    }
     for Door { apps, address, port } in doors(state) {
         passages.reach.extend(tenants.addresses(&apps).into_iter().map(|client| (client, address, port)));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Demand, Instance, InstanceState, OneOffId, Workload, WorkloadId};
+use engine::{Demand, Instance, InstanceState, Link, OneOffId, Workload, WorkloadId};
 use model::routes::{Endpoint, Proof, WorkloadAddresses};
 use model::{AppId, Egress, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ pub(super) struct State {
     resting: BTreeSet<WorkloadId>,
     /// What apps may reach outside, where that is not everything.
     pub(super) egress: BTreeMap<AppId, Egress>,
+    /// Which apps reach which others.
+    pub(super) links: BTreeSet<Link>,
     /// Nothing may start any more in this life.
     pub(super) going_down: bool,
 }
