@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use super::strike::{pair, strike, up};
+use super::strike::{pair, say, strike, up};
 use crate::load::{Load, Seen};
 use crate::platform::{App, shared};
 
@@ -110,6 +110,6 @@ fn a_flood_of_log_lines_reaches_no_neighbour_and_no_disk() {
     });
     assert_eq!(failure, None, "its own");
     let length = std::fs::metadata(&output).expect("its output").len();
-    eprintln!("it wrote {} MiB of output in 5 s; at most {} MiB lay on the disk", length >> 20, most >> 20);
+    say(&format!("it wrote {} MiB of output in 5 s; at most {} MiB lay on the disk", length >> 20, most >> 20));
     assert!(most < 200 << 20, "{most} bytes lay on the disk");
 }

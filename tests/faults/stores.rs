@@ -113,7 +113,10 @@ fn a_disk_without_a_free_byte_stops_no_app() {
                 let file = std::fs::File::create(filler.join(format!("{size}-{number}")));
                 file.is_ok_and(|file| nix::fcntl::posix_fallocate(file, 0, size).is_ok())
             };
-            let _ = (0..).find(|number| !take(*number));
+            let mut number = 0;
+            while take(number) {
+                number += 1;
+            }
         }
     };
     full("the platform's disk has no free byte", &platform, fill, &["disk"]);
@@ -125,7 +128,10 @@ fn a_disk_that_takes_no_more_files_stops_no_app() {
     let platform = Platform::start_in(disk.at.join("home"), 4002, &[]);
     let fill = |filler: &Path| {
         std::fs::create_dir(filler).expect("a folder");
-        let _ = (0_u32..).find(|number| std::fs::write(filler.join(number.to_string()), "").is_err());
+        let mut number = 0;
+        while std::fs::write(filler.join(number.to_string()), "").is_ok() {
+            number += 1;
+        }
     };
     full("the platform's disk takes no more files", &platform, fill, &["disk"]);
 }

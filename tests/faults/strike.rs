@@ -6,6 +6,12 @@ use std::time::Instant;
 use crate::load::{Load, Seen};
 use crate::platform::App;
 
+/// Says something to whoever makes docs/faults.md.
+#[expect(clippy::print_stderr, reason = "the figures are what it is for")]
+pub(super) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
 /// Lets `fault` happen while visitors of every kind use `app`, and waits until `is_right` again. Prints a row of docs/faults.md.
 pub(super) fn strike(name: &str, app: &App<'_>, fault: impl FnOnce(), is_right: impl FnMut() -> bool) -> Seen {
     let mut right = 0.0;
@@ -16,7 +22,7 @@ pub(super) fn strike(name: &str, app: &App<'_>, fault: impl FnOnce(), is_right: 
         right = begun.elapsed().as_secs_f64();
     });
     let Seen { answered, failed, .. } = seen;
-    eprintln!("| {name} | {right:.1} s | {failed} of {} |", answered + failed);
+    say(&format!("| {name} | {right:.1} s | {failed} of {} |", answered + failed));
     seen
 }
 
