@@ -49,6 +49,26 @@ fn a_hundred_requests_at_once_wake_a_sleeper_and_each_is_answered_by_the_one_dyn
 }
 
 #[test]
+fn a_load_gets_more_dynos_and_the_log_says_why() {
+    let app = shared().app("probe-app");
+    app.push().expect_ok();
+    app.cli(&["ps:autoscale:enable", "--rps", "1", "--max", "2", "--cool-down", "30s"]).expect_ok();
+    app.cli(&["ps:autoscale:enable", "worker", "--rps", "1"]).expect_refused(&["only web gets requests"]);
+    crate::until("there are two", || {
+        let _ = app.get("/");
+        states(&app) == ["up", "up"]
+    });
+    let decisions = app.json(&["ps:autoscale"])["decisions"].clone();
+    assert_eq!((&decisions[0]["from"], &decisions[0]["to"]), (&1.into(), &2.into()), "{decisions}");
+    let said = "heroku[autoscaler]: Scaled web from 1 to 2: ";
+    app.cli(&["logs", "-n", "1500"])
+        .expect_ok()
+        .expect_text(&[said, "requests/s on each of 1 dyno in a minute; the target is 1"]);
+    app.cli(&["ps:autoscale:disable"]).expect_ok();
+    app.cli(&["ps:autoscale"]).expect_ok().expect_text(&["off", "1 -> 2"]);
+}
+
+#[test]
 fn a_web_socket_keeps_its_app_awake_and_a_deploy_finds_a_sleeper_as_it_was() {
     let (used, unused) = (shared().app("probe-app"), shared().app("probe-app"));
     for app in [&used, &unused] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use engine::{
     Archive, Capacity, Change, Demand, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs,
-    RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
+    RunningOneOff, Stat, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Egress, Exit};
@@ -256,6 +256,10 @@ impl Engine for Uncontained {
     }
 
     async fn list_of(&self, _: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn stats(&self, _: &[AppId]) -> Result<Vec<Stat>, EngineError> {
         Ok(Vec::new())
     }
 

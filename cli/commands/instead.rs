@@ -77,7 +77,6 @@ const INSTEAD: &[(&str, &str)] = &[
         "There are no promotions yet: push the same commit to the next app, `git push production main`.",
     ),
     ("plugins", "There are no plugins."),
-    ("ps:autoscale", "There is no autoscaling yet: `platform ps:scale web=3`."),
     ("ps:socks", FORWARD),
     ("redis", "`platform redis:cli` opens it; `platform addons:info REDIS` shows its plan and its state."),
     ("regions", "A platform is one region: where its machine is."),

@@ -11,6 +11,7 @@ mod admission;
 pub mod api;
 pub mod apps;
 pub mod attach;
+mod autoscale;
 pub mod browser_logins;
 pub mod builds;
 mod certificate;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{ProcessType, ScalingPolicy};
 
-use crate::formation::WEB;
+use crate::formation::MAX_QUANTITY;
 use crate::rollouts::PolicySetting;
 use crate::store::{App, ScalingTexts};
 use crate::{Actor, Controller, Error};
@@ -33,7 +33,9 @@ impl Controller {
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), Error> {
         let (own, set) = self.scaling_texts(app, process_type).await?;
-        let mut policy = policy(&own, &set);
+        let mut texts = set.clone();
+        changes.iter().filter(|(_, text)| text.is_none()).for_each(|(name, _)| drop(texts.remove(name)));
+        let mut policy = policy(&own, &texts);
         for (name, text) in changes {
             if !ScalingPolicy::SETTINGS.contains(&name.as_str()) {
                 let names = ScalingPolicy::SETTINGS.join(", ");
@@ -43,9 +45,9 @@ impl Controller {
                 policy.set(name, text).map_err(|rule| Error::Invalid(format!("{name} {rule}")))?;
             }
         }
-        if policy.sleep_after.is_some() && process_type.as_str() != WEB {
-            let rule = "only web can sleep: nothing else gets requests that could wake it";
-            return Err(Error::Invalid(format!("{process_type} cannot: {rule}")));
+        policy.check(process_type.as_str()).map_err(Error::Invalid)?;
+        if policy.max > MAX_QUANTITY {
+            return Err(Error::Invalid(format!("max is at most {MAX_QUANTITY} on this platform")));
         }
         let of = (app.id, process_type);
         self.store.set_scaling_settings(of, changes, &self.stamp(actor)).await?;
@@ -117,7 +119,10 @@ mod tests {
         for (path, wrong, word) in [
             (path, json!({"sleep_after": "soon"}), "must be a time"),
             (path, json!({"speed": "1"}), "no setting"),
-            ("/apps/shop/formation/worker/scaling-policy", json!({"sleep_after": "30m"}), "only web can sleep"),
+            (path, json!({"min": 4}), "max is 3"),
+            (path, json!({"max": 101}), "at most 100"),
+            ("/apps/shop/formation/worker/scaling-policy", json!({"sleep_after": "30m"}), "only web"),
+            ("/apps/shop/formation/worker/scaling-policy", json!({"metric": "p95"}), "cpu and memory"),
         ] {
             let refused = ada.send("PATCH", path, &[], wrong).await;
             assert_eq!(refused.status, 422);

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, certificate, control, drains, dynos, egress, git, jobs, logs, repositories,
-    sources, streams, sweep, upkeep, webhooks,
+    Controller, Error, addons, api, attach, autoscale, certificate, control, drains, dynos, egress, git, jobs, logs,
+    repositories, sources, streams, sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -82,6 +82,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     tokio::spawn(addons::work(Arc::clone(&controller)));
     tokio::spawn(jobs::work(Arc::clone(&controller)));
     tokio::spawn(drains::work(Arc::clone(&controller)));
+    tokio::spawn(autoscale::work(Arc::clone(&controller)));
     tokio::spawn(webhooks::work(Arc::clone(&controller)));
     tokio::spawn(upkeep::resume_rotation(Arc::clone(&controller)));
     tokio::spawn(sweep::work(controller));

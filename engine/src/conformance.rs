@@ -75,7 +75,8 @@ use services::{
 pub use wishes::on_paper;
 use wishes::{
     an_app_is_seen_by_itself, scaling_changes_the_quantity_and_nothing_else, the_longest_process_type_runs,
-    what_cannot_be_done_is_refused_by_name, what_is_asked_for_is_counted, what_is_done_around_instances_may_change,
+    what_an_instance_uses_is_known, what_cannot_be_done_is_refused_by_name, what_is_asked_for_is_counted,
+    what_is_done_around_instances_may_change,
 };
 use within::{a_port_of_an_instance_is_reached_though_only_it_listens, files_are_copied_out_of_and_into_an_instance};
 
@@ -93,6 +94,7 @@ checks! {
     what_outgrows_its_memory_is_told_from_what_ends_otherwise,
     who_forks_and_exits_is_over,
     scaling_changes_the_quantity_and_nothing_else,
+    what_an_instance_uses_is_known,
     what_is_done_around_instances_may_change,
     what_cannot_be_done_is_refused_by_name,
     an_app_is_seen_by_itself,

@@ -26,7 +26,7 @@ use world::World;
 
 use crate::{
     Archive, Capacity, Change, Changes, Demand, Ended, Engine, EngineError, Exec, Input, Instance, InstanceState, Link,
-    Need, OneOff, OneOffId, ProbeReport, RunningOneOff, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
+    Need, OneOff, OneOffId, ProbeReport, RunningOneOff, Stat, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
     check_volume_name,
 };
 
@@ -144,6 +144,13 @@ impl FakeEngine {
             instance.state = InstanceState::Up;
             instance.since = now;
         });
+    }
+
+    /// Lets each instance of a workload have used so much time of processors by now, and so much memory.
+    pub fn set_used(&self, workload: &WorkloadId, cpu: Duration, memory_bytes: u64) {
+        if let Some(held) = self.lock().workloads.get_mut(workload) {
+            held.used = (cpu, memory_bytes);
+        }
     }
 
     /// Puts a workload to sleep, as if nobody had used it for long.
@@ -347,6 +354,10 @@ impl Engine for FakeEngine {
 
     async fn list_of(&self, apps: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError> {
         Ok(self.reach()?.list(Some(apps)))
+    }
+
+    async fn stats(&self, apps: &[AppId]) -> Result<Vec<Stat>, EngineError> {
+        Ok(self.reach()?.stats(apps))
     }
 
     async fn changes(&self) -> Result<BoxStream<'static, Change>, EngineError> {

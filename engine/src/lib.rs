@@ -18,6 +18,7 @@ mod lines;
 mod needs;
 mod oneoff;
 mod restart;
+mod stats;
 pub mod traffic;
 mod workload;
 
@@ -42,6 +43,7 @@ pub use lines::Lines;
 pub use needs::Need;
 pub use oneoff::{Ended, Exec, Input, OneOff, OneOffId, RunningOneOff, TtySize};
 pub use restart::Restart;
+pub use stats::Stat;
 pub use workload::{
     Container, Instance, InstanceState, Larger, Mount, NESTED_IDS, RootFs, Service, VolumeStatus, Workload,
     WorkloadStatus, check_volume_name, is_workload_id,
@@ -80,6 +82,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Those of [`Engine::list`] that are of these apps. What it costs does not grow with the number of others.
     async fn list_of(&self, apps: &[AppId]) -> Result<Vec<WorkloadStatus>, EngineError>;
+
+    /// What the instances of these apps use that run. One of which nothing can be said is left out.
+    async fn stats(&self, apps: &[AppId]) -> Result<Vec<Stat>, EngineError>;
 
     /// Says of which app something changed, after any change of any workload, instance or one-off: then [`Engine::list_of`] says
     /// what. It may say so too often, never too seldom; it ends when the engine is out of reach, and the caller then calls again, and

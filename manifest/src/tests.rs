@@ -16,7 +16,7 @@ const WHOLE: &str = r#"{
     "SENTRY_DSN": {"required": false},
     "MAIL_FROM": {"description": "Sender of mail"}
   },
-  "formation": {"web": {"quantity": 2, "size": "standard-2x", "sleep_after": "30m"}, "worker": {"quantity": 0}},
+  "formation": {"web": {"quantity": 2, "size": "standard-2x", "sleep_after": "30m", "autoscale": {"metric": "p95", "target": 300, "max": 5}}, "worker": {"quantity": 0}},
   "addons": ["postgres:mini", {"plan": "redis", "as": "cache", "options": {"x": "y"}}],
   "buildpacks": [{"url": "heroku/python"}, "platform/nodejs"],
   "scripts": {"postdeploy": "rake db:seed", "test": "rake"},
@@ -64,7 +64,7 @@ fn every_complaint_has_its_place_and_names_the_field() {
     "D": "é", "D": "twice",
     "E": {"required": "maybe"}
   },
-  "formation": {"Web!": {}, "web": {"quantity": -1, "sleep_after": "soon"}, "worker": 3, "clock": {"sleep_after": "1h"}},
+  "formation": {"Web!": {}, "web": {"quantity": -1, "sleep_after": "soon"}, "worker": 3, "clock": {"sleep_after": "1h"}, "urgent": {"autoscale": {"metric": "rps", "least": 2}}},
   "addons": [{}, ":mini", {"plan": "redis", "as": "1"}, 7],
   "buildpacks": [{}],
   "scripts": {"postdeploy": {"size": "basic"}, "release": "x"},

@@ -35,4 +35,4 @@ pub use name::{
 pub use process::{DynoSize, Process};
 pub use role::Role;
 pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};
-pub use scaling::ScalingPolicy;
+pub use scaling::{Metric, ScalingPolicy};

@@ -121,6 +121,7 @@ fn processes() -> Vec<Route> {
         post("/apps/{app}/jobs/{job}/runs", Operate, jobs::run),
         get("/apps/{app}/jobs/{job}/runs/{run}", View, jobs::run_info),
         post("/apps/{app}/jobs/{job}/runs/{run}/actions/stop", Operate, jobs::stop_run),
+        get("/apps/{app}/formation/{type}/scaling-decisions", View, scaling::decisions),
         post("/apps/{app}/dynos/{dyno}", Operate, dynos::run_inside),
         post("/apps/{app}/dynos/{dyno}/ports/{port}", Operate, inside::forward),
         get("/apps/{app}/dynos/{dyno}/files", Operate, inside::download),

@@ -207,7 +207,7 @@ pub(super) async fn restore_formation(tx: &mut Write<'_>, release: &Release) -> 
     Ok(())
 }
 
-fn scaled(app: AppId, before: &FormationRow, after: &ProcessScale) -> NewEvent {
+pub(super) fn scaled(app: AppId, before: &FormationRow, after: &ProcessScale) -> NewEvent {
     let data = json!({ "type": before.process_type, "quantity": after.quantity, "size": after.size,
         "previous_quantity": before.quantity, "previous_size": before.size });
     let (resource, id) = (Resource::Formation, before.id.to_string());

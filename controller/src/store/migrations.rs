@@ -35,6 +35,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (26, "dyno sizes", include_str!("../../../migrations/0026_dyno_sizes.sql")),
     (27, "jobs", include_str!("../../../migrations/0027_jobs.sql")),
     (28, "links", include_str!("../../../migrations/0028_links.sql")),
+    (29, "scalings", include_str!("../../../migrations/0029_scalings.sql")),
 ];
 
 /// The migrations of this version.

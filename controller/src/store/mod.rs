@@ -108,7 +108,7 @@ pub use repositories::Repository;
 pub use requests::Known;
 pub use rollouts::{Beginning, Ending, RolloutRow, RolloutState};
 pub use runs::{Run, RunEnd, RunState};
-pub use scaling::ScalingTexts;
+pub use scaling::{NewScaling, ScalingDecision, ScalingTexts};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::{KnownSession, NewSession};
 pub use slice::{Edge, Part, Slice};

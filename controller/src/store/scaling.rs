@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 
-use model::{AppId, ProcessType};
+use model::{AppId, FormationId, ProcessType, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
+use super::contents::ProcessScale;
+use super::formation::scaled;
+use super::{Action, FormationRow, NewEvent, Resource, Stamp, Store, StoreError, row};
 
 /// Settings of a [`model::ScalingPolicy`]: names and texts.
 pub type ScalingTexts = BTreeMap<String, String>;
@@ -73,5 +75,119 @@ impl Store {
         let (resource, action) = (Resource::App, Action::Update);
         tx.record(NewEvent { app: Some(app), resource, id: app.to_string(), action, data });
         tx.commit().await
+    }
+}
+
+/// A change of a formation that the platform made by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewScaling {
+    /// How many there were.
+    pub from: u32,
+    /// How many there are.
+    pub to: u32,
+    /// `p95`, `rps`, `cpu` or `memory`
+    pub metric: String,
+    /// What was measured, in the metric's unit; none if it is not for that.
+    pub value: Option<String>,
+    /// What is to be kept to.
+    pub target: u64,
+    /// One sentence with all of it.
+    pub reason: String,
+}
+
+/// The same, as it is remembered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScalingDecision {
+    /// When.
+    pub at: Timestamp,
+    /// What was decided.
+    pub scaling: NewScaling,
+}
+
+impl<'r> FromRow<'r, AnyRow> for ScalingDecision {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        let scaling = NewScaling {
+            from: row::number(row, "quantity_before")?,
+            to: row::number(row, "quantity_after")?,
+            metric: row.try_get("metric")?,
+            value: row.try_get("value")?,
+            target: row::number(row, "target")?,
+            reason: row.try_get("reason")?,
+        };
+        Ok(Self { at: row::time(row, "decided_at")?, scaling })
+    }
+}
+
+/// So many decisions about a process type are remembered.
+const REMEMBERED: i64 = 100;
+
+impl Store {
+    /// Apps of which something is set that may ask for scaling by itself.
+    pub async fn apps_set_to_scale(&self) -> Result<Vec<AppId>, StoreError> {
+        let rows = sqlx::query("SELECT app_id FROM scaling_policies WHERE policy LIKE '%\"metric\"%'");
+        let rows = rows.fetch_all(&self.pool).await?;
+        Ok(rows.iter().map(|row| row::text(row, "app_id")).collect::<Result<_, _>>()?)
+    }
+
+    /// Apps whose current release came with an `app.json` that may ask for scaling by itself.
+    pub async fn apps_that_ask_to_scale(&self) -> Result<Vec<AppId>, StoreError> {
+        let sql = "SELECT a.id FROM apps a JOIN releases r ON r.id = a.current_release_id \
+             LEFT JOIN images i ON i.digest = r.image WHERE COALESCE(r.manifest, i.manifest) LIKE '%\"metric\"%'";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        Ok(rows.iter().map(|row| row::text(row, "id")).collect::<Result<_, _>>()?)
+    }
+
+    /// Scales a process type as the platform decided by itself; false if somebody scaled it meanwhile. What a release restores is
+    /// not overruled by it: that counts what people scaled.
+    pub async fn scale_by_itself(
+        &self,
+        app: AppId,
+        row: &FormationRow,
+        scaling: &NewScaling,
+        stamp: &Stamp,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let now = tx.now();
+        let sql = "UPDATE formation SET quantity = $1, updated_at = $2 WHERE id = $3 AND quantity = $4";
+        let query = sqlx::query(sql).bind(i64::from(scaling.to)).bind(now).bind(row.id.to_string());
+        if query.bind(i64::from(scaling.from)).execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let sql = "INSERT INTO scalings (id, app_id, process_type, decided_at, quantity_before, quantity_after, metric, value, \
+             target, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        sqlx::query(sql)
+            .bind(FormationId::random(&*self.random).to_string())
+            .bind(app.to_string())
+            .bind(row.process_type.as_str())
+            .bind(now)
+            .bind(i64::from(scaling.from))
+            .bind(i64::from(scaling.to))
+            .bind(&scaling.metric)
+            .bind(&scaling.value)
+            .bind(i64::try_from(scaling.target).unwrap_or(i64::MAX))
+            .bind(&scaling.reason)
+            .execute(&mut *tx)
+            .await?;
+        let sql = "DELETE FROM scalings WHERE app_id = $1 AND process_type = $2 AND id NOT IN (SELECT id FROM scalings \
+             WHERE app_id = $1 AND process_type = $2 ORDER BY decided_at DESC, id LIMIT $3)";
+        let query = sqlx::query(sql).bind(app.to_string()).bind(row.process_type.as_str());
+        query.bind(REMEMBERED).execute(&mut *tx).await?;
+        let before = ProcessScale { quantity: scaling.from, size: row.size.clone() };
+        let after = ProcessScale { quantity: scaling.to, ..before };
+        tx.record(scaled(app, row, &after));
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// What the platform decided about a process type by itself, the newest first.
+    pub async fn scaling_decisions(
+        &self,
+        app: AppId,
+        process_type: &ProcessType,
+    ) -> Result<Vec<ScalingDecision>, StoreError> {
+        let sql = "SELECT decided_at, quantity_before, quantity_after, metric, value, target, reason FROM scalings \
+             WHERE app_id = $1 AND process_type = $2 ORDER BY decided_at DESC, id";
+        let query = sqlx::query_as(sql).bind(app.to_string()).bind(process_type.as_str());
+        Ok(query.fetch_all(&self.pool).await?)
     }
 }

@@ -59,7 +59,8 @@ impl Store {
             .read(&format!(
                 "SELECT a.id AS app_id, COALESCE(r.manifest, i.manifest) AS manifest FROM apps a \
                  JOIN releases r ON r.id = a.current_release_id LEFT JOIN images i ON i.digest = r.image \
-                 WHERE a.id IN ({list}) AND COALESCE(r.manifest, i.manifest) LIKE '%\"sleep_after\"%'"
+                 WHERE a.id IN ({list}) AND (COALESCE(r.manifest, i.manifest) LIKE '%\"sleep_after\"%' \
+                 OR COALESCE(r.manifest, i.manifest) LIKE '%\"metric\"%')"
             ))
             .await?;
         let deployed = current.into_iter().filter(|release| release.image.is_some());

@@ -12,8 +12,8 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use engine::{
-    Capacity, Ended, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, VolumeStatus, Workload, WorkloadId,
-    WorkloadStatus,
+    Capacity, Ended, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, Stat, VolumeStatus, Workload,
+    WorkloadId, WorkloadStatus,
 };
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::OnUpgrade;
@@ -40,6 +40,7 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/workloads/{id}", delete(remove))
         .route("/workloads/{id}/quantity", put(scale))
         .route("/workloads/{id}/idle", put(set_idle))
+        .route("/stats", get(stats))
         .route("/changes", get(changes))
         .route("/instances/{id}/restart", post(restart))
         .route("/instances/{id}/exec", post(exec))
@@ -108,16 +109,26 @@ async fn remove(State(host): Shared, Path(id): Path<WorkloadId>) -> Result<Statu
 
 /// All, or those of the apps that the query names: `?apps=<id>,<id>`.
 async fn list(State(host): Shared, Query(query): Query<Of>) -> Result<Json<Vec<WorkloadStatus>>, Refusal> {
-    let Some(apps) = query.apps else { return Ok(Json(host.list(None))) };
-    let apps: Result<BTreeSet<AppId>, _> =
-        apps.split(',').filter(|app| !app.is_empty()).map(str::parse::<AppId>).collect();
-    let apps = apps.map_err(|error| Refusal(EngineError::Failed(error.to_string())))?;
-    Ok(Json(host.list(Some(&apps))))
+    Ok(Json(host.list(query.apps()?.as_ref())))
+}
+
+/// Of the apps that the query names.
+async fn stats(State(host): Shared, Query(query): Query<Of>) -> Result<Json<Vec<Stat>>, Refusal> {
+    Ok(Json(host.stats(&query.apps()?.unwrap_or_default())))
 }
 
 #[derive(Deserialize)]
 struct Of {
     apps: Option<String>,
+}
+
+impl Of {
+    fn apps(&self) -> Result<Option<BTreeSet<AppId>>, Refusal> {
+        let Some(apps) = &self.apps else { return Ok(None) };
+        let apps: Result<BTreeSet<AppId>, _> =
+            apps.split(',').filter(|app| !app.is_empty()).map(str::parse::<AppId>).collect();
+        apps.map(Some).map_err(|error| Refusal(EngineError::Failed(error.to_string())))
+    }
 }
 
 /// One line of JSON for each change.

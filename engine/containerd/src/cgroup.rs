@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +36,28 @@ impl Version {
     /// How many processes of the cgroup at `path` (from the hierarchy's root) the kernel killed because it outgrew its memory.
     pub(crate) fn memory_kills(self, path: &Path) -> u64 {
         std::fs::read_to_string(self.memory_events(path)).map_or(0, |text| kills_in(&text))
+    }
+
+    /// How much time of processors the cgroup at `path` used, and how many bytes of memory it has that the kernel could not take back; none
+    /// if it is gone.
+    pub(crate) fn usage(self, path: &Path) -> Option<(Duration, u64)> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let read =
+            |tree: &str, file: &str| std::fs::read_to_string(Path::new(ROOT).join(tree).join(relative).join(file)).ok();
+        let (cpu, memory, idle) = match self {
+            Self::V1 { .. } => {
+                let nanos = read("cpuacct", "cpuacct.usage")?.trim().parse().ok()?;
+                let idle = field(&read("memory", "memory.stat")?, "total_inactive_file");
+                (Duration::from_nanos(nanos), read("memory", "memory.usage_in_bytes")?, idle)
+            }
+            Self::V2 => {
+                let micros = field(&read("", "cpu.stat")?, "usage_usec")?;
+                let idle = field(&read("", "memory.stat")?, "inactive_file");
+                (Duration::from_micros(micros), read("", "memory.current")?, idle)
+            }
+        };
+        let memory: u64 = memory.trim().parse().ok()?;
+        Some((cpu, memory.saturating_sub(idle.unwrap_or(0))))
     }
 
     /// Whether the cgroup at `path` still is everywhere where it limits something.
@@ -98,8 +121,13 @@ impl Version {
 }
 
 fn kills_in(text: &str) -> u64 {
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    field(text, "oom_kill").unwrap_or(0)
+}
+
+/// A number of a file of `name number` lines.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -114,5 +142,8 @@ mod tests {
         assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), 1);
         assert_eq!(kills_in("low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 0\n"), 2);
         assert_eq!(kills_in("low 0\nhigh 0\nmax 9\noom 2\noom_kill 0\n"), 0);
+        assert_eq!(field("anon 4096\nfile 9\ninactive_file 7\n", "inactive_file"), Some(7));
+        assert_eq!(field("usage_usec 1200\nuser_usec 1000\n", "usage_usec"), Some(1200));
+        assert_eq!(field("total_inactive_file_x 1\n", "total_inactive_file"), None);
     }
 }

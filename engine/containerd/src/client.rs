@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use engine::{
-    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, VolumeStatus,
-    Workload, WorkloadId, WorkloadStatus, check_volume_name,
+    Archive, Capacity, Change, Ended, Engine, EngineError, Exec, Link, OneOff, OneOffId, RunningOneOff, Stat,
+    VolumeStatus, Workload, WorkloadId, WorkloadStatus, check_volume_name,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -139,6 +139,15 @@ impl Engine for HostClient {
         let apps: Vec<String> = apps.iter().collect::<BTreeSet<_>>().into_iter().map(AppId::to_string).collect();
         for apps in apps.chunks(AT_ONCE) {
             all.extend(self.get::<Vec<WorkloadStatus>>(&format!("/workloads?apps={}", apps.join(","))).await?);
+        }
+        Ok(all)
+    }
+
+    async fn stats(&self, apps: &[AppId]) -> Result<Vec<Stat>, EngineError> {
+        let mut all = Vec::new();
+        for apps in apps.chunks(AT_ONCE) {
+            let apps: Vec<String> = apps.iter().map(AppId::to_string).collect();
+            all.extend(self.get::<Vec<Stat>>(&format!("/stats?apps={}", apps.join(","))).await?);
         }
         Ok(all)
     }

@@ -18,6 +18,32 @@ pub async fn on_paper(subject: Subject) {
     what_is_asked_for_is_counted(subject.clone()).await;
 }
 
+pub(super) async fn what_an_instance_uses_is_known(subject: Subject) {
+    let busy = Workload {
+        health: Health::uptime(Duration::from_millis(100)),
+        ..Subject::workload(subject.shell("while :; do :; done"))
+    };
+    subject.apply(&busy).await;
+    let up = subject.until_up(&busy.id, 1).await;
+    let stat = async || {
+        let all = subject.engine.stats(&[busy.app]).await.expect("reachable");
+        all.into_iter().find(|stat| stat.instance == up[0].id).expect("it runs")
+    };
+    let first = stat().await;
+    let limits = &busy.container.limits;
+    assert_eq!((first.memory_limit, first.cpu_millis), (limits.memory_bytes, limits.cpu_millis));
+    assert!((1..limits.memory_bytes).contains(&first.memory_bytes), "{first:?}");
+    assert_eq!(first.workload, busy.id);
+    let works = async {
+        while stat().await.cpu < first.cpu + Duration::from_millis(200) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, works).await.expect("a busy loop uses its processor");
+    assert!(subject.engine.stats(&[AppId::random(&SystemRandom)]).await.expect("reachable").is_empty());
+    subject.delete(&busy.id).await;
+}
+
 pub(super) async fn scaling_changes_the_quantity_and_nothing_else(subject: Subject) {
     let workload = Subject::workload(subject.shell(super::SERVER));
     subject.apply(&workload).await;

@@ -3,12 +3,15 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use model::{AppId, Egress, Timestamp};
 
 use super::{Answer, FakeExec, FakeRun, Running};
-use crate::{Capacity, Demand, Ended, Instance, InstanceState, Link, OneOffId, Workload, WorkloadId, WorkloadStatus};
+use crate::{
+    Capacity, Demand, Ended, Instance, InstanceState, Link, OneOffId, Stat, Workload, WorkloadId, WorkloadStatus,
+};
 
 pub(super) struct World {
     pub(super) reachable: bool,
@@ -42,6 +45,8 @@ pub(super) struct Held {
     pub(super) workload: Workload,
     pub(super) deleting: bool,
     pub(super) asleep: Option<Timestamp>,
+    /// What each instance used: time of processors, and memory.
+    pub(super) used: (Duration, u64),
     pub(super) instances: Vec<Instance>,
 }
 
@@ -100,7 +105,8 @@ impl World {
             self.exclusive.insert(id.clone());
         }
         let instances = self.workloads.remove(&id).map_or_else(Vec::new, |held| held.instances);
-        self.workloads.insert(id, Held { workload, deleting: false, asleep: None, instances });
+        self.workloads
+            .insert(id, Held { workload, deleting: false, asleep: None, used: (Duration::ZERO, 0), instances });
     }
 
     /// What there is, and what is asked of it.
@@ -117,6 +123,23 @@ impl World {
         let apps: BTreeSet<_> = apps.iter().collect();
         let own = apps.into_iter().filter_map(|app| self.own.get(app)).flatten();
         own.filter_map(|id| self.workloads.get(id)).map(|held| self.status(held)).collect()
+    }
+
+    /// What the instances of some apps use.
+    pub(super) fn stats(&self, apps: &[AppId]) -> Vec<Stat> {
+        let held = apps.iter().filter_map(|app| self.own.get(app)).flatten().filter_map(|id| self.workloads.get(id));
+        let stats = held.flat_map(|held| {
+            let limits = &held.workload.container.limits;
+            held.instances.iter().map(|instance| Stat {
+                instance: instance.id.clone(),
+                workload: held.workload.id.clone(),
+                cpu: held.used.0,
+                cpu_millis: limits.cpu_millis,
+                memory_bytes: held.used.1,
+                memory_limit: limits.memory_bytes,
+            })
+        });
+        stats.collect()
     }
 
     fn status(&self, held: &Held) -> WorkloadStatus {

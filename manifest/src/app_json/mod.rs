@@ -8,7 +8,7 @@ mod scaling;
 
 use std::collections::BTreeMap;
 
-use model::{AttachmentName, ConfigVarName, ProcessType, ScalingPolicy};
+use model::{AttachmentName, ConfigVarName, ProcessType};
 
 use crate::node::{Entry, Item, Reader};
 use crate::problem::{Problem, Spot};
@@ -166,7 +166,7 @@ pub(crate) fn process_type(entry: &Entry, reader: &mut Reader<'_>) -> Option<Pro
 fn scale(entry: Entry, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     let spot = entry.key.spot;
     let Some(process_type) = process_type(&entry, reader) else { return };
-    let known = [["quantity", "size"].as_slice(), &ScalingPolicy::SETTINGS].concat();
+    let known = ["quantity", "size", "autoscale", "sleep_after"];
     let Some(mut fields) = reader.fields(entry.item, &known) else { return };
     scaling::scaling(&process_type, &mut fields, manifest, reader);
     let scale = Scale {

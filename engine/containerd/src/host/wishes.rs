@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Change, EngineError, InstanceState, Need, Workload, WorkloadId, WorkloadStatus, is_workload_id};
+use engine::{Change, EngineError, InstanceState, Need, Stat, Workload, WorkloadId, WorkloadStatus, is_workload_id};
 use futures::stream::BoxStream;
 use model::AppId;
 
@@ -133,6 +133,22 @@ impl Host {
             status.instances.sort_by_key(|instance| instance.dyno.number);
         }
         known.into_values().collect()
+    }
+
+    /// What the instances of some apps use that run.
+    pub(crate) fn stats(&self, apps: &BTreeSet<AppId>) -> Vec<Stat> {
+        let running: Vec<_> = {
+            let state = self.lock();
+            let held = apps.iter().flat_map(|app| state.slots_of(*app));
+            held.map(|held| (held.instance.id.clone(), Arc::clone(&held.wish))).collect()
+        };
+        let stat = |(instance, wish): (String, Arc<Wish>)| {
+            let (cpu, memory_bytes) = self.cgroups.usage(&self.cgroup(&instance))?;
+            let limits = &wish.workload.container.limits;
+            let (cpu_millis, memory_limit) = (limits.cpu_millis, limits.memory_bytes);
+            Some(Stat { instance, workload: wish.workload.id.clone(), cpu, cpu_millis, memory_bytes, memory_limit })
+        };
+        running.into_iter().filter_map(stat).collect()
     }
 
     pub(crate) fn changes(&self) -> BoxStream<'static, Change> {
