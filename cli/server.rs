@@ -317,6 +317,7 @@ impl Places {
                 time: settings.build_time.0,
                 disk_bytes: settings.build_disk.0,
                 free_disk_bytes: settings.min_free_disk.0,
+                full_disk_percent: settings.disk_full.0,
             },
             queue: Arc::new(Queue::new(at_once)),
         };
@@ -376,6 +377,7 @@ impl Places {
             disk_overcommit: settings.disk_overcommit,
             restart: restart(settings),
             event_retention: settings.event_retention.0,
+            disk_high: settings.disk_high.0,
             kept_images: settings.kept_images,
             jobs_at_once: settings.jobs_at_once,
         }

@@ -18,7 +18,7 @@ use model::Hostname;
 use nix::unistd::Pid;
 use serde::Deserialize;
 pub(crate) use values::Bytes;
-use values::{Database, List, Seconds, TlsListen};
+use values::{Database, List, Percent, Seconds, TlsListen};
 
 use crate::server::Subnet;
 
@@ -104,6 +104,10 @@ settings! {
     builds: usize = "0",
     /// A push is refused when less than this would be free on the disk of `home`.
     min_free_disk: Bytes = "1GiB",
+    /// From so many per cent of the disk of `home` on, by its bytes or by its files, build caches give way, the longest unused first.
+    disk_high: Percent = "85",
+    /// From so many per cent on nothing is built.
+    disk_full: Percent = "92",
     /// Largest push.
     push_limit: Bytes = "1GiB",
     /// API requests that one token may make, all at once or over the hour.

@@ -43,6 +43,18 @@ pub enum BuildError {
         /// What must be.
         needed_bytes: u64,
     },
+    /// Too much of the disk is used to begin.
+    #[error(
+        "The disk is nearly full: {percent} % of its {of} is used, and from {limit_percent} % on nothing is built.\n\nRunning apps are not affected. Ask the operator to make room (`platform disk` shows what takes it), or to raise `disk_full`, and push again."
+    )]
+    DiskNearlyFull {
+        /// How much is used.
+        percent: u8,
+        /// From where on nothing is built.
+        limit_percent: u8,
+        /// `space` or `files`
+        of: &'static str,
+    },
     /// The build wrote more than it may.
     #[error("The build wrote more than {} to the disk and was stopped.\n\nTry to write less: leave out what the app does not need, or remove what a step leaves before the next one. Or ask the operator to raise `build_disk`.", size(*limit_bytes))]
     DiskQuota {

@@ -70,9 +70,11 @@ mod workspace;
 
 pub use catalog::Offered;
 pub use debian::{PackageLayers, PackageName};
+pub use disk::{Fill, written};
 pub use dockerfile::Dockerfile;
 pub use errors::{BuildError, Failure, Reason};
 pub use fetch::{Fetch, NoFetch};
+pub use garbage::{Budget, Collected, Garbage, KeptCache};
 pub use image::oci_config;
 pub use import::{ForeignImage, ImageSource};
 pub use layout::{Documents, documents, write_layout};
@@ -130,6 +132,8 @@ pub struct BuildLimits {
     pub disk_bytes: u64,
     /// A build is refused when less than this is free on the layer store's disk, in bytes.
     pub free_disk_bytes: u64,
+    /// A build is refused when so many per cent of that disk are used, of its bytes or of its files.
+    pub full_disk_percent: u8,
 }
 
 /// One build.
@@ -227,7 +231,7 @@ impl Builder {
     /// What a build of this machine stands on, if it can begin.
     fn begin(&self) -> Result<Stack, BuildError> {
         let stack = (self.stack)()?.ok_or(BuildError::NoStack)?;
-        disk::check(&self.layers, self.limits.free_disk_bytes)?;
+        disk::check(&self.layers, &self.limits)?;
         Ok(stack)
     }
 
@@ -313,7 +317,7 @@ impl Builder {
 
     /// Refuses to go on when too little of the disk is free.
     pub fn check_disk(&self) -> Result<(), BuildError> {
-        disk::check(&self.layers, self.limits.free_disk_bytes)
+        disk::check(&self.layers, &self.limits)
     }
 
     /// The id of the container that runs this build's buildpacks.

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::packages::PackageAccess;
 use crate::testing::{FakePackages, Uncontained, listing, write_buildpack};
-use crate::{BuildError, BuildLimits, BuildRequest, Builder, Buildpacks, Built, Queue, Source, diff_id};
+use crate::{Budget, BuildError, BuildLimits, BuildRequest, Builder, Buildpacks, Built, Queue, Source, diff_id};
 
 /// Keeps dependencies between builds as our own buildpacks do: `deps` for launch and cache, changed only when `lock` changes;
 /// `downloads` for the cache alone; `conf` for launch alone, reused by its name.
@@ -102,6 +102,7 @@ impl World {
                 time: Duration::from_secs(60),
                 disk_bytes: 1 << 30,
                 free_disk_bytes: 1,
+                full_disk_percent: 101,
             },
             queue: Arc::new(Queue::new(1)),
         };
@@ -297,13 +298,24 @@ async fn garbage_is_what_neither_images_nor_caches_need() {
     let first = world.build(&[("lock", "1"), ("app.txt", "1")], None).await.unwrap();
     let second = world.build(&[("lock", "1"), ("app.txt", "2")], Some(&first.image)).await.unwrap();
     let in_use: BTreeSet<_> = second.image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-    assert_eq!(world.builder.collect_garbage(in_use.clone()).await.unwrap(), 0, "young layers stay");
+    assert_eq!(
+        world.builder.collect_garbage(in_use.clone(), Budget::ENDLESS).await.unwrap().layers,
+        0,
+        "young layers stay"
+    );
     for (digest, _) in world.builder.layers.list().unwrap() {
         let layer = fs::File::open(world.builder.layers.path(&digest)).unwrap();
         layer.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
-    let removed = world.builder.collect_garbage(in_use.clone()).await.unwrap();
-    assert_eq!(removed, 2, "the first build's app layer and its outdated cache");
+    let waiting = world.builder.garbage(in_use.clone()).await.unwrap();
+    assert_eq!(waiting.len(), 2, "the first build's app layer and its outdated cache");
+    assert!(waiting.iter().all(|garbage| garbage.bytes > 0));
+    let little = Budget { bytes: 1, ..Budget::ENDLESS };
+    let first_round = world.builder.collect_garbage(in_use.clone(), little).await.unwrap();
+    assert_eq!((first_round.layers, first_round.more), (1, true), "more than it may is left for the next round");
+    let second_round = world.builder.collect_garbage(in_use.clone(), little).await.unwrap();
+    assert_eq!((second_round.layers, second_round.more), (1, false));
+    assert_eq!(first_round.bytes + second_round.bytes, waiting.iter().map(|garbage| garbage.bytes).sum::<u64>());
     assert!(in_use.iter().all(|digest| world.builder.layers.contains(digest)));
     let third = world.build(&[("lock", "1"), ("app.txt", "2")], Some(&second.image)).await.unwrap();
     assert_eq!(third.image, second.image);
@@ -416,7 +428,7 @@ async fn packages_of_the_plan_lie_under_the_app_and_the_next_build_starts_with_t
         let layer = fs::File::open(world.builder.layers.path(&digest)).unwrap();
         layer.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
-    world.builder.collect_garbage(in_use).await.unwrap();
+    world.builder.collect_garbage(in_use, Budget::ENDLESS).await.unwrap();
     world.build(&[("lock", "1"), PACKAGES], Some(&second.image)).await.unwrap();
     assert_eq!(world.roots(), [1, 2, 2, 2], "what the next build starts with is no garbage");
 

@@ -23,6 +23,7 @@ mod copy;
 mod credentials;
 mod data;
 mod database;
+mod disk;
 mod domains;
 mod drains;
 mod egress;
@@ -160,6 +161,7 @@ commands! {
     "create" ["apps:create"] Create(apps::Create),
     "info" ["apps:info"] Info(apps::Info),
     "open" ["apps:open"] Open(apps::Open),
+    "apps:disk" [] AppsDisk(disk::OfApp),
     "rename" ["apps:rename"] Rename(apps::Rename),
     "destroy" ["apps:destroy", "apps:delete"] Destroy(apps::Destroy),
     "git:remote" [] GitRemote(git::Remote),
@@ -346,6 +348,8 @@ commands! {
     "up" [] Up(platform::Up),
     "down" [] Down(platform::Down),
     "status" [] Status(platform::Status),
+    "disk" [] Disk(disk::OfPlatform),
+    "gc" [] Gc(disk::Collect),
     "stack:update" [] StackUpdate(stack::Update),
     "users" [] Users(users::List),
     "users:create" [] UsersCreate(users::Create),

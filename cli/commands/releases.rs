@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::disk::AppDisk;
 use crate::client::{self, Build, Client, ConfigVarChange, Release, Scaled};
 use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Kind, Result};
@@ -90,6 +91,9 @@ impl Info {
                 return vars.iter().try_for_each(|(key, value)| out.line(format!("{key}={}", output::quoted(value))));
             }
             out.heading(&format!("{name} v{}", release.version))?;
+            // What cannot be measured now keeps nothing else back.
+            let disk = client.get(&["apps", &name, "disk"]).and_then(|value| client::typed::<AppDisk>(&value)).ok();
+            let size = disk.and_then(|disk| disk.of_release(release.version));
             let known = [
                 ("State", Some(state(&release))),
                 ("What", Some(release.description.into())),
@@ -101,6 +105,7 @@ impl Info {
                 ("Formation", some_list(&formation(release.formation.as_deref().unwrap_or_default()))),
                 ("Changed", some_list(&changed(&release.config_changes))),
                 ("Image", release.image_removed.then(|| "removed, since the app has newer ones".into())),
+                ("Size", size.map(Field::from)),
                 ("Failure", release.failure.map(Field::from)),
             ];
             out.pairs(known.into_iter().filter_map(|(name, value)| Some((name, value?))))?;

@@ -58,6 +58,19 @@ impl FromStr for Seconds {
     }
 }
 
+/// A share: `85` or `85%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Percent(pub u8);
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim_end_matches('%').trim().parse::<u8>().ok().filter(|number| (1..=100).contains(number));
+        number.map(Self).ok_or_else(|| format!("`{text}` is not a share like 85 or 85%, from 1 to 100"))
+    }
+}
+
 fn measure(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -144,6 +157,7 @@ deserialize_from_text! {
     Bytes;
     Database;
     Seconds;
+    Percent;
     List<T>;
     TlsListen;
 }

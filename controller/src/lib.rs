@@ -22,6 +22,7 @@ mod concurrency;
 pub mod config_vars;
 pub mod control;
 mod credentials;
+pub mod disk;
 pub mod domains;
 pub mod drains;
 pub mod dynos;

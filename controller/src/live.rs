@@ -1,12 +1,12 @@
 //! What a controller process knows only while it lives; all of it is rebuilt or worthless after a restart.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::feed::Feed;
 use model::routes::{AppRoute, Share};
-use model::{AppId, ReleaseId, Timestamp};
+use model::{AppId, Digest, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -16,6 +16,7 @@ use crate::api::RateLimits;
 use crate::attach::Attachment;
 use crate::browser_logins::BrowserLogins;
 use crate::builds::Building;
+use crate::disk::LayerUsers;
 use crate::jobs::Inside;
 use crate::sign_in::Ticket;
 
@@ -65,6 +66,10 @@ pub struct Live {
     pub(crate) limits: RateLimits,
     /// When images were last given up; none before the first time, which looks at all apps.
     pub(crate) images_given_up: Locked<Option<Timestamp>>,
+    /// What layers have on the disk that were measured.
+    pub(crate) layer_sizes: Locked<HashMap<Digest, u64>>,
+    /// How many apps have each layer, as it was found out last.
+    pub(crate) layer_users: Locked<LayerUsers>,
     /// What lets its holder make the first user, once somebody asked for it.
     pub(crate) setup: Locked<Option<String>>,
     /// Who gave the right password and still has to give a code.
@@ -108,6 +113,8 @@ impl Default for Live {
             attachments: Locked::default(),
             limits: RateLimits::default(),
             images_given_up: Locked::default(),
+            layer_sizes: Locked::default(),
+            layer_users: Locked::default(),
             setup: Locked::default(),
             sign_ins: Locked::default(),
             browser_logins: Locked::default(),

@@ -47,6 +47,8 @@ pub struct Settings {
     pub disk_overcommit: NonZeroU32,
     /// How long events are kept.
     pub event_retention: Duration,
+    /// From so many per cent of the disk on build caches give way.
+    pub disk_high: u8,
     /// How many images of an app are kept, the newest ones.
     pub kept_images: NonZeroU32,
     /// How many containers of jobs run at once.

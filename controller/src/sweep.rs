@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use builder::Budget;
 use engine::{OneOffId, WorkloadStatus};
 use model::AppId;
 
@@ -14,12 +15,29 @@ use crate::{Controller, Error};
 /// Pause between two sweeps, unless an app is removed.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 
+/// What one round may remove of layers; the rest waits for the next one, so that whoever deploys meanwhile has the disk.
+const BUDGET: Budget = Budget { bytes: 4 << 30, time: Duration::from_secs(10) };
+/// Pause before that.
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(20);
+/// Build caches that give way in one round.
+const CACHES: usize = 4;
+
+/// What a sweep did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    /// One-offs, folders, layers and caches that went.
+    pub(crate) count: usize,
+    /// Something is left for the next round.
+    pub(crate) more: bool,
+}
+
 /// Of so many builds, and of so many release commands, an app's output is kept.
 const OUTPUTS: usize = 200;
 
 /// Sweeps for as long as the process lives.
 pub(crate) async fn work(controller: Arc<Controller>) {
     loop {
+        let mut more = false;
         match controller.forget_events().await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "forgot events that are older than they are kept"),
@@ -31,8 +49,13 @@ pub(crate) async fn work(controller: Arc<Controller>) {
             tracing::warn!(error = &error as &dyn std::error::Error, "could not forget expired tokens; will try again");
         }
         match controller.sweep().await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed what belonged to apps and images that are gone"),
+            Ok(swept) => {
+                more = swept.more;
+                if swept.count > 0 {
+                    let count = swept.count;
+                    tracing::info!(count, "removed what belonged to apps and images that are gone");
+                }
+            }
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -42,14 +65,14 @@ pub(crate) async fn work(controller: Arc<Controller>) {
         }
         tokio::select! {
             () = controller.live.litter.notified() => {}
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(if more { BETWEEN_ROUNDS } else { INTERVAL }) => {}
         }
     }
 }
 
 impl Controller {
     /// Removes what belongs to no app, and layers of no image; says how many one-offs, folders and layers went.
-    pub(crate) async fn sweep(&self) -> Result<usize, Error> {
+    pub(crate) async fn sweep(&self) -> Result<Swept, Error> {
         // What there is first: that of an app that is made meanwhile is not among it.
         let (folders, oneoffs, workloads) =
             (self.folders_of_apps(), self.engine.oneoffs().await?, self.engine.list().await?);
@@ -70,7 +93,7 @@ impl Controller {
         })?;
         if ended > 0 || workloads.iter().any(|workload| !apps.contains(&workload.app)) {
             // Their processes still run on layers that no image needs. The next sweep comes soon enough.
-            return Ok(count + ended);
+            return Ok(Swept { count: count + ended, more: false });
         }
         self.forget_deliveries().await?;
         let outputs = self.outputs_of_apps();
@@ -82,15 +105,17 @@ impl Controller {
             .map_err(|source| Error::System { action: "remove the outputs of old builds", source: source.into() })?;
         let sources = self.sweep_sources().await?;
         self.give_up_images(&workloads).await?;
-        let of_apps = self.store.prune_images().await?;
-        let of_addons = self.store.addons().await?.into_iter().filter_map(|addon| addon.layer);
-        let in_use = of_apps.into_iter().chain(of_addons).collect();
-        let layers = self
-            .builder
-            .collect_garbage(in_use)
-            .await
-            .map_err(|source| Error::System { action: "remove layers that no image needs", source: source.into() })?;
-        Ok(count + sources + layers)
+        self.store.prune_images().await?;
+        let layers =
+            self.builder.collect_garbage(self.layers_in_use().await?, BUDGET).await.map_err(|source| {
+                Error::System { action: "remove layers that no image needs", source: source.into() }
+            })?;
+        // Images are never among what gives way: only what a build would make again, and only when nothing else is left to go.
+        let caches = if layers.more { 0 } else { self.give_up_caches(CACHES).await? };
+        if caches > 0 {
+            tracing::warn!(count = caches, "build caches gave way, since the disk is nearly full");
+        }
+        Ok(Swept { count: count + sources + layers.layers + caches, more: layers.more || caches > 0 })
     }
 
     /// Gives up images of apps that have more than are kept. Only those that were released since the last time can have, but for
@@ -174,11 +199,11 @@ mod tests {
         }
         std::fs::create_dir_all(controller.settings.home.join("git/hooks")).expect("a folder");
         controller.delete_app(&gone, &test.actor(&user)).await.expect("deleted");
-        assert_eq!(controller.sweep().await.expect("swept"), 5);
+        assert_eq!(controller.sweep().await.expect("swept").count, 5);
         assert!(folders(gone.id).iter().all(|folder| !folder.exists()));
         assert!(folders(kept.id).iter().all(|folder| folder.exists()));
         assert!(controller.settings.home.join("git/hooks").exists());
-        assert_eq!(controller.sweep().await.expect("swept"), 0);
+        assert_eq!(controller.sweep().await.expect("swept").count, 0);
     }
 
     #[tokio::test]

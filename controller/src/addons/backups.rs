@@ -231,7 +231,7 @@ impl Controller {
 
     fn check_disk(&self) -> Result<(), Error> {
         self.builder.check_disk().map_err(|error| match error {
-            builder::BuildError::DiskFull { .. } => Error::Conflict(
+            builder::BuildError::DiskFull { .. } | builder::BuildError::DiskNearlyFull { .. } => Error::Conflict(
                 "There is too little disk space for a backup. Nothing was changed; ask the operator to make room."
                     .to_owned(),
             ),

@@ -22,6 +22,7 @@ mod conformance;
 mod credentials;
 mod data;
 mod describe;
+mod disk;
 mod domains;
 mod dyno_health;
 mod dynos;
@@ -108,8 +109,12 @@ fn table() -> Vec<Route> {
 
 /// Those about processes beside the formation.
 fn processes() -> Vec<Route> {
-    use Right::{Operate, View};
+    use Right::{Operate, Operator, View};
     vec![
+        get("/apps/{app}/disk", View, disk::of_app),
+        get("/disk", Operator, disk::of_platform),
+        get("/disk/waste", Operator, disk::waste),
+        post("/disk/actions/collect", Operator, disk::collect),
         get("/apps/{app}/formation/{type}/scaling-policy", View, scaling::policy),
         patch("/apps/{app}/formation/{type}/scaling-policy", Operate, scaling::set_policy),
         get("/apps/{app}/jobs", View, jobs::list),

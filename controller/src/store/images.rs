@@ -1,10 +1,11 @@
 //! Images, and how many of them an app keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::TryStreamExt;
 use model::{AppId, Digest, Image, Timestamp};
 use sqlx::Row;
+use sqlx::any::AnyRow;
 
 use super::{Stamp, Store, StoreError, row};
 
@@ -18,13 +19,19 @@ impl Store {
         Ok(document.map(|document| serde_json::from_str(&document)).transpose()?)
     }
 
-    /// Forgets the images of releases that are gone; answers with the layers of all others that can run.
-    pub async fn prune_images(&self) -> Result<BTreeSet<Digest>, StoreError> {
+    /// Forgets the images of releases that are gone.
+    pub async fn prune_images(&self) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM images WHERE NOT EXISTS (SELECT id FROM releases WHERE image = images.digest)")
             .execute(&self.pool)
             .await?;
+        Ok(())
+    }
+
+    /// The layers of all images of releases that can run.
+    pub async fn layers_of_images(&self) -> Result<BTreeSet<Digest>, StoreError> {
         // One by one: together they may be larger than the memory of a small machine.
-        let sql = "SELECT document FROM images WHERE removed_at IS NULL";
+        let sql = "SELECT document FROM images WHERE removed_at IS NULL \
+             AND EXISTS (SELECT id FROM releases WHERE image = images.digest)";
         let mut documents = sqlx::query_scalar::<_, String>(sql).fetch(&self.pool);
         let mut layers = BTreeSet::new();
         while let Some(document) = documents.try_next().await? {
@@ -32,6 +39,37 @@ impl Store {
             layers.extend(image.layers.into_iter().map(|layer| layer.diff_id));
         }
         Ok(layers)
+    }
+
+    /// Layer by layer, how many apps have images with it that can run.
+    pub async fn layer_users(&self) -> Result<HashMap<Digest, u32>, StoreError> {
+        // One by one, those of each app together: see `layers_of_images`.
+        let sql = "SELECT x.app_id, i.document FROM (SELECT DISTINCT app_id, image FROM releases) x \
+             JOIN images i ON i.digest = x.image WHERE i.removed_at IS NULL ORDER BY x.app_id";
+        let mut rows = sqlx::query(sql).fetch(&self.pool);
+        let (mut users, mut of, mut own) = (HashMap::<Digest, u32>::new(), String::new(), BTreeSet::new());
+        while let Some(row) = rows.try_next().await? {
+            let (app, document): (String, &str) = (row.try_get("app_id")?, row.try_get("document")?);
+            if app != of {
+                (of, own) = (app, BTreeSet::new());
+            }
+            let image: Image = serde_json::from_str(document)?;
+            for layer in image.layers {
+                if own.insert(layer.diff_id.clone()) {
+                    *users.entry(layer.diff_id).or_default() += 1;
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// The releases of an app whose images can run, with these, the newest first.
+    pub async fn images_of(&self, app: AppId) -> Result<Vec<(u64, Image)>, StoreError> {
+        let sql = "SELECT r.version, i.document FROM releases r JOIN images i ON i.digest = r.image \
+             WHERE r.app_id = $1 AND i.removed_at IS NULL ORDER BY r.version DESC";
+        let rows = sqlx::query(sql).bind(app.to_string()).fetch_all(&self.pool).await?;
+        let read = |row: &AnyRow| Ok((row::number(row, "version")?, row::json(row, "document")?));
+        Ok(rows.iter().map(read).collect::<Result<_, sqlx::Error>>()?)
     }
 
     /// The image of an app's newest release that did not fail.

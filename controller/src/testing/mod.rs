@@ -184,6 +184,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             time: Duration::from_secs(60),
             disk_bytes: 1 << 40,
             free_disk_bytes: 0,
+            full_disk_percent: 101,
         },
         queue: Arc::new(Queue::new(4)),
     };
@@ -214,6 +215,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             reserved_memory: 0,
             disk_overcommit: NonZeroU32::new(16).expect("not zero"),
             event_retention: Duration::from_secs(90 * 24 * 60 * 60),
+            disk_high: 101,
             kept_images: NonZeroU32::new(3).expect("not zero"),
             jobs_at_once: NonZeroU32::new(4).expect("not zero"),
         },
