@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::{
-    Archive, Capacity, Change, Demand, Ended, Engine, EngineError, Exec, LayerStore, Mount, OneOff, OneOffId, RootFs,
-    RunningOneOff, Stat, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
+    Archive, Capacity, Change, Demand, Ended, Engine, EngineError, Exec, LayerStore, Link, Mount, OneOff, OneOffId,
+    RootFs, RunningOneOff, Stat, VolumeStatus, Workload, WorkloadId, WorkloadStatus,
 };
 use futures::stream::BoxStream;
 use model::{AppId, Digest, Egress, Exit};
@@ -313,6 +313,14 @@ impl Engine for Uncontained {
 
     async fn egress(&self) -> Result<BTreeMap<AppId, Egress>, EngineError> {
         Ok(BTreeMap::new())
+    }
+
+    async fn set_links(&self, _: BTreeSet<Link>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn links(&self) -> Result<BTreeSet<Link>, EngineError> {
+        Ok(BTreeSet::new())
     }
 
     async fn capacity(&self) -> Result<Capacity, EngineError> {
