@@ -206,7 +206,9 @@ mod tests {
         }
         let with = |settings: &[(&str, &str)], process_type: &str| {
             let mut policy = ScalingPolicy::default();
-            settings.iter().for_each(|(name, text)| policy.set(name, text).expect("a setting"));
+            for (name, text) in settings {
+                policy.set(name, text).expect("a setting");
+            }
             policy.check(process_type)
         };
         assert!(with(&[("min", "5")], "web").is_err_and(|rule| rule.contains("max is 3")));
