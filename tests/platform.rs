@@ -144,6 +144,9 @@ impl Platform {
             .env("PLATFORM_SSH_LISTEN", format!("127.0.0.1:{}", self.ssh_port))
             .env("PLATFORM_SUBNET", &self.subnet)
             .env("PLATFORM_STACK_CACHE", stack_cache())
+            // The disk of whoever develops is fuller than a server should be, and that is no fault.
+            .env("PLATFORM_DISK_HIGH", "99")
+            .env("PLATFORM_DISK_FULL", "100")
             .env("PLATFORM_API", self.url())
             .env("HOME", self.home.join("user"))
             .env("GIT_CONFIG_NOSYSTEM", "1")
