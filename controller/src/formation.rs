@@ -64,9 +64,7 @@ impl Controller {
         let changes = requests.iter().map(check).collect::<Result<Vec<Scale>, Error>>()?;
         let _admitted = self.admit_scale(app, &known, &changes, &sizes).await?;
         self.store.scale(app.id, &changes, MAX_QUANTITY, &self.stamp(actor)).await.map_err(|error| match error {
-            StoreError::Quantity { process_type, quantity } => Error::Invalid(format!(
-                "quantity of {process_type} would be {quantity}; possible are 0 to {MAX_QUANTITY}"
-            )),
+            StoreError::Quantity { process_type, quantity } => out_of_range(&process_type, quantity),
             other => other.into(),
         })?;
         let is_named = |formation: &ProcessFormation| {
@@ -94,11 +92,21 @@ fn check(request: &ScaleRequest, known: &[ProcessFormation], sizes: &Sizes) -> R
     if name == RELEASE_PHASE && quantity.is_some_and(|quantity| quantity != Quantity::Exactly(0)) {
         return Err(Error::Invalid("The release process runs once for each release and cannot be scaled".to_owned()));
     }
+    // Before it is asked whether there is room for so many.
+    if let Some(Quantity::Exactly(quantity)) = quantity
+        && quantity > MAX_QUANTITY
+    {
+        return Err(out_of_range(&process_type, quantity.into()));
+    }
     let size = match request.size.as_deref() {
         Some(size) => Some(sizes.find(size).ok_or_else(|| sizes.unknown(size))?.name.clone()),
         None => None,
     };
     Ok(Scale { process_type, quantity, size })
+}
+
+fn out_of_range(process_type: &ProcessType, quantity: i64) -> Error {
+    Error::Invalid(format!("quantity of {process_type} would be {quantity}; possible are 0 to {MAX_QUANTITY}"))
 }
 
 fn parse_quantity(text: &str) -> Result<Quantity, Error> {

@@ -94,7 +94,12 @@ fn list(apps: &[AppId]) -> String {
 
 /// A condition that keeps to the rows of these apps, or to none: whose app is in `column`.
 pub(super) fn among(column: &str, apps: Option<&[AppId]>) -> String {
-    apps.map_or_else(|| "1 = 1".to_owned(), |apps| format!("{column} IN ({})", list(apps)))
+    match apps {
+        None => "1 = 1".to_owned(),
+        // PostgreSQL knows no empty list.
+        Some([]) => "1 = 0".to_owned(),
+        Some(apps) => format!("{column} IN ({})", list(apps)),
+    }
 }
 
 /// A row and whose it is.
