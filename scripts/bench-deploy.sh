@@ -7,30 +7,11 @@ cd "$(dirname "$0")/.."
 need_root "make bench-deploy"
 
 apps=scripts/bench-deploy pushes=${PUSHES:-30}
-MAKE_TARGET=bench scripts/deps.sh test
-if [ $# = 0 ]; then cargo build --release --bin platform; fi
-platform=$(readlink -f "${1:-$(built_binary)}")
-work=$(mktemp -d /var/tmp/platform-bench-deploy.XXXXXX)
-chmod 755 "$work"
-port=$((20000 + RANDOM % 10000))
-for name in $(compgen -v PLATFORM_); do [ "$name" = PLATFORM_STACK_CACHE ] || unset "$name"; done
-export PLATFORM_HOME=$work/home PLATFORM_LISTEN=127.0.0.1:$port PLATFORM_SSH_LISTEN= PLATFORM_TLS_LISTEN=off PLATFORM_SUBNET=10.207.0.0/20
-export PLATFORM_API=http://localhost:$port HOME=$work/user GIT_TERMINAL_PROMPT=0
-mkdir -p "$HOME"
-git config --global user.name bench
-git config --global user.email bench@localhost
-git config --global init.defaultBranch main
-clean_up() {
-  "$platform" down >/dev/null 2>&1 || true
-  rm -rf "$work"
-}
-trap clean_up EXIT
+bench_platform deploy 10.207.0.0/20 "$@"
 
 rows=()
 row() { rows+=("$1|$2"); printf '  %-56s %s\n' "$1" "$2" >&2; }
 seconds() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f\n", b - a }'; }
-# percentile P: of the numbers that come in
-percentile() { sort -n | awk -v p="$1" '{ v[NR] = $1 } END { n = int(NR * p / 100 + 0.999); print v[n < 1 ? 1 : n] }'; }
 less() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a - b }'; }
 controller() { cut -d' ' -f1 "$("$platform" status --json | sed -n 's/.*"runtime_dir": *"\([^"]*\)".*/\1/p')/controller.pid"; }
 
@@ -54,7 +35,6 @@ deploy() {
   until_says "$1" "$2" "$begun"
   wait $!
 }
-quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }; }
 # new_app NAME SOURCE
 new_app() {
   cp -r "$apps/$2" "$work/$1"

@@ -8,22 +8,8 @@ cd "$(dirname "$0")/.."
 need_root "make bench-jobs"
 
 burst=${BURST:-200} at_once=${AT_ONCE:-16}
-MAKE_TARGET=bench scripts/deps.sh test
-if [ $# = 0 ]; then cargo build --release --bin platform; fi
-platform=$(readlink -f "${1:-$(built_binary)}")
-work=$(mktemp -d /var/tmp/platform-bench-jobs.XXXXXX)
-chmod 755 "$work"
-port=$((20000 + RANDOM % 10000))
-for name in $(compgen -v PLATFORM_); do [ "$name" = PLATFORM_STACK_CACHE ] || unset "$name"; done
-export PLATFORM_HOME=$work/home PLATFORM_LISTEN=127.0.0.1:$port PLATFORM_SSH_LISTEN= PLATFORM_TLS_LISTEN=off PLATFORM_SUBNET=10.206.0.0/20
-export PLATFORM_JOBS_AT_ONCE=$at_once PLATFORM_API=http://localhost:$port HOME=$work/user
-mkdir -p "$HOME"
-clean_up() {
-  "$platform" down >/dev/null 2>&1 || true
-  rm -rf "$work"
-}
-trap clean_up EXIT
-quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }; }
+bench_platform jobs 10.206.0.0/20 "$@"
+export PLATFORM_JOBS_AT_ONCE=$at_once
 
 quietly "$platform" up --detach
 quietly "$platform" stack:update --if-missing

@@ -7,28 +7,8 @@ cd "$(dirname "$0")/.."
 need_root "make bench-wake"
 
 wakes=${WAKES:-50}
-MAKE_TARGET=bench scripts/deps.sh test
-if [ $# = 0 ]; then cargo build --release --bin platform; fi
-platform=$(readlink -f "${1:-$(built_binary)}")
-work=$(mktemp -d /var/tmp/platform-bench-wake.XXXXXX)
-chmod 755 "$work"
-port=$((20000 + RANDOM % 10000))
-for name in $(compgen -v PLATFORM_); do [ "$name" = PLATFORM_STACK_CACHE ] || unset "$name"; done
-export PLATFORM_HOME=$work/home PLATFORM_LISTEN=127.0.0.1:$port PLATFORM_SSH_LISTEN= PLATFORM_TLS_LISTEN=off PLATFORM_SUBNET=10.208.0.0/20
-export PLATFORM_API=http://localhost:$port HOME=$work/user GIT_TERMINAL_PROMPT=0
-mkdir -p "$HOME"
-git config --global user.name bench
-git config --global user.email bench@localhost
-git config --global init.defaultBranch main
-clean_up() {
-  "$platform" down >/dev/null 2>&1 || true
-  rm -rf "$work"
-}
-trap clean_up EXIT
+bench_platform wake 10.208.0.0/20 "$@"
 
-# percentile P: of the numbers that come in
-percentile() { sort -n | awk -v p="$1" '{ v[NR] = $1 } END { n = int(NR * p / 100 + 0.999); print v[n < 1 ? 1 : n] }'; }
-quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }; }
 # dyno FILTER: of the app's only dyno
 dyno() { "$platform" ps -a sleeper --json | python3 -c "import json, sys; dynos = json.load(sys.stdin); print($1)"; }
 

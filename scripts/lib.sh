@@ -64,3 +64,31 @@ progress() {
 
 # Where cargo puts the release binary.
 built_binary() { echo "${CARGO_TARGET_DIR:-target}/release/platform"; }
+
+# bench_platform NAME SUBNET [PROGRAM]: a platform for a measurement, on this network; it is not started. Sets `platform` (the program, built
+# anew if none is named), `work` (a folder that goes in the end, as the platform does) and `port`, and makes a user with a git of its own.
+bench_platform() {
+  MAKE_TARGET=bench scripts/deps.sh test
+  if [ $# = 2 ]; then cargo build --release --bin platform; fi
+  platform=$(readlink -f "${3:-$(built_binary)}")
+  work=$(mktemp -d "/var/tmp/platform-bench-$1.XXXXXX")
+  chmod 755 "$work"
+  port=$((20000 + RANDOM % 10000))
+  local name
+  for name in $(compgen -v PLATFORM_); do [ "$name" = PLATFORM_STACK_CACHE ] || unset "$name"; done
+  export PLATFORM_HOME=$work/home PLATFORM_LISTEN=127.0.0.1:$port PLATFORM_SSH_LISTEN= PLATFORM_TLS_LISTEN=off PLATFORM_SUBNET=$2
+  export PLATFORM_API=http://localhost:$port HOME=$work/user GIT_TERMINAL_PROMPT=0
+  mkdir -p "$HOME"
+  git config --global user.name bench
+  git config --global user.email bench@localhost
+  git config --global init.defaultBranch main
+  trap end_bench_platform EXIT
+}
+end_bench_platform() {
+  "$platform" down >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+# quietly COMMAND...: what it says is seen only if it fails
+quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2; exit 1; }; }
+# percentile P: of the numbers that come in
+percentile() { sort -n | awk -v p="$1" '{ v[NR] = $1 } END { n = int(NR * p / 100 + 0.999); print v[n < 1 ? 1 : n] }'; }
