@@ -109,7 +109,11 @@ impl LayerStore {
         for entry in self.staging().read_dir().map_err(trouble)? {
             let path = entry.map_err(trouble)?.path();
             let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            removed.map_err(trouble)?;
+            match removed {
+                // Whoever is being ended may still clear up behind itself.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(trouble)?,
+            }
         }
         Ok(())
     }
