@@ -1,6 +1,8 @@
 //! Log lines on their way to an app's stream. Rooms below the controller write to a sink that is given to them.
 
 use std::fmt;
+use std::future::{Future, ready};
+use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,4 +40,10 @@ impl fmt::Display for LogSource {
 pub trait LogSink: Send + Sync + 'static {
     /// Appends one line, without its newline, to the stream of `app`.
     fn write(&self, app: AppId, time: Timestamp, source: &LogSource, line: &str);
+
+    /// Resolves once no line that was written before is lost by an end of this process: each is kept, or was given up with a word.
+    /// At once, if that is so when [`LogSink::write`] returns.
+    fn kept(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(ready(()))
+    }
 }

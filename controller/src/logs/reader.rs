@@ -229,6 +229,19 @@ mod tests {
         assert_eq!(tail.poll().expect("readable"), [""; 0]);
     }
 
+    #[tokio::test]
+    async fn what_is_kept_stays_whoever_is_killed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let reader = Reader::new(root.path());
+        let writer = Writer::open(root.path(), "host", LogLimits::default()).expect("a writer");
+        for line in 0..500 {
+            writer.write(app(), at(line), &LogSource::app("web.1"), &line.to_string());
+            writer.kept().await;
+            let (lines, _) = reader.last(app(), 1, Filter::default()).expect("readable");
+            assert_eq!(texts(&lines), [line.to_string()]);
+        }
+    }
+
     #[test]
     fn a_stream_stays_within_its_bounds_and_a_tail_misses_nothing_when_files_change() {
         let root = tempfile::tempdir().expect("a folder");

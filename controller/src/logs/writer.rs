@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
+use std::future::Future;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use model::{AppId, LogSink, LogSource, Timestamp};
+use tokio::sync::watch;
 
 use super::segments;
 
@@ -51,15 +54,18 @@ pub struct Writer {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// How many of all lines were given to the operating system, or could not be.
+    settled: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<(AppId, String)>,
     bytes: usize,
+    /// Lines that ever were in it.
+    count: u64,
     /// Lines that found no room, and when the last one came.
     dropped: BTreeMap<AppId, (u64, Timestamp)>,
-    writing: bool,
     closed: bool,
 }
 
@@ -83,7 +89,8 @@ impl Writer {
     /// Waits until every line so far was given to the operating system.
     pub fn flush(&self) {
         let mut queue = self.shared.lock();
-        while queue.writing || !queue.lines.is_empty() {
+        let wanted = queue.count;
+        while *self.shared.settled.borrow() < wanted {
             queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -102,9 +109,19 @@ impl LogSink for Writer {
             let line = format!("{time_text} {source}: {}\n", shortened(part));
             queue.bytes += line.len();
             queue.lines.push_back((app, line));
+            queue.count += 1;
         }
         drop(queue);
         self.shared.changed.notify_all();
+    }
+
+    fn kept(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let wanted = self.shared.lock().count;
+        let mut settled = self.shared.settled.subscribe();
+        Box::pin(async move {
+            // It fails when the sender is gone, which this borrows.
+            let _ = settled.wait_for(|count| *count >= wanted).await;
+        })
     }
 }
 
@@ -123,7 +140,7 @@ impl Shared {
     /// All that waits, by app; none when the writer was closed and nothing is left.
     fn next_batch(&self) -> Option<BTreeMap<AppId, String>> {
         let mut queue = self.lock();
-        queue.writing = false;
+        self.settled.send_replace(queue.count - queue.lines.len() as u64);
         self.changed.notify_all();
         while queue.lines.is_empty() {
             if queue.closed {
@@ -132,7 +149,7 @@ impl Shared {
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         let (lines, dropped) = (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.dropped));
-        (queue.bytes, queue.writing) = (0, true);
+        queue.bytes = 0;
         drop(queue);
         let mut batch = BTreeMap::<AppId, String>::new();
         for (app, line) in lines {

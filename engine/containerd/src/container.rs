@@ -1,5 +1,7 @@
 //! Making one container, from its folder to a process that waits to run, and seeing how it ends.
 
+use std::sync::Arc;
+
 use engine::{Container, TtySize};
 use model::{AppId, DynoName, Exit, LogSource};
 use nix::sys::signal::Signal;
@@ -11,10 +13,11 @@ use crate::disk::Room;
 use crate::error::Fault;
 use crate::files::{Record, Running, make_private_file};
 use crate::host::Host;
+use crate::logs::{self, Stream};
 use crate::moment::Moment;
 use crate::spec::{Blueprint, spec};
 use crate::users::Users;
-use crate::{logs, netns, overlays, rootfs};
+use crate::{netns, overlays, rootfs};
 
 /// A container to make.
 pub(crate) struct NewContainer<'a> {
@@ -105,10 +108,9 @@ impl Host {
         let ended = CancellationToken::new();
         let reader = self.watcher.follow(&output, logs::saved_offset(&offset), ended.clone());
         let reader = reader.map_err(Fault::on("follow", &output))?;
-        let (settings, source) = (self.settings.clone(), LogSource::app(dyno));
-        let log = tokio::spawn(async move {
-            logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
-        });
+        let (log, clock) = (Arc::clone(&self.settings.log), Arc::clone(&self.settings.clock));
+        let stream = Stream { log, clock, app, source: LogSource::app(dyno) };
+        let log = tokio::spawn(async move { logs::forward(reader, &offset, stream).await });
         Ok(Followed { ended, log })
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
+use model::{AppId, Clock, LogSink, LogSource};
 use nix::fcntl::{FallocateFlags, fallocate};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -156,9 +157,18 @@ pub(crate) fn saved_offset(path: &Path) -> u64 {
     std::fs::read(path).ok().and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// Hands the output line by line to `sink`, and remembers at `offset` how far it came: after a crash of this role at most the
-/// last few lines come twice.
-pub(crate) async fn forward(mut output: Output, offset: &Path, sink: impl Fn(&str)) {
+/// Where output goes, and what it is told of there.
+pub(crate) struct Stream {
+    pub(crate) log: Arc<dyn LogSink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) app: AppId,
+    pub(crate) source: LogSource,
+}
+
+/// Hands the output line by line to `stream`, and remembers at `offset` how far it came: after a crash of this role no line is missing, and
+/// at most the last few come twice.
+pub(crate) async fn forward(mut output: Output, offset: &Path, stream: Stream) {
+    let sink = |line: &str| stream.log.write(stream.app, stream.clock.now(), &stream.source, line);
     let Ok(offset) = File::options().write(true).create(true).truncate(false).open(offset) else { return };
     let mut buffer = vec![0; 64 << 10];
     let mut lines = Lines::default();
@@ -172,6 +182,7 @@ pub(crate) async fn forward(mut output: Output, offset: &Path, sink: impl Fn(&st
             Ok(length) => lines.take(&buffer[..length], &sink),
         }
         let taken = output.position - lines.rest.len() as u64;
+        stream.log.kept().await;
         // Losing this costs a few repeated lines, no more.
         let _ = offset.write_all_at(&taken.to_le_bytes(), 0);
     }
@@ -227,6 +238,12 @@ mod tests {
     use std::cell::RefCell;
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;
+    use std::pin::Pin;
+
+    use model::Timestamp;
+    use model::clock::{SystemClock, SystemRandom};
+    use tokio::sync::Semaphore;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
     use super::*;
 
@@ -241,6 +258,29 @@ mod tests {
             cutter.finish(&sink);
         }
         lines.into_inner()
+    }
+
+    /// A log that tells of each line, and keeps none before it may.
+    struct Lazy {
+        lines: UnboundedSender<String>,
+        may_keep: Arc<Semaphore>,
+    }
+
+    impl LogSink for Lazy {
+        fn write(&self, _: AppId, _: Timestamp, _: &LogSource, line: &str) {
+            self.lines.send(line.to_owned()).expect("a listener");
+        }
+
+        fn kept(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(async { self.may_keep.acquire().await.expect("open").forget() })
+        }
+    }
+
+    fn stream(lines: UnboundedSender<String>, may_keep: usize) -> (Stream, Arc<Semaphore>) {
+        let may_keep = Arc::new(Semaphore::new(may_keep));
+        let log = Arc::new(Lazy { lines, may_keep: Arc::clone(&may_keep) });
+        let app = AppId::random(&SystemRandom);
+        (Stream { log, clock: Arc::new(SystemClock), app, source: LogSource::app("web.1") }, may_keep)
     }
 
     #[test]
@@ -264,13 +304,11 @@ mod tests {
         let ended = CancellationToken::new();
         let watcher = Watcher::start().expect("inotify");
         let output = watcher.follow(&path, 0, ended.clone()).expect("followed");
-        let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut lines) = unbounded_channel();
         let reader = tokio::spawn({
             let offset = offset.clone();
-            async move {
-                let sink = |line: &str| sender.send(line.to_owned()).expect("a listener");
-                forward(output, &offset, sink).await;
-            }
+            let (stream, _) = stream(sender, Semaphore::MAX_PERMITS);
+            async move { forward(output, &offset, stream).await }
         });
         assert_eq!(lines.recv().await.as_deref(), Some("one"));
         let line = "x".repeat(1023) + "\n";
@@ -286,5 +324,27 @@ mod tests {
         let taken = meta.blocks() * 512;
         assert!((RESERVE..meta.len()).contains(&taken), "{taken}: read output takes no space, the next has its own");
         assert_eq!(saved_offset(&offset), meta.len() - "last, without a newline".len() as u64);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_yet_is_read_again_by_the_next_life() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, offset) = (folder.path().join("output"), folder.path().join("offset"));
+        let mut file = File::options().append(true).create(true).open(&path).expect("a file");
+        let watcher = Watcher::start().expect("inotify");
+        let (sender, mut lines) = unbounded_channel();
+        let (stream, may_keep) = stream(sender, 1);
+        file.write_all(b"one\n").expect("written");
+        let output = watcher.follow(&path, 0, CancellationToken::new()).expect("followed");
+        let reader = tokio::spawn({
+            let offset = offset.clone();
+            async move { forward(output, &offset, stream).await }
+        });
+        assert_eq!(lines.recv().await.as_deref(), Some("one"));
+        file.write_all(b"two\n").expect("written");
+        assert_eq!(lines.recv().await.as_deref(), Some("two"));
+        reader.abort();
+        assert!(reader.await.is_err() && may_keep.available_permits() == 0);
+        assert_eq!(saved_offset(&offset), 4, "the log never said that it has the second line");
     }
 }

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Instance, InstanceState, ProbeReport, Workload};
-use model::{DynoName, Exit, LogSource};
+use model::{DynoName, Exit};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::container::{self, NewContainer};
+use crate::container::{self, Followed, NewContainer};
 use crate::containerd::Stdio;
 use crate::error::Fault;
 use crate::files::{Folder, Healthy, Record, Running, Wish};
 use crate::health::{LastFailure, Memory};
 use crate::host::Host;
-use crate::logs;
 use crate::moment::Moment;
 use crate::past::{self, Past};
 use crate::tenants::Tenant;
@@ -63,8 +62,7 @@ struct Life {
     running: Running,
     /// When it began, by a clock that nobody sets.
     begun: Instant,
-    ended: CancellationToken,
-    log: tokio::task::JoinHandle<()>,
+    log: Followed,
     /// What its checks saw.
     failure: LastFailure,
     /// Who was killed for memory.
@@ -229,7 +227,7 @@ impl Slot {
         match host.start(id, &life.running).await {
             Ok(()) => Ok(life),
             Err(fault) => {
-                life.ended.cancel();
+                life.log.finish().await;
                 Err(fault)
             }
         }
@@ -248,19 +246,10 @@ impl Slot {
 
     /// Sends the container's output to the app's log.
     fn follow(&self, id: &str, running: Running) -> Result<Life, Fault> {
-        let folder = self.host.folder(id);
-        let (output, offset) = (folder.output(), folder.offset());
-        let ended = CancellationToken::new();
-        let reader = self.host.watcher.follow(&output, logs::saved_offset(&offset), ended.clone());
-        let reader = reader.map_err(Fault::on("follow", &output))?;
-        let (settings, app, source) =
-            (self.host.settings.clone(), self.wished().workload.app, LogSource::app(self.dyno()));
-        let log = tokio::spawn(async move {
-            logs::forward(reader, &offset, |line| settings.log.write(app, settings.clock.now(), &source, line)).await;
-        });
+        let log = self.host.follow(id, self.wished().workload.app, &self.dyno())?;
         let begun = Instant::now();
         let memory = Memory::new(self.host.cgroup(id), self.host.cgroups);
-        Ok(Life { id: id.to_owned(), running, begun, ended, log, failure: LastFailure::default(), memory })
+        Ok(Life { id: id.to_owned(), running, begun, log, failure: LastFailure::default(), memory })
     }
 
     /// From start to end, whoever ends it.
@@ -369,9 +358,7 @@ impl Slot {
         tokio::spawn(async move {
             // Once the task is gone, all its output is in the file.
             host.insist(&life.id, || host.containerd.remove(&life.id)).await;
-            life.ended.cancel();
-            // It fails only if it panicked, and then there is nothing more to take.
-            let _ = life.log.await;
+            life.log.finish().await;
             let _ = taken.send(());
             host.destroy(life.id).await;
         });
