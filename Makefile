@@ -1,4 +1,4 @@
-.PHONY: help demo down test bench bench-deploy bench-wake bench-scale bench-faults bench-jobs simulate-jobs recording screenshots build install
+.PHONY: help demo down test bench bench-deploy bench-wake bench-density bench-scale bench-faults bench-jobs simulate-jobs recording screenshots build install
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ bench-deploy: ## Measure: from a one-line change to its first answer, with every
 
 bench-wake: ## Measure: what a request pays that finds its app asleep
 	@scripts/bench-wake.sh
+
+bench-density: ## Measure: how many small web processes one machine carries, and what each costs
+	@scripts/bench-density.sh
 
 bench-scale: ## Measure: the control plane alone, with up to 250,000 instances of 50,000 apps in memory
 	@scripts/bench-scale.sh
