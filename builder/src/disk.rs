@@ -124,7 +124,8 @@ fn free(store: &LayerStore) -> Result<u64, BuildError> {
 
 /// Bytes that a tree takes on the disk. What goes away meanwhile takes none.
 pub fn written(root: &Path) -> u64 {
-    let files = WalkDir::new(root).into_iter().flatten().filter_map(|entry| entry.metadata().ok());
+    let files =
+        WalkDir::new(root).same_file_system(true).into_iter().flatten().filter_map(|entry| entry.metadata().ok());
     files.map(|metadata| metadata.blocks() * 512).sum()
 }
 

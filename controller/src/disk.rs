@@ -99,6 +99,8 @@ impl Controller {
         let releases = images.iter().map(release).collect();
         let mut rooms = vec![Room { name: "images".to_owned(), bytes: share }];
         rooms.extend(measure(self.folders_of(app).await?).await?);
+        let dynos = self.engine.stats(&[app.id]).await?.iter().filter_map(|stat| stat.disk_bytes).sum();
+        rooms.push(Room { name: "dynos".to_owned(), bytes: dynos });
         Ok(AppDisk { rooms, releases })
     }
 

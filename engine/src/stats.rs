@@ -18,4 +18,6 @@ pub struct Stat {
     pub memory_bytes: u64,
     /// Bytes that it may have.
     pub memory_limit: u64,
+    /// Bytes of what it wrote to its own disk and did not take back; of none if that has no limit, where nobody counts.
+    pub disk_bytes: Option<u64>,
 }

@@ -136,6 +136,58 @@ fn a_disk_that_takes_no_more_files_stops_no_app() {
     full("the platform's disk takes no more files", &platform, fill, &["disk"]);
 }
 
+/// Takes so much of a disk that this share of it is used.
+fn fill_to(filler: &Path, percent: u64) {
+    let file = std::fs::File::create(filler).expect("made");
+    let disk = nix::sys::statvfs::statvfs(filler).expect("measured");
+    let used = disk.blocks() - disk.blocks_available();
+    let bytes = (disk.blocks() * percent / 100).saturating_sub(used) * disk.fragment_size();
+    nix::fcntl::posix_fallocate(file, 0, i64::try_from(bytes).expect("a size")).expect("there is room");
+}
+
+#[test]
+fn a_disk_that_fills_up_takes_caches_then_builds_and_no_app() {
+    let disk = Disk::mount("fills", 400_000);
+    let settings = [("PLATFORM_DISK_HIGH", "50"), ("PLATFORM_DISK_FULL", "60")];
+    let platform = Platform::start_in(disk.at.join("home"), 4003, &settings);
+    let app = platform.app("probe-app");
+    app.push().expect_ok();
+    app.cli(&["ps:exec", "--", "sh", "-c", "head -c 30000000 /dev/urandom > /tmp/big; sync /tmp/big"]).expect_ok();
+    let room = |name: &str| {
+        let rooms = app.json(&["apps:disk"])["rooms"].clone();
+        let found = rooms.as_array().expect("a list").iter().find(|room| room["name"] == name).cloned();
+        found.unwrap_or_else(|| panic!("{name}: {rooms}"))["bytes"].as_u64().expect("a number")
+    };
+    assert!(
+        room("dynos") > 30_000_000 && room("images") > 0 && room("build cache") > 0,
+        "{}",
+        app.json(&["apps:disk"])
+    );
+    let releases = app.json(&["releases"]).as_array().expect("a list").len();
+
+    let filler = platform.home().join("filler");
+    fill_to(&filler, 55);
+    let waste = platform.cli(&["gc", "--dry-run"]).expect_ok().expect_text(&["cache"]);
+    assert!(!waste.text.contains("volume"), "{}", waste.text);
+    platform.cli(&["gc"]).expect_ok();
+    crate::until("the cache gave way", || room("build cache") == 0);
+    app.git(&["commit", "-q", "--allow-empty", "-m", "again"]).expect_ok();
+    app.push().expect_ok();
+
+    fill_to(&filler, 65);
+    platform.cli(&["disk"]).expect_ok().expect_text(&["65 %", "nothing is built from 60 %"]);
+    app.git(&["commit", "-q", "--allow-empty", "-m", "once more"]).expect_ok();
+    app.push().expect_refused(&["The disk is nearly full: 65 % of its space is used", "60 %", "platform disk"]);
+    assert_eq!(app.get("/").status, 200);
+    app.cli(&["config:set", "A=1"]).expect_ok();
+    app.cli(&["rollback"]).expect_ok();
+    assert_eq!(app.json(&["releases"]).as_array().expect("a list").len(), releases + 3, "all but builds goes on");
+    assert_eq!(app.get("/").status, 200);
+    std::fs::remove_file(&filler).expect("removed");
+    app.push().expect_ok();
+    platform.cli(&["down"]).expect_ok();
+}
+
 /// Debian's library that shows programs another time.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 

@@ -162,6 +162,11 @@ impl Folder {
         self.path.join("image")
     }
 
+    /// Bytes that what is on it takes, if it is a disk of its own.
+    pub(crate) fn disk_taken(&self) -> Option<u64> {
+        disk::taken(&self.image())
+    }
+
     /// The writable layer of the root file system.
     pub(crate) fn upper(&self) -> PathBuf {
         self.disk().join("upper")

@@ -55,8 +55,7 @@ impl Volumes {
     /// The volumes that exist.
     pub(crate) fn list(&self) -> Vec<VolumeStatus> {
         let visible = names(&self.root).into_iter().filter(|name| !name.starts_with('.'));
-        let used = |name: &str| fs::metadata(self.image(name)).ok().map(|image| image.blocks() * 512);
-        visible.map(|name| VolumeStatus { used: used(&name), name }).collect()
+        visible.map(|name| VolumeStatus { used: disk::taken(&self.image(&name)), name }).collect()
     }
 
     /// Makes a volume if it is missing, and `uid` its owner. Blocks.

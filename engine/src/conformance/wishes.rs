@@ -19,10 +19,11 @@ pub async fn on_paper(subject: Subject) {
 }
 
 pub(super) async fn what_an_instance_uses_is_known(subject: Subject) {
-    let busy = Workload {
+    let mut busy = Workload {
         health: Health::uptime(Duration::from_millis(100)),
         ..Subject::workload(subject.shell("while :; do :; done"))
     };
+    busy.container.limits.disk_bytes = Some(64 << 20);
     subject.apply(&busy).await;
     let up = subject.until_up(&busy.id, 1).await;
     let stat = async || {
@@ -34,6 +35,7 @@ pub(super) async fn what_an_instance_uses_is_known(subject: Subject) {
     assert_eq!((first.memory_limit, first.cpu_millis), (limits.memory_bytes, limits.cpu_millis));
     assert!((1..limits.memory_bytes).contains(&first.memory_bytes), "{first:?}");
     assert_eq!(first.workload, busy.id);
+    assert!(first.disk_bytes < limits.disk_bytes && first.disk_bytes.is_some(), "{first:?}");
     let works = async {
         while stat().await.cpu < first.cpu + Duration::from_millis(200) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -137,6 +137,7 @@ impl World {
                 cpu_millis: limits.cpu_millis,
                 memory_bytes: held.used.1,
                 memory_limit: limits.memory_bytes,
+                disk_bytes: limits.disk_bytes.map(|_| 0),
             })
         });
         stats.collect()

@@ -146,7 +146,9 @@ impl Host {
             let (cpu, memory_bytes) = self.cgroups.usage(&self.cgroup(&instance))?;
             let limits = &wish.workload.container.limits;
             let (cpu_millis, memory_limit) = (limits.cpu_millis, limits.memory_bytes);
-            Some(Stat { instance, workload: wish.workload.id.clone(), cpu, cpu_millis, memory_bytes, memory_limit })
+            let disk_bytes = self.folder(&instance).disk_taken();
+            let workload = wish.workload.id.clone();
+            Some(Stat { instance, workload, cpu, cpu_millis, memory_bytes, memory_limit, disk_bytes })
         };
         running.into_iter().filter_map(stat).collect()
     }
