@@ -7,6 +7,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 mod worker;
+mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,12 +7,14 @@ mod starts;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use engine::OneOffId;
 use model::{AppId, Exit, JobId, JobRunId, JobSpec, ProcessType, Timestamp};
 use serde_json::json;
 
-use crate::store::{Action, Job, JobChanges, JobRun, JobRunState, JobWorld, NewEvent, Resource, ShardState};
+use super::world::{Row, World};
+use crate::store::{Action, Job, JobChanges, JobRun, JobRunState, NewEvent, Resource, ShardState};
 
 /// What begins the engine's name of every process of a job.
 const PREFIX: &str = "job-";
@@ -56,7 +58,7 @@ pub(super) struct Start {
     pub(super) id: OneOffId,
     pub(super) run: JobRun,
     pub(super) job: String,
-    pub(super) spec: JobSpec,
+    pub(super) spec: Arc<JobSpec>,
     pub(super) shard: usize,
 }
 
@@ -87,33 +89,23 @@ struct Plan<'a> {
     now: Timestamp,
     /// None while the engine is out of reach.
     seen: Option<&'a Seen>,
-    jobs: BTreeMap<JobId, (Job, JobSpec)>,
-    runs: Vec<JobRun>,
+    jobs: &'a mut BTreeMap<JobId, (Row<Job>, Arc<JobSpec>)>,
+    runs: &'a mut Vec<Row<JobRun>>,
     new_id: &'a mut dyn FnMut() -> JobRunId,
     acts: Acts,
     events: Vec<NewEvent>,
 }
 
-/// Decides. `at_once` is how many containers of jobs there may be on the platform.
+/// Decides: changes the world, and says what is to be written down of that and what is to be done then. `at_once` is how many
+/// containers of jobs there may be on the platform.
 pub(super) fn plan(
-    world: JobWorld,
+    world: &mut World,
     seen: Option<&Seen>,
     (at_once, now): (usize, Timestamp),
     new_id: &mut dyn FnMut() -> JobRunId,
 ) -> (JobChanges, Acts) {
-    let jobs_before = world.jobs.clone();
-    let runs_before: BTreeMap<JobRunId, JobRun> = world.runs.iter().map(|run| (run.id, run.clone())).collect();
-    let jobs = world
-        .jobs
-        .into_iter()
-        .map(|job| {
-            (job.id, {
-                let spec = job.spec();
-                (job, spec)
-            })
-        })
-        .collect();
-    let mut plan = Plan { now, seen, jobs, runs: world.runs, new_id, acts: Acts::default(), events: Vec::new() };
+    let (acts, events) = (Acts::default(), Vec::new());
+    let mut plan = Plan { now, seen, jobs: &mut world.jobs, runs: &mut world.runs, new_id, acts, events };
     plan.settle();
     plan.become_due();
     plan.stop();
@@ -122,14 +114,12 @@ pub(super) fn plan(
     plan.start(at_once);
     plan.sweep();
     let Plan { jobs, runs, acts, events, .. } = plan;
-    let gone: Vec<JobId> = jobs
-        .values()
-        .filter(|(job, _)| job.removed && runs.iter().all(|run| run.job != job.id || run.ended_at.is_some()))
-        .map(|(job, _)| job.id)
-        .collect();
-    let changed = |job: &Job| !jobs_before.contains(job) && !gone.contains(&job.id);
-    let jobs = jobs.into_values().map(|(job, _)| job).filter(changed).collect();
-    let runs = runs.into_iter().filter(|run| runs_before.get(&run.id) != Some(run)).collect();
+    let has_run = |id: JobId| runs.iter().any(|run| run.job == id && run.ended_at.is_none());
+    let is_gone = |job: &Job| job.removed && !has_run(job.id);
+    let gone: Vec<JobId> = jobs.values().filter(|(job, _)| is_gone(job)).map(|(job, _)| job.id).collect();
+    let changed = |job: &&Row<Job>| job.is_changed() && !gone.contains(&job.id);
+    let jobs = jobs.values().map(|(job, _)| job).filter(changed).map(|job| Job::clone(job)).collect();
+    let runs = runs.iter().filter(|run| run.is_changed()).map(|run| JobRun::clone(run)).collect();
     (JobChanges { jobs, runs, gone, events }, acts)
 }
 
@@ -166,11 +156,11 @@ impl Plan<'_> {
             } else if let Some((index, reason)) = failed {
                 let reason = if several { format!("shard {index} {reason}") } else { format!("it {reason}") };
                 (run.state, run.failure) = (JobRunState::Failed, Some(reason.clone()));
-                let run = run.clone();
+                let run = JobRun::clone(run);
                 self.alert(&run, "failed", &format!("run {} failed: {reason}", run.number));
             } else {
                 (run.state, run.failure) = (JobRunState::Succeeded, None);
-                if let Some((job, _)) = self.jobs.get_mut(&run.job) {
+                if let Some((job, _)) = self.jobs.get_mut(&run.job).filter(|(job, _)| job.alert.is_some()) {
                     job.alert = None;
                 }
             }
@@ -181,10 +171,10 @@ impl Plan<'_> {
     fn watch(&mut self) {
         for index in 0..self.runs.len() {
             let run = &self.runs[index];
-            let Some((_, spec)) = self.jobs.get(&run.job) else { continue };
             if run.late || run.begun_at.is_some() || run.ended_at.is_some() {
                 continue;
             }
+            let Some((_, spec)) = self.jobs.get(&run.job) else { continue };
             // What is made up for cannot begin before it is.
             let expected = run.due_at.max(run.queued_at).after(spec.late_after);
             if self.now < expected {
@@ -196,7 +186,7 @@ impl Plan<'_> {
                 (Some(why), _) => why.clone(),
                 (None, _) => "others are before it".to_owned(),
             };
-            let run = run.clone();
+            let run = JobRun::clone(run);
             self.runs[index].late = true;
             let text = format!("run {} was due at {} and has not begun: {why}", run.number, run.due_at);
             self.alert(&run, "late", &text);
@@ -206,8 +196,9 @@ impl Plan<'_> {
     /// Finds what no run knows, and what the engine need not remember.
     fn sweep(&mut self) {
         let Some(seen) = self.seen else { return };
-        let open = |run: &JobRun| run.ended_at.is_none();
-        let known: BTreeSet<String> = self.runs.iter().filter(|run| open(run)).map(|run| short(run.id)).collect();
+        // Nothing of the others can be there.
+        let has_begun = |run: &JobRun| run.begun_at.is_some() && run.ended_at.is_none();
+        let known: BTreeSet<String> = self.runs.iter().filter(|run| has_begun(run)).map(|run| short(run.id)).collect();
         let is_stray = |id: &&OneOffId| run_of(id).is_some_and(|run| !known.contains(run));
         self.acts.strays = seen.running.iter().filter(is_stray).cloned().collect();
         self.acts.forget = seen.ended.keys().cloned().collect();

@@ -14,13 +14,13 @@ use crate::testing::TestController;
 /// Each is due every minute: 695 × 1440 are a bit more than a million.
 const JOBS: usize = 695;
 const APPS: usize = 50;
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY_MINUTES: u32 = 1440;
 
 #[tokio::test]
 #[ignore = "takes minutes: make simulate-jobs"]
 #[expect(clippy::print_stderr, reason = "what it measures is what it is run for")]
 async fn a_million_runs_a_day() {
-    let hours: u32 = std::env::var("SIMULATED_HOURS").ok().and_then(|text| text.parse().ok()).unwrap_or(24);
+    let minutes = std::env::var("SIMULATED_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(DAY_MINUTES);
     let test = TestController::with_jobs_at_once(64).await;
     let controller = &test.controller;
     controller.live.set_ready();
@@ -40,8 +40,8 @@ async fn a_million_runs_a_day() {
         let change = |_| Ok::<_, crate::Error>((jobs, Vec::new(), ()));
         controller.store.change_jobs(app.id, &controller.own_stamp(), change).await.expect("made");
     }
-    let until = begun_at.after(DAY * hours / 24);
-    let (began, mut looks, mut started) = (Instant::now(), 0_u64, 0_u64);
+    let until = begun_at.after(Duration::from_secs(60) * minutes);
+    let (cpu_before, began, mut looks, mut started) = (used_cpu(), Instant::now(), 0_u64, 0_u64);
     let mut lags: BTreeMap<u64, u64> = BTreeMap::new();
     let mut running: BTreeMap<(Timestamp, u64), FakeRun> = BTreeMap::new();
     while controller.clock.now() < until || !running.is_empty() {
@@ -70,7 +70,7 @@ async fn a_million_runs_a_day() {
         }
     }
     controller.look_after_jobs().await.expect("looked");
-    let took = began.elapsed();
+    let (took, cpu) = (began.elapsed(), used_cpu().saturating_sub(cpu_before));
     let mut rows = BTreeMap::new();
     for app in controller.store.apps().await.expect("readable") {
         for job in controller.store.jobs(app.id).await.expect("readable") {
@@ -89,10 +89,12 @@ async fn a_million_runs_a_day() {
             })
             .unwrap_or_default()
     };
-    eprintln!("{started} runs in {hours} simulated hours took {:.0} s of {looks} looks", took.as_secs_f64());
+    let each = cpu.as_secs_f64() * 1000.0 / f64::from(u32::try_from(started).expect("few"));
+    eprintln!("{started} runs in {minutes} simulated minutes took {:.0} s of {looks} looks", took.as_secs_f64());
+    eprintln!("{:.0} s of a core's time, {each:.2} ms a run", cpu.as_secs_f64());
     eprintln!("began after they were due: p50 {} ms, p99 {} ms, at most {} ms", at(50), at(99), at(100));
     eprintln!("rows that are left: {rows:?}; memory at most {}", peak_memory());
-    assert!(started >= u64::from(hours) * 60 * JOBS as u64 - JOBS as u64);
+    assert!(started >= u64::from(minutes) * JOBS as u64 - JOBS as u64);
     assert!(rows.keys().all(|state| *state == JobRunState::Succeeded.as_str()), "{rows:?}");
 }
 
@@ -100,4 +102,12 @@ fn peak_memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.unwrap_or("unknown").trim().to_owned()
+}
+
+/// Time on cores that this process used (proc(5)).
+fn used_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11).take(2));
+    let hundredths = fields.into_iter().flatten().filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    Duration::from_millis(hundredths * 10)
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use engine::{EngineError, Exec, InstanceState, Lines, OneOff, OneOffId};
 use model::job::Kind;
-use model::{Exit, JobRunId, LogSource, Timestamp};
-use tokio::sync::{Notify, Semaphore};
+use model::{AppId, Exit, JobRunId, LogSource, Timestamp};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Acts, Refusal, Seen, Start, Worker, plan, run_of, short};
+use super::world::World;
 use crate::admission::demand_of;
 use crate::errors::chain;
 use crate::live::Locked;
 use crate::rollout::Task;
 use crate::sizes::DEFAULT_SIZE;
+use crate::store::JobsAhead;
 use crate::watch::Watch;
 use crate::{Controller, Error};
 
@@ -36,6 +38,8 @@ pub(crate) struct Inside {
     news: Notify,
     making: Semaphore,
     known: Locked<Known>,
+    /// What there is to decide about, as it was written down by the last look.
+    world: Mutex<Option<World>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +56,7 @@ struct Known {
 
 impl Default for Inside {
     fn default() -> Self {
-        Self { news: Notify::new(), making: Semaphore::new(MAKING), known: Locked::default() }
+        Self { news: Notify::new(), making: Semaphore::new(MAKING), known: Locked::default(), world: Mutex::default() }
     }
 }
 
@@ -93,31 +97,60 @@ pub(crate) async fn work(controller: Arc<Controller>) {
 impl Controller {
     /// Does what there is to do for jobs; when there is something again, at the latest.
     pub(super) async fn look_after_jobs(self: &Arc<Self>) -> Result<Option<Timestamp>, Error> {
-        self.declare_jobs().await?;
-        let now = self.clock.now();
-        let (due, has_open) = self.store.jobs_ahead().await?;
-        if !has_open && due.is_none_or(|due| due > now) {
-            return Ok(due);
-        }
-        let seen = match self.see_jobs().await {
-            Ok(seen) => Some(seen),
-            Err(error) => {
-                tracing::debug!(error = chain(&error), "what runs of jobs cannot be seen");
-                None
+        let mut remembered = self.live.jobs.world.lock().await;
+        loop {
+            let (now, ahead) = (self.clock.now(), self.store.jobs_ahead().await?);
+            if ahead.is_stale {
+                self.declare_jobs().await?;
+                continue;
             }
-        };
-        let limits = (self.settings.jobs_at_once.get() as usize, now);
-        let decide = |world| plan(world, seen.as_ref(), limits, &mut || JobRunId::random(&*self.random));
-        let acts = self.store.decide_jobs(&self.own_stamp(), decide).await?;
-        let away = seen.is_none().then(|| now.after(RETRY));
-        let wake = acts.wake;
-        self.act_on_jobs(acts, seen).await;
-        let due = self.store.jobs_ahead().await?.0;
-        Ok(due.into_iter().chain(wake).chain(away).min())
+            // Only what is written down is remembered: whatever fails from here on, the next look reads it anew.
+            let mut world = self.job_world(remembered.take(), (ahead, now)).await?;
+            if world.is_idle() && ahead.next_due.is_none_or(|due| due > now) {
+                *remembered = Some(world);
+                return Ok(ahead.next_due);
+            }
+            let seen = match self.see_jobs(&world.apps_of_residents(now)).await {
+                Ok(seen) => Some(seen),
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "what runs of jobs cannot be seen");
+                    None
+                }
+            };
+            let limits = (self.settings.jobs_at_once.get() as usize, now);
+            let (changes, acts) = plan(&mut world, seen.as_ref(), limits, &mut || JobRunId::random(&*self.random));
+            let gone = changes.gone.clone();
+            let (is_quiet, has_jobs) = (changes.is_empty(), !changes.jobs.is_empty() || !gone.is_empty());
+            if !is_quiet && !self.store.write_jobs(&self.own_stamp(), changes, world.version()).await? {
+                continue;
+            }
+            let after = if is_quiet || has_jobs { self.store.jobs_ahead().await? } else { ahead };
+            if is_quiet && after.version != world.version() {
+                continue;
+            }
+            *remembered = if is_quiet { Some(world) } else { world.written(&gone) };
+            let away = seen.is_none().then(|| now.after(RETRY));
+            let wake = acts.wake;
+            self.act_on_jobs(acts, seen).await;
+            return Ok(after.next_due.into_iter().chain(wake).chain(away).min());
+        }
     }
 
-    /// What the engine, and this process, know of processes of jobs.
-    async fn see_jobs(&self) -> Result<Seen, Error> {
+    /// What there is to decide about: what is remembered of it, if that is still so.
+    async fn job_world(&self, remembered: Option<World>, (ahead, now): (JobsAhead, Timestamp)) -> Result<World, Error> {
+        let mut world = match remembered {
+            Some(world) if world.is_of(ahead.version) => world,
+            known => World::new(self.store.job_world().await?, known),
+        };
+        if ahead.next_due.is_some_and(|due| due <= now) {
+            let due = self.store.due_jobs(now, |id| world.jobs.contains_key(id)).await?;
+            world.learn(due);
+        }
+        Ok(world)
+    }
+
+    /// What the engine, and this process, know of processes of jobs; and of the dynos of these apps.
+    async fn see_jobs(&self, apps: &[AppId]) -> Result<Seen, Error> {
         // What is being made is noted first: whatever is not any more by then is found below.
         let mut seen = {
             let known = self.live.jobs.known.lock();
@@ -129,9 +162,8 @@ impl Controller {
         seen.running.extend(oneoffs.into_iter().filter(|id| run_of(id).is_some()));
         let ended = self.engine.ended().await?.into_iter().filter(|ended| run_of(&ended.id).is_some());
         seen.ended.extend(ended.map(|ended| (ended.id, (ended.exit, ended.at))));
-        let apps = self.store.apps_of_resident_jobs(self.clock.now()).await?;
         if !apps.is_empty() {
-            for status in self.engine.list_of(&apps).await? {
+            for status in self.engine.list_of(apps).await? {
                 let up = status.instances.into_iter().filter(|instance| instance.state == InstanceState::Up);
                 let (app, kind) = (status.app, status.process_type);
                 let worker =

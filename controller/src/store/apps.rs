@@ -239,6 +239,8 @@ impl Store {
     /// named by the app's id, so that what has no app any more can be told.
     pub async fn delete_app(&self, app: &App, stamp: &Stamp) -> Result<(), StoreError> {
         let mut tx = self.begin(stamp).await?;
+        // Its jobs go with it.
+        super::jobs::lock(&mut tx).await?;
         // Add-ons outlive their app until their servers and their data are gone.
         sqlx::query("UPDATE addons SET state = 'deprovisioning' WHERE app_id = $1")
             .bind(app.id.to_string())

@@ -172,13 +172,28 @@ const SELECT: &str = "SELECT r.id, r.job_id, r.app_id, r.number, r.due_at, r.cau
      r.release_version, r.shards, r.failure, r.queued_at, r.begun_at, r.ended_at \
      FROM job_runs r";
 
-/// What there is to decide about: the jobs that are due or have runs, and the runs that are not over.
+/// What there is to decide about: jobs that have runs or are about to go, and the runs that are not over.
 #[derive(Debug, Default)]
 pub struct JobWorld {
     /// Jobs.
     pub jobs: Vec<Job>,
     /// Their runs, those first that wait the longest.
     pub runs: Vec<JobRun>,
+    /// How many changes there were before.
+    pub version: i64,
+    /// More runs wait than are here.
+    pub is_cut: bool,
+}
+
+/// What there is to look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobsAhead {
+    /// How many changes there were of jobs and their runs.
+    pub(crate) version: i64,
+    /// When the next job is due.
+    pub(crate) next_due: Option<Timestamp>,
+    /// There are apps whose jobs are those of another app.json.
+    pub(crate) is_stale: bool,
 }
 
 /// What was decided.
@@ -195,38 +210,74 @@ pub(crate) struct JobChanges {
 }
 
 impl JobChanges {
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is to be written down.
+    pub(crate) fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.runs.is_empty() && self.gone.is_empty() && self.events.is_empty()
     }
 }
 
 impl Store {
-    /// Decides about everything that is due at a moment, in one transaction.
-    pub(crate) async fn decide_jobs<T>(
-        &self,
-        stamp: &Stamp,
-        decide: impl FnOnce(JobWorld) -> (JobChanges, T) + Send,
-    ) -> Result<T, StoreError> {
-        let mut tx = self.begin(stamp).await?;
-        lock(&mut tx).await?;
+    /// What there is to look at.
+    pub(crate) async fn jobs_ahead(&self) -> Result<JobsAhead, StoreError> {
+        let sql = "SELECT (SELECT value FROM counters WHERE name = 'jobs') AS version, \
+             (SELECT min(next_due) FROM jobs) AS next_due, \
+             (SELECT count(*) FROM (SELECT app_id FROM stale_jobs LIMIT 1) AS stale) AS stale";
+        let row = sqlx::query(sql).fetch_one(&self.pool).await?;
+        Ok(JobsAhead {
+            version: row.try_get("version")?,
+            next_due: row::optional_time(&row, "next_due")?,
+            is_stale: row::flag(&row, "stale")?,
+        })
+    }
+
+    /// What there is to decide about. Whoever remembers it knows by the number of changes whether it is still so.
+    pub(crate) async fn job_world(&self) -> Result<JobWorld, StoreError> {
+        // Read first: what is changed meanwhile may be here, and is a change more.
+        let version = self.jobs_ahead().await?.version;
         let running = format!("{SELECT} WHERE r.ended_at IS NULL AND r.state = 'running' ORDER BY r.queued_at, r.id");
-        let mut runs: Vec<JobRun> = sqlx::query_as(&running).fetch_all(&mut *tx).await?;
+        let mut runs: Vec<JobRun> = sqlx::query_as(&running).fetch_all(&self.pool).await?;
         let waiting = format!(
             "{SELECT} WHERE r.ended_at IS NULL AND r.state = 'queued' ORDER BY r.queued_at, r.id LIMIT {WAITING}"
         );
-        runs.extend(sqlx::query_as::<_, JobRun>(&waiting).fetch_all(&mut *tx).await?);
+        let waiting: Vec<JobRun> = sqlx::query_as(&waiting).fetch_all(&self.pool).await?;
+        let is_cut = i64::try_from(waiting.len()).is_ok_and(|count| count == WAITING);
+        runs.extend(waiting);
         let select = jobs::SELECT;
         let with_runs = format!(
             "{select} WHERE j.removed = 1 OR j.id IN (SELECT r.job_id FROM job_runs r WHERE r.ended_at IS NULL)"
         );
-        let mut jobs: Vec<Job> = sqlx::query_as(&with_runs).fetch_all(&mut *tx).await?;
-        let due = format!("{select} WHERE j.next_due <= $1 ORDER BY j.next_due LIMIT {DUE_AT_ONCE}");
-        let due: Vec<Job> = sqlx::query_as(&due).bind(stamp.now.as_millis()).fetch_all(&mut *tx).await?;
-        let known: std::collections::BTreeSet<JobId> = jobs.iter().map(|job| job.id).collect();
-        jobs.extend(due.into_iter().filter(|job| !known.contains(&job.id)));
-        let (changes, result) = decide(JobWorld { jobs, runs });
-        if changes.is_empty() {
-            return Ok(result);
+        let jobs = sqlx::query_as(&with_runs).fetch_all(&self.pool).await?;
+        Ok(JobWorld { jobs, runs, version, is_cut })
+    }
+
+    /// The jobs that are due at a moment, the first of them if they are many; none if all of these are known.
+    pub(crate) async fn due_jobs(
+        &self,
+        now: Timestamp,
+        is_known: impl Fn(&JobId) -> bool + Send,
+    ) -> Result<Vec<Job>, StoreError> {
+        let due = format!("WHERE j.next_due <= $1 ORDER BY j.next_due, j.id LIMIT {DUE_AT_ONCE}");
+        let ids = format!("SELECT j.id FROM jobs j {due}");
+        let ids: Vec<String> = sqlx::query_scalar(&ids).bind(now.as_millis()).fetch_all(&self.pool).await?;
+        if ids.iter().all(|id| id.parse().is_ok_and(|id| is_known(&id))) {
+            return Ok(Vec::new());
+        }
+        let jobs = format!("{} {due}", jobs::SELECT);
+        Ok(sqlx::query_as(&jobs).bind(now.as_millis()).fetch_all(&self.pool).await?)
+    }
+
+    /// Writes down what was decided about what was so after so many changes; false, and nothing is written, if somebody else has
+    /// changed anything since.
+    pub(crate) async fn write_jobs(
+        &self,
+        stamp: &Stamp,
+        changes: JobChanges,
+        version: i64,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        let sql = "UPDATE counters SET value = value + 1 WHERE name = 'jobs' AND value = $1";
+        if sqlx::query(sql).bind(version).execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(false);
         }
         jobs::write(&mut tx, &changes.jobs).await?;
         write(&mut tx, &changes.runs).await?;
@@ -242,25 +293,7 @@ impl Store {
             tx.record(event);
         }
         tx.commit().await?;
-        Ok(result)
-    }
-
-    /// When the next job is due, and whether there are runs that are not over or jobs about to go.
-    pub async fn jobs_ahead(&self) -> Result<(Option<Timestamp>, bool), StoreError> {
-        let sql = "SELECT (SELECT min(next_due) FROM jobs) AS next_due, \
-             (SELECT count(*) FROM (SELECT id FROM job_runs WHERE ended_at IS NULL LIMIT 1) AS open) + \
-             (SELECT count(*) FROM (SELECT id FROM jobs WHERE removed = 1 LIMIT 1) AS gone) AS open";
-        let row = sqlx::query(sql).fetch_one(&self.pool).await?;
-        Ok((row::optional_time(&row, "next_due")?, row::flag(&row, "open")?))
-    }
-
-    /// The apps of which a resident job is due or has a run that is not over.
-    pub async fn apps_of_resident_jobs(&self, now: Timestamp) -> Result<Vec<AppId>, StoreError> {
-        let sql = "SELECT DISTINCT app_id FROM jobs WHERE (next_due <= $1 OR id IN \
-             (SELECT job_id FROM job_runs WHERE ended_at IS NULL)) \
-             AND (settings LIKE '%\"resident\"%' OR declared LIKE '%\"resident\"%')";
-        let apps: Vec<String> = sqlx::query_scalar(sql).bind(now.as_millis()).fetch_all(&self.pool).await?;
-        Ok(apps.iter().filter_map(|app| app.parse().ok()).collect())
+        Ok(true)
     }
 
     /// The runs that are not over.

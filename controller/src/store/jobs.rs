@@ -78,9 +78,9 @@ pub(super) const SELECT: &str = "SELECT j.id, j.app_id, j.name, j.declared, j.se
 /// So many rows are written by one statement.
 const ROWS: usize = 50;
 
-/// From now on nobody else changes a job or a run of one, until the transaction ends.
+/// From now on nobody else changes a job or a run of one, until the transaction ends; and who remembers what there was reads it again.
 pub(super) async fn lock(tx: &mut AnyConnection) -> Result<(), StoreError> {
-    sqlx::query("UPDATE counters SET value = value WHERE name = 'jobs'").execute(tx).await?;
+    sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'jobs'").execute(tx).await?;
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! Runs that are due, and those that were while nobody could start them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::job::{Misfire, Overlap};
 use model::{JobId, JobSpec, Timestamp};
 
-use super::Plan;
+use super::{Plan, Row};
 use crate::store::{Job, JobCause, JobRun, JobRunState, Shard};
 
 /// A run that begins this much too late does so because nobody could start it in time.
@@ -22,7 +23,7 @@ impl Plan<'_> {
             let Some((job, spec)) = self.jobs.get_mut(&id) else { continue };
             let from = job.next_due.unwrap_or(self.now);
             job.next_due = if spec.suspend { None } else { spec.schedule.next(&spec.timezone, self.now) };
-            let spec = spec.clone();
+            let spec = Arc::clone(spec);
             let times = between(&spec, from, self.now);
             let (fresh, old): (Vec<_>, Vec<_>) = times.into_iter().partition(|due| self.now.since(*due) < MISFIRED);
             let keep = match spec.misfire {
@@ -49,8 +50,8 @@ impl Plan<'_> {
     fn make(&mut self, id: JobId, (due_at, cause): (Timestamp, JobCause), spec: &JobSpec) {
         let Some(mut run) = self.new_run(id, (due_at, cause), spec.shards) else { return };
         let number = run.number;
-        let open = |run: &&mut JobRun| run.job == id && run.ended_at.is_none();
-        let others: Vec<&mut JobRun> = self.runs.iter_mut().filter(open).collect();
+        let open = |run: &&mut Row<JobRun>| run.job == id && run.ended_at.is_none();
+        let others: Vec<&mut Row<JobRun>> = self.runs.iter_mut().filter(open).collect();
         let waiting = others.iter().filter(|run| run.begun_at.is_none() && run.stop.is_none()).count();
         let refusal = match (spec.overlap, others.first()) {
             // What is made up for waits for its turn: that there is more than one of it is no fault of the job.
@@ -64,7 +65,7 @@ impl Plan<'_> {
         };
         if let Some(why) = refusal {
             (run.state, run.ended_at, run.failure) = (JobRunState::Skipped, Some(self.now), Some(why.clone()));
-            self.runs.push(run.clone());
+            self.runs.push(Row::new(run.clone()));
             // One after the other that is skipped is told of once.
             let mark = "did not run";
             let is_told = |job: &Job| job.alert.as_ref().is_some_and(|(text, _)| text.contains(mark));
@@ -78,7 +79,7 @@ impl Plan<'_> {
                 other.stop.get_or_insert_with(|| format!("run {number} took its place"));
             }
         }
-        self.runs.push(run);
+        self.runs.push(Row::new(run));
     }
 
     /// Notes that runs were due, and are none.
@@ -87,7 +88,7 @@ impl Plan<'_> {
         let (more, s) = (if count >= COUNTED { " and more" } else { "" }, if count == 1 { "" } else { "s" });
         let why = format!("{count}{more} run{s} from {first} on did not happen: the platform was away");
         (run.state, run.ended_at, run.failure) = (JobRunState::Skipped, Some(self.now), Some(why.clone()));
-        self.runs.push(run.clone());
+        self.runs.push(Row::new(run.clone()));
         self.alert(&run, "missed", &why);
     }
 

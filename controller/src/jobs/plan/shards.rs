@@ -1,5 +1,8 @@
 //! What became of the processes of runs.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use engine::OneOffId;
 use model::job::Kind;
 use model::rollout::words;
@@ -8,8 +11,6 @@ use model::{Exit, JobSpec, Timestamp};
 use super::{Plan, Refusal, Seen, Start, process_id};
 use crate::store::{JobRun, Shard, ShardState};
 
-use std::time::Duration;
-
 /// So long nothing is tried again that there was no room for.
 const BUSY_PAUSE: Duration = Duration::from_secs(10);
 
@@ -17,20 +18,29 @@ impl Plan<'_> {
     /// Takes down what became of every process.
     pub(super) fn settle(&mut self) {
         let Some(seen) = self.seen else { return };
-        for run in self.runs.iter_mut().filter(|run| run.ended_at.is_none()) {
+        for run in self.runs.iter_mut().filter(|run| run.begun_at.is_some() && run.ended_at.is_none()) {
             let Some((job, spec)) = self.jobs.get(&run.job) else { continue };
             for index in 0..run.shards.len() {
                 if !run.shards[index].is_open() {
                     continue;
                 }
                 let id = process_id(run, index);
+                if goes_on(&run.shards[index], &id, seen) {
+                    continue;
+                }
                 if settle(run, index, (&id, spec), seen, self.now) {
-                    let (run, job, spec) = (run.clone(), job.name.clone(), spec.clone());
+                    let (run, job, spec) = (JobRun::clone(run), job.name.clone(), Arc::clone(spec));
                     self.acts.starts.push(Start { id, run, job, spec, shard: index });
                 }
             }
         }
     }
+}
+
+/// Whether nothing became of a process since it was looked at last.
+fn goes_on(shard: &Shard, id: &OneOffId, seen: &Seen) -> bool {
+    let is_known = seen.starting.contains(id) || shard.state == ShardState::Up && seen.running.contains(id);
+    is_known && !seen.ended.contains_key(id) && !seen.refused.contains_key(id)
 }
 
 /// Takes down what became of a process; true if it has to be made once more.
@@ -47,7 +57,6 @@ fn settle(run: &mut JobRun, index: usize, (id, spec): (&OneOffId, &JobSpec), see
             }
             Refusal::Failed(why) => failed(shard, format!("could not be started: {why}"), (spec, now), is_ending),
         }
-    } else if seen.starting.contains(id) {
     } else if seen.running.contains(id) {
         shard.state = ShardState::Up;
     } else if is_ending {

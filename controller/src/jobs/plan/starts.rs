@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use model::job::{Kind, Overlap};
 use model::{AppId, JobId, Timestamp};
@@ -9,27 +10,20 @@ use model::{AppId, JobId, Timestamp};
 use super::{Plan, Start, process_id};
 use crate::store::{JobRun, JobRunState, ShardState};
 
+/// When it is whose turn: how much of its app runs, whether its run has yet to begin, since when that waits, its number, which shard,
+/// and where the run is.
+type Turn = (usize, bool, Timestamp, u64, usize, usize);
+
 impl Plan<'_> {
     /// Starts what may start. Of those that wait for a container, that one is next whose app has the fewest, and of these the one
     /// that waits the longest.
     pub(super) fn start(&mut self, at_once: usize) {
         let Some(seen) = self.seen else { return };
-        let mut waiting = BinaryHeap::new();
-        let mut open: BTreeMap<AppId, usize> = BTreeMap::new();
-        let mut containers = 0;
-        for (at, run) in self.runs.iter().enumerate().filter(|(_, run)| run.ended_at.is_none()) {
-            let Some((_, spec)) = self.jobs.get(&run.job) else { continue };
-            for (index, shard) in run.shards.iter().enumerate() {
-                if shard.is_open() {
-                    containers += usize::from(spec.kind == Kind::Transient);
-                    *open.entry(run.app).or_default() += 1;
-                } else if shard.state == ShardState::Waiting && run.stop.is_none() {
-                    waiting.push(Reverse((0, run.begun_at.is_none(), run.queued_at, run.number, index, at)));
-                }
-            }
-        }
+        let (mut open, mut containers) = self.open();
+        let mut waiting = self.waiting(&open, containers < at_once);
         let mut begun = self.begun();
         let mut busy = self.busy();
+        let mut residents = waiting.iter().filter(|Reverse(turn)| self.is_resident(turn.5)).count();
         while let Some(Reverse((known, is_new, queued_at, number, index, at))) = waiting.pop() {
             let has = open.get(&self.runs[at].app).copied().unwrap_or_default();
             if has != known {
@@ -37,6 +31,14 @@ impl Plan<'_> {
                 continue;
             }
             let (run, (job, spec)) = (&self.runs[at], &self.jobs[&self.runs[at].job]);
+            residents -= usize::from(spec.kind == Kind::Resident);
+            if containers >= at_once && spec.kind == Kind::Transient {
+                // Whoever ends wakes those that wait.
+                if residents == 0 {
+                    break;
+                }
+                continue;
+            }
             if let Some(not_before) = run.shards[index].not_before.filter(|moment| *moment > self.now) {
                 self.wake_at(not_before);
                 continue;
@@ -47,7 +49,6 @@ impl Plan<'_> {
                 continue;
             }
             let instance = match (spec.kind, &spec.process) {
-                (Kind::Transient, _) if containers >= at_once => continue,
                 (Kind::Transient, _) => None,
                 (Kind::Resident, process) => {
                     let is_one = |app, kind| app == run.app && Some(kind) == process.as_ref();
@@ -63,7 +64,7 @@ impl Plan<'_> {
                     Some(worker.instance.clone())
                 }
             };
-            let (current, job, spec) = (job.current, job.name.clone(), spec.clone());
+            let (current, job, spec) = (job.current, job.name.clone(), Arc::clone(spec));
             containers += usize::from(instance.is_none());
             *open.entry(run.app).or_default() += 1;
             if run.begun_at.is_none() {
@@ -74,6 +75,38 @@ impl Plan<'_> {
             let id = process_id(&run, index);
             self.acts.starts.push(Start { id, run, job, spec, shard: index });
         }
+    }
+
+    /// How much of each app runs, and how many containers that are.
+    fn open(&self) -> (BTreeMap<AppId, usize>, usize) {
+        let (mut open, mut containers) = (BTreeMap::new(), 0);
+        for run in self.runs.iter().filter(|run| run.begun_at.is_some() && run.ended_at.is_none()) {
+            let Some((_, spec)) = self.jobs.get(&run.job) else { continue };
+            for _ in run.shards.iter().filter(|shard| shard.is_open()) {
+                containers += usize::from(spec.kind == Kind::Transient);
+                *open.entry(run.app).or_default() += 1;
+            }
+        }
+        (open, containers)
+    }
+
+    /// What waits, in turn. Where no container has room those that want one are left out.
+    fn waiting(&self, open: &BTreeMap<AppId, usize>, has_room: bool) -> BinaryHeap<Reverse<Turn>> {
+        let mut waiting = Vec::new();
+        for (at, run) in self.runs.iter().enumerate().filter(|(_, run)| run.ended_at.is_none() && run.stop.is_none()) {
+            if !self.jobs.contains_key(&run.job) || !has_room && !self.is_resident(at) {
+                continue;
+            }
+            let has = open.get(&run.app).copied().unwrap_or_default();
+            let shards = run.shards.iter().enumerate().filter(|(_, shard)| shard.state == ShardState::Waiting);
+            let turn = |(index, _)| Reverse((has, run.begun_at.is_none(), run.queued_at, run.number, index, at));
+            waiting.extend(shards.map(turn));
+        }
+        BinaryHeap::from(waiting)
+    }
+
+    fn is_resident(&self, at: usize) -> bool {
+        self.jobs.get(&self.runs[at].job).is_some_and(|(_, spec)| spec.kind == Kind::Resident)
     }
 
     /// How many runs of each job have begun and are not over.

@@ -6,10 +6,13 @@ use model::clock::SystemRandom;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{JobCause, Shard};
+use crate::jobs::world;
+use crate::store::{JobCause, JobWorld, Shard};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+
+type Rows = (Vec<Job>, Vec<JobRun>);
 
 /// A platform with jobs on it.
 struct World {
@@ -23,6 +26,8 @@ struct World {
     started: Vec<OneOffId>,
     stopped: Vec<OneOffId>,
     alerts: Vec<String>,
+    /// What there was after the last look, and what is remembered of that.
+    remembered: Option<(Rows, world::World)>,
 }
 
 impl World {
@@ -39,6 +44,7 @@ impl World {
             started: Vec::new(),
             stopped: Vec::new(),
             alerts: Vec::new(),
+            remembered: None,
         };
         world.add("job", AppId::random(&SystemRandom), settings);
         world
@@ -78,11 +84,26 @@ impl World {
         let open: Vec<JobRun> = self.runs.iter().filter(|run| run.ended_at.is_none()).cloned().collect();
         let is_due =
             |job: &&Job| job.next_due.is_some_and(|due| due <= self.now) || open.iter().any(|run| run.job == job.id);
-        let jobs = self.jobs.iter().filter(is_due).cloned().collect();
+        let jobs: Vec<Job> = self.jobs.iter().filter(is_due).cloned().collect();
         let seen = (!self.away).then_some(&self.seen);
-        let (changes, acts) = plan(JobWorld { jobs, runs: open }, seen, (self.at_once, self.now), &mut || {
-            JobRunId::random(&SystemRandom)
+        let limits = (self.at_once, self.now);
+        // What is remembered and what is read anew come to the same.
+        let read = JobWorld { jobs: jobs.clone(), runs: open, ..JobWorld::default() };
+        let (mut read, mut ids) = (world::World::new(read, None), Vec::new());
+        let (changes, acts) = plan(&mut read, seen, limits, &mut || {
+            ids.push(JobRunId::random(&SystemRandom));
+            ids[ids.len() - 1]
         });
+        let is_so = |((jobs, runs), _): &(Rows, _)| (jobs, runs) == (&self.jobs, &self.runs);
+        if let Some((_, mut remembered)) = self.remembered.take().filter(is_so) {
+            let mut ids = ids.into_iter();
+            remembered.learn(jobs);
+            let (same, same_acts) = plan(&mut remembered, seen, limits, &mut || ids.next().expect("as many runs"));
+            assert_eq!(format!("{same:?}"), format!("{changes:?}"));
+            assert_eq!(format!("{same_acts:?}"), format!("{acts:?}"));
+            read = remembered;
+        }
+        let remembered = read.written(&changes.gone);
         for job in changes.jobs {
             let place = self.jobs.iter_mut().find(|known| known.id == job.id).expect("known");
             *place = job;
@@ -93,6 +114,8 @@ impl World {
                 None => self.runs.push(run),
             }
         }
+        let there = (self.jobs.clone(), self.runs.clone());
+        self.remembered = remembered.map(|remembered| (there, remembered));
         self.alerts
             .extend(changes.events.iter().map(|event| format!("{}: {}", event.data["alert"], event.data["message"])));
         self.seen.refused.clear();
