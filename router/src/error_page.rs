@@ -41,6 +41,11 @@ pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response
         Failure::RequestTimeout | Failure::BootTimeout | Failure::IdleConnection => {
             ("Application error", "The application took too long to answer. Please try again in a moment.", logs)
         }
+        Failure::Exhausted => (
+            "Too many connections",
+            "This application has as many connections as there can be. Please try again in a moment.",
+            logs,
+        ),
         _ => (
             "Application error",
             "An error occurred in the application and your page could not be served. Please try again in a moment.",

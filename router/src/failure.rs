@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Maintenance,
     Blank,
     Quarantined,
+    /// The machine has no port, or this process no file descriptor, left for a connection to the instance.
+    Exhausted,
 }
 
 /// How a failure looks from outside.
@@ -54,7 +56,8 @@ impl Failure {
             | Self::BootTimeout
             | Self::ConnectRefused
             | Self::OversizedResponse
-            | Self::Quarantined => true,
+            | Self::Quarantined
+            | Self::Exhausted => true,
             // It may be silent for as long as everybody knows that it may.
             Self::IdleTunnel
             | Self::BadChunk
@@ -103,6 +106,7 @@ impl Failure {
             Self::Maintenance => Look { at: "info", ..error("H80", "Maintenance mode") },
             Self::Blank => Look { at: "info", ..error("H81", "Blank app") },
             Self::Quarantined => error("H99", "Platform error: every web process is out of reach"),
+            Self::Exhausted => error("H99", "Platform error: no port or file is free for a connection"),
         }
     }
 }

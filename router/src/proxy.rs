@@ -39,6 +39,8 @@ use crate::{error_page, platform};
 
 /// A connection that rested less than this is not one that an instance is about to close.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often it is said that no connection can be made.
+const COMPLAINS: Duration = Duration::from_secs(10);
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -62,9 +64,24 @@ pub(crate) struct Worker {
     pub(crate) connections: TaskTracker,
     /// Cancelled when it is to end.
     pub(crate) stop: CancellationToken,
+    /// When it said last that it cannot connect any more.
+    pub(crate) complained: Cell<Option<Instant>>,
 }
 
 impl Worker {
+    /// Says, now and then, that this machine has no port or file left for a connection.
+    fn complain(&self, instance: &Instance) {
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|last| now.duration_since(last) >= COMPLAINS) {
+            self.complained.set(Some(now));
+            tracing::warn!(
+                address = %instance.endpoint.address,
+                "no port or file is free for one more connection to this address; for more ports widen net.ipv4.ip_local_port_range, \
+                 for more files raise the hard limit of open files"
+            );
+        }
+    }
+
     pub(crate) fn new_request_id(&self) -> HeaderValue {
         let mut dice = self.dice.borrow_mut();
         let bytes = (u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_be_bytes();
@@ -227,7 +244,12 @@ impl Exchange {
             // It left the table meanwhile. Another one may have its address by now, and may be who answered.
             Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
             Ok(upstream) => self.send(upstream, request).await,
-            Err(failure) => Err(Missed(failure, Some(request))),
+            Err(failure) => {
+                if failure == Failure::Exhausted {
+                    worker.complain(instance);
+                }
+                Err(Missed(failure, Some(request)))
+            }
         }
     }
 

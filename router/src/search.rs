@@ -80,7 +80,10 @@ impl<'a> Search<'a> {
 
     /// `instance` did not take the request, of which nothing was sent: stay away from it for a while, try another one.
     pub(crate) fn refused_by(&mut self, instance: &Instance, failure: Failure) {
-        instance.quarantine(self.timeouts.quarantine);
+        // It is not to blame for what this machine has not got; to another one there may be a port.
+        if failure != Failure::Exhausted {
+            instance.quarantine(self.timeouts.quarantine);
+        }
         self.tried.push(instance.serial);
         let since = self.failed.map_or_else(Instant::now, |(since, _)| since);
         self.failed = Some((since, failure));
@@ -135,6 +138,9 @@ impl<'a> Search<'a> {
             return Ok(Look::Hold { again: give_up, until: give_up, then: Failure::BootTimeout });
         }
         if let Some((since, failure)) = self.failed {
+            if failure == Failure::Exhausted {
+                return Err(failure);
+            }
             // An instance that has just died refuses before the table knows; who replaces it is told in a moment.
             let until = since + self.timeouts.settle;
             return Ok(Look::Hold { again: until, until, then: failure });

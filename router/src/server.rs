@@ -1,6 +1,7 @@
 //! One worker: a core's own runtime, listeners, pool and connections. Nothing in it is shared with another core but the
 //! route table and the queue of log lines.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -82,7 +83,8 @@ pub(crate) fn run(
     let drain = shared.timeouts.drain;
     let (pool, dice, tally) = (crate::pool::Pool::default(), Dice::new(random).into(), Rc::default());
     let connections = TaskTracker::new();
-    let worker = Rc::new(Worker { shared, pool, dice, tally, connections: connections.clone(), stop: stop.clone() });
+    let (open, stopped, complained) = (connections.clone(), stop.clone(), Cell::default());
+    let worker = Rc::new(Worker { shared, pool, dice, tally, connections: open, stop: stopped, complained });
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
         spawn_local({

@@ -18,6 +18,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 
 use crate::failure::Failure;
@@ -34,6 +35,7 @@ impl Upstream {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
             Err(_) => return Err(Failure::ConnectTimeout),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::ConnectTimeout),
+            Ok(Err(error)) if is_exhausted(&error) => return Err(Failure::Exhausted),
             Ok(Err(_)) => return Err(Failure::ConnectRefused),
             Ok(Ok(stream)) => stream,
         };
@@ -78,6 +80,12 @@ impl Upstream {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }
+}
+
+/// Whether a connection failed for what this machine has not got (connect(2), socket(2)): the instance knows nothing of it.
+fn is_exhausted(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
 }
 
 /// How far a request's body is.

@@ -3,6 +3,7 @@
 mod faults;
 mod pages;
 mod passing;
+mod ports;
 mod restart;
 mod sleep;
 mod ssh;
