@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -34,6 +35,23 @@ pub(crate) struct Patient {
     pub(crate) host: Option<String>,
 }
 
+/// Why a look did not see what it should.
+#[derive(Debug, PartialEq, Eq)]
+enum Miss {
+    /// What there was to see instead.
+    Seen(String),
+    /// This machine could not look: it has no port left for a connection, or the like.
+    Blind(String),
+}
+
+impl Miss {
+    fn words(self) -> String {
+        match self {
+            Self::Seen(words) | Self::Blind(words) => words,
+        }
+    }
+}
+
 impl Patient {
     pub(crate) fn new((pid, address): (u32, Ipv4Addr), health: &Health) -> Self {
         Self { pid, address, port: health.port, host: health.host.clone() }
@@ -41,39 +59,40 @@ impl Patient {
 
     /// Looks once, for at most `limit`; if that fails, says what was seen.
     pub(crate) async fn attempt(&self, look: &Look, limit: Duration) -> Result<(), String> {
+        self.look(look, limit).await.map_err(Miss::words)
+    }
+
+    /// The same for one that was up before.
+    pub(crate) async fn attempt_again(&self, look: &Look, limit: Duration) -> Result<(), String> {
+        let listens = |port| listening(self.pid).iter().any(|at| at.port() == port && !at.ip().is_loopback());
+        let is_only_busy = || *look == Look::Listening && self.port.is_some_and(listens);
+        still_well(self.look(look, limit).await, is_only_busy)
+    }
+
+    async fn look(&self, look: &Look, limit: Duration) -> Result<(), Miss> {
         match (look, self.port) {
             (Look::Listening, Some(port)) => accepts(SocketAddr::from((self.address, port)), limit).await,
             (Look::Http(path), Some(port)) => {
                 let answered = timeout(limit, self.get(SocketAddr::from((self.address, port)), path)).await;
-                answered.unwrap_or_else(|_| Err(format!("GET {path} had no answer {}", within(limit))))
+                answered.unwrap_or_else(|_| Err(Miss::Seen(format!("GET {path} had no answer {}", within(limit)))))
             }
             // Who has no port is not asked at one, commands are looked at elsewhere, and time passes by itself.
             (Look::Listening | Look::Http(_), None) | (Look::Command(_) | Look::Uptime(_), _) => Ok(()),
         }
     }
 
-    /// The same for one that was up before. To take no connection in time is nothing to die for as long as it listens: it is
-    /// only busy, and would be missed most just then.
-    pub(crate) async fn attempt_again(&self, look: &Look, limit: Duration) -> Result<(), String> {
-        let seen = self.attempt(look, limit).await;
-        let listens = |port| listening(self.pid).iter().any(|at| at.port() == port && !at.ip().is_loopback());
-        match (look, self.port) {
-            (Look::Listening, Some(port)) if seen.is_err() && listens(port) => Ok(()),
-            _ => seen,
-        }
-    }
-
-    async fn get(&self, address: SocketAddr, path: &str) -> Result<(), String> {
+    async fn get(&self, address: SocketAddr, path: &str) -> Result<(), Miss> {
         let port = address.port();
         let stream = TcpStream::connect(address).await.map_err(|error| refused(&error, port))?;
-        let failed = |error: hyper::Error| format!("GET {path} was not answered in HTTP: {error}");
+        let failed = |error: hyper::Error| Miss::Seen(format!("GET {path} was not answered in HTTP: {error}"));
         let mut client = http1::Builder::new();
         client.max_buf_size(LONGEST_ANSWER);
         let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let host = self.host.clone().unwrap_or_else(|| address.to_string());
         let request = Request::builder().method(Method::GET).uri(path).header(header::HOST, host);
         let request = request.header(header::USER_AGENT, USER_AGENT).header(header::CONNECTION, "close");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| format!("GET {path}: {error}"))?;
+        let request =
+            request.body(Empty::<Bytes>::new()).map_err(|error| Miss::Seen(format!("GET {path}: {error}")))?;
         let asked = async {
             let answer = sender.send_request(request).await.map_err(failed)?;
             let status = answer.status();
@@ -82,7 +101,7 @@ impl Patient {
             if status.is_success() || status.is_redirection() {
                 return Ok(());
             }
-            Err(format!("GET {path} was answered with {status}{}", quote(&text)))
+            Err(Miss::Seen(format!("GET {path} was answered with {status}{}", quote(&text))))
         };
         tokio::pin!(asked);
         tokio::select! {
@@ -93,19 +112,37 @@ impl Patient {
     }
 }
 
-/// Whether somebody takes connections there.
-async fn accepts(address: SocketAddr, limit: Duration) -> Result<(), String> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(refused(&error, address.port())),
-        Err(_) => Err(format!("no answer on port {} {}", address.port(), within(limit))),
+/// What a look says of an instance that was up before. To take no connection in time is nothing to die for as long as it listens: it
+/// is only busy, and would be missed most just then. Nor is what this machine has not got.
+fn still_well(seen: Result<(), Miss>, is_only_busy: impl Fn() -> bool) -> Result<(), String> {
+    match seen {
+        Err(Miss::Blind(words)) => {
+            tracing::debug!(error = words, "an instance cannot be looked at");
+            Ok(())
+        }
+        Err(Miss::Seen(_)) if is_only_busy() => Ok(()),
+        seen => seen.map_err(Miss::words),
     }
 }
 
-fn refused(error: &io::Error, port: u16) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!("connection refused on port {port}"),
-        _ => format!("port {port}: {error}"),
+/// Whether somebody takes connections there.
+async fn accepts(address: SocketAddr, limit: Duration) -> Result<(), Miss> {
+    match timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(refused(&error, address.port())),
+        Err(_) => Err(Miss::Seen(format!("no answer on port {} {}", address.port(), within(limit)))),
+    }
+}
+
+fn refused(error: &io::Error, port: u16) -> Miss {
+    let words = format!("port {port}: {error}");
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNREFUSED) => Miss::Seen(format!("connection refused on port {port}")),
+        // connect(2), socket(2)
+        Some(Errno::EADDRNOTAVAIL | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+            Miss::Blind(words)
+        }
+        _ => Miss::Seen(words),
     }
 }
 
@@ -159,6 +196,19 @@ mod tests {
         };
         let result = patient.attempt(&Look::Http("/health?deep=1".to_owned()), Duration::from_secs(20)).await;
         (result, served.await.expect("served"))
+    }
+
+    #[test]
+    fn only_what_an_instance_did_is_held_against_it() {
+        let miss = |errno: Errno| refused(&io::Error::from_raw_os_error(errno as i32), 80);
+        assert_eq!(miss(Errno::ECONNREFUSED), Miss::Seen("connection refused on port 80".to_owned()));
+        assert!(matches!(miss(Errno::EHOSTUNREACH), Miss::Seen(_)));
+        for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE] {
+            assert_eq!(still_well(Err(miss(errno)), || false), Ok(()), "there is no port or file left to look with");
+        }
+        let closed = || Err(miss(Errno::ECONNREFUSED));
+        assert_eq!(still_well(closed(), || false), Err("connection refused on port 80".to_owned()));
+        assert_eq!(still_well(closed(), || true), Ok(()), "it is only busy");
     }
 
     #[tokio::test]
