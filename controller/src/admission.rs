@@ -12,10 +12,9 @@ use model::{AppId, ProcessType};
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use crate::formation::ProcessFormation;
 use crate::rollout::size_of;
 use crate::sizes::{Sizes, limits};
-use crate::store::{App, Quantity, Scale};
+use crate::store::{FormationRow, Quantity, Scale};
 use crate::{Controller, Error};
 
 /// So long after it was promised something an app is looked at again: the engine may not have been told yet.
@@ -126,10 +125,14 @@ impl Controller {
     /// How much room there is beside what all, or all but `app`, have; none if the engine does not say.
     pub(crate) async fn room_beside(&self, app: Option<AppId>, promised: &mut Promised) -> Result<Option<Room>, Error> {
         promised.retain(|_, (_, moment)| moment.elapsed() < LATELY);
-        let sizes = self.sizes().await?;
         let apps: Vec<AppId> = promised.keys().copied().chain(app).collect();
-        let (Ok(capacity), Ok(running)) = (self.engine.capacity().await, self.engine.list_of(&apps).await) else {
-            return Ok(None);
+        let Ok(capacity) = self.engine.capacity().await else { return Ok(None) };
+        // Most of the time nothing was promised lately.
+        let (sizes, running) = if apps.is_empty() {
+            (Sizes::built_in(), Vec::new())
+        } else {
+            let Ok(running) = self.engine.list_of(&apps).await else { return Ok(None) };
+            (self.sizes().await?, running)
         };
         let now = |id: AppId| {
             let mine: Vec<_> = running.iter().filter(|status| status.app == id).cloned().collect();
@@ -150,16 +153,16 @@ impl Controller {
     /// Refuses to scale an app to more than fits beside what others have. The answer must be held until it is written down.
     pub(crate) async fn admit_scale(
         &self,
-        app: &App,
-        known: &[ProcessFormation],
+        app: AppId,
+        known: &[FormationRow],
         changes: &[Scale],
         sizes: &Sizes,
     ) -> Result<MutexGuard<'_, Promised>, Error> {
         let mut promised = self.live.promised.lock().await;
-        let Some(room) = self.room_beside(Some(app.id), &mut promised).await? else { return Ok(promised) };
+        let Some(room) = self.room_beside(Some(app), &mut promised).await? else { return Ok(promised) };
         let (mut needs, mut before, mut rest, mut who) =
             (Demand::default(), Demand::default(), Demand::default(), Vec::new());
-        for row in known.iter().map(|process| &process.row) {
+        for row in known {
             let Some(change) = changes.iter().find(|change| change.process_type == row.process_type) else {
                 rest += demand_of(sizes, &row.size, row.quantity);
                 continue;
@@ -167,6 +170,10 @@ impl Controller {
             let (quantity, size) = scaled(change, row.quantity, &row.size);
             needs += demand_of(sizes, size, quantity);
             before += demand_of(sizes, &row.size, row.quantity);
+            if quantity > 0 && size != &row.size {
+                // Those of the old size serve until the new ones are healthy.
+                rest += demand_of(sizes, &row.size, row.quantity);
+            }
             if quantity > 0 {
                 who.push(words(&row.process_type, quantity, size));
             }
@@ -176,17 +183,25 @@ impl Controller {
         if is_more {
             room.taking(rest, Demand::default()).admit(&who.join(" and "), needs).map_err(Error::Conflict)?;
         }
-        if is_more || promised.contains_key(&app.id) {
-            promised.insert(app.id, ([needs, rest].into_iter().sum(), Instant::now()));
+        if is_more || promised.contains_key(&app) {
+            promised.insert(app, ([needs, rest].into_iter().sum(), Instant::now()));
         }
         Ok(promised)
     }
 
     /// Refuses one more container that does not fit.
     pub(crate) async fn admit_one(&self, who: &str, needs: Demand) -> Result<(), Error> {
+        self.admit_instead(who, needs, Demand::default()).await
+    }
+
+    /// Refuses what does not fit in the place of what is there. Less is always fine.
+    pub(crate) async fn admit_instead(&self, who: &str, needs: Demand, before: Demand) -> Result<(), Error> {
+        if needs.without(before) == Demand::default() {
+            return Ok(());
+        }
         let mut promised = self.live.promised.lock().await;
-        let room = self.room_beside(None, &mut promised).await?;
-        room.map_or(Ok(()), |room| room.admit(who, needs).map_err(Error::Conflict))
+        let Some(room) = self.room_beside(None, &mut promised).await? else { return Ok(()) };
+        room.taking(Demand::default(), before).admit(who, needs).map_err(Error::Conflict)
     }
 }
 
@@ -219,6 +234,11 @@ mod tests {
         demand_of(&Sizes::built_in(), size, quantity)
     }
 
+    fn scale(quantity: &str, size: &str) -> ScaleRequest {
+        let (quantity, size) = (Some(quantity.to_owned()), Some(size.to_owned()));
+        ScaleRequest { process_type: "web".to_owned(), quantity, size }
+    }
+
     #[test]
     fn what_does_not_fit_is_refused_with_what_is_free() {
         let taken = Demand { dedicated_memory: 17_000_000_000, ..Demand::default() };
@@ -247,11 +267,6 @@ mod tests {
         let world = TestController::manual().await;
         let ada = world.somebody("ada@example.com").await;
         world.engine.set_capacity(23 << 30, 1 << 50, 1000);
-        let scale = |quantity: &str, size: &str| ScaleRequest {
-            process_type: "web".to_owned(),
-            quantity: Some(quantity.to_owned()),
-            size: Some(size.to_owned()),
-        };
         let (first, second) = (world.app(&ada.user, "first").await, world.app(&ada.user, "second").await);
         for app in [&first, &second] {
             world.deploy(app, &["web"]).await;
@@ -260,13 +275,13 @@ mod tests {
         let refused = controller.scale(&first, &ada, &[scale("3", "performance-l")]).await.expect_err("too much");
         assert_eq!(
             refused.to_string(),
-            "web=3 of performance-l needs 42 GiB; 23 of 23 GiB are free. Take fewer or smaller ones (`platform ps:sizes`), or make room."
+            "web=3 of performance-l needs 42 GiB; 22 of 23 GiB are free. Take fewer or smaller ones (`platform ps:sizes`), or make room."
         );
         controller.scale(&first, &ada, &[scale("1", "performance-l")]).await.expect("there is room");
         // The engine has not been told yet.
         let refused = controller.scale(&second, &ada, &[scale("1", "performance-l")]).await.expect_err("too much");
         assert!(
-            refused.to_string().starts_with("web=1 of performance-l needs 14 GiB; 9 of 23 GiB are free."),
+            refused.to_string().starts_with("web=1 of performance-l needs 14 GiB; 8.9 of 23 GiB are free."),
             "{refused}"
         );
         controller.scale(&second, &ada, &[scale("3", "performance-m")]).await.expect("there is room");
@@ -274,5 +289,25 @@ mod tests {
         controller.scale(&second, &ada, &[scale("1", "performance-l")]).await.expect("now there is");
         world.engine.set_reachable(false);
         controller.scale(&first, &ada, &[scale("9", "performance-l")]).await.expect("nobody knows better");
+    }
+
+    #[tokio::test]
+    async fn another_size_must_fit_beside_the_old_one_and_a_smaller_one_always_does() {
+        let world = TestController::manual().await;
+        let ada = world.somebody("ada@example.com").await;
+        world.engine.set_capacity(20 << 30, 1 << 50, 1000);
+        let app = world.app(&ada.user, "shop").await;
+        world.deploy(&app, &["web"]).await;
+        let controller = &world.controller;
+        controller.scale(&app, &ada, &[scale("3", "performance-m")]).await.expect("there is room");
+        let refused = controller.scale(&app, &ada, &[scale("1", "performance-l")]).await.expect_err("not beside them");
+        assert!(
+            refused.to_string().starts_with("web=1 of performance-l needs 14 GiB; 12 of 20 GiB are free."),
+            "{refused}"
+        );
+        assert_eq!(controller.formation(&app).await.expect("readable")[0].row.size, "Performance-M");
+        controller.scale(&app, &ada, &[scale("0", "performance-m")]).await.expect("less is always fine");
+        controller.scale(&app, &ada, &[scale("1", "performance-l")]).await.expect("nothing is beside it");
+        controller.scale(&app, &ada, &[scale("1", "performance-m")]).await.expect("less is always fine");
     }
 }

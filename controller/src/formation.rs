@@ -62,7 +62,8 @@ impl Controller {
         let sizes = self.sizes().await?;
         let check = |request| check(request, &known, &sizes);
         let changes = requests.iter().map(check).collect::<Result<Vec<Scale>, Error>>()?;
-        let _admitted = self.admit_scale(app, &known, &changes, &sizes).await?;
+        let rows: Vec<FormationRow> = known.iter().map(|process| process.row.clone()).collect();
+        let _admitted = self.admit_scale(app.id, &rows, &changes, &sizes).await?;
         self.store.scale(app.id, &changes, MAX_QUANTITY, &self.stamp(actor)).await.map_err(|error| match error {
             StoreError::Quantity { process_type, quantity } => out_of_range(&process_type, quantity),
             other => other.into(),

@@ -105,6 +105,7 @@ impl Controller {
         let (kind, plan) = find_kind(&request.plan)?;
         let credentials = kind.credentials(&request.config, &*self.random)?;
         let attachment = self.attachment_name(app, kind, request.attachment.as_deref()).await?;
+        self.admit_one(&server::words(kind, plan), server::demand(kind, plan)).await?;
         for attempt in 1.. {
             let name = match &request.name {
                 Some(name) => name.clone(),
@@ -163,6 +164,8 @@ impl Controller {
             return Err(Error::Invalid(format!("{} is {}: its plan must be one of that", addon.name, addon.kind)));
         }
         if plan.name != addon.plan {
+            let before = server::demand(kind, server::kind_of(addon)?.1);
+            self.admit_instead(&server::words(kind, plan), server::demand(kind, plan), before).await?;
             self.store.set_addon_plan(addon, plan.name, &self.stamp(actor)).await?;
             if let Some(app) = self.store.app(addon.app).await? {
                 self.note(&app, actor, &format!("Change plan of {} to {}:{}", addon.name, addon.kind, plan.name));

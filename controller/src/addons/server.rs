@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::{
-    Container, DRAIN_LIMIT, Health, Limits, Mount, OneOff, OneOffId, Restart, RootFs, Service, Workload, WorkloadId,
+    Container, DRAIN_LIMIT, Demand, Health, Limits, Mount, OneOff, OneOffId, Restart, RootFs, Service, Workload,
+    WorkloadId,
 };
 use model::{AddonId, AppId, Digest};
 
@@ -58,8 +59,7 @@ impl Controller {
         env.insert("MEMORY_MIB".to_owned(), plan.memory_mib.to_string());
         let script = ["/bin/sh", "-euc", server.script];
         let mut container = container(addon, layer, server.init.iter().chain(&script), env);
-        container.limits.memory_bytes = u64::from(plan.memory_mib) << 20;
-        container.limits.cpu_millis = plan.cpu_millis;
+        container.limits = limits(u64::from(plan.memory_mib) << 20, plan.cpu_millis);
         container.mounts.push(Mount::Volume { name: volume(addon.id), target: PathBuf::from("/data") });
         Ok(Workload {
             id: workload_id(addon),
@@ -147,7 +147,22 @@ fn container<'a>(
         working_dir: "/".to_owned(),
         uid: addon.uid,
         nested: false,
-        limits: Limits { disk_bytes: Some(DISK), files: Some(FILES), ..Limits::new(CLIENT_MEMORY, 1000, PIDS) },
+        limits: limits(CLIENT_MEMORY, 1000),
         mounts: Vec::new(),
     }
+}
+
+fn limits(memory_bytes: u64, cpu_millis: u32) -> Limits {
+    Limits { disk_bytes: Some(DISK), files: Some(FILES), ..Limits::new(memory_bytes, cpu_millis, PIDS) }
+}
+
+/// What the server of a plan may use; nothing if somebody else runs it.
+pub(super) fn demand(kind: &dyn Kind, plan: &Plan) -> Demand {
+    let of = |_| Demand::of(&limits(u64::from(plan.memory_mib) << 20, plan.cpu_millis), 1);
+    kind.server().map_or_else(Demand::default, of)
+}
+
+/// Who asks for room: `postgres:mini`.
+pub(super) fn words(kind: &dyn Kind, plan: &Plan) -> String {
+    format!("{}:{}", kind.slug(), plan.name)
 }

@@ -284,6 +284,43 @@ async fn another_plan_gives_the_server_other_limits_and_keeps_its_volume() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_fit_is_refused_before_anything_is_made() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    let room = |mib: u64| server.test.engine.set_capacity(mib << 20, 1 << 50, 1000);
+    let ask = async |plan: &str| ada.send("POST", "/apps/shop/addons", &[], json!({"plan": {"name": plan}})).await;
+    room(64);
+    let refused = ask("postgres:standard").await;
+    let words = "postgres:standard needs 0.2 GiB (of its 2 GiB one in 16: `memory_overcommit`); 0 of 0 GiB are free.";
+    assert!(refused.status == 409 && refused.text.contains(words), "{}", refused.text);
+    assert_eq!(ada.get("/apps/shop/addons").await.body, json!([]));
+    assert_eq!(server.test.engine.applied().len(), 0);
+    let name = create(&server, &ada, "shop", "postgres:mini").await;
+    let change = async |plan: &str| {
+        ada.send("PATCH", &format!("/apps/shop/addons/{name}"), &[], json!({"plan": {"name": plan}})).await
+    };
+    let refused = change("postgres:standard").await;
+    assert!(refused.status == 409 && refused.text.contains("postgres:standard needs"), "{}", refused.text);
+    assert_eq!(ada.get(&format!("/addons/{name}")).await.body["plan"]["name"], "postgres:mini");
+    room(128);
+    assert_eq!(change("postgres:standard").await.status, 200, "it takes the place of the old one");
+    settle(&server).await;
+    settle(&server).await;
+    room(1);
+    assert_eq!(change("postgres:mini").await.status, 200, "less always fits");
+    // What there was room for is gone by the time its image is there.
+    room(256);
+    let made = ask("redis").await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    room(1);
+    settle(&server).await;
+    let failed = ada.get(&format!("/addons/{}", made.body["name"].as_str().expect("a name"))).await;
+    assert!(failed.text.contains("redis:mini needs"), "{}", failed.text);
+    let servers = server.test.engine.applied();
+    assert!(servers.iter().all(|workload| workload.process_type.as_str() == "postgres"), "{servers:?}");
+}
+
+#[tokio::test]
 async fn heroku_reads_a_database_and_its_backups() {
     let server = Server::serve_all().await;
     let ada = server.user_with_app("ada@example.com", "shop").await;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::kind::Server;
-use super::server::{kind_of, oneoff_prefix, volume, workload_id};
+use super::server::{demand, kind_of, oneoff_prefix, volume, words, workload_id};
 use crate::errors::chain;
 use crate::store::{Addon, AddonState, App, Attached, Attachment, Change, NewRelease};
 use crate::watch::Watch;
@@ -212,6 +212,13 @@ impl Worker {
     ) -> Result<(), Error> {
         let id = workload_id(addon);
         let there = mine.iter().find(|status| status.id == id && !status.deleting);
+        if there.is_none() && addon.state == AddonState::Provisioning {
+            // Its image took time, and others may have taken the room.
+            let (kind, plan) = kind_of(addon)?;
+            if let Err(Error::Conflict(refusal)) = controller.admit_one(&words(kind, plan), demand(kind, plan)).await {
+                return give_up(controller, addon, &refusal).await;
+            }
+        }
         if there.is_none() || self.applied.get(&addon.id) != Some(&wanted) {
             let workload = controller.addon_workload(addon, (server, &wanted.layer), wanted.clients.clone()).await?;
             match controller.engine.apply(workload).await {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::worker::Autoscaler;
 use crate::formation::ScaleRequest;
 use crate::rollout::Rollout;
-use crate::store::{App, Outcome};
+use crate::store::{App, NewScaling, Outcome};
 use crate::testing::{TestController, image, make_deploy};
 
 /// An app with a worker that uses as much of a processor as the test says.
@@ -73,6 +73,20 @@ impl World {
         }
     }
 
+    /// Lets the worker scale by itself.
+    async fn enable(&self) {
+        let changes = [("metric", "cpu"), ("target", "50"), ("max", "4"), ("cool_down", "60s")];
+        let changes: BTreeMap<_, _> = changes.map(|(name, text)| (name.to_owned(), Some(text.to_owned()))).into();
+        let actor = self.test.owner_of(&self.app);
+        self.test.controller.set_scaling_policy((&self.app, &actor), &worker(), &changes).await.expect("set");
+    }
+
+    /// What was decided, the newest first.
+    async fn decided(&self) -> Vec<NewScaling> {
+        let all = self.test.controller.store.scaling_decisions(self.app.id, &worker()).await.expect("readable");
+        all.into_iter().map(|decision| decision.scaling).collect()
+    }
+
     async fn quantity(&self) -> u32 {
         let formation = self.test.controller.formation(&self.app).await.expect("readable");
         let found = formation.iter().find(|process| process.row.process_type.as_str() == "worker");
@@ -80,28 +94,25 @@ impl World {
     }
 }
 
+fn worker() -> ProcessType {
+    "worker".parse().expect("a type")
+}
+
 #[tokio::test]
 async fn a_busy_worker_gets_company_and_the_numbers_are_remembered() {
     let mut world = World::new().await;
     world.until(1).await;
-    let worker: ProcessType = "worker".parse().expect("a type");
     world.work(120, 1.0).await;
     assert_eq!(world.quantity().await, 1, "nobody asked for it");
-    let changes = [("metric", "cpu"), ("target", "50"), ("max", "4"), ("cool_down", "60s")];
-    let changes: BTreeMap<_, _> = changes.map(|(name, text)| (name.to_owned(), Some(text.to_owned()))).into();
-    let actor = world.test.owner_of(&world.app);
-    world.test.controller.set_scaling_policy((&world.app, &actor), &worker, &changes).await.expect("set");
+    world.enable().await;
     world.work(60, 1.0).await;
     world.until(2).await;
-    let decided = async |world: &World| {
-        world.test.controller.store.scaling_decisions(world.app.id, &worker).await.expect("readable")
-    };
-    let first = decided(&world).await.remove(0).scaling;
+    let first = world.decided().await.remove(0);
     assert_eq!((first.from, first.to, first.metric.as_str(), first.target), (1, 2, "cpu", 50));
     assert_eq!(first.reason, "100 % of the CPU of 1 dyno in a minute; the target is 50 %");
     let scaled_in = async |world: &World| {
         let rows = world.test.controller.store.formation(world.app.id).await.expect("readable");
-        rows.iter().find(|row| row.process_type == worker).expect("a row").scaled_in
+        rows.iter().find(|row| row.process_type == worker()).expect("a row").scaled_in
     };
     let before = scaled_in(&world).await;
 
@@ -114,9 +125,31 @@ async fn a_busy_worker_gets_company_and_the_numbers_are_remembered() {
     assert_eq!(world.quantity().await, 4, "the cool-down is not over");
     world.work(60, 0.25).await;
     world.until(2).await;
-    assert_eq!(decided(&world).await.len(), 2);
+    assert_eq!(world.decided().await.len(), 2);
     world.scale(0).await;
     world.until(0).await;
     world.work(300, 1.0).await;
     assert_eq!(world.quantity().await, 0, "what is stopped stays so");
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_held_and_the_decision_says_what_is_free() {
+    let mut world = World::new().await;
+    world.until(1).await;
+    // For what runs, and nothing more.
+    world.test.engine.set_capacity(80 << 20, 1 << 50, 1000);
+    world.enable().await;
+    world.work(60, 1.0).await;
+    let held = world.decided().await;
+    assert_eq!((held.len(), held[0].from, held[0].to), (1, 1, 1));
+    let reason = "100 % of the CPU of 1 dyno in a minute; the target is 50 %; held: no room: worker=2 of basic needs 0.1 GiB \
+         (of its 1 GiB one in 16: `memory_overcommit`); 0 of 0 GiB are free.";
+    assert!(held[0].reason.starts_with(reason), "{}", held[0].reason);
+    world.work(60, 1.0).await;
+    assert_eq!(world.decided().await.len(), 2, "it is said once in a cool-down");
+    assert_eq!(world.quantity().await, 1);
+    world.test.engine.set_capacity(1 << 40, 1 << 50, 1000);
+    world.work(10, 1.0).await;
+    world.until(2).await;
+    assert_eq!((world.decided().await[0].from, world.decided().await[0].to), (1, 2));
 }

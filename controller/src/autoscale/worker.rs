@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::{InstanceState, Stat, WorkloadId, WorkloadStatus};
 use model::traffic::Counts;
-use model::{AppId, LogSource, Metric, ProcessType, ScalingPolicy};
+use model::{AppId, LogSource, Metric, ProcessType, ScalingPolicy, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use super::plan::{Decision, Sample, Window, decide};
@@ -14,7 +14,7 @@ use crate::errors::chain;
 use crate::formation::MAX_QUANTITY;
 use crate::scaling::policy;
 use crate::setup::Kept;
-use crate::store::{App, FormationRow, NewScaling, ScalingTexts, Standing};
+use crate::store::{App, FormationRow, NewScaling, Quantity, Scale, ScalingTexts, Standing};
 use crate::{Controller, Error};
 
 /// Between two looks.
@@ -37,6 +37,17 @@ pub(crate) struct Autoscaler {
 struct Known {
     window: Window,
     last: Option<Look>,
+    /// How many there was no room for, and when that was said.
+    held: Option<(u32, Timestamp)>,
+}
+
+/// What became of a decision.
+enum Outcome {
+    Done,
+    /// Somebody else scaled meanwhile.
+    Overtaken,
+    /// There is no room for it.
+    Held(String),
 }
 
 /// What counters said.
@@ -50,6 +61,8 @@ struct Look {
 /// One process type and what runs of it.
 struct Scene<'a> {
     app: &'a App,
+    /// All process types of the app.
+    formation: &'a [FormationRow],
     row: &'a FormationRow,
     policy: ScalingPolicy,
     running: Vec<&'a WorkloadStatus>,
@@ -114,7 +127,8 @@ impl Autoscaler {
                     let running: Vec<_> = running.iter().filter(of_it).collect();
                     let is_own = |stat: &&Stat| running.iter().any(|status| status.id == stat.workload);
                     let stats = stats.iter().filter(is_own).collect();
-                    let scene = Scene { app: &standing.app, row, policy: policy.clone(), running, stats };
+                    let (app, formation) = (&standing.app, &standing.formation);
+                    let scene = Scene { app, formation, row, policy: policy.clone(), running, stats };
                     seen.insert((standing.app.id, row.process_type.clone()));
                     trouble = self.look(&scene, now).await.err().or(trouble);
                 }
@@ -133,33 +147,68 @@ impl Autoscaler {
             known.window.add(Sample { at: time, quantity, ..sample }, &scene.policy);
         }
         let Some(decision) = decide(&scene.policy, &known.window, quantity, time) else { return Ok(()) };
-        if controller.carry_out(scene, &decision).await? {
-            known.window.carried_out(&scene.policy, &decision, time);
+        match controller.carry_out(scene, &decision).await? {
+            Outcome::Done => {
+                known.held = None;
+                known.window.carried_out(&scene.policy, &decision, time);
+            }
+            Outcome::Overtaken => {}
+            Outcome::Held(refusal) => {
+                let is_said =
+                    |(to, said): (u32, Timestamp)| to == decision.to && time.since(said) < scene.policy.cool_down;
+                if !known.held.is_some_and(is_said) {
+                    known.held = Some((decision.to, time));
+                    controller.hold_back(scene, &decision, &refusal).await?;
+                }
+            }
         }
         Ok(())
     }
 }
 
 impl Controller {
-    /// Scales as was decided; false if somebody else scaled meanwhile.
-    async fn carry_out(&self, scene: &Scene<'_>, decision: &Decision) -> Result<bool, Error> {
-        let (app, row, policy) = (scene.app, scene.row, &scene.policy);
-        let Decision { from, to, value, reason } = decision;
-        let scaling = NewScaling {
-            from: *from,
-            to: *to,
-            metric: policy.get("metric"),
-            value: value.map(|value| format!("{value:.1}")),
-            target: policy.target(),
-            reason: reason.clone(),
+    /// Scales as was decided, if there is room for it.
+    async fn carry_out(&self, scene: &Scene<'_>, decision: &Decision) -> Result<Outcome, Error> {
+        let (app, row) = (scene.app, scene.row);
+        let Decision { from, to, reason, .. } = decision;
+        let (process_type, quantity) = (row.process_type.clone(), Some(Quantity::Exactly(*to)));
+        let change = Scale { process_type, quantity, size: None };
+        let admitted = self.admit_scale(app.id, scene.formation, &[change], &self.sizes().await?).await;
+        let _admitted = match admitted {
+            Err(Error::Conflict(refusal)) => return Ok(Outcome::Held(refusal)),
+            admitted => admitted?,
         };
-        if !self.store.scale_by_itself(app.id, row, &scaling, &self.own_stamp()).await? {
-            return Ok(false);
+        if !self.store.scale_by_itself(app.id, row, &noted(scene, decision), &self.own_stamp()).await? {
+            return Ok(Outcome::Overtaken);
         }
         let line = format!("Scaled {} from {from} to {to}: {reason}", row.process_type);
         self.logs.write(app.id, self.clock.now(), &LogSource::platform("autoscaler"), &line);
         self.changed.app(app.id);
-        Ok(true)
+        Ok(Outcome::Done)
+    }
+
+    /// Remembers, and says, that there is no room for what was decided.
+    async fn hold_back(&self, scene: &Scene<'_>, decision: &Decision, refusal: &str) -> Result<(), Error> {
+        let (app, row) = (scene.app, scene.row);
+        let reason = format!("{}; held: no room: {refusal}", decision.reason);
+        let held = NewScaling { to: decision.from, reason, ..noted(scene, decision) };
+        self.store.note_scaling(app.id, row, &held, &self.own_stamp()).await?;
+        let line = format!("Held {} at {}: {}", row.process_type, decision.from, held.reason);
+        self.logs.write(app.id, self.clock.now(), &LogSource::platform("autoscaler"), &line);
+        Ok(())
+    }
+}
+
+/// A decision as it is remembered.
+fn noted(scene: &Scene<'_>, decision: &Decision) -> NewScaling {
+    let Decision { from, to, value, reason } = decision;
+    NewScaling {
+        from: *from,
+        to: *to,
+        metric: scene.policy.get("metric"),
+        value: value.map(|value| format!("{value:.1}")),
+        target: scene.policy.target(),
+        reason: reason.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ use engine::{Lines, OneOff, OneOffId};
 use model::{AppId, Exit, LogSource, ReleaseId};
 
 use super::container::Task;
+use crate::admission::demand_of;
 use crate::sizes::DEFAULT_SIZE;
 use crate::store::{App, Release};
 use crate::{Controller, Error};
@@ -35,6 +36,11 @@ impl Controller {
         let formation = self.store.formation(app.id).await?;
         let row = formation.iter().find(|row| row.process_type.as_str() == PROCESS_TYPE);
         let size = row.map_or_else(|| DEFAULT_SIZE.to_owned(), |row| release.scale(row).size);
+        let who = format!("The release command of v{}, a dyno of {},", release.version, size.to_ascii_lowercase());
+        match self.admit_one(&who, demand_of(&self.sizes().await?, &size, 1)).await {
+            Err(Error::Conflict(refusal)) => return Ok(Some(format!("{refusal} No instance was replaced."))),
+            admitted => admitted?,
+        }
         let mut container = self.container(app, release, Task::Process(PROCESS_TYPE), &size).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         // Migrations of large tables take their time; a phase that hangs must not block an app for ever.

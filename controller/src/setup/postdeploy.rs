@@ -6,6 +6,7 @@ use engine::{Lines, OneOff, OneOffId};
 use manifest::Script;
 use model::{Exit, LogSource};
 
+use crate::admission::demand_of;
 use crate::builds::Output;
 use crate::rollout::Task;
 use crate::sizes::DEFAULT_SIZE;
@@ -30,18 +31,20 @@ impl Controller {
             return Ok(());
         }
         output.line(&format!("-----> Running postdeploy: {}", script.command)).await;
-        let exit = match self.run_script((app, release), script, output).await {
-            Ok(exit) => exit,
+        let failure = match self.run_script((app, release), script, output).await {
+            Ok(exit) if exit.is_success() => None,
+            Ok(exit) => Some(exit.to_string()),
+            Err(Error::Conflict(refusal)) => Some(format!("did not run: {}", refusal.trim_end_matches('.'))),
             Err(error) => {
                 tracing::warn!(app.name = %app.name, error = crate::errors::chain(&error), "A postdeploy script did not start");
-                Exit::Lost
+                Some(Exit::Lost.to_string())
             }
         };
         self.store.set_postdeploy_due(app.id, false).await?;
-        if !exit.is_success() {
+        if let Some(failure) = failure {
             let again = format!("platform run -a {} -- {}", app.name, script.command);
             output
-                .line(&format!(" !     postdeploy {exit}. The app is live all the same; to run it again: {again}"))
+                .line(&format!(" !     postdeploy {failure}. The app is live all the same; to run it again: {again}"))
                 .await;
         }
         Ok(())
@@ -57,6 +60,8 @@ impl Controller {
         // One that an earlier controller left running is not in this push.
         self.engine.kill(&id).await?;
         let size = script.size.as_deref().unwrap_or(DEFAULT_SIZE);
+        let who = format!("A dyno of {}", size.to_ascii_lowercase());
+        self.admit_one(&who, demand_of(&self.sizes().await?, size, 1)).await?;
         let mut container = self.container(app, release, Task::Line(&script.command), size).await?;
         container.env.insert("DYNO".to_owned(), DYNO.to_owned());
         let stop_grace = self.settings.stop_grace;

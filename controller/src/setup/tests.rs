@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::Actor;
+use crate::store::Release;
 use crate::testing::TestController;
 
 /// One app with a folder of files.
@@ -189,18 +190,33 @@ async fn heroku_yml_gives_an_app_without_procfile_its_process_types() {
     assert_eq!(std::fs::read_to_string(&procfile).expect("readable"), "web: ./other\n", "a Procfile counts more");
 }
 
+/// An app that was just deployed for the first time, and whose script is due.
+async fn with_postdeploy(world: &World, output: &mut Output) -> (Release, Option<manifest::Script>) {
+    let controller = &world.test.controller;
+    world.write("app.json", r#"{"scripts": {"postdeploy": "./seed"}}"#);
+    let manifest = controller.read_manifest(&world.app, world.folder.path(), output).await;
+    let Ok(manifest) = manifest else { panic!("refused") };
+    assert!(controller.set_up((&world.app, &world.actor), &manifest, output).await.is_ok());
+    let release = world.test.deploy(&world.app, &["web"]).await;
+    (release, manifest.postdeploy.map(|script| script.value))
+}
+
+/// All that was said by an output that is gone.
+async fn all(mut lines: mpsc::Receiver<String>) -> String {
+    let mut said = Vec::new();
+    while let Some(line) = lines.recv().await {
+        said.push(line);
+    }
+    said.join("\n")
+}
+
 #[tokio::test]
 async fn a_postdeploy_script_runs_once_after_the_first_live_release() {
     let world = World::new().await;
-    let (client, mut lines) = mpsc::channel(100);
+    let (client, lines) = mpsc::channel(100);
     let controller = Arc::clone(&world.test.controller);
     let mut output = Output::new(Arc::clone(&controller), world.app.id, Some(client));
-    world.write("app.json", r#"{"scripts": {"postdeploy": "./seed"}}"#);
-    let manifest = controller.read_manifest(&world.app, world.folder.path(), &mut output).await;
-    let Ok(manifest) = manifest else { panic!("refused") };
-    assert!(controller.set_up((&world.app, &world.actor), &manifest, &mut output).await.is_ok());
-    let release = world.test.deploy(&world.app, &["web"]).await;
-    let script = manifest.postdeploy.map(|script| script.value);
+    let (release, script) = with_postdeploy(&world, &mut output).await;
 
     let run = controller.postdeploy((&world.app, &release), script.as_ref(), &mut output);
     let played = async {
@@ -214,14 +230,27 @@ async fn a_postdeploy_script_runs_once_after_the_first_live_release() {
     // Once is enough, also if it failed.
     controller.postdeploy((&world.app, &release), script.as_ref(), &mut output).await.expect("nothing to do");
     drop(output);
-    let mut said = Vec::new();
-    while let Some(line) = lines.recv().await {
-        said.push(line);
-    }
-    insta::assert_snapshot!(said.join("\n"), @r"
+    insta::assert_snapshot!(all(lines).await, @r"
     -----> Running postdeploy: ./seed
            seeded 3 rows
      !     postdeploy exited with code 3. The app is live all the same; to run it again: platform run -a shop -- ./seed
+    ");
+}
+
+#[tokio::test]
+async fn a_postdeploy_script_that_does_not_fit_does_not_run_and_says_what_is_free() {
+    let world = World::new().await;
+    let (client, lines) = mpsc::channel(100);
+    let controller = Arc::clone(&world.test.controller);
+    let mut output = Output::new(Arc::clone(&controller), world.app.id, Some(client));
+    let (release, script) = with_postdeploy(&world, &mut output).await;
+    world.test.engine.set_capacity(16 << 20, 1 << 50, 1000);
+    controller.postdeploy((&world.app, &release), script.as_ref(), &mut output).await.expect("said");
+    assert_eq!(engine::Engine::oneoffs(&world.test.engine).await.expect("reachable"), []);
+    drop(output);
+    insta::assert_snapshot!(all(lines).await, @r"
+    -----> Running postdeploy: ./seed
+     !     postdeploy did not run: A dyno of standard-1x needs 0.1 GiB (of its 0.5 GiB one in 16: `memory_overcommit`); 0 of 0 GiB are free. Take fewer or smaller ones (`platform ps:sizes`), or make room. The app is live all the same; to run it again: platform run -a shop -- ./seed
     ");
 }
 

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::contents::ProcessScale;
+use super::events::Write;
 use super::formation::scaled;
 use super::{Action, FormationRow, NewEvent, Resource, Stamp, Store, StoreError, row};
 
@@ -153,30 +154,25 @@ impl Store {
         if query.bind(i64::from(scaling.from)).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        let sql = "INSERT INTO scalings (id, app_id, process_type, decided_at, quantity_before, quantity_after, metric, value, \
-             target, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-        sqlx::query(sql)
-            .bind(FormationId::random(&*self.random).to_string())
-            .bind(app.to_string())
-            .bind(row.process_type.as_str())
-            .bind(now)
-            .bind(i64::from(scaling.from))
-            .bind(i64::from(scaling.to))
-            .bind(&scaling.metric)
-            .bind(&scaling.value)
-            .bind(i64::try_from(scaling.target).unwrap_or(i64::MAX))
-            .bind(&scaling.reason)
-            .execute(&mut *tx)
-            .await?;
-        let sql = "DELETE FROM scalings WHERE app_id = $1 AND process_type = $2 AND id NOT IN (SELECT id FROM scalings \
-             WHERE app_id = $1 AND process_type = $2 ORDER BY decided_at DESC, id LIMIT $3)";
-        let query = sqlx::query(sql).bind(app.to_string()).bind(row.process_type.as_str());
-        query.bind(REMEMBERED).execute(&mut *tx).await?;
+        remember(&mut tx, (app, &row.process_type), (&FormationId::random(&*self.random), scaling)).await?;
         let before = ProcessScale { quantity: scaling.from, size: row.size.clone() };
         let after = ProcessScale { quantity: scaling.to, ..before };
         tx.record(scaled(app, row, &after));
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Remembers a decision that changed nothing.
+    pub async fn note_scaling(
+        &self,
+        app: AppId,
+        row: &FormationRow,
+        scaling: &NewScaling,
+        stamp: &Stamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin(stamp).await?;
+        remember(&mut tx, (app, &row.process_type), (&FormationId::random(&*self.random), scaling)).await?;
+        tx.commit().await
     }
 
     /// What the platform decided about a process type by itself, the newest first.
@@ -190,4 +186,32 @@ impl Store {
         let query = sqlx::query_as(sql).bind(app.to_string()).bind(process_type.as_str());
         Ok(query.fetch_all(&self.pool).await?)
     }
+}
+
+/// Remembers a decision about a process type, and forgets old ones.
+async fn remember(
+    tx: &mut Write<'_>,
+    (app, process_type): (AppId, &ProcessType),
+    (id, scaling): (&FormationId, &NewScaling),
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO scalings (id, app_id, process_type, decided_at, quantity_before, quantity_after, metric, value, \
+         target, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    sqlx::query(sql)
+        .bind(id.to_string())
+        .bind(app.to_string())
+        .bind(process_type.as_str())
+        .bind(tx.now())
+        .bind(i64::from(scaling.from))
+        .bind(i64::from(scaling.to))
+        .bind(&scaling.metric)
+        .bind(&scaling.value)
+        .bind(i64::try_from(scaling.target).unwrap_or(i64::MAX))
+        .bind(&scaling.reason)
+        .execute(&mut **tx)
+        .await?;
+    let sql = "DELETE FROM scalings WHERE app_id = $1 AND process_type = $2 AND id NOT IN (SELECT id FROM scalings \
+         WHERE app_id = $1 AND process_type = $2 ORDER BY decided_at DESC, id LIMIT $3)";
+    let query = sqlx::query(sql).bind(app.to_string()).bind(process_type.as_str());
+    query.bind(REMEMBERED).execute(&mut **tx).await?;
+    Ok(())
 }
