@@ -11,14 +11,16 @@ mod wishes;
 mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 
 use engine::feed::Feed;
 use engine::{Change, Changes, Instance, WorkloadId};
 use model::routes::{Proof, WorkloadAddresses};
 use model::{AppId, DynoName, LogSource, Timestamp};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::state::Switch;
@@ -44,6 +46,9 @@ use crate::tenants::{Tenant, Tenants};
 use crate::users::Ranges;
 use crate::volumes::Volumes;
 
+/// Containers that are made at once, for each processor. More take no less time together, and the first of them as long as the last.
+const STARTS_PER_CORE: usize = 2;
+
 /// The role.
 pub(crate) struct Host {
     pub(crate) settings: HostSettings,
@@ -55,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) ranges: Ranges,
     pub(crate) watcher: Watcher,
     pub(crate) cgroups: cgroup::Version,
+    /// One for each container that may be in the making.
+    starts: Semaphore,
     /// Routers follow this.
     pub(crate) feed: Feed<WorkloadId, WorkloadAddresses>,
     /// Told after each removal: what it may have left shows soon.
@@ -126,6 +133,7 @@ impl Host {
             ranges,
             watcher,
             cgroups: cgroup::Version::detect(),
+            starts: Semaphore::new(available_parallelism().map_or(1, NonZero::get).max(2) * STARTS_PER_CORE),
             feed,
             removed: Notify::new(),
             state: Mutex::new(state),
@@ -325,6 +333,11 @@ impl Host {
     /// Writes a line of the platform about a dyno into its app's log.
     pub(crate) fn say(&self, app: AppId, dyno: &DynoName, line: &str) {
         self.settings.log.write(app, self.now(), &LogSource::platform(dyno), line);
+    }
+
+    /// Waits until one more container may be made, which is so as long as the answer is held.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.starts.acquire().await.ok()
     }
 
     pub(crate) fn folder(&self, id: &str) -> Folder {

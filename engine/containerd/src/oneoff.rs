@@ -119,6 +119,7 @@ async fn begin(host: &Arc<Host>, oneoff: OneOff, switch: Switch) -> Result<Runni
         stdio,
     };
     host.tenants.move_in(&id, Tenant::of(&record)).await;
+    let _turn = host.turn().await;
     host.prepare(&new).await?;
     let ended = CancellationToken::new();
     let (input, input_receiver) = mpsc::channel(CHANNEL);

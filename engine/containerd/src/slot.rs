@@ -188,10 +188,19 @@ impl Slot {
                 () = self.stop.cancelled() => return Ok(None),
                 () = self.host.tenants.move_in(&id, Tenant::of(&record)) => {}
             }
+            let turn = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    self.host.tenants.move_out(&id);
+                    return Ok(None);
+                }
+                turn = self.host.turn() => turn,
+            };
             let fault = match self.try_begin(&id, &record).await {
                 Ok(life) => return Ok(Some(life)),
                 Err(fault) => fault,
             };
+            drop(turn);
             let removed = tokio::spawn(Arc::clone(&self.host).destroy(id.clone()));
             if !matches!(fault, Fault::Unreachable(_)) {
                 return Err(fault);
