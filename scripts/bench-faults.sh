@@ -3,4 +3,7 @@
 # passes or fails by a figure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo test --quiet --package platform --test e2e -- faults:: --nocapture --test-threads 1 2>&1 | grep -ao '| [a-z].* |$'
+{
+    cargo test --quiet --package platform --test e2e -- faults:: --nocapture --test-threads 1
+    cargo test --quiet --package router --test router -- ports:: --nocapture
+} 2>&1 | grep -ao '| [a-z].* |$'

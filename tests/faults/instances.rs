@@ -1,5 +1,6 @@
 //! What happens to a dyno from outside, behind the platform's back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,9 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::Held;
 use super::strike::{pair, strike, up};
 use crate::load::Seen;
-use crate::platform::{App, shared};
+use crate::platform::{App, Platform, shared};
 
 /// One of two dynos is struck; both are up again in the end, that one as another.
 fn struck(name: &str, fault: impl FnOnce(&App<'_>, &str)) -> Seen {
@@ -45,11 +47,22 @@ fn process(app: &App<'_>, id: &str) -> i32 {
     running["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")
 }
 
-/// The parent of a process (proc(5)).
-fn parent(pid: i32) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let (_, fields) = stat.rsplit_once(')').expect("a name");
-    fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).expect("a parent")
+/// The parent of a process (proc(5)), if that runs.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The shims that hold a dyno.
+fn shims(platform: &Platform) -> BTreeSet<i32> {
+    let instances = std::fs::read_dir(platform.home().join("host/instances"));
+    let running = instances.into_iter().flatten().flatten().map(|entry| entry.path().join("running.json"));
+    let pid = |path: PathBuf| {
+        let running: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        i32::try_from(running["pid"].as_i64()?).ok()
+    };
+    running.filter_map(pid).filter_map(parent).collect()
 }
 
 /// At most what each of the four visitors had under way.
@@ -70,7 +83,29 @@ fn the_dynos_of_a_shim_that_is_killed_come_back() {
     let victim = instance(&app);
     let is_right = || up(&app).intersection(&before).count() == 0 && up(&app).len() == 2;
     // All of them go at once, and containerd takes its time to notice: how many requests that costs is the machine's pace.
-    strike("the shim of an app is killed", &app, || end(parent(process(&app, &victim))), is_right);
+    strike("the shim of an app is killed", &app, || end(parent(process(&app, &victim)).expect("a shim")), is_right);
+}
+
+#[test]
+fn every_shim_that_is_killed_again_and_again_takes_nothing_but_time() {
+    let platform = Platform::start(&[]);
+    let apps = [platform.app("probe-app"), platform.app("probe-app")];
+    for app in &apps {
+        pair(app);
+    }
+    assert_eq!((Held::by(&platform), shims(&platform).len()), (Held::of(4), 2), "a shim for each app");
+    // So many crashes in a row are followed by a restart at once: whatever it died of, a dyno that dies counts as crashed.
+    let rounds = || {
+        for _ in 0..3 {
+            let before: Vec<_> = apps.iter().map(up).collect();
+            shims(&platform).into_iter().for_each(end);
+            let is_new =
+                |(app, before): (&App<'_>, &BTreeSet<String>)| up(app).len() == 2 && up(app).is_disjoint(before);
+            crate::until("all dynos are up as others", || apps.iter().zip(&before).all(is_new));
+        }
+    };
+    strike("every shim is killed, three times", &apps[0], rounds, || true);
+    crate::until("nothing is left over", || Held::by(&platform) == Held::of(4) && shims(&platform).len() == 2);
 }
 
 /// The folders that limit a dyno.
