@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::sizes::Sizes;
 use crate::store::{Action, App, Job, JobCause, JobRun, JobRunState, NewEvent, Resource, Shard};
-use crate::{Actor, Controller, Error};
+use crate::{Actor, Controller, Error, policy};
 pub(crate) use worker::{Inside, is_of_job, work};
 
 /// Most jobs of an app.
@@ -39,14 +39,11 @@ impl Job {
     /// All of its settings.
     pub fn settings(&self) -> Vec<JobSetting> {
         let spec = self.spec();
-        let setting = |name: &&'static str| {
-            let declared = self.declared.as_ref().is_some_and(|texts| texts.contains_key(*name));
-            let source = match (self.set.contains_key(*name), declared) {
-                (true, _) => "app",
-                (false, true) => "app.json",
-                (false, false) => "default",
-            };
-            JobSetting { name, value: spec.get(name), source }
+        let own = self.declared.clone().unwrap_or_default();
+        let setting = |name: &&'static str| JobSetting {
+            name,
+            value: spec.get(name),
+            source: policy::source(name, &own, &self.set),
         };
         JobSpec::SETTINGS.iter().map(setting).collect()
     }
@@ -126,11 +123,7 @@ impl Controller {
             Ok::<_, Error>((vec![job.clone()], events, job))
         };
         let job = self.store.change_jobs(app.id, &self.stamp(actor), change).await?;
-        let words = settings.iter().map(|(name, text)| match text {
-            Some(text) => format!("{name}={text}"),
-            None => format!("{name} unset"),
-        });
-        self.note(app, actor, &format!("Update job {}: {}", job.name, words.collect::<Vec<_>>().join(" ")));
+        self.note(app, actor, &format!("Update job {}: {}", job.name, policy::words(&settings)));
         self.live.jobs.wake();
         Ok(job)
     }
@@ -211,16 +204,10 @@ impl Controller {
     /// Sets what is asked for, if the job is possible then.
     fn set(&self, job: &mut Job, settings: &BTreeMap<String, Option<String>>, sizes: &Sizes) -> Result<(), Error> {
         let before = job.spec();
+        policy::change("a job", &JobSpec::SETTINGS, settings, |name, text| JobSpec::default().set(name, text))?;
         for (name, text) in settings {
-            if !JobSpec::SETTINGS.contains(&name.as_str()) {
-                let names = JobSpec::SETTINGS.join(", ");
-                return Err(Error::Invalid(format!("{name:?} is no setting of a job; there are {names}")));
-            }
             match text {
-                Some(text) => {
-                    JobSpec::default().set(name, text).map_err(|rule| Error::Invalid(format!("{name} {rule}")))?;
-                    job.set.insert(name.clone(), text.trim().to_owned());
-                }
+                Some(text) => drop(job.set.insert(name.clone(), text.trim().to_owned())),
                 None => drop(job.set.remove(name)),
             }
         }

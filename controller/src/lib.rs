@@ -46,6 +46,7 @@ mod outbound;
 pub mod overview;
 pub mod people;
 mod pipelines;
+mod policy;
 pub mod rebase;
 mod registry;
 pub mod releases;

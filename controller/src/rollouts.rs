@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::rollout::{Failure, Tally, Traffic};
 use crate::store::{Action, App, NewEvent, Release, Resource, RolloutRow, RolloutState};
-use crate::{Actor, Controller, Error};
+use crate::{Actor, Controller, Error, policy};
 
 /// One setting of a policy, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,14 +41,11 @@ impl Controller {
     pub async fn rollout_policy(&self, app: &App) -> Result<Vec<PolicySetting>, Error> {
         let set = self.store.rollout_settings(app.id).await?;
         let own = self.kept_of_newest(app).await?;
-        let policy = merged(&own, &set);
-        let setting = |name: &&'static str| {
-            let source = match (set.contains_key(*name), own.contains_key(*name)) {
-                (true, _) => "app",
-                (false, true) => "app.json",
-                (false, false) => "default",
-            };
-            PolicySetting { name, value: policy.get(name), source }
+        let policy = RolloutPolicy::from_texts(&policy::merged(&own, &set));
+        let setting = |name: &&'static str| PolicySetting {
+            name,
+            value: policy.get(name),
+            source: policy::source(name, &own, &set),
         };
         Ok(RolloutPolicy::SETTINGS.iter().map(setting).collect())
     }
@@ -60,33 +57,20 @@ impl Controller {
         actor: &Actor,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), Error> {
-        let mut all = self.kept_of_newest(app).await?;
-        all.extend(self.store.rollout_settings(app.id).await?);
-        let mut policy = merged(&BTreeMap::new(), &all);
-        for (name, text) in changes {
-            if !RolloutPolicy::SETTINGS.contains(&name.as_str()) {
-                let names = RolloutPolicy::SETTINGS.join(", ");
-                return Err(Error::Invalid(format!("{name:?} is no setting of a rollout; there are {names}")));
-            }
-            if let Some(text) = text {
-                policy.set(name, text).map_err(|rule| Error::Invalid(format!("{name} {rule}")))?;
-            }
-        }
+        let (own, set) = (self.kept_of_newest(app).await?, self.store.rollout_settings(app.id).await?);
+        let mut policy = RolloutPolicy::from_texts(&policy::merged(&own, &set));
+        policy::change("a rollout", &RolloutPolicy::SETTINGS, changes, |name, text| policy.set(name, text))?;
         policy.check().map_err(Error::Invalid)?;
         self.store.set_rollout_settings(app.id, changes, &self.stamp(actor)).await?;
-        let words = changes.iter().map(|(name, text)| match text {
-            Some(text) => format!("{name}={text}"),
-            None => format!("{name} unset"),
-        });
-        let words: Vec<_> = words.collect();
-        self.note(app, actor, &format!("Set rollout policy: {}", words.join(" ")));
+        self.note(app, actor, &format!("Set rollout policy: {}", policy::words(changes)));
         Ok(())
     }
 
     /// The policy by which a release takes over.
     pub(crate) async fn policy_of(&self, release: &Release) -> Result<RolloutPolicy, Error> {
         let own = self.kept_of(release).await?.rollout;
-        Ok(merged(&own, &self.store.rollout_settings(release.app).await?))
+        let set = self.store.rollout_settings(release.app).await?;
+        Ok(RolloutPolicy::from_texts(&policy::merged(&own, &set)))
     }
 
     /// What the app.json of an app's newest release says that did not fail.
@@ -160,13 +144,6 @@ impl RolloutRow {
         let is_canary = self.policy.strategy == model::Strategy::Canary && self.state == RolloutState::Running;
         self.policy.steps.get(self.step).filter(|_| is_canary && self.reached_at.is_some()).copied()
     }
-}
-
-/// What is set of an app counts before what its app.json says, and that before the default.
-fn merged(own: &BTreeMap<String, String>, set: &BTreeMap<String, String>) -> RolloutPolicy {
-    let mut all = own.clone();
-    all.extend(set.clone());
-    RolloutPolicy::from_texts(&all)
 }
 
 #[cfg(test)]

@@ -7,20 +7,17 @@ use model::{ProcessType, ScalingPolicy};
 use crate::formation::MAX_QUANTITY;
 use crate::rollouts::PolicySetting;
 use crate::store::{App, ScalingTexts};
-use crate::{Actor, Controller, Error};
+use crate::{Actor, Controller, Error, policy};
 
 impl Controller {
     /// How a process type of an app scales by itself.
     pub async fn scaling_policy(&self, app: &App, process_type: &ProcessType) -> Result<Vec<PolicySetting>, Error> {
         let (own, set) = self.scaling_texts(app, process_type).await?;
-        let policy = policy(&own, &set);
-        let setting = |name: &&'static str| {
-            let source = match (set.contains_key(*name), own.contains_key(*name)) {
-                (true, _) => "app",
-                (false, true) => "app.json",
-                (false, false) => "default",
-            };
-            PolicySetting { name, value: policy.get(name), source }
+        let policy = policy_of(&own, &set);
+        let setting = |name: &&'static str| PolicySetting {
+            name,
+            value: policy.get(name),
+            source: policy::source(name, &own, &set),
         };
         Ok(ScalingPolicy::SETTINGS.iter().map(setting).collect())
     }
@@ -35,28 +32,15 @@ impl Controller {
         let (own, set) = self.scaling_texts(app, process_type).await?;
         let mut texts = set.clone();
         changes.iter().filter(|(_, text)| text.is_none()).for_each(|(name, _)| drop(texts.remove(name)));
-        let mut policy = policy(&own, &texts);
-        for (name, text) in changes {
-            if !ScalingPolicy::SETTINGS.contains(&name.as_str()) {
-                let names = ScalingPolicy::SETTINGS.join(", ");
-                return Err(Error::Invalid(format!("{name:?} is no setting of scaling; there are {names}")));
-            }
-            if let Some(text) = text {
-                policy.set(name, text).map_err(|rule| Error::Invalid(format!("{name} {rule}")))?;
-            }
-        }
+        let mut policy = policy_of(&own, &texts);
+        policy::change("scaling", &ScalingPolicy::SETTINGS, changes, |name, text| policy.set(name, text))?;
         policy.check(process_type.as_str()).map_err(Error::Invalid)?;
         if policy.max > MAX_QUANTITY {
             return Err(Error::Invalid(format!("max is at most {MAX_QUANTITY} on this platform")));
         }
         let of = (app.id, process_type);
         self.store.set_scaling_settings(of, changes, &self.stamp(actor)).await?;
-        let words = changes.iter().map(|(name, text)| match text {
-            Some(text) => format!("{name}={text}"),
-            None => format!("{name} unset"),
-        });
-        let words: Vec<_> = words.collect();
-        self.note(app, actor, &format!("Set scaling policy of {process_type}: {}", words.join(" ")));
+        self.note(app, actor, &format!("Set scaling policy of {process_type}: {}", policy::words(changes)));
         self.changed.app(app.id);
         Ok(())
     }
@@ -76,11 +60,9 @@ impl Controller {
     }
 }
 
-/// What is set of a process type counts before what its app's app.json says, and that before the default.
-pub(crate) fn policy(own: &ScalingTexts, set: &ScalingTexts) -> ScalingPolicy {
-    let mut all = own.clone();
-    all.extend(set.clone());
-    ScalingPolicy::from_texts(&all)
+/// How a process type scales by itself, by what its app's app.json says and by what is set.
+pub(crate) fn policy_of(own: &ScalingTexts, set: &ScalingTexts) -> ScalingPolicy {
+    ScalingPolicy::from_texts(&policy::merged(own, set))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::plan::{Decision, Sample, Window, decide};
 use crate::errors::chain;
 use crate::formation::MAX_QUANTITY;
-use crate::scaling::policy;
+use crate::scaling::policy_of;
 use crate::setup::Kept;
 use crate::store::{App, FormationRow, NewScaling, Quantity, Scale, ScalingTexts, Standing};
 use crate::{Controller, Error};
@@ -219,7 +219,7 @@ fn scaled(standing: Standing) -> (Standing, Vec<(FormationRow, ScalingPolicy)>) 
     let of = |all: &BTreeMap<ProcessType, ScalingTexts>, name: &ProcessType| all.get(name).cloned().unwrap_or_default();
     let policy = |row: &FormationRow| {
         let name = &row.process_type;
-        let policy = policy(&of(&kept.scaling, name), &of(&standing.scaling, name));
+        let policy = policy_of(&of(&kept.scaling, name), &of(&standing.scaling, name));
         let (min, max) = (policy.min.min(MAX_QUANTITY), policy.max.min(MAX_QUANTITY));
         ScalingPolicy { min, max, ..policy }
     };

@@ -9,7 +9,7 @@ use model::{AppId, Digest, Hostname, ProcessType};
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Progress, Scale, Stage, Target};
 use crate::formation::WEB;
-use crate::scaling::policy;
+use crate::scaling::policy_of;
 use crate::setup::Kept;
 use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, ScalingTexts, Standing};
 use crate::{Controller, Error};
@@ -146,7 +146,7 @@ fn idle(kept: &Kept, set: &BTreeMap<ProcessType, ScalingTexts>) -> Option<Durati
     let own = |all: &BTreeMap<ProcessType, ScalingTexts>| {
         all.iter().find(|(name, _)| name.as_str() == WEB).map(|(_, texts)| texts.clone()).unwrap_or_default()
     };
-    policy(&own(&kept.scaling), &own(set)).sleep_after
+    policy_of(&own(&kept.scaling), &own(set)).sleep_after
 }
 
 /// How far a rollout is, as the plan needs it.

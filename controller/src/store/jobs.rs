@@ -43,9 +43,7 @@ pub struct Job {
 impl Job {
     /// All that is said of it. What is set counts before what app.json says.
     pub fn spec(&self) -> JobSpec {
-        let mut texts = self.declared.clone().unwrap_or_default();
-        texts.extend(self.set.clone());
-        JobSpec::from_texts(&texts)
+        JobSpec::from_texts(&crate::policy::merged(&self.declared.clone().unwrap_or_default(), &self.set))
     }
 }
 
