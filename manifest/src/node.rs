@@ -158,6 +158,15 @@ impl Reader<'_> {
         }
     }
 
+    /// A text, or a list of texts, which are joined by commas.
+    pub(crate) fn text_or_texts(&mut self, item: Item) -> Option<String> {
+        if !item.is_list() {
+            return self.text(item);
+        }
+        let parts: Vec<_> = self.list(item).into_iter().filter_map(|item| self.text(item)).collect();
+        Some(parts.join(","))
+    }
+
     /// A text with something in it, on one line.
     pub(crate) fn command(&mut self, item: Item) -> Option<String> {
         let (path, spot) = (item.path.clone(), item.spot);

@@ -26,13 +26,7 @@ pub(super) fn cron_job(item: Item, manifest: &mut Manifest, reader: &mut Reader<
             continue;
         };
         let (path, spot) = (item.path.clone(), item.spot);
-        let text = if item.is_list() {
-            let parts: Vec<_> = reader.list(item).into_iter().filter_map(|item| reader.text(item)).collect();
-            parts.join(",")
-        } else {
-            let Some(text) = reader.text(item) else { continue };
-            text
-        };
+        let Some(text) = reader.text_or_texts(item) else { continue };
         match spec.set(name, &text) {
             Ok(()) => drop(settings.insert(name.to_owned(), text.trim().to_owned())),
             Err(rule) => reader.error(spot, format!("{path} {rule}")),

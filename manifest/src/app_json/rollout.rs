@@ -12,13 +12,7 @@ pub(super) fn rollout(item: Item, manifest: &mut Manifest, reader: &mut Reader<'
     for name in RolloutPolicy::SETTINGS {
         let Some(item) = fields.take(name) else { continue };
         let (path, spot) = (item.path.clone(), item.spot);
-        let text = if item.is_list() {
-            let parts: Vec<_> = reader.list(item).into_iter().filter_map(|item| reader.text(item)).collect();
-            parts.join(",")
-        } else {
-            let Some(text) = reader.text(item) else { continue };
-            text
-        };
+        let Some(text) = reader.text_or_texts(item) else { continue };
         match policy.set(name, &text) {
             Ok(()) => drop(manifest.rollout.insert(name.to_owned(), text)),
             Err(rule) => reader.error(spot, format!("{path} {rule}")),
