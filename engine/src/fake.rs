@@ -479,8 +479,11 @@ impl Engine for FakeEngine {
             world.sizes.insert(name.to_owned(), bytes);
         }
         match world.sizes.get(name) {
-            Some(before) if *before == bytes => Ok(()),
-            Some(_) => Err(EngineError::Failed(format!("volume {name} has another size"))),
+            Some(before) if *before > bytes => Err(EngineError::Failed(format!("volume {name} cannot shrink"))),
+            Some(_) => {
+                world.sizes.insert(name.to_owned(), bytes);
+                Ok(())
+            }
             None => Err(EngineError::Failed(format!("volume {name} has no size"))),
         }
     }

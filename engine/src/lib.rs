@@ -141,8 +141,9 @@ pub trait Engine: Send + Sync + 'static {
     /// What there is, and what all that is desired or runs may use of it.
     async fn capacity(&self) -> Result<Capacity, EngineError>;
 
-    /// Makes a volume that holds so many bytes, if there is none. Refused if there is one of another size, or one that was made by being
-    /// mounted alone: that is as large as the disk.
+    /// Makes a volume that holds so many bytes, or lets one hold as many. Refused with [`EngineError::InUse`] while something mounts it,
+    /// where it cannot grow under that; and if there is one that holds more, or one that was made by being mounted alone: that is as
+    /// large as the disk.
     async fn make_volume(&self, name: &str, bytes: u64) -> Result<(), EngineError>;
 
     /// The volumes that exist.

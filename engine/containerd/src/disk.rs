@@ -8,13 +8,15 @@ mod loops;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use engine::Limits;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::minor;
 use nix::sys::statvfs::statvfs;
 use rustix::fs::{SeekFrom, copy_file_range, seek};
 
@@ -25,6 +27,8 @@ use crate::files::make_private;
 const INODE: u64 = 256;
 /// Files that every file system has: its root among them.
 const OWN_FILES: u64 = 16;
+/// How often a loop device is looked at that is about to go.
+const LEAVING: u32 = 40;
 /// Names those that are being made.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -122,6 +126,68 @@ pub(crate) fn make_ext4(image: &Path, (room, more): (Room, u64), options: &[&str
     }
     let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
     Err(Fault::Refused(format!("cannot make a file system in {}: {reason}", image.display())))
+}
+
+/// Bytes of the file system in a file, as its superblock has them (ext4, `s_blocks_count`).
+pub(crate) fn holds(image: &Path) -> Result<u64, Fault> {
+    let mut counts = [0; 8];
+    let file = File::open(image).map_err(Fault::on("open", image))?;
+    let read = file
+        .read_exact_at(&mut counts[..4], 1024 + 4)
+        .and_then(|()| file.read_exact_at(&mut counts[4..], 1024 + 0x150));
+    read.map_err(Fault::on("read", image))?;
+    Ok(u64::from_le_bytes(counts).saturating_mul(4096))
+}
+
+/// Lets a disk that is mounted `at` a folder hold more: first its file, then the device, then the file system. Whoever is cut short does it
+/// again, and what was done is nothing to do any more.
+pub(crate) fn grow_mounted(image: &Path, at: &Path, bytes: u64) -> Result<(), Fault> {
+    enlarge(image, bytes)?;
+    let device = device_of(at)?;
+    loops::enlarge(&device).map_err(Fault::on("enlarge", &device))?;
+    resize(&device, &[])
+}
+
+/// The same for a disk that nobody uses. It is not mounted afterwards.
+pub(crate) fn grow_unmounted(image: &Path, at: &Path, bytes: u64) -> Result<(), Fault> {
+    // Not as `unmount` does it: whoever still reads it would see it change.
+    match umount2(at, MntFlags::empty()) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+        Err(errno) => return Err(Fault::on("unmount", at)(errno.into())),
+    }
+    for _ in 0..LEAVING {
+        if !loops::shows(image).map_err(Fault::on("look for loop devices of", image))? {
+            enlarge(image, bytes)?;
+            // It was unmounted cleanly, so that it need not be checked first.
+            return resize(image, &["-f"]);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(Fault::Refused(format!("{} is still in use", image.display())))
+}
+
+fn enlarge(image: &Path, bytes: u64) -> Result<(), Fault> {
+    let file = File::options().write(true).open(image);
+    file.and_then(|file| file.set_len(bytes)).map_err(Fault::on("enlarge", image))
+}
+
+/// Makes the file system in a file or device as large as that.
+fn resize(place: &Path, options: &[&str]) -> Result<(), Fault> {
+    let done = Command::new("resize2fs").args(options).arg(place).stdin(Stdio::null()).output();
+    let done =
+        done.map_err(|error| Fault::Refused(format!("cannot run resize2fs, of the package e2fsprogs: {error}")))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    Err(Fault::Refused(format!("cannot enlarge the file system in {}: {reason}", place.display())))
+}
+
+/// The loop device of the disk that is mounted `at` a folder.
+fn device_of(at: &Path) -> Result<PathBuf, Fault> {
+    let number = fs::metadata(at).map_err(Fault::on("read", at))?.dev();
+    // A device and a part of it have numbers of their own; what is mounted here is never a part.
+    Ok(PathBuf::from(format!("/dev/loop{}", minor(number))))
 }
 
 /// Mounts the file system in a file.

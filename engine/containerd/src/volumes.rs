@@ -66,13 +66,18 @@ impl Volumes {
         self.mount(name)?;
         let owner = fs::metadata(&path).map_err(Fault::on("read", &path))?.uid();
         if owner != uid {
-            chown(&path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", &path))?;
+            if self.image(name).exists() {
+                give_all(&path, uid)?;
+            } else {
+                chown(&path, Some(uid), Some(uid)).map_err(Fault::on("change the owner of", &path))?;
+            }
         }
         sync_dir(&self.root)
     }
 
-    /// Makes a volume of a size, if it is missing. Blocks.
-    pub(crate) fn set_size(&self, name: &str, bytes: u64) -> Result<(), Fault> {
+    /// Makes a volume of a size if it is missing, and lets one that is smaller grow. False: it can only with [`Volumes::grow_at_rest`].
+    /// Blocks.
+    pub(crate) fn set_size(&self, name: &str, bytes: u64) -> Result<bool, Fault> {
         let _turn = self.take_turn();
         let image = self.image(name);
         let room = Room { bytes, files: bytes / 8192 };
@@ -84,12 +89,33 @@ impl Volumes {
             // With a journal: a power cut must not cost more than what was not synced.
             let journal = journal(bytes);
             disk::make_ext4(&fresh, (room, journal), &["-J", &format!("size={}", journal >> 20)])?;
-            return self.take(&fresh, name);
+            return self.take(&fresh, name).map(|()| true);
         };
-        if room.with_tables() + journal(bytes) == before.len() {
-            return Ok(());
+        // The journal of one that grows stays as it was made.
+        let wanted = room.with_tables() + journal(bytes);
+        if wanted < before.len() {
+            return Err(Fault::Refused(format!("volume {name} is larger, and cannot shrink")));
         }
-        Err(Fault::Refused(format!("volume {name} has another size")))
+        if disk::holds(&image)? >= wanted {
+            return Ok(true);
+        }
+        let path = self.path(name);
+        if !disk::is_mounted(&path) {
+            return Ok(false);
+        }
+        // Where the platform runs without CAP_SYS_RESOURCE, as in some containers, the kernel lets no file system grow that is mounted.
+        let grown = disk::grow_mounted(&image, &path, wanted);
+        if let Err(fault) = &grown {
+            tracing::info!(volume = name, error = %fault, "a volume cannot grow while it is in use");
+        }
+        Ok(grown.is_ok())
+    }
+
+    /// Lets a volume that nobody uses grow.
+    pub(crate) fn grow_at_rest(&self, name: &str, bytes: u64) -> Result<(), Fault> {
+        let _turn = self.take_turn();
+        let room = Room { bytes, files: bytes / 8192 };
+        disk::grow_unmounted(&self.image(name), &self.path(name), room.with_tables() + journal(bytes))
     }
 
     /// Copies what a volume is at this moment into a file, for [`Volumes::replace`]. `unique` was never passed before. Blocks.
@@ -182,6 +208,19 @@ impl Volumes {
     }
 }
 
+/// Makes `uid` the owner of all that is in a disk: it may have been another app's. What is at the top comes last, so that whoever is cut
+/// short begins again.
+fn give_all(path: &std::path::Path, uid: u32) -> Result<(), Fault> {
+    let mut program = Command::new("chown");
+    program.args(["--recursive", "--no-dereference", &format!("{uid}:{uid}")]).arg(path).stdin(Stdio::null());
+    let done = program.output().map_err(Fault::on("run", std::path::Path::new("chown")))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    Err(Fault::Refused(format!("cannot change the owner of what is in {}: {reason}", path.display())))
+}
+
 /// Bytes of the journal of a volume of a size.
 fn journal(bytes: u64) -> u64 {
     ((bytes >> 26).clamp(4, 64)) << 20
@@ -232,6 +271,22 @@ mod tests {
         volumes.unmount_all().expect("unmounted");
         assert!(!file.exists());
         volumes.make("data", 100_007).expect("mounted again");
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "kept again");
+        // Another app's: what is in it is that one's, too, and a link leads nowhere else.
+        std::os::unix::fs::symlink("/etc/hostname", volumes.path("data").join("link")).expect("linked");
+        let host = fs::metadata("/etc/hostname").expect("it is there").uid();
+        volumes.make("data", 100_008).expect("given");
+        let owner = |name: &str| fs::symlink_metadata(volumes.path("data").join(name)).expect("it is there").uid();
+        assert_eq!((owner(""), owner("file"), owner("link")), (100_008, 100_008, 100_008));
+        assert_eq!(fs::metadata("/etc/hostname").expect("it is there").uid(), host);
+        if !volumes.set_size("data", 48 << 20).expect("asked for") {
+            volumes.grow_at_rest("data", 48 << 20).expect("grown");
+            volumes.make("data", 100_008).expect("mounted again");
+        }
+        let room = nix::sys::statvfs::statvfs(&volumes.path("data")).expect("measured");
+        assert!(room.blocks() * room.fragment_size() > 40 << 20, "{room:?}");
+        assert!(volumes.set_size("data", 48 << 20).expect("the same again"));
+        assert!(volumes.set_size("data", 16 << 20).is_err(), "it never shrinks");
         assert_eq!(fs::read_to_string(&file).expect("a file"), "kept again");
         volumes.remove("data", "1").expect("removed");
         assert!(volumes.list().is_empty() && !disk::is_mounted(&volumes.path("data")));

@@ -140,7 +140,8 @@ pub(super) async fn a_volume_has_a_size_and_can_be_copied_while_it_is_written(su
     workload.health = crate::Health::uptime(Duration::from_millis(200));
     subject.apply(&workload).await;
     subject.until_up(&workload.id, 1).await;
-    engine.make_volume(&name, 48 << 20).await.expect_err("it has another size");
+    let grown = engine.make_volume(&name, 48 << 20).await;
+    assert!(matches!(&grown, Ok(()) | Err(EngineError::InUse { .. })), "{grown:?}");
     engine.copy_volume(&name, &copy).await.expect("copied");
     let refused = engine.copy_volume(&copy, &name).await.expect_err("it is mounted");
     assert!(matches!(&refused, EngineError::InUse { volume, .. } if *volume == name), "{refused}");
@@ -149,6 +150,10 @@ pub(super) async fn a_volume_has_a_size_and_can_be_copied_while_it_is_written(su
     subject.delete(&workload.id).await;
     let later: u64 = run(&name, "cat /data/count").await.trim().parse().expect("a number");
     assert!(later > then && then > 0, "{later} after {then}");
+    engine.make_volume(&name, 48 << 20).await.expect("nobody uses it");
+    engine.make_volume(&name, 24 << 20).await.expect_err("it never shrinks");
+    let megabytes: u64 = run(&name, "df -m /data | awk 'END { print $2 }'").await.trim().parse().expect("a number");
+    assert!((44..=52).contains(&megabytes), "{megabytes}");
 
     engine.copy_volume(&copy, &name).await.expect("brought back");
     assert_eq!(run(&name, "cat /data/count").await.trim(), then.to_string());

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// A device that shows a file, for as long as this or a mount holds it.
@@ -41,6 +41,7 @@ mod calls {
     nix::ioctl_none_bad!(get_free, 0x4C82);
     nix::ioctl_write_ptr_bad!(configure, 0x4C0A, super::Config);
     // Their argument means nothing.
+    nix::ioctl_write_int_bad!(set_capacity, 0x4C07);
     nix::ioctl_write_int_bad!(freeze, 0xC004_5877);
     nix::ioctl_write_int_bad!(thaw, 0xC004_5878);
 }
@@ -77,6 +78,26 @@ pub(super) fn attach(file: &File) -> io::Result<Device> {
             Ok(_) => return Ok(Device { path, _held: device }),
         }
     }
+}
+
+/// Lets a device see that its file has become larger.
+pub(super) fn enlarge(device: &Path) -> io::Result<()> {
+    let device = File::options().read(true).write(true).open(device)?;
+    #[expect(unsafe_code, reason = "the kernel has no other way to loop devices")]
+    // SAFETY: the call looks at no memory of ours, and the file is open.
+    let done = unsafe { calls::set_capacity(device.as_raw_fd(), 0) };
+    done.map(drop).map_err(io::Error::from)
+}
+
+/// Whether a device shows a file.
+pub(super) fn shows(file: &Path) -> io::Result<bool> {
+    for device in std::fs::read_dir("/sys/block")? {
+        let backing = device?.path().join("loop/backing_file");
+        if std::fs::read(backing).is_ok_and(|name| name.trim_ascii_end() == file.as_os_str().as_encoded_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Writes a file system out and holds up whoever writes to it, until [`thaw`].

@@ -27,8 +27,11 @@ impl Host {
 
     pub(crate) async fn make_volume(&self, name: &str, bytes: u64) -> Result<(), EngineError> {
         check_volume_name(name)?;
-        let name = name.to_owned();
-        self.with_volumes(move |volumes| volumes.set_size(&name, bytes)).await.map_err(failed)
+        let own = name.to_owned();
+        if self.with_volumes(move |volumes| volumes.set_size(&own, bytes)).await.map_err(failed)? {
+            return Ok(());
+        }
+        self.with_unused_volume(name, || self.volumes.grow_at_rest(name, bytes).map_err(failed)).await
     }
 
     pub(crate) fn list_volumes(&self) -> Vec<VolumeStatus> {
