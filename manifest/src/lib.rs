@@ -15,7 +15,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 
-use model::{AttachmentName, ConfigVarName, ProcessType};
+use model::{AttachmentName, ConfigVarName, MountPath, ProcessType, VolumeName, VolumeSize};
 use serde::{Deserialize, Serialize};
 
 pub use problem::{At, Problem, Severity, Spot};
@@ -52,6 +52,8 @@ pub struct Manifest {
     pub rollout: BTreeMap<String, String>,
     /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
     pub scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
+    /// What the app keeps on disk.
+    pub volumes: BTreeMap<VolumeName, At<VolumeWish>>,
     /// Process types of `heroku.yml`, for an app without Procfile.
     pub processes: BTreeMap<ProcessType, String>,
     /// The Dockerfile that it is built from; none means by buildpacks.
@@ -107,6 +109,17 @@ pub struct Scale {
     pub quantity: Option<u32>,
     /// Name of a dyno size, in any case.
     pub size: Option<String>,
+}
+
+/// What the app keeps on disk, and whose dyno mounts it where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeWish {
+    /// Whose.
+    pub process_type: ProcessType,
+    /// Where.
+    pub path: MountPath,
+    /// How much it holds.
+    pub size: VolumeSize,
 }
 
 /// A command, and what it runs on.

@@ -25,6 +25,7 @@ const WHOLE: &str = r#"{
   "cron": [{"command": "rake nightly", "schedule": "0 3 * * *", "concurrency_policy": "forbid"},
     {"name": "shards", "command": "work", "schedule": "@hourly", "timezone": "Europe/Berlin", "shards": 2,
      "shard_parameters": ["a", "b"], "timeout": "5m"}],
+  "volumes": {"queue": {"process": "worker", "path": "/var/lib/queue", "size": "5GiB"}, "data": {"process": "clock", "path": "/data"}},
   "environments": {"review": {}}
 }"#;
 
@@ -71,7 +72,9 @@ fn every_complaint_has_its_place_and_names_the_field() {
   "healthchecks": {"web": [{"path": "health"}, {}, {"type": "start", "uptime": 1}, {"uptime": 1, "attempts": 0}]},
   "cron": [{"command": "a\nb", "schedule": "@daily"}, {"command": "x", "schedule": "61 * * * *"},
            {"command": "x", "schedule": "* * * * * *"}, {"schedule": "@daily"}],
-  "restart": {"pause": 0, "at_once": "x", "often": 1}
+  "restart": {"pause": 0, "at_once": "x", "often": 1},
+  "volumes": {"Data": {"path": "/data"}, "bare": {}, "etc": {"path": "/etc", "size": "5GB"}, "scaled": {"path": "/data", "process": "urgent"},
+              "phase": {"path": "/data", "process": "release"}, "one": {"path": "/one"}, "two": {"path": "/one/two", "sice": "1GiB"}}
 }"#,
     );
     insta::assert_snapshot!(problems.join("\n"));

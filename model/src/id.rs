@@ -47,6 +47,8 @@ ids! {
     CredentialId;
     /// Something that a webhook is told.
     DeliveryId;
+    /// What the engine keeps of a volume, or of a snapshot of one.
+    DiskId;
     /// A domain of an app.
     DomainId;
     /// A log drain.
@@ -85,6 +87,8 @@ ids! {
     TransferId;
     /// A user.
     UserId;
+    /// A volume.
+    VolumeId;
     /// An address that is told what happens to an app.
     WebhookId;
 }

@@ -16,23 +16,26 @@ pub mod routes;
 pub mod scaling;
 pub mod schedule;
 pub mod traffic;
+pub mod volume;
 
 pub use clock::{Clock, Random, Timestamp};
 pub use dyno::{DynoName, Exit};
 pub use egress::{Destination, Egress, EgressError, EgressRule, Ports, Verdict};
 pub use freeze::Freeze;
 pub use id::{
-    AddonId, AppId, AttachmentId, BuildId, CredentialId, DeliveryId, DomainId, DrainId, DynoId, FormationId, FreezeId,
-    InvitationId, JobId, JobRunId, KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId, SourceId,
-    TeamId, TokenId, TransferId, UserId, WebhookId,
+    AddonId, AppId, AttachmentId, BuildId, CredentialId, DeliveryId, DiskId, DomainId, DrainId, DynoId, FormationId,
+    FreezeId, InvitationId, JobId, JobRunId, KeyId, PipelineId, ReleaseId, RepositoryId, SessionId, SniEndpointId,
+    SourceId, TeamId, TokenId, TransferId, UserId, VolumeId, WebhookId,
 };
 pub use image::{Digest, Foreign, Image, ImageConfig, Layer};
 pub use job::JobSpec;
 pub use log::{LogSink, LogSource};
 pub use name::{
     AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,
+    VolumeName,
 };
 pub use process::{DynoSize, Process};
 pub use role::Role;
 pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};
 pub use scaling::{Metric, ScalingPolicy};
+pub use volume::{MountPath, VolumeSize};

@@ -85,6 +85,9 @@ names! {
     /// The name of a team.
     TeamName, is_team_name,
         "Team names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 3 to 30 characters; apps and invitations mean something else";
+    /// The name of a volume, among those of its app.
+    VolumeName, is_volume_name,
+        "Volume names start with a letter, end with a letter or digit and can only contain lowercase letters, digits, and dashes, 1 to 40 characters";
     /// A DNS host name in lower case, without a trailing dot and without a port; the first label may be `*`.
     Hostname, is_hostname,
         "Host names are labels of letters, digits and dashes joined by dots, at most 253 characters; only the first label may be *";
@@ -104,6 +107,10 @@ fn is_addon_name(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+fn is_volume_name(text: &str) -> bool {
+    text.len() <= 40 && text.starts_with(|c: char| c.is_ascii_lowercase()) && is_process_type(text)
 }
 
 fn is_attachment_name(text: &str) -> bool {

@@ -5,6 +5,7 @@ mod health;
 mod restart;
 mod rollout;
 mod scaling;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,7 @@ const KNOWN: &[&str] = &[
     "scripts",
     "stack",
     "success_url",
+    "volumes",
     "website",
 ];
 
@@ -113,6 +115,9 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     }
     for item in items("cron", &mut fields, reader) {
         cron::cron_job(item, manifest, reader);
+    }
+    for entry in fields.take("volumes").map(|item| reader.entries(item)).unwrap_or_default() {
+        volumes::volume(entry, manifest, reader);
     }
     if let Some(item) = fields.take("scripts") {
         // The others are for Heroku CI, review apps and Dokku.
