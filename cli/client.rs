@@ -203,6 +203,12 @@ impl Client {
         body(self.send("DELETE", path, Some(content), None)?)
     }
 
+    /// The same for what is said behind the path.
+    pub(crate) fn delete_by(&self, (path, query): Query<'_>) -> Result<Value> {
+        let request = self.request_with("DELETE", path, query).body(());
+        body(self.run(request.map_err(|error| malformed(&error))?)?)
+    }
+
     /// Reads a resource that is no JSON, as it comes.
     pub(crate) fn read(&self, path: &[&str]) -> Result<impl Read + use<>> {
         Ok(self.send("GET", path, None, None)?.into_body().into_reader())

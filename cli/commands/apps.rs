@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::volumes::Choice;
 use crate::client::{self, App, Client};
 use crate::context::{self, AppArg, Context};
 use crate::error::{CliError, Result};
@@ -324,13 +325,16 @@ impl MaintenanceOff {
 #[command(after_help = "\
 Examples:
   $ platform destroy -a my-app
-  $ platform destroy -a my-app --confirm my-app")]
+  $ platform destroy -a my-app --confirm my-app
+  $ platform destroy -a my-app --keep-volumes")]
 pub(crate) struct Destroy {
     #[command(flatten)]
     app: AppArg,
     /// The app's name again, instead of being asked for it
     #[arg(long, short, value_name = "APP")]
     confirm: Option<String>,
+    #[command(flatten)]
+    volumes: Choice,
 }
 
 impl Destroy {
@@ -338,14 +342,15 @@ impl Destroy {
         let (client, name) = cx.app(&self.app)?;
         let app: App = client::typed(&client.get(&["apps", &name])?)?;
         let what = format!("This destroys {} with all its data and cannot be undone.", app.name);
-        let command = format!("platform destroy -a {n} --confirm {n}", n = app.name);
+        let command = format!("platform destroy -a {n} --confirm {n}{}", self.volumes.words(), n = app.name);
         context::confirm(&app.name, self.confirm, (&what, &command))?;
-        cx.done(&cx.out.step(&format!("Destroying {} with all its data", app.name), || destroy(&client, &app))?)
+        let what = format!("Destroying {} with all its data", app.name);
+        cx.done(&cx.out.step(&what, || destroy(&client, &app, self.volumes))?)
     }
 }
 
-fn destroy(client: &Client, app: &App) -> Result<Value> {
-    let gone = client.delete(&["apps", &app.name])?;
+fn destroy(client: &Client, app: &App, volumes: Choice) -> Result<Value> {
+    let gone = client.delete_by((&["apps", &app.name], volumes.query()))?;
     for remote in addresses(client, app).iter().flat_map(|address| git::remotes_to(address)) {
         git::remove_remote(&remote)?;
     }

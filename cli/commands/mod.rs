@@ -58,6 +58,7 @@ mod teams;
 mod two_factor;
 mod users;
 mod validate;
+mod volumes;
 mod webhooks;
 
 /// The Heroku that anyone can run: `git push platform main`, and the app is live
@@ -234,6 +235,16 @@ commands! {
     "pg:backups:download" [] PgBackupsDownload(backups::Download),
     "pg:backups:delete" [] PgBackupsDelete(backups::Delete),
     "redis:cli" [] RedisCli(data::RedisCli),
+    "volumes" [] Volumes(volumes::List),
+    "volumes:create" ["volumes:adopt"] VolumesCreate(volumes::Create),
+    "volumes:resize" [] VolumesResize(volumes::Resize),
+    "volumes:snapshot" [] VolumesSnapshot(volumes::Take),
+    "volumes:snapshots" [] VolumesSnapshots(volumes::Snapshots),
+    "volumes:snapshots:remove" [] VolumesSnapshotsRemove(volumes::Remove),
+    "volumes:restore" [] VolumesRestore(volumes::Restore),
+    "volumes:download" [] VolumesDownload(volumes::Download),
+    "volumes:detach" [] VolumesDetach(volumes::Detach),
+    "volumes:destroy" [] VolumesDestroy(volumes::Destroy),
     "links" [] Links(links::List),
     "links:add" [] LinksAdd(links::Add),
     "links:remove" [] LinksRemove(links::Remove),

@@ -31,6 +31,8 @@ pub(crate) struct Room {
     memory_overcommit: u64,
     reserved_memory: u64,
     disk_overcommit: u64,
+    /// Bytes of disk that volumes may take. What is in them stays, so that it is promised only once.
+    volumes: u64,
 }
 
 impl Room {
@@ -54,6 +56,16 @@ impl Room {
         demand.disk / self.disk_overcommit
     }
 
+    fn disk_taken(&self) -> u64 {
+        self.disk_of(self.capacity.demand).saturating_add(self.volumes)
+    }
+
+    /// Refuses a volume of so many bytes if they are not free.
+    pub(crate) fn admit_volume(&self, who: &str, bytes: u64) -> Result<(), String> {
+        let disk = (self.disk(), self.disk_taken(), bytes);
+        if bytes <= disk.0.saturating_sub(disk.1) { Ok(()) } else { Err(refusal(who, "disk", disk, (bytes, 1))) }
+    }
+
     /// The same with more, or less, that is taken.
     fn taking(mut self, more: Demand, less: Demand) -> Self {
         self.capacity.demand += more;
@@ -65,7 +77,7 @@ impl Room {
     pub(crate) fn admit(&self, who: &str, needs: Demand) -> Result<(), String> {
         let taken = self.capacity.demand;
         let memory = (self.memory(), self.memory_of(taken), self.memory_of(needs));
-        let disk = (self.disk(), self.disk_of(taken), self.disk_of(needs));
+        let disk = (self.disk(), self.disk_taken(), self.disk_of(needs));
         let addresses = (self.capacity.containers, taken.containers, needs.containers);
         let fits = |(all, taken, needs): (u64, u64, u64)| needs == 0 || needs <= all.saturating_sub(taken);
         if !fits(memory) {
@@ -146,6 +158,7 @@ impl Controller {
             memory_overcommit: u64::from(self.settings.memory_overcommit.get()),
             reserved_memory: self.settings.reserved_memory,
             disk_overcommit: u64::from(self.settings.disk_overcommit.get()),
+            volumes: self.store.volume_bytes().await?,
         };
         Ok(Some(room.taking(due, app.map(now).unwrap_or_default())))
     }
@@ -227,7 +240,7 @@ mod tests {
 
     fn room(memory_gib: u64, taken: Demand) -> Room {
         let capacity = Capacity { memory: memory_gib << 30, disk: 40 << 30, containers: 100, demand: taken };
-        Room { capacity, memory_overcommit: 16, reserved_memory: 1 << 30, disk_overcommit: 4 }
+        Room { capacity, memory_overcommit: 16, reserved_memory: 1 << 30, disk_overcommit: 4, volumes: 0 }
     }
 
     fn needs(size: &str, quantity: u32) -> Demand {

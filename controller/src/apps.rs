@@ -2,7 +2,7 @@
 
 use model::{AppId, AppName, LogSource, Random, Role, TeamId};
 
-use crate::store::{App, AppChange, NewApp, StoreError};
+use crate::store::{App, AppChange, DataChoice, NewApp, StoreError};
 use crate::{Actor, Controller, Error};
 
 /// Names that mean the platform itself.
@@ -73,9 +73,13 @@ impl Controller {
         Ok(changed)
     }
 
-    /// Removes an app. It is gone at once; its instances and files follow as the rollout finds them without an app.
-    pub async fn delete_app(&self, app: &App, actor: &Actor) -> Result<(), Error> {
-        self.store.delete_app(app, &self.stamp(actor)).await?;
+    /// Removes an app. It is gone at once; its instances and files follow as the rollout finds them without an app. If it has volumes,
+    /// it must be said what becomes of them.
+    pub async fn delete_app(&self, app: &App, actor: &Actor, volumes: Option<DataChoice>) -> Result<(), Error> {
+        if volumes.is_none() {
+            self.check_no_volumes(app).await?;
+        }
+        self.store.delete_app(app, volumes, &self.stamp(actor)).await?;
         self.announce(app.id).await;
         self.live.litter.notify_one();
         self.addons.wake();
@@ -162,7 +166,7 @@ mod tests {
         assert!(matches!(controller.create_app(&user, named("mine")).await, Err(Error::Invalid(_))), "taken");
         let rename = AppUpdate { name: Some("mine".to_owned()), ..AppUpdate::default() };
         assert!(matches!(controller.update_app(&chosen, &user, rename).await, Err(Error::Invalid(_))), "taken");
-        controller.delete_app(&app, &user).await.expect("deleted");
+        controller.delete_app(&app, &user, None).await.expect("deleted");
         controller.create_app(&user, named("mine")).await.expect("free again");
     }
 }

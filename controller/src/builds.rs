@@ -341,6 +341,7 @@ impl Controller {
 
         let released = Instant::now();
         let (starts, kept) = (Self::starts(&manifest, &self.sizes().await?), Self::kept(&manifest)?);
+        let volumes = self.declared_volumes(app, &manifest, output).await?;
         let deploy = Deploy {
             build: id,
             image: &built.image,
@@ -348,18 +349,27 @@ impl Controller {
             size_bytes: built.size_bytes,
             starts: &starts,
             manifest: kept.as_deref(),
+            volumes: &volumes,
         };
         let description = format!("Deploy {}", code.title()).trim_end().to_owned();
         let change = Change::Deploy(deploy);
         let new = NewRelease { app: app.id, user, description: &description, reason: code.reason(), change };
-        let release = match self.store.create_release(new, &stamp()).await {
+        let created = self.store.create_release(new, &stamp()).await;
+        if created.is_err() {
+            self.give_up_disks(&volumes).await;
+        }
+        let release = match created {
             Err(StoreError::Missing("App")) => return Err(gone()),
             // It was locked while this was built.
             Err(StoreError::Locked(lock)) => return Err(Refused::Said(locked(&lock))),
+            Err(error @ (StoreError::OneDyno { .. } | StoreError::Overlap(_) | StoreError::Taken(_))) => {
+                return Err(Refused::Said(Error::from(error).to_string()));
+            }
             created => created?.ok_or(Error::NotFound("release"))?,
         };
         self.changed.app(release.app);
         output.line(&format!("-----> Releasing v{}", release.version)).await;
+        self.say_who_stops_first(&release, output).await?;
         let rollout = self.follow_release(&release, output).await?;
         self.say_rollout(&release, output).await?;
         let known: Duration = rollout.iter().map(|(_, time)| *time).sum();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use builder::{Fill, Garbage, KeptCache, written};
-use model::{AppId, Digest, Timestamp};
+use model::{AppId, Digest, DiskId, Timestamp};
 
 use crate::store::App;
 use crate::{Controller, Error};
@@ -101,7 +101,28 @@ impl Controller {
         rooms.extend(measure(self.folders_of(app).await?).await?);
         let dynos = self.engine.stats(&[app.id]).await?.iter().filter_map(|stat| stat.disk_bytes).sum();
         rooms.push(Room { name: "dynos".to_owned(), bytes: dynos });
+        rooms.extend(self.disks_of(app).await?);
         Ok(AppDisk { rooms, releases })
+    }
+
+    /// What the volumes of an app take, and their snapshots.
+    async fn disks_of(&self, app: &App) -> Result<Vec<Room>, Error> {
+        let volumes = self.store.volumes(app.id).await?;
+        if volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let used = self.disks_used().await;
+        let bytes = |disk: &DiskId| used.get(&disk.to_string()).copied().unwrap_or_default();
+        let mut rooms = Vec::new();
+        for volume in volumes {
+            rooms.push(Room { name: format!("volume {}", volume.name), bytes: bytes(&volume.disk) });
+            let snapshots = self.store.snapshots(volume.id).await?;
+            if !snapshots.is_empty() {
+                let bytes = snapshots.iter().map(|snapshot| bytes(&snapshot.disk)).sum();
+                rooms.push(Room { name: format!("snapshots of volume {}", volume.name), bytes });
+            }
+        }
+        Ok(rooms)
     }
 
     /// What there is of an app in files, and what that is called.

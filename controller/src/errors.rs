@@ -88,6 +88,15 @@ impl From<StoreError> for Error {
             }
             StoreError::Locked(lock) => Self::Held(crate::holds::locked(&lock)),
             StoreError::Quantity { .. } => Self::Invalid(error.to_string()),
+            StoreError::OneDyno { process_type, quantity, volume } => Self::Invalid(format!(
+                "{process_type} cannot run {quantity} dynos and have the volume {volume}: a volume is for one dyno at a time. Scale \
+                 it to one (`platform ps:scale {process_type}=1`), or let another process type have the volume."
+            )),
+            StoreError::Overlap(volume) => Self::Invalid(format!(
+                "The volume {volume} of this process type is at that path, or above or below it. Choose another path."
+            )),
+            StoreError::Missing("Volume") => Self::NotFound("volume"),
+            StoreError::Missing("Snapshot") => Self::NotFound("snapshot"),
             // It was there a moment ago, when the request found it.
             StoreError::Missing("App") => Self::NotFound("app"),
             StoreError::Missing("Release") => Self::NotFound("release"),

@@ -70,6 +70,7 @@ pub mod teams;
 pub(crate) mod testing;
 pub mod two_factor;
 mod upkeep;
+pub mod volumes;
 mod watch;
 mod webhooks;
 

@@ -83,6 +83,13 @@ impl Controller {
                 names.join(", ")
             )));
         }
+        let kept = self.store.kept_volumes(user.id).await?.into_iter().filter(|volume| volume.team.is_none()).count();
+        if kept > 0 {
+            return Err(Error::Conflict(format!(
+                "{kept} volumes are kept for {}. `platform volumes --kept` lists them: adopt or destroy them first.",
+                user.email
+            )));
+        }
         let teams = self.store.teams_of_only_admin(user.id).await?;
         if !teams.is_empty() {
             return Err(Error::Conflict(format!(

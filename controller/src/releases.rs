@@ -196,10 +196,17 @@ impl Controller {
             let own = self.attachment_vars(name, &addon).await?.into_iter();
             vars.extend(own.map(|(name, value)| (name, (addon.id, value))));
         }
-        let mut next = Contents { attachments: wanted, formation: present.formation.clone(), ..then.clone() };
+        // What is on disk has no past: snapshots of it are restored for themselves.
+        let volumes = present.volumes.clone();
+        let mut next = Contents { attachments: wanted, formation: present.formation.clone(), volumes, ..then.clone() };
         next.attach(&vars);
         if !keep_formation {
             next.formation.extend(then.formation);
+        }
+        for volume in next.volumes.values() {
+            if let Some(scale) = next.formation.get_mut(&volume.process_type) {
+                scale.quantity = scale.quantity.min(1);
+            }
         }
         if next.image == present.image {
             // Two builds may make the same image.

@@ -35,6 +35,15 @@ impl Controller {
         let mut policy = policy_of(&own, &texts);
         policy::change("scaling", &ScalingPolicy::SETTINGS, changes, |name, text| policy.set(name, text))?;
         policy.check(process_type.as_str()).map_err(Error::Invalid)?;
+        let volumes = self.store.volumes(app.id).await?;
+        if let Some(volume) = volumes.iter().find(|volume| volume.process_type == *process_type)
+            && policy.autoscale.is_some()
+        {
+            let name = &volume.name;
+            let message =
+                format!("{process_type} cannot scale by itself: it has the volume {name}, which is for one dyno");
+            return Err(Error::Invalid(message));
+        }
         if policy.max > MAX_QUANTITY {
             return Err(Error::Invalid(format!("max is at most {MAX_QUANTITY} on this platform")));
         }

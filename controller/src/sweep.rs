@@ -91,9 +91,11 @@ impl Controller {
             action: "remove the files of an app that is gone",
             source: source.into(),
         })?;
+        let (disks, disks_left) = self.sweep_disks().await?;
+        let count = count + disks;
         if ended > 0 || workloads.iter().any(|workload| !apps.contains(&workload.app)) {
             // Their processes still run on layers that no image needs. The next sweep comes soon enough.
-            return Ok(Swept { count: count + ended, more: false });
+            return Ok(Swept { count: count + ended, more: disks_left });
         }
         self.forget_deliveries().await?;
         let outputs = self.outputs_of_apps();
@@ -115,7 +117,8 @@ impl Controller {
         if caches > 0 {
             tracing::warn!(count = caches, "build caches gave way, since the disk is nearly full");
         }
-        Ok(Swept { count: count + sources + layers.layers + caches, more: layers.more || caches > 0 })
+        let more = layers.more || caches > 0 || disks_left;
+        Ok(Swept { count: count + sources + layers.layers + caches, more })
     }
 
     /// Gives up images of apps that have more than are kept. Only those that were released since the last time can have, but for
@@ -198,7 +201,7 @@ mod tests {
             std::fs::create_dir_all(folder.join("inside")).expect("a folder");
         }
         std::fs::create_dir_all(controller.settings.home.join("git/hooks")).expect("a folder");
-        controller.delete_app(&gone, &test.actor(&user)).await.expect("deleted");
+        controller.delete_app(&gone, &test.actor(&user), None).await.expect("deleted");
         assert_eq!(controller.sweep().await.expect("swept").count, 5);
         assert!(folders(gone.id).iter().all(|folder| !folder.exists()));
         assert!(folders(kept.id).iter().all(|folder| folder.exists()));

@@ -45,6 +45,12 @@ impl Controller {
             return Ok(());
         }
         let apps = self.store.apps_of_team(team.id).await?;
+        if apps.is_empty() {
+            return Err(Error::Conflict(format!(
+                "Volumes are kept for the team {}. `platform volumes --kept` lists them: adopt or destroy them first.",
+                team.name
+            )));
+        }
         let names: Vec<&str> = apps.iter().map(|app| app.name.as_str()).collect();
         Err(Error::Conflict(format!(
             "The team {} owns apps: {}. Transfer or delete them first.",

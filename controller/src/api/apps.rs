@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::input::{Body, Flag, Reference, Text};
 use super::output::{Created, Id, List, Named, Time, UserAnswer};
 use super::range::{Page, Range};
+use super::volumes::Fate;
 use crate::apps::{AppRequest, AppUpdate};
 use crate::store::{App, Part};
 use crate::{Actor, Controller, Error, Settings};
@@ -160,13 +161,14 @@ pub(super) async fn update(
     Ok(Json(answer(&controller.settings, &app)?))
 }
 
-/// `DELETE /apps/{app}`
+/// `DELETE /apps/{app}`: if it has volumes, it must be said what becomes of their data.
 pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: Access,
+    fate: Fate,
 ) -> Result<Json<AppAnswer>, ApiError> {
     let gone = answer(&controller.settings, &access.app)?;
-    controller.delete_app(&access.app, &access.actor).await?;
+    controller.delete_app(&access.app, &access.actor, fate.data).await?;
     Ok(Json(gone))
 }
 

@@ -74,6 +74,7 @@ mod teams;
 mod tests;
 mod transfers;
 mod two_factor;
+mod volumes;
 mod webhooks;
 
 use std::sync::Arc;
@@ -109,8 +110,21 @@ fn table() -> Vec<Route> {
 
 /// Those about processes beside the formation.
 fn processes() -> Vec<Route> {
-    use Right::{Operate, Operator, View};
+    use Right::{Manage, Operate, Operator, SignedIn, View};
     vec![
+        get("/apps/{app}/volumes", View, volumes::list),
+        post("/apps/{app}/volumes", Operate, volumes::create),
+        get("/apps/{app}/volumes/{volume}", View, volumes::info),
+        patch("/apps/{app}/volumes/{volume}", Operate, volumes::update),
+        delete("/apps/{app}/volumes/{volume}", Manage, volumes::delete),
+        get("/apps/{app}/volumes/{volume}/content", Operate, volumes::content),
+        get("/apps/{app}/volumes/{volume}/snapshots", View, volumes::snapshots),
+        post("/apps/{app}/volumes/{volume}/snapshots", Operate, volumes::create_snapshot),
+        delete("/apps/{app}/volumes/{volume}/snapshots/{snapshot}", Manage, volumes::delete_snapshot),
+        get("/apps/{app}/volumes/{volume}/snapshots/{snapshot}/content", Operate, volumes::snapshot_content),
+        post("/apps/{app}/volumes/{volume}/snapshots/{snapshot}/actions/restore", Manage, volumes::restore),
+        get("/volumes", SignedIn, volumes::kept),
+        delete("/volumes/{volume}", SignedIn, volumes::delete_kept),
         get("/apps/{app}/disk", View, disk::of_app),
         get("/disk", Operator, disk::of_platform),
         get("/disk/waste", Operator, disk::waste),

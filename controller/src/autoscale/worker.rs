@@ -117,7 +117,11 @@ impl Autoscaler {
             let stats = if with_stats.is_empty() { Vec::new() } else { controller.engine.stats(&with_stats).await? };
             for (standing, rows) in &all {
                 let version = standing.current.as_ref().map(|release| release.version);
-                for (row, policy) in rows {
+                // One with a volume runs one dyno, whatever its app.json says.
+                let has_volume = |row: &FormationRow| {
+                    standing.current.as_ref().is_some_and(|release| release.mounts(&row.process_type).next().is_some())
+                };
+                for (row, policy) in rows.iter().filter(|(row, _)| !has_volume(row)) {
                     let of_it = |status: &&WorkloadStatus| {
                         status.app == standing.app.id
                             && status.process_type == row.process_type

@@ -178,7 +178,7 @@ async fn an_app_that_is_removed_during_its_build_ends_it_with_a_word() {
     let world = World::new().await;
     let mut pushed = world.push();
     let container = pushed.container(&world).await;
-    world.test.controller.delete_app(&world.app, &world.owner).await.expect("removed");
+    world.test.controller.delete_app(&world.app, &world.owner, None).await.expect("removed");
     world.test.controller.sweep().await.expect("swept");
     container.exit(Exit::Signal(9));
     let (live, said) = pushed.end().await;

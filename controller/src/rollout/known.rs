@@ -122,8 +122,9 @@ impl Reader {
         let scaled = |row: &FormationRow| {
             let (ProcessScale { quantity, size }, idle) = scale(row);
             let idle = idle.filter(|_| row.process_type.as_str() == WEB);
-            // No process type of an app has a volume.
-            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size, exclusive: false, idle }))
+            let exclusive = release.mounts(&row.process_type).next().is_some();
+            let quantity = if exclusive { quantity.min(1) } else { quantity };
+            (quantity > 0).then(|| (row.process_type.clone(), Scale { quantity, size, exclusive, idle }))
         };
         let processes = formation.iter().filter(offers).filter_map(scaled).collect();
         Ok(Some(Target { release: release.id, version: release.version, processes }))

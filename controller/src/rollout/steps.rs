@@ -75,7 +75,12 @@ impl Rollout {
         let candidate = known.candidate.as_ref().filter(|candidate| candidate.id == release);
         let Some(row) = candidate.or(known.current.as_ref()) else { return Ok(()) };
         let workload = self.controller.workload(&known.app, row, id, what).await?;
-        match (self.controller.engine.apply(workload).await, candidate) {
+        let applied = match self.controller.make_disks(row, what.0).await {
+            Ok(()) => self.controller.engine.apply(workload).await,
+            Err(Error::Engine(error)) => Err(error),
+            Err(other) => return Err(other),
+        };
+        match (applied, candidate) {
             // Another controller's program wished it since this one looked; the next look sees that.
             (Err(EngineError::Immutable(_)), _) => {
                 self.owed.apps.insert(known.app.id);

@@ -1,6 +1,6 @@
 //! One process type of one release as the engine gets it.
 
-use engine::{DRAIN_LIMIT, Larger, Look, Workload, WorkloadId};
+use engine::{DRAIN_LIMIT, Larger, Look, Mount, Workload, WorkloadId};
 use model::ProcessType;
 
 use super::container::Task;
@@ -23,6 +23,11 @@ impl Controller {
     ) -> Result<Workload, Error> {
         let task = Task::Process(process_type.as_str());
         let mut container = self.container(app, release, task, &scale.size).await?;
+        container.mounts.extend(
+            release
+                .mounts(process_type)
+                .map(|volume| Mount::Volume { name: volume.disk.to_string(), target: volume.path.as_str().into() }),
+        );
         let kept = self.kept_of(release).await?;
         let checks = kept.healthchecks.get(process_type).map(Vec::as_slice).unwrap_or_default();
         let usual = Usual { boot: self.settings.boot_timeout, host: self.settings.default_host(&app.name)? };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use manifest::{CronJob, HealthCheck, Manifest, Restarts};
-use model::ProcessType;
+use model::{ProcessType, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Release;
@@ -23,6 +23,8 @@ pub(crate) struct Kept {
     pub(crate) rollout: BTreeMap<String, String>,
     /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
     pub(crate) scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
+    /// The volumes that it names.
+    pub(crate) volumes: Vec<VolumeName>,
 }
 
 impl Controller {
@@ -31,7 +33,8 @@ impl Controller {
         let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
         let cron = manifest.cron.iter().map(|job| job.value.clone()).collect();
         let (rollout, scaling) = (manifest.rollout.clone(), manifest.scaling.clone());
-        let kept = Kept { healthchecks, restart, cron, rollout, scaling };
+        let volumes = manifest.volumes.keys().cloned().collect();
+        let kept = Kept { healthchecks, restart, cron, rollout, scaling, volumes };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()
     }

@@ -5,6 +5,7 @@ use sqlx::{FromRow, Row};
 
 use super::collaborators::{SEEN, visible};
 use super::select::Select;
+use super::volumes::{DataChoice, let_go};
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, TeamRef, UserRef, row};
 
 /// An app.
@@ -236,11 +237,13 @@ impl Store {
     }
 
     /// Forgets an app and everything that belongs to it. What runs and lies on disk is the caller's to remove; both are
-    /// named by the app's id, so that what has no app any more can be told.
-    pub async fn delete_app(&self, app: &App, stamp: &Stamp) -> Result<(), StoreError> {
+    /// named by the app's id, so that what has no app any more can be told. Refused with [`StoreError::Stale`] if it has volumes and
+    /// nobody says what becomes of them.
+    pub async fn delete_app(&self, app: &App, volumes: Option<DataChoice>, stamp: &Stamp) -> Result<(), StoreError> {
         let mut tx = self.begin(stamp).await?;
         // Its jobs go with it.
         super::jobs::lock(&mut tx).await?;
+        let_go(&mut tx, app, volumes).await?;
         // Add-ons outlive their app until their servers and their data are gone.
         sqlx::query("UPDATE addons SET state = 'deprovisioning' WHERE app_id = $1")
             .bind(app.id.to_string())

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use model::{AddonId, AddonName, AttachmentName, BuildId, ConfigVarName, Digest, NameError, ProcessType};
+use model::{
+    AddonId, AddonName, AttachmentName, BuildId, ConfigVarName, Digest, DiskId, MountPath, NameError, ProcessType,
+    VolumeId, VolumeName,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config_vars::ConfigVars;
@@ -28,6 +31,8 @@ pub struct Contents {
     pub attachments: Attachments,
     /// What should run, and how often.
     pub formation: Formation,
+    /// What its dynos have on disk that outlives them.
+    pub volumes: Volumes,
 }
 
 /// The config vars that come from attachments, and of which add-on.
@@ -38,6 +43,9 @@ pub type Attachments = BTreeMap<AttachmentName, AttachedAddon>;
 
 /// How many instances of each process type, and of which size.
 pub type Formation = BTreeMap<ProcessType, ProcessScale>;
+
+/// The volumes of an app, by name.
+pub type Volumes = BTreeMap<VolumeName, MountedVolume>;
 
 /// The config vars that are not given everywhere.
 pub type Scopes = BTreeMap<ConfigVarName, Scope>;
@@ -54,6 +62,21 @@ pub struct AttachedAddon {
     pub name: AddonName,
     /// Its plan at that time: `postgres:mini`.
     pub plan: String,
+}
+
+/// A volume as a release knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedVolume {
+    /// Its id.
+    pub volume: VolumeId,
+    /// What the engine calls it.
+    pub disk: DiskId,
+    /// How often it had to be mounted anew.
+    pub mounts: u64,
+    /// Whose dynos mount it.
+    pub process_type: ProcessType,
+    /// Where.
+    pub path: MountPath,
 }
 
 /// How a process type is scaled.

@@ -161,6 +161,8 @@ words! {
     TeamMember "team-member";
     /// An app on its way to another owner.
     Transfer "app-transfer";
+    /// What an app keeps on disk.
+    Volume "volume";
     /// Where events are told.
     Webhook "webhook";
 }

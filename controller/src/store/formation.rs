@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, FromRow, Row};
 use super::contents::{Formation, ProcessScale};
 use super::events::Write;
 use super::releases::{Release, pending_restore};
+use super::volumes::one_dyno;
 use super::{Action, NewEvent, Resource, Stamp, Store, StoreError, row};
 use crate::sizes::DEFAULT_SIZE;
 
@@ -135,6 +136,9 @@ impl Store {
             }
             if !(0..=i64::from(limit)).contains(quantity) {
                 return Err(StoreError::Quantity { process_type: change.process_type.clone(), quantity: *quantity });
+            }
+            if let Ok(quantity @ 2..) = u32::try_from(*quantity) {
+                one_dyno(&mut tx, app, (&change.process_type, quantity)).await?;
             }
             if let Some(size) = &change.size {
                 row.size.clone_from(size);

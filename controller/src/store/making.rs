@@ -13,6 +13,7 @@ use super::events::Write;
 use super::formation::{formation_in, restore_formation};
 use super::locks::lock_in;
 use super::releases::{Release, contents_of, make_current, release_in};
+use super::volumes::{NewVolume, VolumeChange, change_volume, mounted_volumes};
 use super::{Action, ConfigChange, ConfigChanges, Stamp, Start, Status, Store, StoreError, builds, row};
 use crate::config_vars::MAX_TOTAL_BYTES;
 
@@ -48,6 +49,8 @@ pub enum Change<'a> {
         /// What is to be.
         next: &'a Contents,
     },
+    /// Changes what its dynos have on disk that outlives them.
+    Volumes(VolumeChange<'a>),
     /// Makes these all the config vars that come from attachments.
     Attachments {
         /// What was used when they were thought out; if it is not so any more, [`StoreError::Stale`].
@@ -72,6 +75,8 @@ pub struct Deploy<'a> {
     pub starts: &'a BTreeMap<ProcessType, Start>,
     /// What is kept of the app's manifest, as JSON.
     pub manifest: Option<&'a str>,
+    /// Volumes that its manifest names and the app did not have before.
+    pub volumes: &'a [NewVolume],
 }
 
 /// What the next release of an app starts from.
@@ -206,7 +211,9 @@ impl Store {
         };
         let (formation, restores) = formation_in(tx, app).await?;
         let attachments = attached_addons(tx, app).await?.into_iter().map(|(_, name, addon)| (name, addon)).collect();
-        let contents = Contents { image, slug, manifest, attachments, formation, ..contents_of(self, &newest)? };
+        let volumes = mounted_volumes(tx, app).await?;
+        let contents =
+            Contents { image, slug, manifest, attachments, formation, volumes, ..contents_of(self, &newest)? };
         Ok(Base { contents, restores })
     }
 
@@ -231,8 +238,16 @@ impl Store {
                 tx.record(builds::changed(app, deploy.build, Action::Update, json!({ "status": "succeeded" })));
                 (next.image, next.slug) = (Some(deploy.image.digest.clone()), Some(deploy.build));
                 next.manifest = Some(deploy.manifest.unwrap_or(NOTHING_KEPT).to_owned());
+                for volume in deploy.volumes {
+                    change_volume(tx, app, &VolumeChange::Add(volume)).await?;
+                }
                 next.formation = formation_in(tx, app).await?.0;
+                next.volumes = mounted_volumes(tx, app).await?;
                 return Ok((next, Some(deploy.build)));
+            }
+            Change::Volumes(change) => {
+                change_volume(tx, app, change).await?;
+                next.volumes = mounted_volumes(tx, app).await?;
             }
             Change::Replace { seen, next: wanted } => {
                 if before != *seen {
@@ -318,8 +333,8 @@ impl Store {
         sqlx::query(
             "INSERT INTO releases (id, app_id, version, description, reason, user_id, image, slug_id, build_id, config, \
              attached, scopes, attachments, formation, restores, config_changes, phase, status, output_secret, created_at, \
-             updated_at, manifest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-             $19, $20, $20, $21)",
+             updated_at, manifest, volumes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+             $18, $19, $20, $20, $21, $22)",
         )
         .bind(row.id.to_string())
         .bind(row.app.to_string())
@@ -342,6 +357,7 @@ impl Store {
         .bind(self.new_secret())
         .bind(now)
         .bind(contents.manifest.as_deref())
+        .bind(serde_json::to_string(&contents.volumes)?)
         .execute(&mut **tx)
         .await?;
         Ok(())

@@ -36,6 +36,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (27, "jobs", include_str!("../../../migrations/0027_jobs.sql")),
     (28, "links", include_str!("../../../migrations/0028_links.sql")),
     (29, "scalings", include_str!("../../../migrations/0029_scalings.sql")),
+    (30, "volumes", include_str!("../../../migrations/0030_volumes.sql")),
 ];
 
 /// The migrations of this version.

@@ -61,6 +61,7 @@ mod tokens;
 mod transfers;
 mod two_factor;
 mod users;
+mod volumes;
 mod webhooks;
 mod words;
 
@@ -69,7 +70,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use model::{ConfigVarName, ProcessType, Random};
+use model::{ConfigVarName, ProcessType, Random, VolumeName};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Connection, Executor};
 
@@ -80,7 +81,8 @@ pub use backup::BackupError;
 pub use builds::{Build, NewBuild};
 pub use collaborators::{Collaborator, NewOwner};
 pub use contents::{
-    Attached, AttachedAddon, Attachments, ConfigChange, ConfigChanges, Contents, Formation, ProcessScale, Scope, Scopes,
+    Attached, AttachedAddon, Attachments, ConfigChange, ConfigChanges, Contents, Formation, MountedVolume,
+    ProcessScale, Scope, Scopes, Volumes,
 };
 pub use credentials::{Credential, CredentialKind};
 pub use domains::Domain;
@@ -122,6 +124,7 @@ pub use tokens::{Bearer, NewToken, Token};
 pub use transfers::{Transfer, TransferAction, TransferState};
 pub use two_factor::Totp;
 pub use users::{User, UserRef};
+pub use volumes::{DataChoice, NewVolume, Snapshot, Volume, VolumeChange};
 pub use webhooks::{Attempt, Delivery, DeliveryState, Webhook, WebhookSecrets};
 
 /// Why the store could not do what was asked.
@@ -174,6 +177,19 @@ pub enum StoreError {
         /// What was asked for.
         quantity: i64,
     },
+    /// A process type with a volume runs one dyno.
+    #[error("{process_type} cannot run {quantity} dynos and have the volume {volume}")]
+    OneDyno {
+        /// Which.
+        process_type: ProcessType,
+        /// What was asked for, or is there.
+        quantity: u32,
+        /// What it has, or was to have.
+        volume: VolumeName,
+    },
+    /// Two volumes of a process type would be at one place, or one in the other.
+    #[error("the volume {0} is there already")]
+    Overlap(VolumeName),
     /// A sealed value cannot be opened: wrong key file or a damaged database.
     #[error("a secret in the database cannot be read")]
     Secret(#[from] SecretError),

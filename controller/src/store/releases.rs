@@ -1,9 +1,9 @@
-use model::{AppId, BuildId, Digest, ReleaseId, Timestamp};
+use model::{AppId, BuildId, Digest, ProcessType, ReleaseId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, FromRow, Row};
 
-use super::contents::{Attached, Attachments, ConfigChanges, Contents, Formation};
+use super::contents::{Attached, Attachments, ConfigChanges, Contents, Formation, MountedVolume, Volumes};
 use super::events::Write;
 use super::formation::restore_formation;
 use super::rollouts::{Ending, end_rollout};
@@ -41,6 +41,8 @@ pub struct Release {
     pub restores: bool,
     /// Which add-ons its app used when it was made; none if it is older than the platform's memory of that.
     pub attachments: Option<Attachments>,
+    /// The volumes that its dynos mount.
+    pub volumes: Volumes,
     /// What became of config vars against the release before; empty if it is older than the platform's memory of that.
     pub config_changes: ConfigChanges,
     /// A command runs before it becomes current.
@@ -68,6 +70,13 @@ pub struct Slug {
     pub commit: String,
     /// First line of the commit's message, if that is known.
     pub subject: Option<String>,
+}
+
+impl Release {
+    /// The volumes that dynos of a process type mount.
+    pub fn mounts(&self, process_type: &ProcessType) -> impl Iterator<Item = &MountedVolume> {
+        self.volumes.values().filter(move |volume| volume.process_type == *process_type)
+    }
 }
 
 /// How a pending release ends.
@@ -99,6 +108,7 @@ impl<'r> FromRow<'r, AnyRow> for Release {
             formation: row::optional_json(row, "formation")?,
             restores: row::flag(row, "restores")?,
             attachments: row::optional_json(row, "attachments")?,
+            volumes: row::optional_json(row, "volumes")?.unwrap_or_default(),
             config_changes: row::optional_json(row, "config_changes")?.unwrap_or_default(),
             has_phase: row::flag(row, "phase")?,
             status: row::text(row, "status")?,
@@ -114,7 +124,7 @@ impl<'r> FromRow<'r, AnyRow> for Release {
 pub(super) const SELECT: Select = Select {
     columns: "r.id, r.app_id, r.version, r.description, r.reason, r.user_id, u.email, r.image, \
          i.removed_at AS image_removed_at, COALESCE(r.slug_id, r.build_id) AS slug, s.commit_id, s.subject, r.build_id, \
-         r.formation, COALESCE(r.restores, 0) AS restores, r.attachments, r.config_changes, COALESCE(r.phase, 0) AS phase, \
+         r.formation, COALESCE(r.restores, 0) AS restores, r.attachments, r.volumes, r.config_changes, COALESCE(r.phase, 0) AS phase, \
          r.status, r.failure, r.output_secret, a.current_release_id, r.created_at, r.updated_at",
     from: ("releases", "r"),
     joins: "JOIN users u ON u.id = r.user_id JOIN apps a ON a.id = r.app_id LEFT JOIN images i ON i.digest = r.image \
@@ -270,6 +280,7 @@ impl Store {
             manifest: row.try_get("manifest")?,
             formation: release.formation.clone().unwrap_or_default(),
             attachments: release.attachments.clone().unwrap_or_default(),
+            volumes: release.volumes.clone(),
             ..contents_of(self, &row)?
         })
     }

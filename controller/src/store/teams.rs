@@ -140,14 +140,16 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets a team that owns no app; whether it did.
+    /// Forgets a team that owns no app and for which no volume is kept; whether it did.
     pub async fn delete_team(&self, team: &TeamRef, stamp: &Stamp) -> Result<bool, StoreError> {
         let mut tx = self.begin(stamp).await?;
-        let gone =
-            sqlx::query("DELETE FROM teams WHERE id = $1 AND NOT EXISTS (SELECT id FROM apps WHERE team_id = $1)")
-                .bind(team.id.to_string())
-                .execute(&mut *tx)
-                .await?;
+        let gone = sqlx::query(
+            "DELETE FROM teams WHERE id = $1 AND NOT EXISTS (SELECT id FROM apps WHERE team_id = $1) \
+             AND NOT EXISTS (SELECT id FROM volumes WHERE team_id = $1)",
+        )
+        .bind(team.id.to_string())
+        .execute(&mut *tx)
+        .await?;
         if gone.rows_affected() == 0 {
             return Ok(false);
         }

@@ -188,7 +188,7 @@ async fn rollback(store: &Store) {
 async fn uids(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let first = make_app(store, &owner, "first").await;
-    store.delete_app(&first, &stamp()).await.expect("deleted");
+    store.delete_app(&first, None, &stamp()).await.expect("deleted");
     let second = make_app(store, &owner, "second").await;
     assert_eq!((first.uid, second.uid), (100_000, 100_001), "a uid is never given twice");
     let name = second.name.clone();
@@ -215,7 +215,7 @@ async fn deletion(store: &Store) {
     let owner = user(store, "owner@example.com").await;
     let app = make_app(store, &owner, "doomed").await;
     let release = make_deploy(store, &app, &image(&["web"])).await;
-    store.delete_app(&app, &stamp()).await.expect("deleted");
+    store.delete_app(&app, None, &stamp()).await.expect("deleted");
     assert!(store.app(app.id).await.expect("readable").is_none());
     assert!(store.release(release.id).await.expect("readable").is_none());
     assert!(store.builds(app.id).await.expect("readable").is_empty());
@@ -324,7 +324,15 @@ async fn builds(store: &Store) {
     assert_eq!(store.pending_builds().await.expect("readable").len(), 1);
     assert!(store.fail_build(app.id, id, &stamp()).await.expect("asked"));
     let (image, starts) = (image(&["web"]), BTreeMap::new());
-    let deploy = Deploy { build: id, image: &image, buildpacks: &[], size_bytes: 0, starts: &starts, manifest: None };
+    let deploy = Deploy {
+        build: id,
+        image: &image,
+        buildpacks: &[],
+        size_bytes: 0,
+        starts: &starts,
+        manifest: None,
+        volumes: &[],
+    };
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: owner.id, description: "Deploy abc", reason: None, change };
     assert!(store.create_release(new, &stamp()).await.is_err(), "a failed build deploys nothing");
@@ -396,7 +404,7 @@ async fn attachments(store: &Store) {
     assert_eq!(back.attachments.as_ref(), Some(&seen.attachments), "and back again");
     assert_eq!(store.attached(app.id).await.expect("readable").values().collect::<Vec<_>>(), [&addon.id]);
 
-    store.delete_app(&app, &stamp()).await.expect("deleted");
+    store.delete_app(&app, None, &stamp()).await.expect("deleted");
     let left = store.addon(addon.id).await.expect("readable").expect("there until its server is gone");
     assert_eq!((left.state, left.app_name), (AddonState::Removing, None));
     assert!(store.attachments().await.expect("readable").is_empty());
@@ -581,7 +589,7 @@ async fn events_seen(store: &Store) {
     };
     make_app(store, &bob, "gone").await;
     let gone = store.apps_of(bob.id).await.expect("readable").into_iter().find(|app| app.name.as_str() == "gone");
-    store.delete_app(&gone.expect("there"), &own).await.expect("deleted");
+    store.delete_app(&gone.expect("there"), None, &own).await.expect("deleted");
     let all = store.events(&EventFilter::default(), &Slice { max: 100, ..Slice::default() }).await.expect("readable");
     let is_seen = |event: &&Event| event.actor == Some(bob.id) || event.app.is_some_and(|app| seen.contains(&app));
     let expected: Vec<u64> = all.items.iter().filter(is_seen).map(|event| event.sequence).collect();
@@ -651,7 +659,7 @@ async fn events(store: &Store) {
     assert_eq!(updates[0].data, json!({ "maintenance": true }));
     assert_eq!((updates[0].actor, updates[0].via.as_deref()), (Some(owner.id), Some("session")));
 
-    store.delete_app(&apps[0], &stamp).await.expect("deleted");
+    store.delete_app(&apps[0], None, &stamp).await.expect("deleted");
     let own = EventFilter { app: Some(apps[0].id), ..EventFilter::default() };
     let left = part(own, 0).await;
     let left: Vec<_> = left.iter().map(|event| (event.resource, event.action)).collect();

@@ -283,7 +283,7 @@ pub(crate) async fn make_deploy_of(
         .await
         .expect("a build");
     let buildpacks = &["platform/nodejs@0.1.0".to_owned()];
-    let deploy = Deploy { build: id, image, buildpacks, size_bytes: 1, starts, manifest };
+    let deploy = Deploy { build: id, image, buildpacks, size_bytes: 1, starts, manifest, volumes: &[] };
     let change = Change::Deploy(deploy);
     let new = NewRelease { app: app.id, user: app.owner.id, description: "Deploy 1a2b3c4d", reason: None, change };
     store.create_release(new, &stamp()).await.expect("a release").expect("a change")

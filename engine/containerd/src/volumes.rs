@@ -283,8 +283,8 @@ mod tests {
             volumes.grow_at_rest("data", 48 << 20).expect("grown");
             volumes.make("data", 100_008).expect("mounted again");
         }
-        let room = nix::sys::statvfs::statvfs(&volumes.path("data")).expect("measured");
-        assert!(room.blocks() * room.fragment_size() > 40 << 20, "{room:?}");
+        let space = nix::sys::statvfs::statvfs(&volumes.path("data")).expect("measured");
+        assert!(space.blocks() * space.fragment_size() > 40 << 20, "{space:?}");
         assert!(volumes.set_size("data", 48 << 20).expect("the same again"));
         assert!(volumes.set_size("data", 16 << 20).is_err(), "it never shrinks");
         assert_eq!(fs::read_to_string(&file).expect("a file"), "kept again");

@@ -219,7 +219,8 @@ pub(crate) async fn delete(
         let text = format!("Nothing was deleted: type {name} to confirm.");
         return Ok(Notice::refused(text).then(&settings_path(&form.by)));
     }
-    match controller.delete_app(&form.by.app, &form.by.visit.actor).await {
+    let volumes = form.fields.get("volumes").parse().ok();
+    match controller.delete_app(&form.by.app, &form.by.visit.actor, volumes).await {
         Ok(()) => Ok(Notice::done(format!("{name} was deleted")).then("/console/apps")),
         Err(error) => Ok(Notice::refused(refusal(error)?).then(&settings_path(&form.by))),
     }

@@ -105,7 +105,9 @@ impl Scene<'_> {
             None if surge == 0 => 0,
             None => had.min(room.saturating_sub(present)).max(least),
         };
-        (stay, room.saturating_sub(quantity(goes)).min(wanted).max(present))
+        // One with a volume has it to itself until it has stopped.
+        let leaves = goes.filter(|_| self.exclusive).map_or(0, |status| count(status, |_| true));
+        (stay, room.saturating_sub(quantity(goes).max(leaves)).min(wanted).max(present))
     }
 
     /// How many new instances are healthy.

@@ -224,7 +224,11 @@ impl Desired {
 
 /// Whether a workload is of the current release in a size that is wanted no more, and what replaces it is not healthy yet.
 fn is_replaced_by_size(desired: &Desired, status: &WorkloadStatus, observed: &[WorkloadStatus]) -> bool {
-    let Some((successor, _)) = desired.current_of(&status.process_type) else { return false };
+    let Some((successor, scale)) = desired.current_of(&status.process_type) else { return false };
+    if scale.exclusive {
+        // The other one waits until this one is gone.
+        return false;
+    }
     let is_current = desired.current.as_ref().is_some_and(|current| current.version == status.release);
     is_current
         && goal(desired, &status.process_type, observed).old > 0

@@ -6,6 +6,7 @@ mod releases;
 mod room;
 mod scale;
 mod strategies;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

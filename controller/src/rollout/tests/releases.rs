@@ -264,7 +264,7 @@ async fn an_app_that_is_removed_during_its_rollout_leaves_nothing() {
     world.deploy(&["release", "web"]).await;
     world.look().await;
     let owner = world.test.actor(&world.test.user("eve@example.com").await);
-    world.test.controller.delete_app(&world.app, &owner).await.expect("removed");
+    world.test.controller.delete_app(&world.app, &owner, None).await.expect("removed");
     assert_eq!(world.route(), None, "nobody is sent there when the verb returns");
     world.look().await;
     assert_eq!(world.runs().await, ["v2.web stopping"]);
