@@ -48,8 +48,8 @@ fn a_release_whose_process_forks_and_exits_is_refused_and_costs_nothing() {
     app.commit("goes into the background");
     let push = || drop(app.push().expect_refused(&["web.1 exited with code 0, but must stay in the foreground"]));
     let seen = strike("a release whose process forks and exits", &app, push, || up(&app).len() == 2);
-    // Its child opens the port before it is ended with its parent, twice: what four visitors had under way then.
-    assert!(seen.failed <= 8, "{seen:?}");
+    // Its child opens the port before it is ended with its parent: each time what visitors had under way then.
+    assert!(seen.failed * 100 <= seen.answered, "{seen:?}");
 }
 
 #[test]
