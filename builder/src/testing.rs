@@ -1,10 +1,11 @@
 //! What several tests need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -355,9 +356,17 @@ pub(crate) fn write_buildpack(folder: &Path, (id, api, more): (&str, &str, &str)
     let toml = format!("api = '{api}'\n[buildpack]\nid = '{id}'\nversion = '1.0.0'\n{more}");
     fs::write(bin.join("../buildpack.toml"), toml).unwrap();
     for (name, script) in [("detect", detect), ("build", build)] {
-        fs::write(bin.join(name), format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
-        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&bin.join(name), script);
     }
+}
+
+/// Writes a shell script that can be run. Another process does: a process that another test starts meanwhile would inherit the open file from
+/// this one, and what is open for writing cannot be run ("Text file busy").
+fn write_program(path: &Path, script: &str) {
+    let mut install = Command::new("install");
+    let mut child = install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn().unwrap();
+    write!(child.stdin.take().unwrap(), "#!/bin/bash\nset -e\n{script}\n").unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 /// The folders of a build, with buildpacks that are shell scripts: what happens in the container, without one.
@@ -406,9 +415,7 @@ impl Folders {
         fs::write(folder.join("extension.toml"), toml).unwrap();
         for (name, script) in [("detect", detect), ("generate", generate)] {
             let Some(script) = script else { continue };
-            let program = folder.join("bin").join(name);
-            fs::write(&program, format!("#!/bin/bash\nset -e\n{script}\n")).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&folder.join("bin").join(name), script);
         }
         self
     }
