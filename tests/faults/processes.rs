@@ -44,12 +44,25 @@ fn who_ignores_sigterm_is_killed_and_nobody_waits_for_that() {
 fn a_release_whose_process_forks_and_exits_is_refused_and_costs_nothing() {
     let app = app_that("");
     pair(&app);
-    app.write("boot", "forks");
+    app.write("boot", "forks 0 1");
     app.commit("goes into the background");
     let push = || drop(app.push().expect_refused(&["web.1 exited with code 0, but must stay in the foreground"]));
-    let seen = strike("a release whose process forks and exits", &app, push, || up(&app).len() == 2);
-    // Its child opens the port before it is ended with its parent: each time what visitors had under way then.
-    assert!(seen.failed * 100 <= seen.answered, "{seen:?}");
+    let Seen { failure, .. } = strike("a release whose process forks and exits", &app, push, || up(&app).len() == 2);
+    assert_eq!(failure, None);
+}
+
+#[test]
+fn a_release_that_goes_into_the_background_once_its_port_is_open_is_left_by_itself() {
+    let app = app_that("");
+    pair(&app);
+    app.write("boot", "forks 1 0");
+    app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
+    app.commit("goes into the background, later");
+    let push = || drop(app.push().expect_ok());
+    let is_right = || up(&app).len() == 2 && app.get("/").body.starts_with("version 1");
+    let seen = strike("a release whose process forks, opens its port and exits", &app, push, is_right);
+    assert!(seen.failed * 100 <= seen.answered, "what was under way each time, and no more: {seen:?}");
+    assert!(app.cli(&["releases"]).expect_ok().text.contains("Return to v2"));
 }
 
 #[test]
