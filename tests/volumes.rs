@@ -5,6 +5,12 @@ use crate::platform::{App, shared};
 
 const APP_JSON: &str = r#"{"volumes": {"data": {"process": "web", "path": "/data", "size": "64MiB"}}}"#;
 
+/// Wants what a volume that is there does not become.
+const OTHER_APP_JSON: &str = r#"{"volumes": {"data": {"process": "web", "path": "/elsewhere", "size": "128MiB"}}}"#;
+
+/// Names no volume, and wants what a process type with one does not do.
+const NO_APP_JSON: &str = r#"{"formation": {"web": {"autoscale": {"metric": "rps", "target": 25}}}}"#;
+
 /// Writes until there is no room, then frees it.
 const FILL: &str = "
 import errno, os
@@ -44,7 +50,18 @@ fn what_is_on_a_volume_outlives_releases_and_the_app_and_comes_back_from_snapsho
 
     app.edit("probe.py", "VERSION = \"1\"", "VERSION = \"2\"");
     app.commit("Change");
-    app.push().expect_ok().expect_text(&["web has a volume: its dyno stops before the new one starts"]);
+    app.write("app.json", OTHER_APP_JSON);
+    app.commit("Wish for more");
+    app.push().expect_ok().expect_text(&[
+        "web has a volume: its dyno stops before the new one starts",
+        "The volume data stays as it is: 64MiB for web at /data",
+    ]);
+    app.write("app.json", NO_APP_JSON);
+    app.commit("Wish for nothing");
+    app.push().expect_ok().expect_text(&[
+        "app.json no longer names the volume data",
+        "web has a volume, which is for one dyno: it does not scale by itself",
+    ]);
     assert!(app.get("/").body.starts_with("version 2"));
     sees(&app, "first");
     app.cli(&["ps:scale", "web=2"]).expect_refused(&["have the volume data"]);

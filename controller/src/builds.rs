@@ -369,7 +369,7 @@ impl Controller {
         };
         self.changed.app(release.app);
         output.line(&format!("-----> Releasing v{}", release.version)).await;
-        self.say_who_stops_first(&release, output).await?;
+        self.say_what_volumes_mean(&release, output).await?;
         let rollout = self.follow_release(&release, output).await?;
         self.say_rollout(&release, output).await?;
         let known: Duration = rollout.iter().map(|(_, time)| *time).sum();

@@ -1,13 +1,14 @@
 //! What the files of an app say of its volumes: new ones are made by its next release, and what becomes of the others is told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use manifest::Manifest;
 use model::{DiskId, ProcessType, VolumeId, VolumeSize};
 
 use crate::builds::{Output, Refused};
+use crate::scaling::policy_of;
 use crate::setup::Kept;
-use crate::store::{App, NewVolume, Release};
+use crate::store::{App, NewVolume, Release, ScalingTexts};
 use crate::{Controller, Error};
 
 impl Controller {
@@ -75,19 +76,29 @@ impl Controller {
         }
     }
 
-    /// Says whose dyno stops before the new one starts.
-    pub(crate) async fn say_who_stops_first(&self, release: &Release, output: &mut Output) -> Result<(), Error> {
-        if release.volumes.is_empty() || !self.store.was_live(release.app).await? {
+    /// Says what volumes mean for the process types that have them: whose dyno stops before the new one starts, and who does not scale by
+    /// itself although its app.json wants it.
+    pub(crate) async fn say_what_volumes_mean(&self, release: &Release, output: &mut Output) -> Result<(), Error> {
+        if release.volumes.is_empty() {
             return Ok(());
         }
+        let was_live = self.store.was_live(release.app).await?;
         let formation = self.store.formation(release.app).await?;
-        let runs = |process_type: &&ProcessType| {
-            formation.iter().any(|row| row.process_type == **process_type && row.quantity > 0)
-        };
+        let (kept, set) = (self.kept_of(release).await?, self.store.scaling_settings(release.app).await?);
         let types: BTreeSet<&ProcessType> = release.volumes.values().map(|volume| &volume.process_type).collect();
-        for process_type in types.into_iter().filter(runs) {
-            let text = format!("       {process_type} has a volume: its dyno stops before the new one starts");
-            output.line(&text).await;
+        for process_type in types {
+            let runs = formation.iter().any(|row| row.process_type == *process_type && row.quantity > 0);
+            if was_live && runs {
+                let text = format!("       {process_type} has a volume: its dyno stops before the new one starts");
+                output.line(&text).await;
+            }
+            let texts = |of: &BTreeMap<ProcessType, ScalingTexts>| of.get(process_type).cloned().unwrap_or_default();
+            if policy_of(&texts(&kept.scaling), &texts(&set)).autoscale.is_some() {
+                let text = format!(
+                    " !     {process_type} has a volume, which is for one dyno: it does not scale by itself, as app.json wants it"
+                );
+                output.line(&text).await;
+            }
         }
         Ok(())
     }
