@@ -1,4 +1,4 @@
-.PHONY: help demo down test bench bench-deploy bench-wake bench-density bench-scale bench-faults bench-jobs simulate-jobs recording screenshots build install
+.PHONY: help demo down test bench bench-deploy bench-wake bench-density bench-scale bench-faults bench-jobs bench-router simulate-jobs recording screenshots build install
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ bench-scale: ## Measure: the control plane alone, with up to 250,000 instances o
 
 bench-jobs: ## Measure: how many containers of scheduled jobs this machine starts a second
 	@scripts/bench-jobs.sh
+
+bench-router: ## Measure: what a request costs the router, beside haproxy
+	@scripts/bench-router.sh
 
 bench-faults: ## Measure: what faults cost visitors, and for how long
 	@scripts/bench-faults.sh

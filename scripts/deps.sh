@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing to build and run the platform (`deps.sh run`), to test it too (`deps.sh test`), or to take
-# pictures of the console as well (`deps.sh screenshots`).
+# Installs what is missing to build and run the platform (`deps.sh run`), to test it too (`deps.sh test`), to take
+# pictures of the console as well (`deps.sh screenshots`), or to compare the router with another one (`deps.sh router`).
 # For Debian 12 and 13 and Ubuntu 24.04. What is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,7 +38,15 @@ if [ "$purpose" = screenshots ]; then
   want pngquant have pngquant
   want fonts-inter sh -c 'fc-list | grep -q Inter'
 fi
-if [ "$purpose" != run ]; then
+if [ "$purpose" = router ]; then
+  want haproxy have haproxy
+  want nginx-light have nginx
+  want wrk have wrk
+  want nghttp2-client have h2load
+  want openssl have openssl
+  want strace have strace
+  want python3 have python3
+elif [ "$purpose" != run ]; then
   want busybox-static test -x /bin/busybox -o -x /usr/bin/busybox
   want wrk have wrk
   want postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb'
@@ -62,6 +70,9 @@ fi
 quiet_containerd() {
   [ -d /run/systemd/system ] && systemctl disable --now containerd.service || true
 }
+quiet_rivals() {
+  [ -d /run/systemd/system ] && systemctl disable --now haproxy.service nginx.service || true
+}
 # Nor does anybody want to be reached by SSH for having run the tests.
 quiet_sshd() {
   [ -d /run/systemd/system ] && systemctl disable --now ssh.service ssh.socket || true
@@ -74,6 +85,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   step "Refreshing the package lists" apt-get update
   step "Installing ${missing[*]}" apt-get install -y --no-install-recommends "${missing[@]}"
   case " ${missing[*]} " in *" containerd "*) quiet_containerd >/dev/null 2>&1 ;; esac
+  case " ${missing[*]} " in *" haproxy "* | *" nginx-light "*) quiet_rivals >/dev/null 2>&1 ;; esac
   case " ${missing[*]} " in *" openssh-server "*) quiet_sshd >/dev/null 2>&1 ;; esac
 fi
 

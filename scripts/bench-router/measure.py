@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Measures a router against haproxy: `measure.py ROUTER FOLDER`.
+
+Each case runs for a second with one and then with the other, round by round; what counts is the CPU time that a request costs the proxy, user and
+system, as a ratio within one round, and the median of these. The proxy has one core, load and instance have another one.
+"""
+import os, pathlib, re, signal, socket, statistics, subprocess, sys, time
+
+ROUTER, FOLDER = sys.argv[1], pathlib.Path(sys.argv[2])
+ROUNDS = int(os.environ.get("ROUNDS", "7"))
+PROXY_CORE, LOAD_CORE = os.environ.get("PROXY_CORE", "0"), os.environ.get("LOAD_CORE", "1")
+HOST = "bench.test"
+INSTANCE = 18000
+
+
+def wrk(connections, path="/1k", script=None):
+    return lambda plain, _: requests(
+        ["wrk", "-t2", f"-c{connections}", "-d1s", "--timeout", "10s", "-H", f"Host: {HOST}"]
+        + (["-s", FOLDER / script] if script else []) + [f"http://127.0.0.1:{plain}{path}"], r"(\d+) requests in", 1)
+
+
+def h2load(clients, count, repeat, *options):
+    return lambda _, tls: requests(
+        ["h2load", "-t1", f"-c{clients}", f"-n{count}", f"--connect-to=127.0.0.1:{tls}", *options, f"https://{HOST}:{tls}/1k"],
+        r"(\d+) succeeded", repeat)
+
+
+CASES = {
+    "1 KiB, 64 connections": wrk(64),
+    "1 KiB, 512 connections": wrk(512),
+    "100 KiB": wrk(64, "/100k"),
+    "16 KiB posts": wrk(64, "/post", "post.lua"),
+    "new connection each": wrk(64, "/1k", "close.lua"),
+    "TLS, keep-alive": h2load(64, 30000, 1, "--h1"),
+    "TLS, new connection each": h2load(150, 150, 8, "--h1"),
+}
+
+
+def requests(command, pattern, repeat):
+    """Runs the load, and says how many requests were answered well."""
+    done = 0
+    for _ in range(repeat):
+        out = subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, text=True, timeout=60).stdout
+        failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+        if failed:
+            sys.exit(f"{failed[0]}: {command}")
+        found = re.search(pattern, out)
+        done += int(found[1]) if found else 0
+    return done
+
+
+def cpu(pid):
+    """Seconds of CPU time of a process and its children, as precisely as the scheduler knows them."""
+    total = 0.0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0]) / 1e9
+        total += sum(cpu(int(child)) for child in (task / "children").read_text().split())
+    return total
+
+
+def memory(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+running = []
+
+
+def start(*command, core=None):
+    pinned = ["taskset", "-c", core, *command] if core else command
+    log = open(FOLDER / "log", "ab")
+    running.append(subprocess.Popen(pinned, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+    return running[-1]
+
+
+def stop(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    running.remove(process)
+
+
+def wait_for(port):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 0.5).close()
+        except OSError:
+            time.sleep(0.001)
+    sys.exit(f"nobody listens on port {port}: {(FOLDER / 'log').read_text()[-2000:]}")
+
+
+def answers(port, host):
+    """Whether a host is routed already."""
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.sendall(f"GET /1k HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return stream.recv(64).startswith(b"HTTP/1.1 200")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def prepare():
+    (FOLDER / "100k").write_text("y" * 102400)
+    (FOLDER / "close.lua").write_text('wrk.headers["Connection"] = "close"\n')
+    (FOLDER / "post.lua").write_text('wrk.method = "POST"\nwrk.body = string.rep("z", 16384)\n')
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj",
+                    f"/CN={HOST}", "-keyout", FOLDER / "key.pem", "-out", FOLDER / "certificate.pem"], stderr=subprocess.DEVNULL, check=True)
+    (FOLDER / "both.pem").write_text((FOLDER / "certificate.pem").read_text() + (FOLDER / "key.pem").read_text())
+    (FOLDER / "nginx.conf").write_text(f"""daemon off; pid {FOLDER}/nginx.pid; error_log {FOLDER}/log crit; events {{ worker_connections 9000; }}
+http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush on; client_body_buffer_size 128k; client_max_body_size 0;
+ client_body_temp_path {FOLDER}/bodies; server {{ listen 127.0.0.1:{INSTANCE} backlog=4096; root {FOLDER}; open_file_cache max=10;
+ location / {{ return 200 "{'x' * 1023}\\n"; }} location = /100k {{ }} }} }}
+""")
+
+
+def haproxy(plain, tls):
+    (FOLDER / "haproxy.cfg").write_text(f"""global
+  nbthread 1
+  maxconn 8000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend all
+  bind 127.0.0.1:{plain} backlog 4096
+  bind 127.0.0.1:{tls} ssl crt {FOLDER}/both.pem alpn http/1.1 backlog 4096
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+  http-request set-header X-Request-Id %[uuid()]
+  http-request set-header X-Request-Start %[date(0,ms)]
+  default_backend instance
+backend instance
+  http-reuse always
+  server one 127.0.0.1:{INSTANCE} pool-max-conn 2048
+""")
+    return start("haproxy", "-f", FOLDER / "haproxy.cfg", core=PROXY_CORE)
+
+
+def router(plain, tls, hosts, folder="router"):
+    place = FOLDER / folder
+    place.mkdir()
+    publisher = start(ROUTER, "publish", "--folder", place, "--hosts", str(hosts), "--host", HOST, "--upstream", f"127.0.0.1:{INSTANCE}")
+    while not (place / "addresses.sock").exists():
+        time.sleep(0.01)
+    serving = start(ROUTER, "serve", "--folder", place, "--listen", f"127.0.0.1:{plain}", "--tls-listen", f"127.0.0.1:{tls}",
+                    "--certificate", FOLDER / "both.pem", core=PROXY_CORE)
+    return publisher, serving
+
+
+def compare(proxies):
+    print(f"{'case':26} {'haproxy':>9} {'router':>9} {'ratio':>6}   (µs of CPU a request, medians of {ROUNDS} rounds)", flush=True)
+    wanted = os.environ.get("CASES")
+    for name, load in CASES.items():
+        if wanted and not any(part.strip() and part.strip() in name for part in wanted.split("|")):
+            continue
+        costs = {proxy: [] for proxy in proxies}
+        for number in range(ROUNDS + 1):
+            for proxy in list(proxies)[:: -1 if number % 2 else 1]:
+                pid, plain, tls = proxies[proxy]
+                before = cpu(pid)
+                done = load(plain, tls)
+                if number and done:
+                    costs[proxy].append((cpu(pid) - before) / done * 1e6)
+        ours, theirs = costs["router"], costs["haproxy"]
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs))
+        print(f"{name:26} {statistics.median(theirs):9.1f} {statistics.median(ours):9.1f} {ratio:6.2f}", flush=True)
+
+
+def syscalls(pid, port):
+    """System calls of the router's worker for each request, which strace counts."""
+    report = FOLDER / "strace"
+    tracer = start("strace", "-f", "-c", "-o", report, "-p", str(pid))
+    time.sleep(0.5)
+    done = requests(["wrk", "-t1", "-c16", "-d2s", "-H", f"Host: {HOST}", f"http://127.0.0.1:{port}/1k"], r"(\d+) requests in", 1)
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait(10)
+    running.remove(tracer)
+    rows = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", report.read_text(), re.MULTILINE)
+    calls = {name: int(count) / done for count, name in rows if name != "total" and int(count) / done >= 0.01}
+    print("system calls a request: " + ", ".join(f"{name} {count:.2f}" for name, count in calls.items()))
+
+
+def tables():
+    for hosts in (10_000, 1_000_000):
+        plain = free_port()
+        empty = router(free_port(), free_port(), 1, f"empty-{hosts}")
+        time.sleep(1)
+        base = memory(empty[1].pid)
+        both = router(plain, free_port(), hosts, f"hosts-{hosts}")
+        wait_for(plain)
+        while not answers(plain, f"h{hosts - 1}.{HOST}"):
+            time.sleep(0.1)
+        time.sleep(3)
+        first = memory(both[1].pid)
+        stop(both[1])
+        began = time.monotonic()
+        again = start(ROUTER, "serve", "--folder", FOLDER / f"hosts-{hosts}", "--listen", f"127.0.0.1:{plain}")
+        wait_for(plain)
+        print(f"{hosts} hosts: {first:.0f} MiB, {first - base:.0f} of them the table; takes requests {(time.monotonic() - began) * 1000:.0f} ms after its start")
+        for process in (again, both[0], *empty):
+            stop(process)
+
+
+def main():
+    prepare()
+    start("nginx", "-c", FOLDER / "nginx.conf", core=LOAD_CORE)
+    wait_for(INSTANCE)
+    ports = {name: (free_port(), free_port()) for name in ("haproxy", "router")}
+    theirs, (_, ours) = haproxy(*ports["haproxy"]), router(*ports["router"], 1)
+    for plain, tls in ports.values():
+        wait_for(plain)
+        wait_for(tls)
+    while not answers(ports["router"][0], HOST):
+        time.sleep(0.1)
+    requests(["wrk", "-t1", "-c64", "-d1s", "-H", f"Host: {HOST}", f"http://127.0.0.1:{ports['router'][0]}/1k"], r"(\d+) requests in", 1)
+    print(f"memory with 64 connections: haproxy {memory(theirs.pid):.1f} MiB, router {memory(ours.pid):.1f} MiB")
+    compare({"haproxy": (theirs.pid, *ports["haproxy"]), "router": (ours.pid, *ports["router"])})
+    print(f"memory after that: haproxy {memory(theirs.pid):.1f} MiB, router {memory(ours.pid):.1f} MiB")
+    syscalls(ours.pid, ports["router"][0])
+    if not os.environ.get("CASES"):
+        tables()
+
+
+try:
+    main()
+finally:
+    for process in list(running):
+        stop(process)
