@@ -16,7 +16,10 @@ pub(crate) enum Failure {
     ConnectTimeout,
     BootTimeout,
     ConnectRefused,
-    OversizedResponse,
+    OversizedHeader,
+    OversizedCookie,
+    OversizedStatusLine,
+    InvalidLength,
     BadChunk,
     ClientInterrupted,
     ClientIdle,
@@ -55,7 +58,10 @@ impl Failure {
             | Self::ConnectTimeout
             | Self::BootTimeout
             | Self::ConnectRefused
-            | Self::OversizedResponse
+            | Self::OversizedHeader
+            | Self::OversizedCookie
+            | Self::OversizedStatusLine
+            | Self::InvalidLength
             | Self::Quarantined
             | Self::Exhausted => true,
             // It may be silent for as long as everybody knows that it may.
@@ -86,6 +92,7 @@ impl Failure {
             ..error(code, description)
         };
         let backend = |code, description| Look { socket: Some("backend"), ..error(code, description) };
+        let restriction = |description| Look { status: StatusCode::BAD_GATEWAY, ..error("H25", description) };
         match self {
             Self::AppCrashed => error("H10", "App crashed"),
             Self::RequestTimeout => error("H12", "Request timeout"),
@@ -97,9 +104,10 @@ impl Failure {
             Self::ConnectTimeout => error("H19", "Backend connection timeout"),
             Self::BootTimeout => error("H20", "App boot timeout"),
             Self::ConnectRefused => error("H21", "Backend connection refused"),
-            Self::OversizedResponse => {
-                Look { status: StatusCode::BAD_GATEWAY, ..error("H25", "HTTP restriction: oversized header") }
-            }
+            Self::OversizedHeader => restriction("HTTP restriction: oversized header"),
+            Self::OversizedCookie => restriction("HTTP restriction: oversized cookie"),
+            Self::OversizedStatusLine => restriction("HTTP restriction: oversized status line"),
+            Self::InvalidLength => restriction("HTTP restriction: invalid content length"),
             Self::BadChunk => Look { status: StatusCode::BAD_REQUEST, ..client("H26", "Request Error: bad chunk") },
             Self::ClientInterrupted => client("H27", "Client Request Interrupted"),
             Self::ClientIdle => client("H28", "Client Connection Idle"),

@@ -1,6 +1,7 @@
 //! What changes in a message's headers on its way through: hop-by-hop ones go, the router's own are added.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -22,6 +23,12 @@ const HOP_BY_HOP: [HeaderName; 8] =
 /// What decides where a request goes, or what an app trusts: `Connection` cannot name these away.
 const KEPT: [HeaderName; 7] =
     [HOST, CONTENT_LENGTH, FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START];
+
+/// Those that an app gets from us alone.
+const REPLACED: [HeaderName; 6] =
+    [FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START, CONTENT_LENGTH];
+
+const OUR_VIA: &str = "1.1 platform";
 
 /// What a client's connection adds to each of its requests.
 pub(crate) struct Hop {
@@ -49,100 +56,97 @@ pub(crate) struct Stamp {
     pub(crate) forwarded_for: HeaderValue,
 }
 
-/// Makes the headers of a client's request those of ours. `started` is in milliseconds since the epoch; `new_id` makes a
-/// request id if the client sent no good one.
+/// Gives the headers that an app is to get with a client's request: the end-to-end ones, and ours. `started` is in milliseconds since
+/// the epoch; `new_id` makes a request id if the client sent no good one.
 pub(crate) fn forward_request(
-    headers: &mut HeaderMap,
+    headers: &HeaderMap,
     hop: &Hop,
     started: i64,
     new_id: impl FnOnce() -> HeaderValue,
+    mut give: impl FnMut(&HeaderName, &[u8]),
 ) -> Stamp {
-    let upgrade = upgrade_wanted(headers).cloned();
-    let chunked = headers.contains_key(TRANSFER_ENCODING);
-    remove_hop_by_hop(headers);
-    remove_look_alikes(headers);
-    headers.remove(EXPECT);
-    if let Some(upgrade) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, upgrade);
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(self::named).collect();
+    for (name, value) in headers {
+        let is_ours = REPLACED.contains(name) || is_hop_by_hop(name) || *name == EXPECT;
+        if !is_ours && !named.contains(name) && !is_look_alike(name) {
+            give(name, value.as_bytes());
+        }
     }
-    if chunked {
-        // Left to itself hyper takes a GET for one without a body.
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+    if let Some(length) = headers.get(CONTENT_LENGTH) {
         // Equal lengths, sent twice, become one.
-        headers.insert(CONTENT_LENGTH, length);
+        give(&CONTENT_LENGTH, length.as_bytes());
+    }
+    if let Some(upgrade) = upgrade_wanted(headers) {
+        give(&CONNECTION, b"upgrade");
+        give(&UPGRADE, upgrade.as_bytes());
     }
     let forwarded_for = append_address(headers, &hop.address);
-    headers.insert(FORWARDED_FOR, forwarded_for.clone());
-    headers.insert(FORWARDED_PROTO, hop.scheme.clone());
-    headers.insert(FORWARDED_PORT, hop.port.clone());
-    headers.insert(REQUEST_START, started.into());
-    headers.append(VIA, HeaderValue::from_static("1.1 platform"));
     let request_id = match headers.get(REQUEST_ID) {
         Some(id) if is_request_id(id.as_bytes()) => id.clone(),
         _ => new_id(),
     };
-    headers.insert(REQUEST_ID, request_id.clone());
+    give(&FORWARDED_FOR, forwarded_for.as_bytes());
+    give(&FORWARDED_PROTO, hop.scheme.as_bytes());
+    give(&FORWARDED_PORT, hop.port.as_bytes());
+    give(&REQUEST_START, itoa::Buffer::new().format(started).as_bytes());
+    give(&VIA, OUR_VIA.as_bytes());
+    give(&REQUEST_ID, request_id.as_bytes());
     Stamp { request_id, forwarded_for }
 }
 
-/// Makes the headers of an instance's response those of ours.
+/// Makes the headers of a response from the platform itself those of ours.
 pub(crate) fn forward_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    headers.append(VIA, HeaderValue::from_static("1.1 platform"));
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(self::named).collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    add_via(headers);
+}
+
+pub(crate) fn add_via(headers: &mut HeaderMap) {
+    headers.append(VIA, HeaderValue::from_static(OUR_VIA));
 }
 
 /// The protocol that a request wants to change to, if it wants to. Not `h2c`: inside it requests would pass that nobody
 /// here checked or counted, and RFC 9113 took it out of the protocol.
 pub(crate) fn upgrade_wanted(headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(UPGRADE)?;
-    let names_it = tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let mut tokens = headers.get_all(CONNECTION).iter().flat_map(tokens);
+    let names_it = tokens.any(|token| token.eq_ignore_ascii_case("upgrade"));
     (names_it && !upgrade.as_bytes().eq_ignore_ascii_case(b"h2c")).then_some(upgrade)
 }
 
-/// Whether an answer changes to the protocol of `WebSocket`s.
-pub(crate) fn is_web_socket(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+/// Whether a protocol is that of `WebSocket`s.
+pub(crate) fn is_web_socket(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
-/// How many seconds a server says it keeps an idle connection open (`Keep-Alive: timeout=5`).
-pub(crate) fn keep_alive_seconds(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
-    value.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?.parse().ok()
+/// How long a server says it keeps an idle connection open (`Keep-Alive: timeout=5`).
+pub(crate) fn keep_alive(value: &HeaderValue) -> Option<Duration> {
+    let seconds = tokens(value).find_map(|part| part.strip_prefix("timeout="))?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
-fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+/// The items of a list in a header.
+pub(crate) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim)
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> =
-            tokens(headers).filter_map(|token| token.parse().ok()).filter(|name| !KEPT.contains(name)).collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// The header that an item of `Connection` takes away, unless it goes or stays anyway.
+pub(crate) fn named(token: &str) -> Option<HeaderName> {
+    token.parse().ok().filter(|name| !KEPT.contains(name) && !is_hop_by_hop(name))
 }
 
 /// Many servers read `X_Forwarded_For` as `X-Forwarded-For` (both are `HTTP_X_FORWARDED_FOR` in CGI): such a header would
 /// pass a client's word off as ours.
-fn remove_look_alikes(headers: &mut HeaderMap) {
-    let is_fake = |name: &&HeaderName| {
-        let name = name.as_str();
-        let dashed = || name.replace('_', "-");
-        name.contains('_') && KEPT.iter().chain(&HOP_BY_HOP).any(|kept| kept.as_str() == dashed())
-    };
-    let fakes: Vec<HeaderName> = headers.keys().filter(is_fake).cloned().collect();
-    for name in fakes {
-        headers.remove(name);
-    }
+fn is_look_alike(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let dashed = || name.replace('_', "-");
+    name.contains('_') && KEPT.iter().chain(&HOP_BY_HOP).any(|kept| kept.as_str() == dashed())
 }
 
 fn append_address(headers: &HeaderMap, address: &HeaderValue) -> HeaderValue {
@@ -174,8 +178,12 @@ mod tests {
             headers.append(name, value);
         }
         let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, "http");
-        forward_request(&mut headers, &hop, 1_000, || HeaderValue::from_static("made-up"));
-        headers
+        let mut forwarded = HeaderMap::new();
+        let give = |name: &HeaderName, value: &[u8]| {
+            forwarded.append(name, HeaderValue::from_bytes(value).expect("a value"));
+        };
+        forward_request(&headers, &hop, 1_000, || HeaderValue::from_static("made-up"), give);
+        forwarded
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod proof;
 mod proxy;
 mod rendezvous;
 mod reply;
+mod response;
 mod search;
 mod server;
 mod snapshot;
@@ -40,6 +41,7 @@ mod table;
 pub mod tls;
 mod traffic;
 mod tunnel;
+mod upload;
 mod upstream;
 
 use std::io;

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use http::header::ACCEPT;
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
@@ -22,7 +22,18 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
         request.headers().get(ACCEPT).is_some_and(|accept| accept.as_bytes().windows(9).any(|w| w == b"text/html"));
     let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
     let started = worker.shared.clock.now().as_millis();
-    headers::forward_request(request.headers_mut(), &client.hop, started, || worker.new_request_id());
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let mut forwarded = HeaderMap::with_capacity(request.headers().len() + 8);
+    let give = |name: &HeaderName, value: &[u8]| {
+        // A value that was one before.
+        forwarded.extend(HeaderValue::from_bytes(value).ok().map(|value| (name.clone(), value)));
+    };
+    headers::forward_request(request.headers(), &client.hop, started, || worker.new_request_id(), give);
+    if chunked {
+        // Left to itself hyper takes a GET for one without a body.
+        forwarded.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    *request.headers_mut() = forwarded;
     *request.version_mut() = Version::HTTP_11;
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = Uri::from(path);
@@ -38,8 +49,15 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
         && let Some(client) = upgrade
     {
         let server = hyper::upgrade::on(&mut response);
-        tokio::task::spawn_local(tunnel::pass(Ends { client, server }));
-        return switching(response);
+        tokio::task::spawn_local(async move {
+            if let Ok(server) = server.await {
+                tunnel::pass(Ends { client, server: TokioIo::new(server) }).await;
+            }
+        });
+        let (mut parts, _) = response.into_parts();
+        let upgrade = parts.headers.get(UPGRADE).cloned();
+        headers::forward_response(&mut parts.headers);
+        return switching(parts.headers, upgrade);
     }
     headers::forward_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::table::Instance;
 use crate::upstream::Upstream;
 
-/// Most connections that one worker keeps; each costs about 24 KiB. The one that rested longest makes room.
+/// Most connections that one worker keeps. The one that rested longest makes room.
 const LIMIT: usize = 1024;
 
 #[derive(Default)]
@@ -38,9 +38,9 @@ impl Pool {
         let mut shelves = self.0.borrow_mut();
         loop {
             let ticket = shelves.tickets.get_mut(&instance.serial)?.pop()?;
-            let mut resting = shelves.resting.remove(&ticket)?;
+            let resting = shelves.resting.remove(&ticket)?;
             let now = Instant::now();
-            if resting.until > now && resting.upstream.is_reusable() {
+            if resting.until > now && resting.upstream.is_quiet() {
                 return Some((resting.upstream, now.duration_since(resting.since)));
             }
         }
@@ -48,7 +48,7 @@ impl Pool {
 
     /// Keeps a connection for the next request, for `time` at most, if it can take one and its instance is still there.
     pub(crate) fn put(&self, instance: &Arc<Instance>, mut upstream: Upstream, time: Duration) {
-        if instance.is_retired() || !upstream.is_reusable() {
+        if instance.is_retired() || !upstream.rest() {
             return;
         }
         let mut shelves = self.0.borrow_mut();
@@ -65,11 +65,13 @@ impl Pool {
         shelves.resting.insert(ticket, resting);
     }
 
-    /// Closes what rested too long and what belongs to instances that left the table.
+    /// Closes what rested too long, what its instance has closed, and what belongs to instances that left the table.
     pub(crate) fn sweep(&self) {
         let mut shelves = self.0.borrow_mut();
         let now = Instant::now();
-        shelves.resting.retain(|_, resting| resting.until > now && !resting.instance.is_retired());
+        let is_good =
+            |resting: &Resting| resting.until > now && !resting.instance.is_retired() && resting.upstream.is_quiet();
+        shelves.resting.retain(|_, resting| is_good(resting));
         let Shelves { resting, tickets, .. } = &mut *shelves;
         tickets.retain(|_, tickets| {
             tickets.retain(|ticket| resting.contains_key(ticket));

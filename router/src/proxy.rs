@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use model::Clock;
@@ -24,23 +26,27 @@ use crate::Timeouts;
 use crate::access_log::{AccessLog, Facts, Record};
 use crate::balance::Dice;
 use crate::failure::Failure;
-use crate::headers::{self, Hop};
+use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
 use crate::pool::Pool;
 use crate::reply::{Download, Reply};
+use crate::response::Head;
 use crate::search::Search;
 use crate::socket::Activity;
 use crate::strict::{self, Refusal};
 use crate::table::{App, InFlight, Instance, Table};
 use crate::traffic::{News, Tally};
 use crate::tunnel::{self, Ends, Watched};
-use crate::upstream::{Progress, Upload, Upstream};
+use crate::upload::{self, Progress, Upload};
+use crate::upstream::{Scratch, Upstream};
 use crate::{error_page, platform};
 
 /// A connection that rested less than this is not one that an instance is about to close.
 const FRESH: Duration = Duration::from_secs(1);
 /// How often it is said that no connection can be made.
 const COMPLAINS: Duration = Duration::from_secs(10);
+/// Of most heads of requests, with what is added to them.
+const HEAD_SIZE: usize = 1024;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -60,6 +66,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) dice: RefCell<Dice>,
     pub(crate) tally: Rc<Tally>,
+    pub(crate) scratch: Scratch,
     /// What keeps the worker from ending: connections of clients, and tunnels.
     pub(crate) connections: TaskTracker,
     /// Cancelled when it is to end.
@@ -134,46 +141,37 @@ struct Exchange {
     upgrade: Option<OnUpgrade>,
 }
 
-/// An instance's answer, and what it still holds.
+/// An instance's answer, and what the rest of it comes from.
 struct Answer {
-    response: Response<Incoming>,
+    head: Head,
     upstream: Upstream,
 }
 
 /// Why an attempt brought no answer, and the request if nothing of it was sent.
-struct Missed(Failure, Option<Request<Upload>>);
+struct Missed(Failure, Option<Upload>);
 
 impl Exchange {
-    fn begin(
-        worker: Rc<Worker>,
-        client: Rc<Client>,
-        app: &App,
-        mut request: Request<Incoming>,
-    ) -> (Self, Request<Upload>) {
+    fn begin(worker: Rc<Worker>, client: Rc<Client>, app: &App, mut request: Request<Incoming>) -> (Self, Upload) {
         let arrived = Instant::now();
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
         let started = worker.shared.clock.now().as_millis();
-        let stamp = headers::forward_request(request.headers_mut(), &client.hop, started, || worker.new_request_id());
+        let (parts, body) = request.into_parts();
+        let (stamp, head) = request_head(&parts, &body, &client.hop, started, || worker.new_request_id());
+        let upload = Upload::new(head, parts.method.clone(), &parts.headers, body);
         let facts = Facts {
             app: app.id,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            host: request.headers()[HOST].clone(),
+            host: parts.headers[HOST].clone(),
+            method: parts.method,
+            uri: parts.uri,
             request_id: stamp.request_id,
             forwarded_for: stamp.forwarded_for,
             arrived,
         };
         let record = Record::new(Arc::clone(&worker.shared.log), Rc::clone(&worker.tally), facts);
-        let (mut parts, body) = request.into_parts();
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
-        if parts.uri.scheme().is_some() {
-            parts.uri = parts.uri.path_and_query().cloned().map_or(Uri::from_static("/"), Uri::from);
-        }
-        (Self { worker, client, record, upgrade }, Request::from_parts(parts, Upload::new(body)))
+        (Self { worker, client, record, upgrade }, upload)
     }
 
-    async fn run(mut self, host: &str, app: Arc<App>, request: Request<Upload>) -> Response<Reply> {
+    async fn run(mut self, host: &str, app: Arc<App>, request: Upload) -> Response<Reply> {
         let name = app.name.clone();
         let (answer, in_flight) = match self.dispatch(host, app, request).await {
             Ok(found) => found,
@@ -186,9 +184,9 @@ impl Exchange {
             }
         };
         self.record.answered = Some(Instant::now());
-        self.record.status = answer.response.status().as_u16();
-        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(answer.response, in_flight);
+        self.record.status = answer.head.status.as_u16();
+        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(answer, in_flight);
         }
         self.pass(answer, in_flight)
     }
@@ -198,7 +196,7 @@ impl Exchange {
         &mut self,
         host: &str,
         app: Arc<App>,
-        mut request: Request<Upload>,
+        mut request: Upload,
     ) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
         let mut search = Search::new(&worker.shared.table, &worker.shared.timeouts, host, app);
@@ -219,14 +217,14 @@ impl Exchange {
     }
 
     /// Sends the request to one instance: over a connection that rested, else over a new one.
-    async fn attempt(&mut self, instance: &Instance, mut request: Request<Upload>) -> Result<Answer, Missed> {
+    async fn attempt(&mut self, instance: &Instance, mut request: Upload) -> Result<Answer, Missed> {
         let worker = Rc::clone(&self.worker);
         while self.upgrade.is_none()
             && let Some((upstream, rested)) = worker.pool.take(instance)
         {
             // An instance may close a connection in the moment in which a request is sent on it. A request that may be
             // repeated (RFC 9110 section 9.2.2) then is; one that may not takes no such risk.
-            let spare = if rested < FRESH { None } else { copy(&request) };
+            let spare = if rested < FRESH { None } else { request.copy() };
             if rested >= FRESH && spare.is_none() {
                 break;
             }
@@ -240,7 +238,7 @@ impl Exchange {
             }
         }
         let limit = worker.shared.timeouts.connect;
-        match Upstream::connect(instance.endpoint.address, limit, self.upgrade.is_some()).await {
+        match Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await {
             // It left the table meanwhile. Another one may have its address by now, and may be who answered.
             Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
             Ok(upstream) => self.send(upstream, request).await,
@@ -253,82 +251,65 @@ impl Exchange {
         }
     }
 
-    async fn send(&mut self, mut upstream: Upstream, request: Request<Upload>) -> Result<Answer, Missed> {
+    async fn send(&mut self, mut upstream: Upstream, request: Upload) -> Result<Answer, Missed> {
         let sent = Instant::now();
         self.record.connected = Some(sent);
-        let progress = request.body().progress();
-        let result = {
-            let mut answer = pin!(upstream.send(request));
-            let mut patience = pin!(self.lost_patience(&progress, sent));
-            poll_fn(|context| {
-                upstream.drive(context);
-                match answer.as_mut().poll(context) {
-                    Poll::Ready(result) => Poll::Ready(Ok(result)),
-                    Poll::Pending => patience.as_mut().poll(context).map(Err),
-                }
-            })
-            .await
-        };
-        match result {
-            Ok(Ok(response)) if response.status() != StatusCode::SWITCHING_PROTOCOLS || self.upgrade.is_some() => {
-                Ok(Answer { response, upstream })
+        upstream.begin(request);
+        let result = poll_fn(|context| {
+            if let Poll::Ready(result) = upstream.poll_head(context) {
+                return Poll::Ready(result);
             }
+            let (end, failure) = self.patience(upstream.progress(), sent);
+            upstream.poll_timer(context, end).map(|()| Err(failure))
+        });
+        match result.await {
             // It changes to a protocol that nobody asked for.
-            Ok(Ok(_)) => Err(Missed(Failure::BadResponse, None)),
-            Ok(Err(mut error)) => {
-                let unsent = error.take_message();
-                Err(Missed(reason(&error.into_error(), progress.get()), unsent))
+            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_none() => {
+                Err(Missed(Failure::BadResponse, None))
             }
+            Ok(head) => Ok(Answer { head, upstream }),
+            Err(failure @ Failure::NoResponse) => Err(Missed(failure, upstream.take_back())),
             Err(failure) => Err(Missed(failure, None)),
         }
     }
 
-    /// Waits until nobody should wait for an answer any longer, and says whose fault it is.
-    async fn lost_patience(&self, progress: &Cell<Progress>, sent: Instant) -> Failure {
+    /// Until when to wait for an answer if nothing else happens, and whose fault it is then.
+    fn patience(&self, progress: Progress, sent: Instant) -> (Instant, Failure) {
         let timeouts = &self.worker.shared.timeouts;
-        loop {
-            let (limit, failure) = match progress.get() {
-                Progress::Done => (timeouts.response, Failure::RequestTimeout),
-                Progress::Waiting => (timeouts.idle, Failure::ClientIdle),
-                Progress::Passing | Progress::Malformed | Progress::Gone => (timeouts.idle, Failure::RequestTimeout),
-            };
-            // Bytes of the client passed last; a request that was held for a while counts from when it was sent.
-            let end = self.client.activity.last().max(sent) + limit;
-            if end <= Instant::now() {
-                return failure;
-            }
-            tokio::time::sleep_until(end).await;
-        }
+        let (limit, failure) = match progress {
+            Progress::Done => (timeouts.response, Failure::RequestTimeout),
+            Progress::Waiting => (timeouts.idle, Failure::ClientIdle),
+            Progress::Passing => (timeouts.idle, Failure::RequestTimeout),
+        };
+        // Bytes of the client passed last; a request that was held for a while counts from when it was sent.
+        (self.client.activity.last().max(sent) + limit, failure)
     }
 
     /// Streams the answer to the client.
     fn pass(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
         let Self { worker, client, record, .. } = self;
-        let (mut parts, body) = answer.response.into_parts();
+        let Answer { head, upstream } = answer;
         let idle_limit = worker.shared.timeouts.upstream_idle;
         // A second less than the instance says, so that it is us who close first.
-        let rest = headers::keep_alive_seconds(&parts.headers)
-            .map_or(idle_limit, |seconds| idle_limit.min(Duration::from_secs(seconds.saturating_sub(1))));
-        headers::forward_response(&mut parts.headers);
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
+        let rest =
+            head.keep_alive.map_or(idle_limit, |time| idle_limit.min(time.saturating_sub(Duration::from_secs(1))));
         let download = Download {
-            body,
-            upstream: Some(answer.upstream),
+            upstream: Some(upstream),
             in_flight,
             record,
             worker,
             activity: Arc::clone(&client.activity),
             rest,
-            idle: None,
             broken: None,
         };
-        Response::from_parts(parts, Reply::App(Box::new(download)))
+        let mut response = Response::new(Reply::App(Box::new(download)));
+        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+        response
     }
 
     /// Answers 101 and makes the two connections one tunnel.
-    fn switch(self, mut response: Response<Incoming>, in_flight: InFlight) -> Response<Reply> {
-        let server = hyper::upgrade::on(&mut response);
+    fn switch(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
+        let Answer { head, upstream } = answer;
         if let Some(client) = self.upgrade {
             let worker = &self.worker;
             let watched = Watched {
@@ -336,51 +317,42 @@ impl Exchange {
                 record: self.record,
                 activity: Arc::clone(&self.client.activity),
                 idle: worker.shared.timeouts.idle,
-                is_web_socket: headers::is_web_socket(response.headers()),
+                is_web_socket: head.upgrade.as_ref().is_some_and(headers::is_web_socket),
                 stop: worker.stop.clone(),
             };
-            let tunnel = tunnel::watched(Ends { client, server }, watched);
+            let tunnel = tunnel::watched(Ends { client, server: upstream.into_stream() }, watched);
             tokio::task::spawn_local(worker.connections.track_future(tunnel));
         }
-        switching(response)
+        switching(head.headers, head.upgrade)
     }
 }
 
-/// The 101 for the client, from the one of the server.
-pub(crate) fn switching(response: Response<Incoming>) -> Response<Reply> {
-    let mut parts = response.into_parts().0;
-    let upgrade = parts.headers.get(UPGRADE).cloned();
-    headers::forward_response(&mut parts.headers);
-    if let Some(upgrade) = upgrade {
-        parts.headers.insert(UPGRADE, upgrade);
-    }
-    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.extensions.clear();
-    Response::from_parts(parts, Reply::Page(http_body_util::Full::default()))
+/// The 101 for the client, with the end-to-end headers of the one of the server.
+pub(crate) fn switching(mut headers: HeaderMap, upgrade: Option<HeaderValue>) -> Response<Reply> {
+    headers.extend(upgrade.map(|upgrade| (UPGRADE, upgrade)));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    let mut response = Response::new(Reply::Page(http_body_util::Full::default()));
+    (*response.status_mut(), *response.headers_mut()) = (StatusCode::SWITCHING_PROTOCOLS, headers);
+    response
 }
 
-/// A copy of a request that may be sent twice: it has no body, and its method is idempotent.
-fn copy(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
-    if !idempotent || request.body().progress().get() != Progress::Done {
-        return None;
+/// The head of a request as an instance gets it.
+fn request_head(
+    parts: &Parts,
+    body: &Incoming,
+    hop: &Hop,
+    started: i64,
+    new_id: impl FnOnce() -> HeaderValue,
+) -> (Stamp, Bytes) {
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut head = Vec::with_capacity(HEAD_SIZE);
+    let mut line = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
+    line(&[parts.method.as_str().as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\n"]);
+    let give = |name: &HeaderName, value: &[u8]| line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
+    let stamp = headers::forward_request(&parts.headers, hop, started, new_id, give);
+    if upload::is_chunked(&parts.headers, body) {
+        line(&[b"transfer-encoding: chunked\r\n"]);
     }
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-fn reason(error: &hyper::Error, progress: Progress) -> Failure {
-    match progress {
-        Progress::Malformed => Failure::BadChunk,
-        Progress::Gone => Failure::ClientInterrupted,
-        _ if error.is_parse_too_large() => Failure::OversizedResponse,
-        _ if error.is_parse() => Failure::BadResponse,
-        _ => Failure::NoResponse,
-    }
+    line(&[b"\r\n"]);
+    (stamp, head.into())
 }

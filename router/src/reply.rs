@@ -4,14 +4,13 @@ use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep_until};
 
 use crate::access_log::Record;
 use crate::failure::Failure;
@@ -52,7 +51,7 @@ impl Body for Reply {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Page(body) => body.is_end_stream(),
-            Self::App(download) => download.body.is_end_stream(),
+            Self::App(download) => download.is_over(),
             Self::Platform(body) => body.is_end_stream(),
         }
     }
@@ -60,7 +59,7 @@ impl Body for Reply {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Page(body) => body.size_hint(),
-            Self::App(download) => download.body.size_hint(),
+            Self::App(download) => download.size_hint(),
             Self::Platform(body) => body.size_hint(),
         }
     }
@@ -69,7 +68,7 @@ impl Body for Reply {
 /// The body of an instance's answer on its way to a client. It drives the connection that it comes from, counts as a
 /// request in flight as long as it lives, and gives the connection back when it has passed.
 pub(crate) struct Download {
-    pub(crate) body: Incoming,
+    /// None once it has passed.
     pub(crate) upstream: Option<Upstream>,
     pub(crate) in_flight: InFlight,
     pub(crate) record: Record,
@@ -77,8 +76,6 @@ pub(crate) struct Download {
     pub(crate) activity: Arc<Activity>,
     /// How long the connection may rest afterwards.
     pub(crate) rest: Duration,
-    /// Runs while the instance has nothing to say.
-    pub(crate) idle: Option<Pin<Box<Sleep>>>,
     /// The instance's connection broke, and the client is yet to be told.
     pub(crate) broken: Option<Failed>,
 }
@@ -88,29 +85,21 @@ impl Download {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        // The connection reads on only once somebody has asked for more: ask, let it read, ask again.
-        let mut result = Pin::new(&mut self.body).poll_frame(context);
-        if result.is_pending()
-            && let Some(upstream) = &mut self.upstream
-        {
-            upstream.drive(context);
-            result = Pin::new(&mut self.body).poll_frame(context);
-        }
-        match result {
+        let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+        match upstream.poll_body(context) {
             Poll::Pending => self.poll_idle(context),
             Poll::Ready(Some(Ok(frame))) => {
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.body.is_end_stream() {
+                if upstream.is_over() {
                     self.finish();
                 }
-                self.idle = None;
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.record.fail(Failure::Interrupted);
+            Poll::Ready(Some(Err(failure))) => {
+                self.record.fail(failure);
                 // The client's connection drops what it has yet to write when it hears of an error. It writes when there
                 // is nothing to read, so it hears one turn later.
-                self.broken = Some(error.into());
+                self.broken = Some(failure.look().description.into());
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -123,18 +112,19 @@ impl Download {
 
     /// Every byte, either way, is a sign of life; without one for too long the answer is cut off.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
-        let limit = self.worker.shared.timeouts.idle;
-        let end = self.activity.last() + limit;
-        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        while idle.as_mut().poll(context).is_ready() {
-            let end = self.activity.last() + limit;
-            if end <= tokio::time::Instant::now() {
-                self.record.fail(Failure::IdleConnection);
-                return Poll::Ready(Some(Err("the instance has nothing to say".into())));
-            }
-            idle.as_mut().reset(end);
-        }
-        Poll::Pending
+        let end = self.activity.last() + self.worker.shared.timeouts.idle;
+        let Some(upstream) = &mut self.upstream else { return Poll::Pending };
+        ready!(upstream.poll_timer(context, end));
+        self.record.fail(Failure::IdleConnection);
+        Poll::Ready(Some(Err("the instance has nothing to say".into())))
+    }
+
+    fn is_over(&self) -> bool {
+        self.broken.is_none() && self.upstream.as_ref().is_none_or(Upstream::is_over)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.upstream.as_ref().map_or(SizeHint::with_exact(0), Upstream::size_hint)
     }
 
     fn finish(&mut self) {
@@ -148,7 +138,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         // Nobody polls a body that has ended before it began: an answer to HEAD, a 204, a 304.
-        if !self.record.complete && self.body.is_end_stream() {
+        if !self.record.complete && self.is_over() {
             self.finish();
         }
     }

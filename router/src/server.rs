@@ -29,6 +29,7 @@ use crate::inner_host;
 use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
 use crate::socket::{Activity, ClientStream};
+use crate::upstream::Scratch;
 
 /// Connections that may wait to be accepted, for each worker and address.
 const BACKLOG: u32 = 4096;
@@ -82,9 +83,9 @@ pub(crate) fn run(
 ) {
     let drain = shared.timeouts.drain;
     let (pool, dice, tally) = (crate::pool::Pool::default(), Dice::new(random).into(), Rc::default());
-    let connections = TaskTracker::new();
+    let (connections, scratch) = (TaskTracker::new(), Scratch::default());
     let (open, stopped, complained) = (connections.clone(), stop.clone(), Cell::default());
-    let worker = Rc::new(Worker { shared, pool, dice, tally, connections: open, stop: stopped, complained });
+    let worker = Rc::new(Worker { shared, pool, dice, tally, scratch, connections: open, stop: stopped, complained });
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
         spawn_local({

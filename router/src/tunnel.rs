@@ -28,9 +28,9 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const BUFFER: usize = 8192;
 
 /// The two ends, once both sides have agreed.
-pub(crate) struct Ends {
+pub(crate) struct Ends<S> {
     pub(crate) client: OnUpgrade,
-    pub(crate) server: OnUpgrade,
+    pub(crate) server: S,
 }
 
 /// What comes of a tunnel to an app: its instance, its line in the log, its limits.
@@ -55,7 +55,7 @@ enum End {
 }
 
 /// Passes bytes of an app's tunnel until it ends or has to.
-pub(crate) async fn watched(ends: Ends, watched: Watched) {
+pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, watched: Watched) {
     let Watched { in_flight, mut record, activity, idle, is_web_socket, stop } = watched;
     let Some(mut tunnel) = Tunnel::open(ends, is_web_socket).await else { return };
     let mut end = tokio::select! {
@@ -86,7 +86,7 @@ pub(crate) async fn watched(ends: Ends, watched: Watched) {
 }
 
 /// Passes bytes until both sides have ended.
-pub(crate) async fn pass(ends: Ends) {
+pub(crate) async fn pass<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>) {
     if let Some(mut tunnel) = Tunnel::open(ends, false).await {
         tunnel.pass().await;
     }
@@ -100,11 +100,9 @@ enum Passed {
     CutByServer,
 }
 
-type Side = TokioIo<Upgraded>;
-
-struct Tunnel {
-    client: Side,
-    server: Side,
+struct Tunnel<S> {
+    client: TokioIo<Upgraded>,
+    server: S,
     /// From the client to the server.
     up: Way,
     down: Way,
@@ -112,17 +110,11 @@ struct Tunnel {
     was_cut: bool,
 }
 
-impl Tunnel {
-    async fn open(ends: Ends, is_web_socket: bool) -> Option<Self> {
-        let (client, server) = tokio::try_join!(ends.client, ends.server).ok()?;
+impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
+    async fn open(ends: Ends<S>, is_web_socket: bool) -> Option<Self> {
+        let client = ends.client.await.ok()?;
         let way = || Way::new(is_web_socket.then(Frames::default));
-        Some(Self {
-            client: TokioIo::new(client),
-            server: TokioIo::new(server),
-            up: way(),
-            down: way(),
-            was_cut: false,
-        })
+        Some(Self { client: TokioIo::new(client), server: ends.server, up: way(), down: way(), was_cut: false })
     }
 
     /// Passes bytes both ways. May be dropped at any moment: what was read and is yet to be written is still there.
@@ -239,7 +231,12 @@ impl Way {
         Self { buffer, start: 0, end: 0, passed: 0, unflushed: false, ended: false, done: false, frames }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, from: &mut Side, to: &mut Side) -> Poll<Result<(), Broken>> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
         while !self.done {
             while !self.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(context, self.rest()));
@@ -266,7 +263,7 @@ impl Way {
     }
 
     /// Fills the buffer anew; all of it must have been written.
-    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut Side) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, context: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(&mut self.buffer);
         ready!(Pin::new(from).poll_read(context, &mut buffer))?;
         let length = buffer.filled().len();
@@ -274,7 +271,7 @@ impl Way {
         Poll::Ready(Ok(length))
     }
 
-    async fn read(&mut self, from: &mut Side) -> io::Result<usize> {
+    async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         poll_fn(|context| self.poll_read(context, from)).await
     }
 

@@ -1,37 +1,67 @@
 //! One HTTP/1 connection to an instance.
 //!
 //! The request's own task drives it: no task of its own, no wake-up across tasks. It is polled while the request waits
-//! for its answer and while the answer's body passes, and rests in the [`Pool`](crate::pool::Pool) in between.
+//! for its answer and while the answer's body passes, and rests in the [`Pool`](crate::pool::Pool) in between. At rest it holds no
+//! buffer: small answers are read into one that the whole worker has, large ones into buffers of their own size.
 
-use std::cell::Cell;
-use std::error::Error;
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Frame, SizeHint};
 use nix::errno::Errno;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, join};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::io::poll_read_buf;
 
 use crate::failure::Failure;
+use crate::response::{Body, Head, HeadReader, Piece};
+use crate::upload::{Progress, Stop, Upload};
+
+/// What is read at once, if nothing tells of more.
+const SMALL_READ: usize = 16 << 10;
+/// Most that is read at once.
+const LARGE_READ: usize = 256 << 10;
+
+/// Where one worker reads small answers into.
+#[derive(Clone)]
+pub(crate) struct Scratch(Rc<RefCell<Box<[u8]>>>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new(vec![0; SMALL_READ].into())))
+    }
+}
 
 pub(crate) struct Upstream {
-    sender: SendRequest<Upload>,
-    /// None if it ended, or if a task of its own drives it because it may become a tunnel.
-    connection: Option<Connection<TokioIo<TcpStream>, Upload>>,
+    stream: TcpStream,
+    scratch: Scratch,
+    /// The request that it was given last.
+    upload: Upload,
+    reader: HeadReader,
+    /// What is yet to come of its answer.
+    body: Body,
+    /// What was read and belongs to nobody yet.
+    buffer: BytesMut,
+    /// So much is read next time.
+    appetite: usize,
+    /// Bytes of this answer so far.
+    read: usize,
+    /// It can take another request after this one.
+    stays: bool,
+    /// Kept between requests: to move it to a later time costs next to nothing.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upstream {
-    /// Connects within `limit`. An upgradable one is for one request only.
-    pub(crate) async fn connect(address: SocketAddr, limit: Duration, upgradable: bool) -> Result<Self, Failure> {
+    /// Connects within `limit`.
+    pub(crate) async fn connect(address: SocketAddr, limit: Duration, scratch: &Scratch) -> Result<Self, Failure> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
             Err(_) => return Err(Failure::ConnectTimeout),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::ConnectTimeout),
@@ -41,44 +71,161 @@ impl Upstream {
         };
         // It only costs speed if it fails.
         let _ = stream.set_nodelay(true);
-        let handshake = Builder::new().handshake(TokioIo::new(stream)).await;
-        let Ok((sender, connection)) = handshake else { return Err(Failure::ConnectRefused) };
-        if !upgradable {
-            return Ok(Self { sender, connection: Some(connection) });
-        }
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(error = %error, "a connection to an instance broke");
+        Ok(Self {
+            stream,
+            scratch: scratch.clone(),
+            upload: Upload::default(),
+            reader: HeadReader::default(),
+            body: Body::Over,
+            buffer: BytesMut::new(),
+            appetite: SMALL_READ,
+            read: 0,
+            stays: true,
+            timer: None,
+        })
+    }
+
+    /// Gives it the next request.
+    pub(crate) fn begin(&mut self, upload: Upload) {
+        (self.upload, self.stays, self.read) = (upload, false, 0);
+    }
+
+    /// The request, if not a byte of it was sent.
+    pub(crate) fn take_back(&mut self) -> Option<Upload> {
+        (!self.upload.has_begun()).then(|| std::mem::take(&mut self.upload))
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.upload.progress()
+    }
+
+    /// Sends what can be sent, and waits for the head of the answer.
+    pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        self.send(context)?;
+        loop {
+            if let Some(mut head) = self.reader.read(&mut self.buffer, &self.upload.method)? {
+                self.body = std::mem::replace(&mut head.body, Body::Over);
+                self.stays = head.stays;
+                if let Body::Length(length) = self.body {
+                    let length = usize::try_from(length).unwrap_or(LARGE_READ);
+                    self.appetite = length.clamp(SMALL_READ, LARGE_READ);
+                }
+                return Poll::Ready(Ok(head));
             }
-        });
-        Ok(Self { sender, connection: None })
-    }
-
-    /// The answer to `request`, as long as somebody calls [`Upstream::drive`]. The error holds the request if not a byte of
-    /// it was sent.
-    pub(crate) fn send(
-        &mut self,
-        request: Request<Upload>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>> + use<> {
-        self.sender.try_send_request(request)
-    }
-
-    /// Reads and writes what can be.
-    pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection
-            && let Poll::Ready(result) = Pin::new(connection).poll(context)
-        {
-            if let Err(error) = result {
-                tracing::trace!(error = %error, "a connection to an instance broke");
+            if !matches!(ready!(self.poll_read(context)), Ok(1..)) {
+                return Poll::Ready(Err(Failure::NoResponse));
             }
-            self.connection = None;
         }
     }
 
-    /// True if it can take a request right now: open, and done with the one before.
-    pub(crate) fn is_reusable(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.connection.is_some() && self.sender.is_ready()
+    /// Sends what is left of the request, and waits for more of the answer's body.
+    pub(crate) fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.upload.progress() != Progress::Done {
+            self.send(context)?;
+        }
+        loop {
+            match self.body.next(&mut self.buffer)? {
+                Piece::Data(data) => {
+                    self.body.finish_early(&mut self.buffer);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Piece::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Piece::End => return Poll::Ready(None),
+                Piece::More => match ready!(self.poll_read(context)) {
+                    Ok(1..) => {}
+                    Ok(0) if matches!(self.body, Body::UntilEnd) => self.body = Body::Over,
+                    Ok(0) | Err(_) => return Poll::Ready(Some(Err(Failure::Interrupted))),
+                },
+            }
+        }
+    }
+
+    fn send(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        match self.upload.poll(context, &mut self.stream) {
+            Ok(()) => Ok(()),
+            Err(Stop::Client(failure)) => Err(failure),
+            Err(Stop::Server) if self.upload.has_begun() => {
+                // Its answer may be here already.
+                self.upload.give_up();
+                self.stays = false;
+                Ok(())
+            }
+            Err(Stop::Server) => Err(Failure::NoResponse),
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (length, limit) = if self.appetite <= SMALL_READ {
+            let mut scratch = self.scratch.0.borrow_mut();
+            let mut space = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
+            self.buffer.extend_from_slice(space.filled());
+            (space.filled().len(), SMALL_READ)
+        } else {
+            // No memory for what is yet to come.
+            ready!(self.stream.poll_read_ready(context))?;
+            self.buffer.reserve(self.appetite);
+            let result = poll_read_buf(Pin::new(&mut self.stream), context, &mut self.buffer);
+            if result.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            (ready!(result)?, self.appetite)
+        };
+        if length >= limit {
+            self.appetite = (limit * 2).min(LARGE_READ);
+        }
+        self.read += length;
+        Poll::Ready(Ok(length))
+    }
+
+    /// Nothing more of the answer's body will come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.body.is_over()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self.body {
+            Body::Over => SizeHint::with_exact(0),
+            Body::Length(left) => SizeHint::with_exact(left),
+            Body::Chunked(_) | Body::UntilEnd => SizeHint::default(),
+        }
+    }
+
+    /// Waits until `end`, which may be another moment with every call.
+    pub(crate) fn poll_timer(&mut self, context: &mut Context<'_>, end: Instant) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+
+    /// True if it can take another request: open, and done with the one before. It is given back what it held for that one.
+    pub(crate) fn rest(&mut self) -> bool {
+        let is_done = self.stays && self.is_over() && self.buffer.is_empty() && self.progress() == Progress::Done;
+        self.buffer = BytesMut::new();
+        self.upload = Upload::default();
+        // The next answer will be as large as this one.
+        let appetite = self.read.next_power_of_two();
+        self.appetite = appetite.clamp(SMALL_READ, LARGE_READ);
+        is_done
+    }
+
+    /// Whether nothing has come since it rests, not even its end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// The connection itself, for another protocol, with what was read of that already.
+    pub(crate) fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin {
+        let (reader, writer) = self.stream.into_split();
+        join(Cursor::new(self.buffer.freeze()).chain(reader), writer)
     }
 }
 
@@ -86,77 +233,4 @@ impl Upstream {
 fn is_exhausted(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
-}
-
-/// How far a request's body is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// The instance has yet to take what there is.
-    Passing,
-    /// The client has yet to send more.
-    Waiting,
-    Done,
-    /// It is no valid body.
-    Malformed,
-    /// The client went away.
-    Gone,
-}
-
-/// A request's body on its way from a client to an instance.
-pub(crate) struct Upload {
-    body: Option<Incoming>,
-    progress: Rc<Cell<Progress>>,
-}
-
-impl Upload {
-    pub(crate) fn new(body: Incoming) -> Self {
-        let progress = if body.is_end_stream() { Progress::Done } else { Progress::Passing };
-        Self { body: Some(body), progress: Rc::new(Cell::new(progress)) }
-    }
-
-    /// For a copy of a request that has no body.
-    pub(crate) fn empty() -> Self {
-        Self { body: None, progress: Rc::new(Cell::new(Progress::Done)) }
-    }
-
-    pub(crate) fn progress(&self) -> Rc<Cell<Progress>> {
-        Rc::clone(&self.progress)
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let result = Pin::new(&mut *body).poll_frame(context);
-        let progress = match &result {
-            Poll::Pending => Progress::Waiting,
-            Poll::Ready(None) => Progress::Done,
-            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => Progress::Done,
-            Poll::Ready(Some(Ok(_))) => Progress::Passing,
-            Poll::Ready(Some(Err(error))) if is_malformed(error) => Progress::Malformed,
-            Poll::Ready(Some(Err(_))) => Progress::Gone,
-        };
-        self.progress.set(progress);
-        result
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// hyper tells of a bad chunk by an I/O error of these kinds; a client that went away is another kind.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }

@@ -46,12 +46,26 @@ async fn an_instance_that_gives_no_answer_is_named_by_its_code() {
         let _ = stream.write_all(head.as_bytes()).await;
     })
     .await;
+    let says = |head: String| {
+        raw("speaking", move |mut stream| {
+            let head = head.clone();
+            async move {
+                let _ = stream.write_all(head.as_bytes()).await;
+            }
+        })
+    };
+    let baking = says(format!("HTTP/1.1 200 OK\r\nSet-Cookie: a={}\r\n\r\n", "y".repeat(8192))).await;
+    let wordy = says(format!("HTTP/1.1 200 {}\r\n\r\n", "y".repeat(9000))).await;
+    let unsure = says("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nhello".to_owned()).await;
     let refusing = nobody("refusing").await;
     for (instance, timeouts, code, status) in [
         (&silent, impatient_for_an_answer(), "H12", "503"),
         (&closing, Timeouts::default(), "H13", "503"),
         (&babbling, Timeouts::default(), "H17", "503"),
         (&shouting, Timeouts::default(), "H25", "502"),
+        (&baking, Timeouts::default(), "H25", "502"),
+        (&wordy, Timeouts::default(), "H25", "502"),
+        (&unsure, Timeouts::default(), "H25", "502"),
         (&refusing, Timeouts { settle: SOON, ..Timeouts::default() }, "H21", "503"),
     ] {
         let answer = answer_of(timeouts, instance, &["at=error", code, "host=shop.localhost"]).await;
@@ -91,6 +105,24 @@ async fn an_answer_that_stops_half_way_is_cut_off() {
         let answer = answer_of(timeouts, instance, &["at=error", code, "status=200 bytes=4"]).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("half"), "{code}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_chunks_are_bad_is_cut_off_and_chunks_win_over_a_length() {
+    let bad = raw("bad", |mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n").await;
+    })
+    .await;
+    let answer = answer_of(Timeouts::default(), &bad, &["at=error", "H18", "status=200 bytes=5"]).await;
+    assert!(answer.ends_with("\r\n\r\n5\r\nhello\r\n"), "no last chunk: {answer}");
+
+    let both = raw("both", |mut stream| async move {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(format!("{head}5\r\nhello\r\n0\r\n\r\n").as_bytes()).await;
+    })
+    .await;
+    let answer = answer_of(Timeouts::default(), &both, &["at=info", "status=200 bytes=5"]).await;
+    assert!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n") && !answer.contains("content-length"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,32 @@ async fn nobody_waits_for_the_rest_of_a_body() {
     assert_eq!(rest, "0\r\n\r\n");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_are_passed_over_and_trailers_pass_both_ways() {
+    let world = World::new(Timeouts::default()).await;
+    let instance = raw("instance", |mut stream| async move {
+        let mut body = Vec::new();
+        while !body.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut body).await.expect("readable"), 0);
+        }
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style>\r\n\r\n";
+        let head = "HTTP/1.1 200 OK\r\nTrailer: x-told\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let told = String::from_utf8_lossy(&body).replace("\r\n", "|");
+        let answer = format!("{hints}{head}5\r\nhello\r\n0\r\nX-Told: {told}\r\nX-Other: 1\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.expect("sent");
+    })
+    .await;
+    world.serve("shop", &[&instance]).await;
+    let head = "POST / HTTP/1.1\r\nHost: shop.localhost\r\nTE: trailers\r\nTrailer: x-sum, host\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = "3\r\nabc\r\n0\r\nX-Sum: 7\r\nHost: b.test\r\nX-Odd: 1\r\n\r\n";
+    let mut stream = TcpStream::connect(world.address).await.expect("a connection");
+    stream.write_all(format!("{head}{body}").as_bytes()).await.expect("sent");
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 OK") && !head.contains("style"), "{head}");
+    let end = "5\r\nhello\r\n0\r\nx-told: 3|abc|0|x-sum: 7||\r\n\r\n";
+    assert_eq!(String::from_utf8_lossy(&read(&mut stream, end.len()).await), end);
+}
+
 /// A `WebSocket` through the router, and the server's end of it.
 async fn web_socket(world: &World) -> (WebSocket<std::net::TcpStream>, WebSocket<std::net::TcpStream>) {
     let (listener, server) = listen("server").await;

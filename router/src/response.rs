@@ -1,0 +1,431 @@
+//! Reads what an instance says: the head of an answer, and where its body ends. No I/O: bytes come from a buffer, and it says
+//! whether they are enough. Whatever two readers could read differently is refused here, or becomes something with one meaning.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, StatusCode};
+
+use crate::failure::Failure;
+use crate::headers;
+
+/// Most bytes of a head. Heroku takes header lines of 512 KB.
+const HEAD_LIMIT: usize = 576 << 10;
+/// Longest header line, as on Heroku.
+const LINE_LIMIT: usize = 512 << 10;
+/// Longest cookie and longest status line, as on Heroku.
+const COOKIE_LIMIT: usize = 8192;
+const STATUS_LINE_LIMIT: usize = 8192;
+/// Most headers.
+const HEADERS_LIMIT: usize = 256;
+/// Longest line of a chunk's size with its extensions, and most bytes of all extensions of a body.
+const EXTENSIONS_LIMIT: usize = 16 << 10;
+/// Most bytes of trailers, and most of them.
+const TRAILERS_LIMIT: usize = 16 << 10;
+const TRAILER_COUNT: usize = 100;
+
+/// What is between the status line and the body, made fit for a client.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// Without those that are for one hop only.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+    /// The protocol that it changes to, if it changes.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// The connection can take another request after this one.
+    pub(crate) stays: bool,
+    /// How long the instance says that it keeps the connection.
+    pub(crate) keep_alive: Option<Duration>,
+}
+
+/// Where a body ends.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// After so many bytes more.
+    Length(u64),
+    Chunked(Chunks),
+    /// With the connection.
+    UntilEnd,
+    Over,
+}
+
+/// Looks for a head in bytes that come piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct HeadReader {
+    /// So many bytes were looked through for the end of a head, which was not there.
+    searched: usize,
+}
+
+impl HeadReader {
+    /// The head that `buffer` begins with, and takes it out; none if it is not whole. Interim answers are passed over.
+    pub(crate) fn read(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failure> {
+        loop {
+            // Whoever sends a head byte by byte does not have it parsed as often.
+            if buffer.is_empty() || (self.searched > 0 && !self.finds_end(buffer)) {
+                return if buffer.len() > HEAD_LIMIT { Err(Failure::OversizedHeader) } else { Ok(None) };
+            }
+            let Some(parsed) = Parsed::of(buffer)? else {
+                self.searched = buffer.len();
+                continue;
+            };
+            self.searched = 0;
+            let bytes = buffer.split_to(parsed.length).freeze();
+            if parsed.status.is_informational() && parsed.status != StatusCode::SWITCHING_PROTOCOLS {
+                continue;
+            }
+            return parsed.into_head(&bytes, method).map(Some);
+        }
+    }
+
+    fn finds_end(&mut self, buffer: &[u8]) -> bool {
+        let from = self.searched.saturating_sub(3);
+        self.searched = buffer.len();
+        let new = &buffer[from..];
+        new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+    }
+}
+
+/// Where things are in the bytes of a head.
+struct Parsed {
+    length: usize,
+    status: StatusCode,
+    is_http_11: bool,
+    count: usize,
+    ranges: [[u32; 4]; HEADERS_LIMIT],
+}
+
+impl Parsed {
+    fn of(bytes: &[u8]) -> Result<Option<Self>, Failure> {
+        let mut space = [const { MaybeUninit::uninit() }; HEADERS_LIMIT];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let length = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut space) {
+            Ok(httparse::Status::Complete(length)) if length <= HEAD_LIMIT => length,
+            Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
+                return Err(Failure::OversizedHeader);
+            }
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(Failure::BadResponse),
+        };
+        let (Some(code), Some(version)) = (response.code, response.version) else { return Ok(None) };
+        let status = StatusCode::from_u16(code).map_err(|_| Failure::BadResponse)?;
+        if response.reason.is_some_and(|reason| reason.len() > STATUS_LINE_LIMIT) {
+            return Err(Failure::OversizedStatusLine);
+        }
+        let start = bytes.as_ptr() as usize;
+        let mut ranges = [[0; 4]; HEADERS_LIMIT];
+        for (range, header) in ranges.iter_mut().zip(response.headers.iter()) {
+            let limit = if header.name.eq_ignore_ascii_case(SET_COOKIE.as_str()) {
+                (COOKIE_LIMIT, Failure::OversizedCookie)
+            } else {
+                (LINE_LIMIT, Failure::OversizedHeader)
+            };
+            if header.name.len() + header.value.len() > limit.0 {
+                return Err(limit.1);
+            }
+            let (name, value) = (header.name.as_ptr() as usize - start, header.value.as_ptr() as usize - start);
+            let ends = [name, name + header.name.len(), value, value + header.value.len()];
+            // All of them are below the limit of a head.
+            *range = ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX));
+        }
+        Ok(Some(Self { length, status, is_http_11: version == 1, count: response.headers.len(), ranges }))
+    }
+
+    fn into_head(self, bytes: &Bytes, method: &Method) -> Result<Head, Failure> {
+        let mut headers = HeaderMap::with_capacity(self.count + 1);
+        let mut hop = Hop::default();
+        for range in &self.ranges[..self.count] {
+            let [name, name_end, value, value_end] = range.map(|end| end as usize);
+            let name = HeaderName::from_bytes(&bytes[name..name_end]).map_err(|_| Failure::BadResponse)?;
+            let value = HeaderValue::from_maybe_shared(bytes.slice(value..value_end));
+            let value = value.map_err(|_| Failure::BadResponse)?;
+            if headers::is_hop_by_hop(&name) {
+                hop.note(&name, value);
+            } else {
+                headers.append(name, value);
+            }
+        }
+        hop.remove_named(&mut headers);
+        let is_close = hop.says(CLOSE);
+        let mut stays = if self.is_http_11 { !is_close } else { hop.says(KEEP_ALIVE) && !is_close };
+        let body = self.body(method, &hop, &mut headers, &mut stays)?;
+        stays &= !matches!(body, Body::UntilEnd) && self.status != StatusCode::SWITCHING_PROTOCOLS;
+        headers::add_via(&mut headers);
+        Ok(Head { status: self.status, headers, body, upgrade: hop.upgrade, stays, keep_alive: hop.keep_alive })
+    }
+
+    /// RFC 9112 section 6.3.
+    fn body(&self, method: &Method, hop: &Hop, headers: &mut HeaderMap, stays: &mut bool) -> Result<Body, Failure> {
+        let code = self.status.as_u16();
+        if code == 101 {
+            headers.remove(CONTENT_LENGTH);
+            return Ok(Body::Over);
+        }
+        let has_none = matches!(code, 204 | 304) || method == Method::HEAD;
+        if let Some(is_chunked) = hop.is_chunked {
+            if headers.remove(CONTENT_LENGTH).is_some() {
+                // Chunks win, as on Heroku. But of two readers of both, one may look for the next answer elsewhere.
+                *stays = false;
+            }
+            return match is_chunked {
+                _ if has_none => Ok(Body::Over),
+                _ if !self.is_http_11 => Err(Failure::BadResponse),
+                true => Ok(Body::Chunked(Chunks::default())),
+                false => Ok(Body::UntilEnd),
+            };
+        }
+        let length = match headers.get(CONTENT_LENGTH) {
+            Some(_) => Some(content_length(headers).ok_or(Failure::InvalidLength)?),
+            None => None,
+        };
+        Ok(match length {
+            _ if has_none => Body::Over,
+            Some(0) => Body::Over,
+            Some(length) => Body::Length(length),
+            None => Body::UntilEnd,
+        })
+    }
+}
+
+const CLOSE: &str = "close";
+const KEEP_ALIVE: &str = "keep-alive";
+
+/// What the headers of one hop say.
+#[derive(Default)]
+struct Hop {
+    connection: Vec<HeaderValue>,
+    upgrade: Option<HeaderValue>,
+    keep_alive: Option<Duration>,
+    /// Whether the last transfer encoding is `chunked`, if there is one.
+    is_chunked: Option<bool>,
+}
+
+impl Hop {
+    fn note(&mut self, name: &HeaderName, value: HeaderValue) {
+        if name == CONNECTION {
+            self.connection.push(value);
+        } else if name == UPGRADE {
+            self.upgrade = Some(value);
+        } else if name == TRANSFER_ENCODING {
+            let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+            self.is_chunked = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+        } else if name.as_str() == KEEP_ALIVE {
+            self.keep_alive = headers::keep_alive(&value);
+        }
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &str> {
+        self.connection.iter().flat_map(headers::tokens)
+    }
+
+    fn says(&self, what: &str) -> bool {
+        self.tokens().any(|token| token.eq_ignore_ascii_case(what))
+    }
+
+    fn remove_named(&self, headers: &mut HeaderMap) {
+        for name in self.tokens().filter_map(headers::named) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The one length that all `Content-Length`s agree on; only one of them is left.
+fn content_length(headers: &mut HeaderMap) -> Option<u64> {
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for part in value.as_bytes().split(|byte| *byte == b',') {
+            let part = part.trim_ascii();
+            if part.is_empty() || !part.iter().all(u8::is_ascii_digit) {
+                return None;
+            }
+            let number: u64 = std::str::from_utf8(part).ok()?.parse().ok()?;
+            if length.is_some_and(|length| length != number) {
+                return None;
+            }
+            length = Some(number);
+        }
+    }
+    headers.insert(CONTENT_LENGTH, length?.into());
+    length
+}
+
+/// A chunked body (RFC 9112 section 7.1).
+#[derive(Debug, Default)]
+pub(crate) struct Chunks {
+    state: State,
+    /// Bytes of extensions so far.
+    extensions: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum State {
+    #[default]
+    Size,
+    Data(u64),
+    /// The end of line after a chunk's data.
+    DataEnd,
+    Trailers,
+}
+
+/// What comes next of a body.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    /// It is over.
+    End,
+    /// What is there is not enough.
+    More,
+}
+
+impl Body {
+    /// Takes the next piece out of `buffer`.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Failure> {
+        let piece = match self {
+            Self::Over => return Ok(Piece::End),
+            _ if buffer.is_empty() => return Ok(Piece::More),
+            Self::UntilEnd => Piece::Data(buffer.split().freeze()),
+            Self::Length(left) => {
+                let data = take(buffer, left);
+                if *left == 0 {
+                    *self = Self::Over;
+                }
+                Piece::Data(data)
+            }
+            Self::Chunked(chunks) => chunks.next(buffer)?,
+        };
+        if matches!(piece, Piece::End | Piece::Trailers(_)) {
+            *self = Self::Over;
+        }
+        Ok(piece)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self, Self::Over)
+    }
+}
+
+impl Chunks {
+    fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, Failure> {
+        loop {
+            match &mut self.state {
+                State::Size => {
+                    let Some(end) = memchr::memchr(b'\n', buffer) else {
+                        return if buffer.len() > EXTENSIONS_LIMIT {
+                            Err(Failure::Interrupted)
+                        } else {
+                            Ok(Piece::More)
+                        };
+                    };
+                    let (size, extensions) = chunk_size(&buffer[..end]).ok_or(Failure::Interrupted)?;
+                    self.extensions += extensions;
+                    if self.extensions > EXTENSIONS_LIMIT {
+                        return Err(Failure::Interrupted);
+                    }
+                    buffer.advance(end + 1);
+                    self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                }
+                State::Data(_) if buffer.is_empty() => return Ok(Piece::More),
+                State::Data(left) => {
+                    let data = take(buffer, left);
+                    if *left == 0 {
+                        self.state = State::DataEnd;
+                        // The end of line, too, if it is there: nothing may come after it. If it is another one, that is told next.
+                        let _ = self.end_data(buffer);
+                    }
+                    return Ok(Piece::Data(data));
+                }
+                State::DataEnd => {
+                    if !self.end_data(buffer)? {
+                        return Ok(Piece::More);
+                    }
+                }
+                State::Trailers => return trailers(buffer),
+            }
+        }
+    }
+
+    /// Takes the end of line after data, if it is whole.
+    fn end_data(&mut self, buffer: &mut BytesMut) -> Result<bool, Failure> {
+        match buffer.get(..2) {
+            Some(b"\r\n") => {
+                buffer.advance(2);
+                self.state = State::Size;
+                Ok(true)
+            }
+            None if matches!(&buffer[..], b"" | b"\r") => Ok(false),
+            _ => Err(Failure::Interrupted),
+        }
+    }
+
+    /// Whether nothing but the last line is to come, which is there.
+    fn ends_with(&self, buffer: &[u8]) -> bool {
+        matches!(self.state, State::Size) && buffer == b"0\r\n\r\n"
+    }
+}
+
+impl Body {
+    /// After this piece there is nothing, and that is certain already: the end needs no further look.
+    pub(crate) fn finish_early(&mut self, buffer: &mut BytesMut) {
+        if matches!(self, Self::Chunked(chunks) if chunks.ends_with(buffer)) {
+            buffer.clear();
+            *self = Self::Over;
+        }
+    }
+}
+
+fn take(buffer: &mut BytesMut, left: &mut u64) -> Bytes {
+    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+    *left -= length as u64;
+    if length == buffer.len() { buffer.split().freeze() } else { buffer.split_to(length).freeze() }
+}
+
+/// The number at the beginning of a chunk's first line (up to its LF), and how many bytes of extensions follow it.
+fn chunk_size(line: &[u8]) -> Option<(u64, usize)> {
+    let line = line.strip_suffix(b"\r")?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (number, rest) = line.split_at(digits);
+    if number.is_empty() || number.iter().skip_while(|byte| **byte == b'0').count() > 16 {
+        return None;
+    }
+    // Space may follow the number, extensions may, and nothing else; a lone CR is no end of line.
+    let after_space = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    if after_space.is_some_and(|byte| *byte != b';') || rest.contains(&b'\r') {
+        return None;
+    }
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).map_or(0, u64::from);
+    Some((number.iter().fold(0, |sum, byte| sum << 4 | digit(byte)), rest.len()))
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Piece, Failure> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Piece::End);
+    }
+    let mut space = [httparse::EMPTY_HEADER; TRAILER_COUNT];
+    let end = memchr::memmem::find(buffer, b"\r\n\r\n").map(|at| at + 4);
+    let Some(end) = end.filter(|end| *end <= TRAILERS_LIMIT) else {
+        return if buffer.len() > TRAILERS_LIMIT { Err(Failure::Interrupted) } else { Ok(Piece::More) };
+    };
+    let mut map = HeaderMap::new();
+    match httparse::parse_headers(&buffer[..end], &mut space) {
+        Ok(httparse::Status::Complete((length, parsed))) if length == end => {
+            for header in parsed {
+                let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Failure::Interrupted)?;
+                let value = HeaderValue::from_bytes(header.value).map_err(|_| Failure::Interrupted)?;
+                map.append(name, value);
+            }
+        }
+        _ => return Err(Failure::Interrupted),
+    }
+    buffer.advance(end);
+    Ok(Piece::Trailers(map))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! A request on its way to an instance: its head, and its body as it comes from the client.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::Method;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderName, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+};
+use hyper::body::{Body, Frame, Incoming};
+use tokio::io::AsyncWrite;
+
+use crate::failure::Failure;
+
+/// So many bytes are collected for one write, if the client has sent as many.
+const ENOUGH: usize = 64 << 10;
+/// Pieces of one write.
+const SLICES: usize = 16;
+
+/// These say something about the message itself, which is decided before its trailers come (RFC 9110 section 6.5.1).
+const NO_TRAILERS: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+];
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The instance has yet to take what there is.
+    Passing,
+    /// The client has yet to send more.
+    Waiting,
+    Done,
+}
+
+/// How an instance learns where the body ends.
+#[derive(Debug, Default)]
+enum Framing {
+    #[default]
+    Nothing,
+    /// So many bytes are yet to come.
+    Length(u64),
+    /// With these trailers at most.
+    Chunked(Vec<HeaderName>),
+}
+
+/// A request that is being sent.
+#[derive(Default)]
+pub(crate) struct Upload {
+    head: Bytes,
+    pub(crate) method: Method,
+    /// None once it has ended.
+    body: Option<Incoming>,
+    framing: Framing,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    /// A byte of it was sent.
+    begun: bool,
+    /// The body was asked for, and may be here with the next turn.
+    asked: bool,
+}
+
+impl Upload {
+    /// With the head as it is sent; `headers` say what it says of the body.
+    pub(crate) fn new(head: Bytes, method: Method, headers: &HeaderMap, body: Incoming) -> Self {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let framing = match length {
+            _ if is_chunked(headers, &body) => Framing::Chunked(announced(headers)),
+            Some(length) if !body.is_end_stream() => Framing::Length(length),
+            _ => Framing::Nothing,
+        };
+        let body = (!body.is_end_stream()).then_some(body);
+        Self { head, method, body, framing, ..Self::default() }
+    }
+
+    /// The same once more, if it may be sent twice: it has no body, and its method is idempotent.
+    pub(crate) fn copy(&self) -> Option<Self> {
+        let is_idempotent = matches!(
+            self.method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+        );
+        let has_body = self.body.is_some() || self.begun;
+        (is_idempotent && !has_body).then(|| Self {
+            head: self.head.clone(),
+            method: self.method.clone(),
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        match (self.head.is_empty() && self.queue.is_empty(), &self.body) {
+            (true, None) => Progress::Done,
+            (true, Some(_)) => Progress::Waiting,
+            (false, _) => Progress::Passing,
+        }
+    }
+
+    /// Nobody takes the rest of it.
+    pub(crate) fn give_up(&mut self) {
+        *self = Self { method: std::mem::take(&mut self.method), begun: true, ..Self::default() };
+    }
+
+    /// Sends what there is. Fails with what is wrong with the client, or with the connection.
+    pub(crate) fn poll<S: AsyncWrite + Unpin>(&mut self, context: &mut Context<'_>, to: &mut S) -> Result<(), Stop> {
+        loop {
+            let is_pending = self.collect(context).map_err(Stop::Client)?;
+            if is_pending && self.queue.is_empty() && !self.head.is_empty() && !self.asked {
+                // What came with the head is read only now that it was asked for: head and body go in one write.
+                self.asked = true;
+                context.waker().wake_by_ref();
+                return Ok(());
+            }
+            if self.head.is_empty() && self.queue.is_empty() {
+                return Ok(());
+            }
+            match self.write(context, to) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(length @ 1..)) => self.sent(length),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::Server),
+            }
+        }
+    }
+
+    /// Takes from the client what it has sent. True if there will be more.
+    fn collect(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
+        while let Some(body) = &mut self.body {
+            if self.queued >= ENOUGH {
+                return Ok(false);
+            }
+            match Pin::new(&mut *body).poll_frame(context) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let is_last = body.is_end_stream();
+                    self.push(frame)?;
+                    if is_last {
+                        self.end(None)?;
+                    }
+                }
+                Poll::Ready(None) => self.end(None)?,
+                Poll::Ready(Some(Err(error))) if is_malformed(&error) => return Err(Failure::BadChunk),
+                Poll::Ready(Some(Err(_))) => return Err(Failure::ClientInterrupted),
+            }
+        }
+        Ok(false)
+    }
+
+    fn push(&mut self, frame: Frame<Bytes>) -> Result<(), Failure> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.end(frame.into_trailers().ok().as_ref()),
+        };
+        match &mut self.framing {
+            _ if data.is_empty() => return Ok(()),
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Failure::BadChunk)?;
+                self.enqueue(data);
+            }
+            Framing::Chunked(_) => {
+                self.enqueue(format!("{:x}\r\n", data.len()).into());
+                self.enqueue(data);
+                self.enqueue(Bytes::from_static(b"\r\n"));
+            }
+            // hyper does not give what the head did not announce.
+            Framing::Nothing => return Err(Failure::BadChunk),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Failure> {
+        if self.body.take().is_none() {
+            return Ok(());
+        }
+        match &self.framing {
+            Framing::Length(1..) => Err(Failure::ClientInterrupted),
+            Framing::Length(0) | Framing::Nothing => Ok(()),
+            Framing::Chunked(announced) => {
+                let mut last = b"0\r\n".to_vec();
+                for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| announced.contains(name)) {
+                    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                        last.extend_from_slice(part);
+                    }
+                }
+                last.extend_from_slice(b"\r\n");
+                self.enqueue(last.into());
+                Ok(())
+            }
+        }
+    }
+
+    fn enqueue(&mut self, bytes: Bytes) {
+        self.queued += bytes.len();
+        self.queue.push_back(bytes);
+    }
+
+    fn write<S: AsyncWrite + Unpin>(&self, context: &mut Context<'_>, to: &mut S) -> Poll<io::Result<usize>> {
+        if self.queue.is_empty() {
+            return Pin::new(to).poll_write(context, &self.head);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let head = (!self.head.is_empty()).then_some(&self.head);
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(head.into_iter().chain(&self.queue)) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        Pin::new(to).poll_write_vectored(context, &slices[..count])
+    }
+
+    fn sent(&mut self, mut length: usize) {
+        self.begun = true;
+        let of_head = length.min(self.head.len());
+        self.head.advance(of_head);
+        length -= of_head;
+        self.queued -= length;
+        while let Some(first) = self.queue.front_mut() {
+            if length < first.len() {
+                first.advance(length);
+                return;
+            }
+            length -= first.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// Why a request cannot be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The client's fault.
+    Client(Failure),
+    /// The instance takes no more of it. It may have answered all the same.
+    Server,
+}
+
+/// Whether the length of a body is yet to be known.
+pub(crate) fn is_chunked(headers: &HeaderMap, body: &Incoming) -> bool {
+    !headers.contains_key(CONTENT_LENGTH) && !body.is_end_stream()
+}
+
+fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = headers.get_all(TRAILER).iter().flat_map(crate::headers::tokens);
+    names.filter_map(|name| name.parse().ok()).filter(|name| !NO_TRAILERS.contains(name)).collect()
+}
+
+/// hyper tells of a bad chunk by an I/O error of these kinds; a client that went away is another kind.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}
