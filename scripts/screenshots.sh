@@ -80,6 +80,10 @@ seed() {
   "$platform" addons:create postgres -a storefront
   "$platform" addons:create redis -a storefront
   "$platform" pg:backups:capture -a storefront
+  "$platform" jobs:add -a storefront newsletter '0 8 * * 1-5' "node -e 'console.log(42, \"sent\")'" --set timezone=Europe/Berlin
+  "$platform" jobs:add -a storefront prune @daily "node -e 'process.exit(3)'"
+  "$platform" jobs:run -a storefront newsletter
+  "$platform" jobs:run -a storefront prune
   "$platform" domains:add -a storefront www.example.com
   visit storefront
   for name in docs status-page; do

@@ -50,6 +50,7 @@ async function pages(browser) {
       ["activity", `${shop}/activity`],
       ["config", `${shop}/config?reveal=SIGNING_KEY`],
       ["addons", `${shop}/addons`],
+      ["jobs", `${shop}/jobs`],
       ["domains", `${shop}/domains`],
       ["settings", `${shop}/settings`],
       ["release", `${shop}/releases/v3`],

@@ -56,7 +56,7 @@ impl Inside {
     }
 }
 
-/// A moment as people read it.
+/// A moment as people read it, past or to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Moment {
     iso: String,
@@ -69,12 +69,20 @@ impl Moment {
     pub(crate) fn new(time: Timestamp, now: Timestamp) -> Self {
         let iso = time.to_rfc3339();
         let full = iso.replace('T', " ").replace('Z', " UTC");
-        let ago = match now.since(time).as_secs() {
-            0..60 => "just now".to_owned(),
-            seconds @ 60..3600 => format!("{} min ago", seconds / 60),
-            seconds @ 3600..86_400 => format!("{} h ago", seconds / 3600),
-            seconds @ 86_400..2_592_000 => plural(seconds / 86_400, "day") + " ago",
-            _ => day(time),
+        let is_past = time <= now;
+        let apart = if is_past { now.since(time) } else { time.since(now) };
+        let length = match apart.as_secs() {
+            0..60 if is_past => None,
+            0..60 => Some("a moment".to_owned()),
+            seconds @ 60..3600 => Some(format!("{} min", seconds / 60)),
+            seconds @ 3600..86_400 => Some(format!("{} h", seconds / 3600)),
+            seconds @ 86_400..2_592_000 => Some(plural(seconds / 86_400, "day")),
+            _ => return Self { ago: day(time), iso, full },
+        };
+        let ago = match length {
+            None => "just now".to_owned(),
+            Some(length) if is_past => length + " ago",
+            Some(length) => format!("in {length}"),
         };
         Self { iso, ago, full }
     }
@@ -341,6 +349,11 @@ pub(crate) mod samples {
         let ago = |seconds: i64| Moment::new(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)).ago;
         let told = [0, 61, 7200, 86_400, 200_000, 90 * 86_400].map(ago);
         assert_eq!(told, ["just now", "1 min ago", "2 h ago", "1 day ago", "2 days ago", "1970-01-01"]);
+        let told = [-1, -61, -7200, -86_400, -90 * 86_400].map(|seconds| {
+            Moment::new(Timestamp::from_millis(90 * 86_400_000), Timestamp::from_millis((90 * 86_400 + seconds) * 1000))
+                .ago
+        });
+        assert_eq!(told, ["in a moment", "in 1 min", "in 2 h", "in 1 day", "1970-04-01"]);
         assert_eq!(moment().full, "1970-01-01 00:00:00 UTC");
         assert_eq!(uncoloured("\u{1b}[1;31mred\u{1b}[0m [x] é\u{1b}[K"), "red [x] é");
         assert_eq!([953, 12_345, 1_250_000].map(size), ["953 B", "12 kB", "1.2 MB"]);

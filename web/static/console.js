@@ -175,14 +175,17 @@ function logs(element) {
   scroll();
 }
 
-// Moments grow older while a page is open.
+// Moments grow older, or come nearer, while a page is open.
 function age() {
   for (const time of document.querySelectorAll("time[title]")) {
     const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
-    if (seconds >= 86400) continue;
-    if (seconds < 60) time.textContent = "just now";
-    else if (seconds < 3600) time.textContent = `${Math.floor(seconds / 60)} min ago`;
-    else time.textContent = `${Math.floor(seconds / 3600)} h ago`;
+    const apart = Math.abs(seconds);
+    if (apart >= 86400) continue;
+    let length = "a moment";
+    if (apart >= 3600) length = `${Math.floor(apart / 3600)} h`;
+    else if (apart >= 60) length = `${Math.floor(apart / 60)} min`;
+    if (seconds < 0) time.textContent = `in ${length}`;
+    else time.textContent = apart < 60 ? "just now" : `${length} ago`;
   }
 }
 setInterval(age, 20000);
