@@ -128,6 +128,10 @@ pub(crate) struct Facts {
     pub(crate) request_id: HeaderValue,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) arrived: Instant,
+    /// What the client speaks, as on Heroku: `http1.1`, `http2.0`.
+    pub(crate) protocol: &'static str,
+    /// And inside of which TLS.
+    pub(crate) tls: Option<&'static str>,
 }
 
 impl Record {
@@ -200,7 +204,10 @@ impl Record {
         if let Some(socket) = code.and_then(|code| code.socket) {
             write(format_args!(" sock={socket}"));
         }
-        write(format_args!(" protocol=http tls=false"));
+        match request.tls {
+            None => write(format_args!(" protocol={} tls=false", request.protocol)),
+            Some(version) => write(format_args!(" protocol={} tls=true tls_version={version}", request.protocol)),
+        }
         line
     }
 }
@@ -254,6 +261,8 @@ mod tests {
             request_id: HeaderValue::from_static("8601b555-6a83-4c12-8269-97c8e32cdb22"),
             forwarded_for: HeaderValue::from_bytes(b"1.2.3.4\t\" at=x").expect("a value"),
             arrived: Instant::now(),
+            protocol: "http1.1",
+            tls: None,
         };
         let mut record = Record::new(Arc::clone(&log), Rc::default(), facts);
         record.fail(Failure::NoWeb);
@@ -268,6 +277,6 @@ mod tests {
             "heroku[router]: at=error code=H14 desc=\"No web processes running\" method=GET path=\"/a%22b?c=d\" \
              host=shop.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"1.2.3.4%09%22 at=x\""
         );
-        assert!(end.ends_with(" status=503 bytes=0 protocol=http tls=false"), "{end}");
+        assert!(end.ends_with(" status=503 bytes=0 protocol=http1.1 tls=false"), "{end}");
     }
 }

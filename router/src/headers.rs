@@ -36,16 +36,19 @@ pub(crate) struct Hop {
     pub(crate) port: HeaderValue,
     /// `http` or `https`
     pub(crate) scheme: HeaderValue,
+    /// As in the access log, if there is any.
+    pub(crate) tls: Option<&'static str>,
 }
 
 impl Hop {
-    pub(crate) fn new(client: IpAddr, port: u16, scheme: &'static str) -> Self {
+    pub(crate) fn new(client: IpAddr, port: u16, tls: Option<&'static str>) -> Self {
         // An address printed as text is a valid header value; the other arm cannot happen.
         let address = HeaderValue::try_from(client.to_canonical().to_string());
         Self {
             address: address.unwrap_or(HeaderValue::from_static("unknown")),
             port: port.into(),
-            scheme: HeaderValue::from_static(scheme),
+            scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
+            tls,
         }
     }
 }
@@ -177,7 +180,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name, value);
         }
-        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, "http");
+        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, None);
         let mut forwarded = HeaderMap::new();
         let give = |name: &HeaderName, value: &[u8]| {
             forwarded.append(name, HeaderValue::from_bytes(value).expect("a value"));

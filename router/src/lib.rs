@@ -23,6 +23,7 @@ mod follow;
 mod frames;
 mod headers;
 mod host;
+mod http2;
 mod merge;
 mod platform;
 mod pool;

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use model::Clock;
@@ -90,21 +92,33 @@ impl Worker {
     }
 
     pub(crate) fn new_request_id(&self) -> HeaderValue {
-        let mut dice = self.dice.borrow_mut();
-        let bytes = (u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_be_bytes();
         let mut text = uuid::Uuid::encode_buffer();
-        let text = uuid::Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
+        let text = uuid::Builder::from_random_bytes(self.random()).into_uuid().hyphenated().encode_lower(&mut text);
         // Hexadecimal digits and dashes; the other arm cannot happen.
         HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// What opens a `WebSocket` (RFC 6455 section 4.1).
+    pub(crate) fn new_key(&self) -> HeaderValue {
+        // Letters, digits and a few signs; the other arm cannot happen.
+        HeaderValue::try_from(BASE64.encode(self.random())).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    fn random(&self) -> [u8; 16] {
+        let mut dice = self.dice.borrow_mut();
+        (u128::from(dice.roll()) << 64 | u128::from(dice.roll())).to_be_bytes()
     }
 }
 
 /// What all requests of one connection share.
 pub(crate) struct Client {
-    pub(crate) hop: Hop,
+    pub(crate) hop: Rc<Hop>,
     /// What it wants, whatever host it names.
     pub(crate) wanted: Option<String>,
+    /// Of the connection, or of the one stream of it that the request is.
     pub(crate) activity: Arc<Activity>,
+    /// Its requests were made of streams of HTTP/2.
+    pub(crate) http2: bool,
 }
 
 /// Answers one request, whatever it is.
@@ -127,7 +141,7 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
 }
 
 /// A refused request may not be where its sender believes it ends: nothing after it on the connection can be trusted.
-fn refuse(refusal: &Refusal) -> Response<Reply> {
+pub(crate) fn refuse(refusal: &Refusal) -> Response<Reply> {
     let mut response = Reply::page(error_page::refused(refusal.0, refusal.1));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
@@ -157,7 +171,7 @@ impl Exchange {
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
         let (stamp, head) = request_head(&parts, &body, &client.hop, started, || worker.new_request_id());
-        let upload = Upload::new(head, parts.method.clone(), &parts.headers, body);
+        let upload = Upload::new(head, &parts, body, &client.activity);
         let facts = Facts {
             app: app.id,
             host: parts.headers[HOST].clone(),
@@ -166,6 +180,12 @@ impl Exchange {
             request_id: stamp.request_id,
             forwarded_for: stamp.forwarded_for,
             arrived,
+            protocol: match parts.version {
+                _ if client.http2 => "http2.0",
+                Version::HTTP_10 => "http1.0",
+                _ => "http1.1",
+            },
+            tls: client.hop.tls,
         };
         let record = Record::new(Arc::clone(&worker.shared.log), Rc::clone(&worker.tally), facts);
         (Self { worker, client, record, upgrade }, upload)

@@ -89,6 +89,7 @@ impl Download {
         match upstream.poll_body(context) {
             Poll::Pending => self.poll_idle(context),
             Poll::Ready(Some(Ok(frame))) => {
+                self.activity.pass();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if upstream.is_over() {
                     self.finish();

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +14,29 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::Random;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use rustls::{ProtocolVersion, ServerConnection};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::Dice;
 use crate::headers::Hop;
-use crate::inner_host;
 use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
-use crate::socket::{Activity, ClientStream};
+use crate::socket::{Activity, ClientStream, Rewound};
 use crate::upstream::Scratch;
+use crate::{http2, inner_host, tls};
 
 /// Connections that may wait to be accepted, for each worker and address.
 const BACKLOG: u32 = 4096;
 /// Largest head of a request in bytes.
-const HEAD_LIMIT: usize = 65_536;
+pub(crate) const HEAD_LIMIT: usize = 65_536;
 /// Most headers of a request, as on Heroku.
 const HEADERS_LIMIT: usize = 1000;
 /// How often resting connections are looked through.
@@ -125,19 +127,19 @@ async fn accept(
                 let (worker, stop) = (Rc::clone(&worker), stop.clone());
                 match entrance.clone() {
                     Entrance::Plain => {
-                        let hop = Hop::new(peer.ip(), local, "http");
+                        let hop = Hop::new(peer.ip(), local, None);
                         spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
                     }
                     Entrance::Inner => {
                         // Whoever was not sent here by the firewall comes to nobody.
                         let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
-                        let hop = Hop::new(peer.ip(), asked, "http");
+                        let hop = Hop::new(peer.ip(), asked, None);
                         let wanted = Some(inner_host(asked));
                         spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
                     }
                     Entrance::Tls(acceptor) => {
-                        let hop = Hop::new(peer.ip(), local, "https");
-                        spawn_local(connections.track_future(serve_tls(acceptor, stream, hop, worker, stop)));
+                        let ends = (peer.ip(), local);
+                        spawn_local(connections.track_future(serve_tls(acceptor, stream, ends, worker, stop)));
                     }
                 }
             }
@@ -153,18 +155,46 @@ async fn accept(
 }
 
 /// Serves one client's connection over TLS: HTTP, or a terminal, which its first bytes tell.
-async fn serve_tls(acceptor: TlsAcceptor, stream: TcpStream, hop: Hop, worker: Rc<Worker>, stop: CancellationToken) {
+async fn serve_tls(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    (peer, local): (IpAddr, u16),
+    worker: Rc<Worker>,
+    stop: CancellationToken,
+) {
     let limit = worker.shared.timeouts.client_idle;
     let begin = async {
-        let mut stream = BufReader::new(acceptor.accept(stream).await?);
+        let stream = acceptor.accept(stream).await?;
+        let session = stream.get_ref().1;
+        let hop = Hop::new(peer, local, Some(tls_version(session)));
+        if session.alpn_protocol() == Some(tls::HTTP_2) {
+            return Ok(Greeted::Http2(stream, hop));
+        }
+        let mut stream = BufReader::new(stream);
         let is_terminal = rendezvous::is_meant(stream.fill_buf().await?);
-        Ok::<_, io::Error>((stream, is_terminal))
+        Ok::<_, io::Error>(if is_terminal { Greeted::Terminal(stream, hop) } else { Greeted::Http(stream, hop) })
     };
     match timeout(limit, begin).await {
-        Ok(Ok((stream, true))) => rendezvous::serve(worker, hop, stream).await,
-        Ok(Ok((stream, false))) => serve(stream, (hop, None), worker, stop).await,
+        Ok(Ok(Greeted::Terminal(stream, hop))) => rendezvous::serve(worker, hop, stream).await,
+        Ok(Ok(Greeted::Http2(stream, hop))) => http2::serve(stream, (Rc::new(hop), None), worker, stop).await,
+        Ok(Ok(Greeted::Http(stream, hop))) => serve(stream, (hop, None), worker, stop).await,
         Ok(Err(error)) => tracing::trace!(error = %error, "a client's connection broke before it said anything"),
         Err(_) => {}
+    }
+}
+
+/// What is spoken inside of TLS.
+enum Greeted {
+    Http(BufReader<TlsStream<TcpStream>>, Hop),
+    Http2(TlsStream<TcpStream>, Hop),
+    Terminal(BufReader<TlsStream<TcpStream>>, Hop),
+}
+
+/// As in the access log. Versions before 1.2 are not spoken.
+fn tls_version(session: &ServerConnection) -> &'static str {
+    match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "tls1.2",
+        _ => "tls1.3",
     }
 }
 
@@ -173,31 +203,39 @@ async fn serve<S>(stream: S, (hop, wanted): (Hop, Option<String>), worker: Rc<Wo
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let activity = Arc::new(Activity::new());
-    let client = Rc::new(Client { hop, wanted, activity: Arc::clone(&activity) });
+    let (hop, activity) = (Rc::new(hop), Arc::new(Activity::new()));
+    let client = Client { hop: Rc::clone(&hop), wanted: wanted.clone(), activity: Arc::clone(&activity), http2: false };
+    let client = Rc::new(client);
     let limit = worker.shared.timeouts.client_idle;
-    let service = service_fn(move |request| {
-        let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-        async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+    let service = service_fn({
+        let worker = Rc::clone(&worker);
+        move |request| {
+            let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
+            async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+        }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limit)
         .max_headers(HEADERS_LIMIT)
         .max_header_size(HEAD_LIMIT)
         .serve_connection(TokioIo::new(ClientStream::new(stream, activity)), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         biased;
-        result = connection.as_mut() => result,
+        result = &mut connection => result,
         () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = result {
-        tracing::trace!(error = %error, "a client's connection broke");
+    match (result, connection.into_parts()) {
+        (Err(error), Some(parts)) if error.is_parse_version_h2() => {
+            let stream = Rewound { begin: parts.read_buf, stream: parts.io.into_inner().into_inner() };
+            http2::serve(stream, (hop, wanted), worker, stop).await;
+        }
+        (Err(error), _) => tracing::trace!(error = %error, "a client's connection broke"),
+        (Ok(()), _) => {}
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -17,11 +18,26 @@ pub(crate) struct Activity {
     last: AtomicU64,
     /// Milliseconds that a write may wait for the client; zero is for ever.
     patience: AtomicU64,
+    /// It is of one stream among others, whose bytes the connection does not tell from theirs.
+    is_of_stream: bool,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { opened: Instant::now(), last: AtomicU64::new(0), patience: AtomicU64::new(0) }
+        let (last, patience) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { opened: Instant::now(), last, patience, is_of_stream: false }
+    }
+
+    /// Of one of the streams of a connection: whoever passes its bytes has to [say so](Self::pass).
+    pub(crate) fn of_stream() -> Self {
+        Self { is_of_stream: true, ..Self::new() }
+    }
+
+    /// Bytes of a body or a tunnel pass.
+    pub(crate) fn pass(&self) {
+        if self.is_of_stream {
+            self.touch();
+        }
     }
 
     /// From now on a write waits so long for the client to read on.
@@ -49,7 +65,7 @@ impl Activity {
         self.last.store(millis(self.opened.elapsed()), Ordering::Relaxed);
     }
 
-    fn patience(&self) -> Option<Duration> {
+    pub(crate) fn patience(&self) -> Option<Duration> {
         match self.patience.load(Ordering::Relaxed) {
             0 => None,
             limit => Some(Duration::from_millis(limit)),
@@ -71,6 +87,10 @@ pub(crate) struct ClientStream<S> {
 impl<S> ClientStream<S> {
     pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity, stalled: None }
+    }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
     }
 
     fn wrote(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -113,6 +133,53 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.wrote(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A connection whose first bytes were read already.
+pub(crate) struct Rewound<S> {
+    pub(crate) begin: Bytes,
+    pub(crate) stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.begin.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = self.begin.len().min(buffer.remaining());
+        buffer.put_slice(&self.begin.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

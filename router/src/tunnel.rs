@@ -57,7 +57,7 @@ enum End {
 /// Passes bytes of an app's tunnel until it ends or has to.
 pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, watched: Watched) {
     let Watched { in_flight, mut record, activity, idle, is_web_socket, stop } = watched;
-    let Some(mut tunnel) = Tunnel::open(ends, is_web_socket).await else { return };
+    let Some(mut tunnel) = Tunnel::open(ends, is_web_socket, Some(Arc::clone(&activity))).await else { return };
     let mut end = tokio::select! {
         passed = tunnel.pass() => End::Passed(passed),
         () = activity.idle_for(idle) => End::Idle,
@@ -87,7 +87,7 @@ pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, wa
 
 /// Passes bytes until both sides have ended.
 pub(crate) async fn pass<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>) {
-    if let Some(mut tunnel) = Tunnel::open(ends, false).await {
+    if let Some(mut tunnel) = Tunnel::open(ends, false, None).await {
         tunnel.pass().await;
     }
 }
@@ -108,23 +108,29 @@ struct Tunnel<S> {
     down: Way,
     /// The server ended a `WebSocket` that nobody had closed.
     was_cut: bool,
+    /// To be told of bytes that pass.
+    activity: Option<Arc<Activity>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
-    async fn open(ends: Ends<S>, is_web_socket: bool) -> Option<Self> {
+    async fn open(ends: Ends<S>, is_web_socket: bool, activity: Option<Arc<Activity>>) -> Option<Self> {
         let client = ends.client.await.ok()?;
-        let way = || Way::new(is_web_socket.then(Frames::default));
-        Some(Self { client: TokioIo::new(client), server: ends.server, up: way(), down: way(), was_cut: false })
+        let (up, down) = (Way::new(is_web_socket), Way::new(is_web_socket));
+        Some(Self { client: TokioIo::new(client), server: ends.server, up, down, was_cut: false, activity })
     }
 
     /// Passes bytes both ways. May be dropped at any moment: what was read and is yet to be written is still there.
     async fn pass(&mut self) -> Passed {
-        let Self { client, server, up, down, was_cut } = self;
+        let Self { client, server, up, down, was_cut, activity } = self;
         poll_fn(|context| {
+            let before = (up.passed, down.passed);
             let to_server = up.poll(context, client, server);
             // Whoever ends without a word has cut it off, if nobody had said that it is over and the other side is still there.
             let cut = |up: &Way, down: &Way| !up.ended && !up.is_closed() && !down.is_closed();
             let to_client = down.poll(context, server, client);
+            if let (Some(activity), true) = (&*activity, before != (up.passed, down.passed)) {
+                activity.pass();
+            }
             match (&to_server, &to_client) {
                 (Poll::Ready(Err(Broken::Writing)), _) | (_, Poll::Ready(Err(Broken::Reading))) => {
                     return Poll::Ready(if cut(up, down) { Passed::CutByServer } else { Passed::Well });
@@ -226,7 +232,8 @@ struct Way {
 }
 
 impl Way {
-    fn new(frames: Option<Frames>) -> Self {
+    fn new(is_web_socket: bool) -> Self {
+        let frames = is_web_socket.then(Frames::default);
         let buffer = vec![0; BUFFER].into_boxed_slice();
         Self { buffer, start: 0, end: 0, passed: 0, unflushed: false, ended: false, done: false, frames }
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -12,10 +13,12 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderMap,
     HeaderName, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
+use http::request::Parts;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::io::AsyncWrite;
 
 use crate::failure::Failure;
+use crate::socket::Activity;
 
 /// So many bytes are collected for one write, if the client has sent as many.
 const ENOUGH: usize = 64 << 10;
@@ -66,6 +69,8 @@ pub(crate) struct Upload {
     pub(crate) method: Method,
     /// None once it has ended.
     body: Option<Incoming>,
+    /// Told of what comes of it.
+    activity: Option<Arc<Activity>>,
     framing: Framing,
     queue: VecDeque<Bytes>,
     queued: usize,
@@ -77,7 +82,8 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// With the head as it is sent; `headers` say what it says of the body.
-    pub(crate) fn new(head: Bytes, method: Method, headers: &HeaderMap, body: Incoming) -> Self {
+    pub(crate) fn new(head: Bytes, parts: &Parts, body: Incoming, activity: &Arc<Activity>) -> Self {
+        let Parts { method, headers, .. } = parts;
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let framing = match length {
             _ if is_chunked(headers, &body) => Framing::Chunked(announced(headers)),
@@ -85,7 +91,8 @@ impl Upload {
             _ => Framing::Nothing,
         };
         let body = (!body.is_end_stream()).then_some(body);
-        Self { head, method, body, framing, ..Self::default() }
+        let activity = body.is_some().then(|| Arc::clone(activity));
+        Self { head, method: method.clone(), body, activity, framing, ..Self::default() }
     }
 
     /// The same once more, if it may be sent twice: it has no body, and its method is idempotent.
@@ -149,6 +156,7 @@ impl Upload {
             match Pin::new(&mut *body).poll_frame(context) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Ok(frame))) => {
+                    self.activity.iter().for_each(|activity| activity.pass());
                     let is_last = body.is_end_stream();
                     self.push(frame)?;
                     if is_last {

@@ -1,6 +1,8 @@
 //! A router between real clients and real instances.
 
 mod faults;
+mod frames;
+mod http2;
 mod pages;
 mod passing;
 mod ports;

@@ -18,13 +18,13 @@ use crate::world::{LONG, World, mirror, read_head, settings};
 
 const SECRET: &str = "0123456789012345678901234567890123456789";
 
-struct Secure {
-    world: World,
+pub(crate) struct Secure {
+    pub(crate) world: World,
     connector: TlsConnector,
 }
 
 impl Secure {
-    async fn new(timeouts: Timeouts) -> Self {
+    pub(crate) async fn new(timeouts: Timeouts) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::new(&folder.path().join("tls"));
         authority.ensure(&"platform.example".parse().expect("a host name"), SystemClock.now()).expect("certificates");
@@ -43,6 +43,16 @@ impl Secure {
         let stream = TcpStream::connect(address).await.expect("a connection");
         let name = ServerName::try_from(name).expect("a name");
         self.connector.connect(name, stream).await.expect("a certificate for this name")
+    }
+
+    /// A connection of a client that speaks HTTP/2.
+    pub(crate) async fn connect_http2(&self) -> TlsStream<TcpStream> {
+        let mut config = ClientConfig::clone(self.connector.config());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let stream =
+            TcpStream::connect(self.world.tls_address.expect("an https entrance")).await.expect("a connection");
+        let name = ServerName::try_from("localhost").expect("a name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a certificate")
     }
 
     /// A controller that does `then` with the connection of each request, once it has read its head.

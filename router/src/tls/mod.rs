@@ -20,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 
 pub use authority::{Authority, AuthorityError};
 
+/// What a client that speaks HTTP/2 says during the handshake (RFC 9113 section 3.2).
+pub(crate) const HTTP_2: &[u8] = b"h2";
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -60,13 +62,13 @@ impl Certificate {
         Ok(Arc::new(Self { file: file.to_owned(), current }))
     }
 
-    /// Makes TLS of connections. Only HTTP/1.1 is spoken inside.
+    /// Makes TLS of connections. HTTP/2 is spoken inside with whoever can.
     pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let resolver = Arc::<Self>::clone(self);
         let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
