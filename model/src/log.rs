@@ -41,6 +41,13 @@ pub trait LogSink: Send + Sync + 'static {
     /// Appends one line, without its newline, to the stream of `app`.
     fn write(&self, app: AppId, time: Timestamp, source: &LogSource, line: &str);
 
+    /// Appends many lines of one source, as [`LogSink::write`] does each.
+    fn write_all(&self, source: &LogSource, lines: &mut dyn Iterator<Item = (AppId, Timestamp, &str)>) {
+        for (app, time, line) in lines {
+            self.write(app, time, source, line);
+        }
+    }
+
     /// Resolves once no line that was written before is lost by an end of this process: each is kept, or was given up with a word.
     /// At once, if that is so when [`LogSink::write`] returns.
     fn kept(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

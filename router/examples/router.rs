@@ -19,6 +19,9 @@ use model::routes::{AppRoute, Endpoint, Proof, RouteMode, WorkloadAddresses, Wor
 use model::{AppId, LogSink, LogSource, Timestamp};
 use router::{RouterSettings, Timeouts, TlsEntrance};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failed = Box<dyn std::error::Error>;
 
 /// Runs a router with a table that stays as it is.
@@ -178,10 +181,20 @@ impl LogFile {
 }
 
 impl LogSink for LogFile {
-    fn write(&self, _: AppId, time: Timestamp, source: &LogSource, line: &str) {
+    fn write(&self, app: AppId, time: Timestamp, source: &LogSource, line: &str) {
+        self.write_all(source, &mut std::iter::once((app, time, line)));
+    }
+
+    fn write_all(&self, source: &LogSource, lines: &mut dyn Iterator<Item = (AppId, Timestamp, &str)>) {
+        let (mut written, mut time_text) = (None, String::new());
         let mut waiting = self.lock();
-        // Writing to a String cannot fail.
-        let _ = writeln!(waiting, "{} {source}: {line}", time.to_log_time());
+        for (_, time, line) in lines {
+            if written.replace(time) != Some(time) {
+                time_text = time.to_log_time();
+            }
+            // Writing to a String cannot fail.
+            let _ = writeln!(waiting, "{time_text} {source}: {line}");
+        }
         drop(waiting);
         self.filled.notify_all();
     }

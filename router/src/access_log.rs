@@ -1,14 +1,17 @@
 //! One line per request in the app's stream, as Heroku's router writes it. A request never waits for its line: workers
-//! hand it to one writer thread, and what does not fit is counted and told later.
+//! collect them, hand them to one writer thread, and what does not fit is counted and told later.
 
-use std::fmt::{self, Write};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
 use model::{AppId, Clock, LogSink, LogSource, Timestamp};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::table::{Instance, Label};
@@ -16,8 +19,10 @@ use crate::traffic::Tally;
 
 /// Lines that may wait for the writer; at 300 bytes each they take 20 MB.
 const WAITING_LIMIT: usize = 65_536;
-/// The writer collects for so long before it writes again, so that under load it is not woken for every line.
-const COLLECT: Duration = Duration::from_millis(10);
+/// A worker collects for so long before it hands over, so that under load no thread is woken for every line.
+const COLLECT: Duration = Duration::from_millis(20);
+/// Lines that it hands over at once.
+const ENOUGH: usize = 4096;
 
 /// The way of lines from the workers to the sink.
 pub(crate) struct AccessLog {
@@ -28,16 +33,27 @@ pub(crate) struct AccessLog {
 
 #[derive(Default)]
 struct Queue {
-    lines: Vec<Line>,
-    dropped: u64,
-    asleep: bool,
+    batches: Vec<Batch>,
+    lines: usize,
+    dropped: usize,
     closed: bool,
 }
 
-struct Line {
-    app: AppId,
-    time: Timestamp,
+/// Lines one after another.
+#[derive(Default)]
+struct Batch {
     text: String,
+    /// Whose each is, when it was written, and where it ends.
+    lines: Vec<(AppId, Timestamp, usize)>,
+}
+
+impl Batch {
+    fn iter(&self) -> impl Iterator<Item = (AppId, Timestamp, &str)> {
+        let mut start = 0;
+        self.lines
+            .iter()
+            .map(move |(app, time, end)| (*app, *time, &self.text[std::mem::replace(&mut start, *end)..*end]))
+    }
 }
 
 impl AccessLog {
@@ -45,20 +61,16 @@ impl AccessLog {
         Self { clock, queue: Mutex::default(), wake: Condvar::new() }
     }
 
-    fn push(&self, app: AppId, text: String) {
-        let line = Line { app, time: self.clock.now(), text };
+    fn push(&self, batch: Batch) {
         let mut queue = self.lock();
-        if queue.lines.len() < WAITING_LIMIT {
-            queue.lines.push(line);
+        if queue.lines < WAITING_LIMIT {
+            queue.lines += batch.lines.len();
+            queue.batches.push(batch);
         } else {
-            queue.dropped += 1;
+            queue.dropped += batch.lines.len();
         }
-        // Waking a thread is a system call; one that is about to look again anyway needs none.
-        let wake = std::mem::take(&mut queue.asleep);
         drop(queue);
-        if wake {
-            self.wake.notify_one();
-        }
+        self.wake.notify_one();
     }
 
     /// Writes lines to `sink` until [`AccessLog::close`], and then what is left.
@@ -66,23 +78,21 @@ impl AccessLog {
         let source = LogSource::platform("router");
         loop {
             let mut queue = self.lock();
-            while queue.lines.is_empty() && !queue.closed {
-                queue.asleep = true;
+            while queue.batches.is_empty() && !queue.closed {
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            let (lines, dropped) = (std::mem::take(&mut queue.lines), std::mem::take(&mut queue.dropped));
             let closed = queue.closed;
+            let Queue { batches, dropped, .. } = std::mem::replace(&mut *queue, Queue { closed, ..Queue::default() });
             drop(queue);
             if dropped > 0 {
                 tracing::warn!(lines.dropped = dropped, "router log lines came faster than they could be written");
             }
-            for line in &lines {
-                sink.write(line.app, line.time, &source, &line.text);
+            for batch in &batches {
+                sink.write_all(&source, &mut batch.iter());
             }
             if closed {
                 return;
             }
-            std::thread::sleep(COLLECT);
         }
     }
 
@@ -97,10 +107,61 @@ impl AccessLog {
     }
 }
 
+/// The lines of one worker, which it hands over now and then.
+pub(crate) struct Lines {
+    log: Arc<AccessLog>,
+    batch: RefCell<Batch>,
+    begun: Notify,
+}
+
+impl Lines {
+    pub(crate) fn new(log: Arc<AccessLog>) -> Self {
+        Self { log, batch: RefCell::default(), begun: Notify::new() }
+    }
+
+    fn write(&self, app: AppId, write: impl FnOnce(&mut String)) {
+        let mut batch = self.batch.borrow_mut();
+        let Batch { text, lines } = &mut *batch;
+        if lines.is_empty() {
+            self.begun.notify_one();
+        }
+        write(text);
+        lines.push((app, self.log.clock.now(), text.len()));
+        if lines.len() >= ENOUGH {
+            self.log.push(std::mem::take(&mut *batch));
+        }
+    }
+
+    /// Hands over what is written, for as long as it is polled.
+    pub(crate) async fn deliver(&self) {
+        loop {
+            self.begun.notified().await;
+            sleep(COLLECT).await;
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&self) {
+        let batch = self.batch.take();
+        if !batch.lines.is_empty() {
+            // There will be as many soon.
+            *self.batch.borrow_mut() =
+                Batch { text: String::with_capacity(batch.text.len()), lines: Vec::with_capacity(batch.lines.len()) };
+            self.log.push(batch);
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
 /// What is known of a request so far. Its line is written, and it is counted, when it is dropped, that is, when the last byte has passed
 /// or nobody can pass one any more.
 pub(crate) struct Record {
-    pub(crate) log: Arc<AccessLog>,
+    pub(crate) lines: Rc<Lines>,
     pub(crate) tally: Rc<Tally>,
     pub(crate) request: Facts,
     pub(crate) instance: Option<Arc<Instance>>,
@@ -135,9 +196,9 @@ pub(crate) struct Facts {
 }
 
 impl Record {
-    pub(crate) fn new(log: Arc<AccessLog>, tally: Rc<Tally>, request: Facts) -> Self {
+    pub(crate) fn new(lines: Rc<Lines>, tally: Rc<Tally>, request: Facts) -> Self {
         Self {
-            log,
+            lines,
             tally,
             request,
             instance: None,
@@ -172,43 +233,34 @@ impl Record {
         });
     }
 
-    fn line(&self, failure: Option<Failure>, now: Instant) -> String {
+    fn write_line(&self, line: &mut String, failure: Option<Failure>, now: Instant) {
         let (request, code) = (&self.request, failure.map(Failure::look));
-        let mut line = String::with_capacity(320);
-        let mut write = |part: fmt::Arguments<'_>| {
-            // Writing to a String cannot fail.
-            let _ = line.write_fmt(part);
-        };
+        let (mut number, mut status_text) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let mut say = |parts: &[&str]| parts.iter().for_each(|part| line.push_str(part));
         match &code {
-            None => write(format_args!("at=info")),
-            Some(code) => write(format_args!("at={} code={} desc=\"{}\"", code.at, code.code, code.description)),
+            None => say(&["at=info"]),
+            Some(code) => say(&["at=", code.at, " code=", code.code, " desc=\"", code.description, "\""]),
         }
         let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
-        write(format_args!(
-            " method={} path=\"{}\" host={} request_id={} fwd=\"{}\"",
-            request.method,
-            Quoted(path.as_bytes()),
-            Quoted(request.host.as_bytes()),
-            Quoted(request.request_id.as_bytes()),
-            Quoted(request.forwarded_for.as_bytes()),
-        ));
+        say(&[" method=", request.method.as_str(), " path=\"", &quoted(path.as_bytes())]);
+        say(&["\" host=", &quoted(request.host.as_bytes()), " request_id=", &quoted(request.request_id.as_bytes())]);
+        say(&[" fwd=\"", &quoted(request.forwarded_for.as_bytes()), "\" dyno="]);
         let dyno = self.instance.as_ref().map_or("", |instance| &instance.endpoint.dyno);
         let connected = self.connected.unwrap_or(now);
-        write(format_args!(
-            " dyno={dyno} connect={}ms service={}ms",
-            connected.saturating_duration_since(request.arrived).as_millis(),
-            now.saturating_duration_since(connected).as_millis(),
-        ));
+        let waited = connected.saturating_duration_since(request.arrived).as_millis();
+        say(&[dyno, " connect=", number.format(waited), "ms service="]);
+        let served = now.saturating_duration_since(connected).as_millis();
         let status = if self.status == 0 { code.as_ref().map_or(0, |code| code.status.as_u16()) } else { self.status };
-        write(format_args!(" status={status} bytes={}", self.bytes));
+        say(&[number.format(served), "ms status=", status_text.format(status), " bytes="]);
+        say(&[number.format(self.bytes)]);
         if let Some(socket) = code.and_then(|code| code.socket) {
-            write(format_args!(" sock={socket}"));
+            say(&[" sock=", socket]);
         }
+        say(&[" protocol=", request.protocol]);
         match request.tls {
-            None => write(format_args!(" protocol={} tls=false", request.protocol)),
-            Some(version) => write(format_args!(" protocol={} tls=true tls_version={version}", request.protocol)),
+            None => say(&[" tls=false"]),
+            Some(version) => say(&[" tls=true tls_version=", version]),
         }
-        line
     }
 }
 
@@ -217,24 +269,22 @@ impl Drop for Record {
         let (now, failure) = (Instant::now(), self.failure);
         let failure = failure.or(if self.complete { None } else { Some(Failure::ClientInterrupted) });
         self.count(failure, now);
-        self.log.push(self.request.app, self.line(failure, now));
+        self.lines.write(self.request.app, |line| self.write_line(line, failure, now));
     }
 }
 
-/// Bytes of a client inside a log line: they end neither a value nor the line.
-struct Quoted<'a>(&'a [u8]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        if let (true, Ok(text)) = (self.0.iter().all(plain), std::str::from_utf8(self.0)) {
-            return f.write_str(text);
-        }
-        for byte in self.0 {
-            if plain(byte) { f.write_char(char::from(*byte))? } else { write!(f, "%{byte:02X}")? }
-        }
-        Ok(())
+/// Bytes of a client as they are inside a log line: they end neither a value nor the line.
+fn quoted(bytes: &[u8]) -> Cow<'_, str> {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if let (true, Ok(text)) = (bytes.iter().all(plain), std::str::from_utf8(bytes)) {
+        return Cow::Borrowed(text);
     }
+    let mut text = String::new();
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = if plain(byte) { text.write_char(char::from(*byte)) } else { write!(text, "%{byte:02X}") };
+    }
+    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -242,9 +292,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Lines(Mutex<Vec<String>>);
+    struct Sink(Mutex<Vec<String>>);
 
-    impl LogSink for Lines {
+    impl LogSink for Sink {
         fn write(&self, _: AppId, _: Timestamp, source: &LogSource, line: &str) {
             self.0.lock().expect("no panic").push(format!("{source}: {line}"));
         }
@@ -264,13 +314,14 @@ mod tests {
             protocol: "http1.1",
             tls: None,
         };
-        let mut record = Record::new(Arc::clone(&log), Rc::default(), facts);
+        let lines = Rc::new(Lines::new(Arc::clone(&log)));
+        let mut record = Record::new(lines, Rc::default(), facts);
         record.fail(Failure::NoWeb);
         drop(record);
         log.close();
-        let lines = Lines::default();
-        log.write_to(&lines);
-        let lines = lines.0.into_inner().expect("no panic");
+        let sink = Sink::default();
+        log.write_to(&sink);
+        let lines = sink.0.into_inner().expect("no panic");
         let (start, end) = lines[0].split_once(" dyno=").expect("a dyno");
         assert_eq!(
             start,

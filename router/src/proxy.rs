@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Timeouts;
-use crate::access_log::{AccessLog, Facts, Record};
+use crate::access_log::{AccessLog, Facts, Lines, Record};
 use crate::balance::Dice;
 use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
@@ -68,6 +68,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) dice: RefCell<Dice>,
     pub(crate) tally: Rc<Tally>,
+    pub(crate) lines: Rc<Lines>,
     pub(crate) scratch: Scratch,
     /// What keeps the worker from ending: connections of clients, and tunnels.
     pub(crate) connections: TaskTracker,
@@ -187,7 +188,7 @@ impl Exchange {
             },
             tls: client.hop.tls,
         };
-        let record = Record::new(Arc::clone(&worker.shared.log), Rc::clone(&worker.tally), facts);
+        let record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
         (Self { worker, client, record, upgrade }, upload)
     }
 

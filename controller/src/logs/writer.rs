@@ -98,18 +98,20 @@ impl Writer {
 
 impl LogSink for Writer {
     fn write(&self, app: AppId, time: Timestamp, source: &LogSource, line: &str) {
-        let time_text = time.to_log_time();
+        self.write_all(source, &mut std::iter::once((app, time, line)));
+    }
+
+    fn write_all(&self, source: &LogSource, lines: &mut dyn Iterator<Item = (AppId, Timestamp, &str)>) {
+        let (mut written, mut time_text) = (None, String::new());
         let mut queue = self.shared.lock();
-        for part in line.split('\n') {
-            if queue.bytes + part.len() > MAX_WAITING {
-                let (count, last) = queue.dropped.entry(app).or_insert((0, time));
-                (*count, *last) = (*count + 1, time);
-                continue;
+        for (app, time, text) in lines {
+            // Of thousands in a second many have the same time.
+            if written.replace(time) != Some(time) {
+                time_text = time.to_log_time();
             }
-            let line = format!("{time_text} {source}: {}\n", shortened(part));
-            queue.bytes += line.len();
-            queue.lines.push_back((app, line));
-            queue.count += 1;
+            for part in text.split('\n') {
+                queue.push(app, time, &time_text, source, part);
+            }
         }
         drop(queue);
         self.shared.changed.notify_all();
@@ -133,6 +135,20 @@ impl Drop for Writer {
             // It can only have panicked, which was reported then.
             let _ = thread.join();
         }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, app: AppId, time: Timestamp, time_text: &str, source: &LogSource, text: &str) {
+        if self.bytes + text.len() > MAX_WAITING {
+            let (count, last) = self.dropped.entry(app).or_insert((0, time));
+            (*count, *last) = (*count + 1, time);
+            return;
+        }
+        let line = format!("{time_text} {source}: {}\n", shortened(text));
+        self.bytes += line.len();
+        self.lines.push_back((app, line));
+        self.count += 1;
     }
 }
 
