@@ -237,6 +237,7 @@ impl Places {
         Sockets {
             public: self.run.join("controller.sock"),
             names: self.run.join("names.sock"),
+            certificates: self.run.join("certificates.sock"),
             ssh: self.run.join("ssh.sock"),
             control: self.control(),
         }
@@ -265,10 +266,11 @@ impl Places {
         let sockets = self.sockets();
         Ok(RouterSettings {
             listen: self.settings.listen.0.clone(),
-            tls: self
-                .settings
-                .tls_port()
-                .map(|_| TlsEntrance { listen: self.settings.tls_listen(), certificate: self.authority().server() }),
+            tls: self.settings.tls_port().map(|_| TlsEntrance {
+                listen: self.settings.tls_listen(),
+                certificate: self.authority().server(),
+                tickets: self.run.join("tickets.json"),
+            }),
             inner: Some((self.settings.subnet.gateway(), self.settings.link_port.get()).into()),
             ssh: (!self.settings.ssh_listen.0.is_empty())
                 .then(|| SshEntrance { listen: self.settings.ssh_listen.0.clone(), socket: sockets.ssh }),
@@ -277,6 +279,8 @@ impl Places {
             addresses_socket: self.run.join("addresses.sock"),
             controller_socket: sockets.public,
             snapshot: self.settings.home.join("routes.json"),
+            certificates_socket: sockets.certificates,
+            certificates: self.settings.home.join("certificates"),
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
             log: self.logs(RoleName::Router.as_str())?,

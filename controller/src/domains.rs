@@ -45,8 +45,12 @@ impl Controller {
         let domain = Domain { id, app: app.id, hostname, sni_endpoint: None, created_at: now, updated_at: now };
         self.store.insert_domain(&domain, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Add domain {}", domain.hostname));
+        let shown = self.certificate_for(app.id, &domain.hostname).await?;
+        if let Some(endpoint) = &shown {
+            self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
+        }
         self.announce(app.id).await;
-        Ok(AppDomain::from(&domain))
+        Ok(AppDomain::from(&Domain { sni_endpoint: shown.map(|endpoint| (endpoint.id, endpoint.name)), ..domain }))
     }
 
     /// The domain of an app that `reference`, a host name or an id, means.
@@ -86,6 +90,7 @@ impl Controller {
         };
         self.store.set_domain_certificate(&own, endpoint.as_ref(), &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Update domain {}", domain.hostname));
+        self.announce_certificates(app.id).await;
         self.find_domain(app, &domain.id).await
     }
 

@@ -5,6 +5,7 @@
 //! A verb that changes what should run commits it first and then wakes the rollout through [`Controller::changed`].
 
 pub mod accounts;
+mod acm;
 pub mod actors;
 pub mod addons;
 mod admission;

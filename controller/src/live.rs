@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::feed::Feed;
+use model::certificate::AppCertificates;
 use model::routes::{AppRoute, Share};
 use model::{AppId, Digest, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -33,6 +34,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Live {
     /// The names half of the route table, on its way to the routers.
     pub names: Feed<AppId, AppRoute>,
+    /// Certificates of apps, on their way to the routers.
+    pub certificates: Feed<AppId, AppCertificates>,
+    /// Whoever tells routers of certificates holds it from reading the store to publishing.
+    pub(crate) certifying: tokio::sync::Mutex<()>,
     /// What takes the requests of each app that has a web workload. Whoever tells routers holds the lock from reading
     /// the store to publishing: what is published last was read last.
     pub(crate) serving: tokio::sync::Mutex<BTreeMap<AppId, Served>>,
@@ -97,6 +102,8 @@ impl Default for Live {
     fn default() -> Self {
         Self {
             names: Feed::new(BTreeMap::new()),
+            certificates: Feed::new(BTreeMap::new()),
+            certifying: tokio::sync::Mutex::default(),
             serving: tokio::sync::Mutex::default(),
             router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),
             litter: Notify::new(),

@@ -27,6 +27,8 @@ pub struct Sockets {
     pub public: PathBuf,
     /// The names half of the route table.
     pub names: PathBuf,
+    /// The certificates of apps.
+    pub certificates: PathBuf,
     /// git over SSH, as routers pass it on.
     pub ssh: PathBuf,
     /// What only root on this machine may ask.
@@ -42,6 +44,10 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     controller.read_link_ports().await?;
     // Routers are told before anything else.
     rollout.begin().await?;
+    controller.publish_all_certificates().await?;
+    controller.live.certificates.expect_return(&sockets.certificates);
+    let (certificates, socket) = (controller.live.certificates.clone(), sockets.certificates.clone());
+    let certificates = tokio::spawn(async move { certificates.serve(&socket).await });
     controller.live.names.expect_return(&sockets.names);
     let names = controller.live.names.clone();
     let socket = sockets.names.clone();
@@ -65,6 +71,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
         lost = controller.keep_duties(&duties) => Err(lost),
         result = answer(control, control::routes(Arc::clone(&controller))) => result.map_err(failed("serve the control socket")),
         result = feed => result.map_err(io::Error::other).flatten().map_err(failed("serve the names of apps")),
+        result = certificates => result.map_err(io::Error::other).flatten().map_err(failed("serve the certificates of apps")),
         result = ssh => result.map_err(io::Error::other).map_err(failed("serve git over SSH")).flatten(),
         result = worker => result.map_err(io::Error::other).map_err(failed("roll out")),
     }

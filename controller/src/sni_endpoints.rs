@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{SniEndpointId, Timestamp};
+use model::{AppId, Hostname, SniEndpointId, Timestamp};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
@@ -58,6 +58,7 @@ impl Controller {
         let endpoint = SniEndpoint { id, app: app.id, name, chain, created_at: now, updated_at: now };
         self.store.insert_sni_endpoint(&endpoint, key, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Add certificate {}", endpoint.name));
+        self.let_domains_show(app, actor, &endpoint).await?;
         Ok(endpoint)
     }
 
@@ -71,7 +72,31 @@ impl Controller {
         self.check_pair(chain, key)?;
         self.store.update_sni_endpoint(endpoint, (chain, key), &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Update certificate {}", endpoint.name));
-        self.find_certificate(app, &endpoint.name).await
+        let endpoint = self.find_certificate(app, &endpoint.name).await?;
+        self.let_domains_show(app, actor, &endpoint).await?;
+        Ok(endpoint)
+    }
+
+    /// Lets the domains that a certificate is for show it, unless they show another one; and tells routers of it.
+    async fn let_domains_show(&self, app: &App, actor: &Actor, endpoint: &SniEndpoint) -> Result<(), Error> {
+        let names = self.read_certificate(&endpoint.chain)?.domains;
+        for domain in self.store.domains(app.id).await? {
+            if domain.sni_endpoint.is_none() && is_for(&names, &domain.hostname) {
+                self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
+            }
+        }
+        self.announce_certificates(app.id).await;
+        Ok(())
+    }
+
+    /// The newest certificate of an app that is for a host and good now.
+    pub(crate) async fn certificate_for(&self, app: AppId, host: &Hostname) -> Result<Option<SniEndpoint>, Error> {
+        let now = self.clock.now();
+        let is_good = |endpoint: &SniEndpoint| {
+            let read = self.read_certificate(&endpoint.chain);
+            read.is_ok_and(|certificate| is_for(&certificate.domains, host) && now < certificate.expires_at)
+        };
+        Ok(self.store.sni_endpoints(app).await?.into_iter().rev().find(is_good))
     }
 
     /// The certificate of an app that `reference`, a name or an id, means.
@@ -84,6 +109,7 @@ impl Controller {
     pub async fn remove_certificate(&self, app: &App, actor: &Actor, endpoint: &SniEndpoint) -> Result<(), Error> {
         self.store.delete_sni_endpoint(endpoint, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Remove certificate {}", endpoint.name));
+        self.announce_certificates(app.id).await;
         Ok(())
     }
 
@@ -153,6 +179,16 @@ impl Controller {
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_millis(millis));
         verifier.verify_server_cert(leaf, rest, &name, &[], now).is_ok()
     }
+}
+
+/// Whether a certificate for `names` is for `host`: a `*` stands for one label (RFC 9525, section 6.3).
+pub(crate) fn is_for(names: &[String], host: &Hostname) -> bool {
+    let host = host.as_str();
+    let parent = host.split_once('.').map(|(_, parent)| parent);
+    names.iter().any(|name| {
+        let name = name.to_ascii_lowercase();
+        name == host || name.strip_prefix("*.").is_some_and(|rest| Some(rest) == parent)
+    })
 }
 
 fn parse_chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -252,6 +288,50 @@ mod tests {
         assert_eq!(domain["sni_endpoint"], Value::Null);
         assert_eq!(ada.send("DELETE", &endpoint, &[], Value::Null).await.status, 200);
         assert_eq!(ada.get("/apps/shop/sni-endpoints").await.body, json!([]));
+    }
+
+    #[tokio::test]
+    async fn domains_show_what_is_for_them_and_routers_are_told() {
+        let (authority, leaf, key) = signed();
+        let test = TestController::trusting(vec![authority.der().clone()]).await;
+        let controller = test.controller.clone();
+        let routes = crate::api::routes(controller.clone());
+        let server = Server::serve(test, routes).await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let add = async |hostname: &str| {
+            ada.send("POST", "/apps/shop/domains", &[], json!({ "hostname": hostname })).await.body
+        };
+        assert_eq!(add("www.example.com").await["sni_endpoint"], Value::Null);
+        add("www.example.org").await;
+        let told = || {
+            let rows = controller.live.certificates.keys();
+            let row = rows.first().and_then(|app| controller.live.certificates.row(app)).unwrap_or_default();
+            let of = |certificate: &model::certificate::HostCertificate| {
+                assert_eq!((certificate.chain.as_str(), certificate.key.0.as_str()), (leaf.as_str(), key.as_str()));
+                certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            row.certificates.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [""; 0]);
+        let wish = json!({"certificate_chain": leaf, "private_key": key});
+        let made = ada.send("POST", "/apps/shop/sni-endpoints", &[], wish).await.body;
+        assert_eq!(told(), ["www.example.com"], "of the domains that there are, the one that it is for");
+        assert_eq!(add("api.example.com").await["sni_endpoint"]["name"], made["name"], "and those that are added");
+        for other in ["example.com", "a.b.example.com"] {
+            assert_eq!(add(other).await["sni_endpoint"], Value::Null, "a `*` is one label");
+        }
+        assert_eq!(told(), ["api.example.com", "www.example.com"]);
+        let none = json!({"sni_endpoint": null});
+        ada.send("PATCH", "/apps/shop/domains/api.example.com", &[], none).await;
+        assert_eq!(told(), ["www.example.com"]);
+
+        // Another life tells the same before it does anything else.
+        let next = server.test.next_life().await;
+        next.controller.publish_all_certificates().await.expect("told");
+        assert_eq!(next.controller.live.certificates.keys().len(), 1);
+        let endpoint = format!("/apps/shop/sni-endpoints/{}", made["name"].as_str().expect("a name"));
+        ada.send("DELETE", &endpoint, &[], Value::Null).await;
+        assert_eq!(told(), [""; 0]);
     }
 
     #[tokio::test]

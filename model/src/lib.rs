@@ -1,5 +1,6 @@
 //! The pure domain: names, ids and states that every other room speaks. No async, no I/O.
 
+pub mod certificate;
 pub mod clock;
 pub mod dyno;
 pub mod egress;

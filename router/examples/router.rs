@@ -108,6 +108,8 @@ fn settings(
         addresses_socket: folder.join("addresses.sock"),
         controller_socket: folder.join("controller.sock"),
         snapshot: folder.join("table.json"),
+        certificates_socket: folder.join("certificates.sock"),
+        certificates: folder.join("certificates"),
         workers,
         timeouts: Timeouts::default(),
         log: LogFile::open(&folder.join("access.log"))?,
@@ -120,7 +122,7 @@ fn entrance(folder: &Path, listen: SocketAddr, certificate: &[PathBuf]) -> io::R
     let file = folder.join("certificate.pem");
     let parts: io::Result<Vec<_>> = certificate.iter().map(std::fs::read).collect();
     std::fs::write(&file, parts?.concat())?;
-    Ok(TlsEntrance { listen: vec![listen], certificate: file })
+    Ok(TlsEntrance { listen: vec![listen], certificate: file, tickets: folder.join("tickets.json") })
 }
 
 /// Serves the table until the end of the process.

@@ -27,7 +27,7 @@ use crate::proxy::Shared;
 use crate::server::Entrance;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
-use crate::tls::Certificate;
+use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
 use crate::{RouterError, RouterSettings, follow, server, ssh};
 
@@ -69,8 +69,11 @@ impl Router {
         let table = Arc::new(Table::new());
         let log = Arc::new(AccessLog::new(Arc::clone(&settings.clock)));
         let (sender, news) = mpsc::unbounded_channel();
+        let kept = Kept::new(&settings.certificates);
+        let shown = Arc::new(Shown::new(kept.load()));
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
+            shown: Arc::clone(&shown),
             own_hosts: OwnHosts::new(&settings.domain),
             controller_socket: settings.controller_socket.clone(),
             timeouts: settings.timeouts.clone(),
@@ -83,7 +86,7 @@ impl Router {
         let totals = Totals::new(u64::from_le_bytes(life));
         let merger = Merger::new(table, Snapshot::load(&settings.snapshot), sender);
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
-        let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose()?;
+        let acceptor = acceptor(&settings, certificate.as_ref(), &shown)?;
         let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref())?;
         let stop = CancellationToken::new();
         let mut workers = Vec::new();
@@ -104,9 +107,10 @@ impl Router {
         let runtime = runtime()?;
         let control = spawn("router-control", {
             let (names, addresses) = (settings.names_socket, settings.addresses_socket);
-            let feeds = Feeds { merger, news, totals, names, addresses };
+            let certificates = Certificates { own: certificate, shown, kept, socket: settings.certificates_socket };
+            let feeds = Feeds { merger, news, totals, names, addresses, certificates };
             let stop = stop.clone();
-            move || feeds.follow(&runtime, &settings.snapshot, certificate, &stop)
+            move || feeds.follow(&runtime, &settings.snapshot, &stop)
         })?;
         Ok(Self { addresses, tls_addresses, stop, workers, control, log, log_writer })
     }
@@ -146,6 +150,17 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 fn runtime() -> Result<Runtime, RouterError> {
     Builder::new_current_thread().enable_all().build().map_err(RouterError::Thread)
+}
+
+/// What makes TLS of connections, where there is an entrance for it.
+fn acceptor(
+    settings: &RouterSettings,
+    own: Option<&Arc<Certificate>>,
+    shown: &Arc<Shown>,
+) -> Result<Option<TlsAcceptor>, RouterError> {
+    let (Some(entrance), Some(own)) = (&settings.tls, own) else { return Ok(None) };
+    let tickets = Tickets::open(&entrance.tickets, Arc::clone(&settings.clock), Arc::clone(&settings.random));
+    Ok(Some(tls::acceptor(own, shown, tickets, server::PROTOCOLS)?))
 }
 
 type Site = (Runtime, Vec<(TcpListener, Entrance)>);
@@ -229,16 +244,41 @@ struct Feeds {
     totals: Totals,
     names: PathBuf,
     addresses: PathBuf,
+    certificates: Certificates,
+}
+
+/// What TLS is served with, and where news of it come from.
+struct Certificates {
+    /// The platform's.
+    own: Option<Arc<Certificate>>,
+    shown: Arc<Shown>,
+    kept: Kept,
+    socket: PathBuf,
+}
+
+impl Certificates {
+    /// Follows the controller's and the file of the platform's.
+    async fn follow(self) {
+        if let Some(own) = self.own {
+            spawn_local(async move { own.follow().await });
+        }
+        // Of certificates, nothing is to be said.
+        let (outbox, totals) = (Outbox::default(), RefCell::new(Totals::new(0)));
+        let (writer, changed) = mpsc::unbounded_channel();
+        spawn_local(follow::keep_certificates(self.kept, Arc::clone(&self.shown), changed));
+        let apply = |update| {
+            for app in self.shown.apply(update) {
+                // Who keeps them lives as long as this does.
+                let _ = writer.send(app);
+            }
+            Vec::new()
+        };
+        follow::follow(&self.socket, (&outbox, &totals), apply, || {}).await;
+    }
 }
 
 impl Feeds {
-    fn follow(
-        self,
-        runtime: &Runtime,
-        snapshot: &Path,
-        certificate: Option<Arc<Certificate>>,
-        stop: &CancellationToken,
-    ) {
+    fn follow(self, runtime: &Runtime, snapshot: &Path, stop: &CancellationToken) {
         let merger = Rc::new(RefCell::new(self.merger));
         let changed = Rc::new(Notify::new());
         let totals = Rc::new(RefCell::new(self.totals));
@@ -276,9 +316,7 @@ impl Feeds {
                     follow::follow(&addresses, (&to_addresses, &totals), apply, alone).await;
                 }
             });
-            if let Some(certificate) = certificate {
-                spawn_local(async move { certificate.follow().await });
-            }
+            spawn_local(self.certificates.follow());
             tokio::select! {
                 () = follow::keep(snapshot, merger, changed) => {}
                 () = stop.cancelled() => {}

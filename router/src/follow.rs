@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use model::AppId;
 use model::routes::{Ack, Update};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::merge::Merger;
 use crate::snapshot;
+use crate::tls::{Kept, Shown};
 use crate::traffic::{Outbox, Totals};
 
 /// Pauses between attempts to reach a publisher: a restarted one is found at once, an absent one costs nothing.
@@ -102,5 +105,16 @@ pub(crate) async fn keep(path: &Path, merger: Rc<RefCell<Merger>>, changed: Rc<N
             tracing::warn!(error = %error, "cannot keep the route table on disk");
         }
         pause = SAVE_DELAY.max(started.elapsed() * SAVE_SHARE);
+    }
+}
+
+/// Writes the certificates of each app that `changed` tells of, as they are by then.
+pub(crate) async fn keep_certificates(kept: Kept, shown: Arc<Shown>, mut changed: mpsc::UnboundedReceiver<AppId>) {
+    while let Some(app) = changed.recv().await {
+        let (kept, row) = (kept.clone(), shown.row(app));
+        let saved = tokio::task::spawn_blocking(move || kept.save(app, row.as_deref())).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(error = %error, app.id = %app, "cannot keep the certificates of an app on disk");
+        }
     }
 }

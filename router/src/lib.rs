@@ -76,6 +76,10 @@ pub struct RouterSettings {
     pub controller_socket: PathBuf,
     /// The last good route table is kept in this file.
     pub snapshot: PathBuf,
+    /// Socket of the certificates of apps.
+    pub certificates_socket: PathBuf,
+    /// The last certificates of apps are kept in this folder, with their keys.
+    pub certificates: PathBuf,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.
@@ -93,8 +97,10 @@ pub struct RouterSettings {
 pub struct TlsEntrance {
     /// Where it listens, as [`RouterSettings::listen`].
     pub listen: Vec<SocketAddr>,
-    /// PEM of the key and its certificates; read again when it changes.
+    /// PEM of the platform's own key and its certificates; read again when it changes.
     pub certificate: PathBuf,
+    /// The keys of session tickets are in this file, which is not to outlive the machine's memory.
+    pub tickets: PathBuf,
 }
 
 /// The host name by which an app is known to those that are linked to it, which come by this port.

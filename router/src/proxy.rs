@@ -37,6 +37,7 @@ use crate::search::Search;
 use crate::socket::Activity;
 use crate::strict::{self, Refusal};
 use crate::table::{App, InFlight, Instance, Table};
+use crate::tls::Shown;
 use crate::traffic::{News, Tally};
 use crate::tunnel::{self, Ends, Watched};
 use crate::upload::{self, Progress, Upload};
@@ -53,6 +54,7 @@ const HEAD_SIZE: usize = 1024;
 /// What all workers share.
 pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
+    pub(crate) shown: Arc<Shown>,
     pub(crate) own_hosts: OwnHosts,
     pub(crate) controller_socket: PathBuf,
     pub(crate) timeouts: Timeouts,
@@ -132,6 +134,9 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
         return refuse(&Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name."));
     };
     let host = client.wanted.clone().map_or(host, Cow::Owned);
+    if let Some(answer) = acme(&worker.shared, &host, request.uri().path()) {
+        return Reply::page(Response::new(answer.into()));
+    }
     if worker.shared.own_hosts.contain(&host) {
         return platform::forward(&worker, &client, request).await;
     }
@@ -139,6 +144,12 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
     client.activity.set_patience(Some(worker.shared.timeouts.idle));
     let (exchange, request) = Exchange::begin(worker, client, &app, request);
     exchange.run(&host, app, request).await
+}
+
+/// What a certificate authority is answered that asks whether a host is this platform's (RFC 8555, section 8.3). What it does not ask for is
+/// the app's.
+fn acme(shared: &Shared, host: &str, path: &str) -> Option<String> {
+    shared.shown.answer(host, path.strip_prefix("/.well-known/acme-challenge/")?)
 }
 
 /// A refused request may not be where its sender believes it ends: nothing after it on the connection can be trusted.

@@ -34,6 +34,8 @@ use crate::socket::{Activity, ClientStream, Rewound};
 use crate::upstream::Scratch;
 use crate::{http2, inner_host, tls};
 
+/// What is spoken over TLS, the best first.
+pub(crate) const PROTOCOLS: &[&[u8]] = &[tls::HTTP_2, b"http/1.1"];
 /// Connections that may wait to be accepted, for each worker and address.
 const BACKLOG: u32 = 4096;
 /// Largest head of a request in bytes. It has 100 headers at most, which is what hyper has room for on its stack: to clear room for the
@@ -172,6 +174,10 @@ async fn serve_tls(
     let begin = async {
         let stream = acceptor.accept(stream).await?;
         let session = stream.get_ref().1;
+        if session.alpn_protocol() == Some(tls::ACME_TLS) {
+            // The certificate was the answer.
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let hop = Hop::new(peer, local, Some(tls_version(session)));
         if session.alpn_protocol() == Some(tls::HTTP_2) {
             return Ok(Greeted::Http2(stream, hop));

@@ -1,5 +1,6 @@
 //! A router between real clients and real instances.
 
+mod certificates;
 mod faults;
 mod frames;
 mod http2;

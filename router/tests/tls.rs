@@ -33,7 +33,9 @@ impl Secure {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
         let config = config.with_root_certificates(trusted).with_no_client_auth();
-        let tls = Some(TlsEntrance { listen: vec![([127, 0, 0, 1], 0).into()], certificate: authority.server() });
+        let tickets = folder.path().join("tickets.json");
+        let listen = vec![([127, 0, 0, 1], 0).into()];
+        let tls = Some(TlsEntrance { listen, certificate: authority.server(), tickets });
         let settings = RouterSettings { tls, timeouts, ..settings(folder.path()) };
         Self { world: World::with(folder, settings).await, connector: TlsConnector::from(Arc::new(config)) }
     }

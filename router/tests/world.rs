@@ -192,6 +192,8 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         addresses_socket: folder.join("addresses.sock"),
         controller_socket: folder.join("controller.sock"),
         snapshot: folder.join("table.json"),
+        certificates_socket: folder.join("certificates.sock"),
+        certificates: folder.join("certificates"),
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),

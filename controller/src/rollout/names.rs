@@ -17,6 +17,8 @@ impl Controller {
     /// Tells everybody of a committed change of an app: the rollout, and routers, who work by it when this returns.
     pub(crate) async fn announce(&self, app: AppId) {
         self.changed.app(app);
+        // First the certificate, so that nobody comes to a new name before.
+        self.announce_certificates(app).await;
         match self.publish_app(app).await {
             Ok(()) => {
                 self.acknowledged().await;

@@ -114,6 +114,7 @@ pub use scaling::{NewScaling, ScalingDecision, ScalingTexts};
 pub use secrets::{SecretError, Secrets};
 pub use sessions::{KnownSession, NewSession};
 pub use slice::{Edge, Part, Slice};
+pub(crate) use sni_endpoints::DomainCertificate;
 pub use sni_endpoints::SniEndpoint;
 pub use sources::{Source, SourceUse};
 pub use standing::Standing;

@@ -1,4 +1,4 @@
-use model::{AppId, DomainId, SniEndpointId, Timestamp};
+use model::{AppId, DomainId, Hostname, SniEndpointId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
@@ -33,6 +33,21 @@ impl<'r> FromRow<'r, AnyRow> for SniEndpoint {
             updated_at: row::time(row, "updated_at")?,
         })
     }
+}
+
+/// A certificate that a domain shows, with its key.
+#[derive(Debug)]
+pub(crate) struct DomainCertificate {
+    /// Which.
+    pub(crate) endpoint: SniEndpointId,
+    /// Of which app.
+    pub(crate) app: AppId,
+    /// Who shows it.
+    pub(crate) hostname: Hostname,
+    /// PEM, the leaf first.
+    pub(crate) chain: String,
+    /// PEM; or why it cannot be opened.
+    pub(crate) key: Result<String, StoreError>,
 }
 
 const SELECT: &str = "SELECT id, app_id, name, certificate_chain, created_at, updated_at FROM sni_endpoints";
@@ -92,6 +107,32 @@ impl Store {
             .await?;
         let key = self.secrets.unseal(&key_row(id), &sealed.ok_or(StoreError::Missing("Certificate"))?)?;
         Ok(String::from_utf8_lossy(&key).into_owned())
+    }
+
+    /// What the domains of an app show, or those of all.
+    pub(crate) async fn shown_certificates(&self, app: Option<AppId>) -> Result<Vec<DomainCertificate>, StoreError> {
+        let sql = "SELECT s.id, s.certificate_chain, s.private_key, d.app_id, d.hostname FROM domains d \
+             JOIN sni_endpoints s ON s.id = d.sni_endpoint_id AND s.app_id = d.app_id";
+        let rows = match app {
+            Some(app) => {
+                let sql = format!("{sql} WHERE d.app_id = $1 ORDER BY d.hostname");
+                sqlx::query(&sql).bind(app.to_string()).fetch_all(&self.pool).await?
+            }
+            None => sqlx::query(&format!("{sql} ORDER BY d.hostname")).fetch_all(&self.pool).await?,
+        };
+        rows.iter().map(|row| self.read_shown(row)).collect()
+    }
+
+    fn read_shown(&self, row: &AnyRow) -> Result<DomainCertificate, StoreError> {
+        let endpoint = row::text(row, "id")?;
+        let key = self.secrets.unseal(&key_row(endpoint), row.try_get("private_key")?).map_err(StoreError::from);
+        Ok(DomainCertificate {
+            endpoint,
+            app: row::text(row, "app_id")?,
+            hostname: row::text(row, "hostname")?,
+            chain: row.try_get("certificate_chain")?,
+            key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+        })
     }
 
     /// Removes a certificate. Domains that showed it show none of the user's.

@@ -1,6 +1,10 @@
-//! TLS of the https entrance: one certificate for every name, read again when its file changes.
+//! TLS of the https entrance. A host shows the certificate of its own that the controller told of; any other one shows the platform's, which
+//! is read again when its file changes.
 
 mod authority;
+mod kept;
+mod shown;
+mod tickets;
 
 use std::fs::Metadata;
 use std::io;
@@ -11,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -19,6 +23,12 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 pub use authority::{Authority, AuthorityError};
+pub(crate) use kept::Kept;
+pub(crate) use shown::Shown;
+pub(crate) use tickets::Tickets;
+
+/// What a certificate authority speaks that looks whether a host is this platform's (RFC 8737).
+pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// What a client that speaks HTTP/2 says during the handshake (RFC 9113 section 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -62,16 +72,6 @@ impl Certificate {
         Ok(Arc::new(Self { file: file.to_owned(), current }))
     }
 
-    /// Makes TLS of connections. HTTP/2 is spoken inside with whoever can.
-    pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, rustls::Error> {
-        let provider = Arc::new(ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let resolver = Arc::<Self>::clone(self);
-        let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
-        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-
     /// Reads the file again whenever it has changed. What cannot be used leaves the present one in place.
     pub(crate) async fn follow(&self) {
         loop {
@@ -92,9 +92,42 @@ impl Certificate {
     }
 }
 
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.load().1))
+/// Makes TLS of connections. `protocols` is what is spoken inside, the best first.
+pub(crate) fn acceptor(
+    own: &Arc<Certificate>,
+    shown: &Arc<Shown>,
+    tickets: Arc<Tickets>,
+    protocols: &[&[u8]],
+) -> Result<TlsAcceptor, rustls::Error> {
+    let config = ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions()?;
+    let chooser = Chooser { own: Arc::clone(own), shown: Arc::clone(shown) };
+    let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(chooser));
+    config.alpn_protocols = protocols.iter().copied().chain([ACME_TLS]).map(<[u8]>::to_vec).collect();
+    config.ticketer = tickets;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// What does the arithmetic.
+pub(crate) fn provider() -> CryptoProvider {
+    ring::default_provider()
+}
+
+/// Says what a client is shown.
+#[derive(Debug)]
+struct Chooser {
+    own: Arc<Certificate>,
+    shown: Arc<Shown>,
+}
+
+impl ResolvesServerCert for Chooser {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let host = hello.server_name().map(str::to_ascii_lowercase);
+        // Who looks for a proof offers nothing else, and is refused if there is none.
+        if hello.alpn().is_some_and(|mut offered| offered.next() == Some(ACME_TLS) && offered.next().is_none()) {
+            return self.shown.proof(&host?);
+        }
+        let shown = host.and_then(|host| self.shown.find(&host));
+        Some(shown.unwrap_or_else(|| Arc::clone(&self.own.current.load().1)))
     }
 }
 
@@ -106,7 +139,7 @@ fn read(file: &Path) -> Result<(Version, Arc<CertifiedKey>), CertificateError> {
     let no_pem = |error| CertificateError::Pem(file.to_owned(), error);
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(no_pem)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certified = CertifiedKey::from_der(chain.map_err(no_pem)?, key, &ring::default_provider());
+    let certified = CertifiedKey::from_der(chain.map_err(no_pem)?, key, &provider());
     let certified = certified.map_err(|error| CertificateError::Key(file.to_owned(), error))?;
     Ok((version, Arc::new(certified)))
 }

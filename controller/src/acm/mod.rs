@@ -1,0 +1,3 @@
+//! Certificates of apps' domains, on their way from the store to the routers.
+
+mod feed;
