@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
-use model::{AppId, Clock, LogSink, LogSource, Timestamp};
+use model::{AppId, LogSink, LogSource, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -25,8 +25,8 @@ const COLLECT: Duration = Duration::from_millis(20);
 const ENOUGH: usize = 4096;
 
 /// The way of lines from the workers to the sink.
+#[derive(Default)]
 pub(crate) struct AccessLog {
-    clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -57,10 +57,6 @@ impl Batch {
 }
 
 impl AccessLog {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, queue: Mutex::default(), wake: Condvar::new() }
-    }
-
     fn push(&self, batch: Batch) {
         let mut queue = self.lock();
         if queue.lines < WAITING_LIMIT {
@@ -119,14 +115,14 @@ impl Lines {
         Self { log, batch: RefCell::default(), begun: Notify::new() }
     }
 
-    fn write(&self, app: AppId, write: impl FnOnce(&mut String)) {
+    fn write(&self, app: AppId, time: Timestamp, write: impl FnOnce(&mut String)) {
         let mut batch = self.batch.borrow_mut();
         let Batch { text, lines } = &mut *batch;
         if lines.is_empty() {
             self.begun.notify_one();
         }
         write(text);
-        lines.push((app, self.log.clock.now(), text.len()));
+        lines.push((app, time, text.len()));
         if lines.len() >= ENOUGH {
             self.log.push(std::mem::take(&mut *batch));
         }
@@ -173,6 +169,8 @@ pub(crate) struct Record {
     pub(crate) connected: Option<Instant>,
     /// When the head of the answer came.
     pub(crate) answered: Option<Instant>,
+    /// When the last of it came.
+    pub(crate) ended: Option<Instant>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) failure: Option<Failure>,
@@ -189,6 +187,8 @@ pub(crate) struct Facts {
     pub(crate) request_id: HeaderValue,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) arrived: Instant,
+    /// The same in milliseconds since the epoch.
+    pub(crate) started: i64,
     /// What the client speaks, as on Heroku: `http1.1`, `http2.0`.
     pub(crate) protocol: &'static str,
     /// And inside of which TLS.
@@ -206,6 +206,7 @@ impl Record {
             held: false,
             connected: None,
             answered: None,
+            ended: None,
             status: 0,
             bytes: 0,
             failure: None,
@@ -266,10 +267,12 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let (now, failure) = (Instant::now(), self.failure);
+        let (now, failure) = (self.ended.unwrap_or_else(Instant::now), self.failure);
         let failure = failure.or(if self.complete { None } else { Some(Failure::ClientInterrupted) });
         self.count(failure, now);
-        self.lines.write(self.request.app, |line| self.write_line(line, failure, now));
+        let took = now.saturating_duration_since(self.request.arrived).as_millis();
+        let time = self.request.started.saturating_add(i64::try_from(took).unwrap_or(i64::MAX));
+        self.lines.write(self.request.app, Timestamp::from_millis(time), |line| self.write_line(line, failure, now));
     }
 }
 
@@ -302,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_line_reads_as_herokus_and_nothing_in_it_can_forge_another() {
-        let log = Arc::new(AccessLog::new(Arc::new(model::clock::SystemClock)));
+        let log = Arc::new(AccessLog::default());
         let facts = Facts {
             app: "00000000-0000-4000-8000-000000000001".parse().expect("an id"),
             method: Method::GET,
@@ -311,6 +314,7 @@ mod tests {
             request_id: HeaderValue::from_static("8601b555-6a83-4c12-8269-97c8e32cdb22"),
             forwarded_for: HeaderValue::from_bytes(b"1.2.3.4\t\" at=x").expect("a value"),
             arrived: Instant::now(),
+            started: 1_000,
             protocol: "http1.1",
             tls: None,
         };

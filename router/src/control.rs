@@ -31,6 +31,9 @@ use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
 use crate::{RouterError, RouterSettings, follow, server, ssh};
 
+/// No worker lets more connections to instances rest; each takes less than 1 KiB.
+const MOST_RESTING: usize = 4096;
+
 /// Runs a router until SIGTERM or SIGINT, then until its requests in flight have their answers. It has threads of its own:
 /// call it outside of any async runtime.
 pub fn serve(settings: RouterSettings) -> Result<(), RouterError> {
@@ -67,7 +70,7 @@ impl Router {
     /// Starts one with the last table that was kept. Once this returns it serves.
     pub fn start(settings: RouterSettings) -> Result<Self, RouterError> {
         let table = Arc::new(Table::new());
-        let log = Arc::new(AccessLog::new(Arc::clone(&settings.clock)));
+        let log = Arc::new(AccessLog::default());
         let (sender, news) = mpsc::unbounded_channel();
         let kept = Kept::new(&settings.certificates);
         let shown = Arc::new(Shown::new(kept.load()));
@@ -77,6 +80,7 @@ impl Router {
             own_hosts: OwnHosts::new(&settings.domain),
             controller_socket: settings.controller_socket.clone(),
             timeouts: settings.timeouts.clone(),
+            pool_limit: pool_limit(workers(&settings)),
             clock: Arc::clone(&settings.clock),
             log: Arc::clone(&log),
             news: sender.clone(),
@@ -163,6 +167,19 @@ fn acceptor(
     Ok(Some(tls::acceptor(own, shown, tickets, server::PROTOCOLS)?))
 }
 
+fn workers(settings: &RouterSettings) -> usize {
+    match settings.workers {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    }
+}
+
+/// Most connections that one worker lets rest. All together leave most files to requests.
+fn pool_limit(workers: usize) -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    (usize::try_from(files).unwrap_or(usize::MAX) / 4 / workers).clamp(16, MOST_RESTING)
+}
+
 type Site = (Runtime, Vec<(TcpListener, Entrance)>);
 
 /// A runtime for each worker with listeners on all addresses, and the addresses with their real ports.
@@ -173,10 +190,7 @@ struct Listening {
 }
 
 fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<Listening, RouterError> {
-    let workers = match settings.workers {
-        0 => thread::available_parallelism().map_or(1, NonZero::get),
-        workers => workers,
-    };
+    let workers = workers(settings);
     let mut entrances = vec![(Entrance::Plain, settings.listen.clone())];
     if let (Some(tls), Some(acceptor)) = (&settings.tls, acceptor) {
         entrances.push((Entrance::Tls(acceptor.clone()), tls.listen.clone()));

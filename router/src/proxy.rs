@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) own_hosts: OwnHosts,
     pub(crate) controller_socket: PathBuf,
     pub(crate) timeouts: Timeouts,
+    /// Most connections that one worker lets rest.
+    pub(crate) pool_limit: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<AccessLog>,
     /// To the control thread.
@@ -170,7 +172,7 @@ struct Exchange {
 /// An instance's answer, and what the rest of it comes from.
 struct Answer {
     head: Head,
-    upstream: Upstream,
+    upstream: Box<Upstream>,
 }
 
 /// Why an attempt brought no answer, and the request if nothing of it was sent.
@@ -192,6 +194,7 @@ impl Exchange {
             request_id: stamp.request_id,
             forwarded_for: stamp.forwarded_for,
             arrived,
+            started,
             protocol: match parts.version {
                 _ if client.http2 => "http2.0",
                 Version::HTTP_10 => "http1.0",
@@ -231,7 +234,8 @@ impl Exchange {
         mut request: Upload,
     ) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
-        let mut search = Search::new(&worker.shared.table, &worker.shared.timeouts, host, app);
+        let mut search =
+            Search::new(&worker.shared.table, &worker.shared.timeouts, host, app, self.record.request.arrived);
         loop {
             let found = search.next(&worker.dice).await;
             self.record.held = search.has_waited();
@@ -251,8 +255,14 @@ impl Exchange {
     /// Sends the request to one instance: over a connection that rested, else over a new one.
     async fn attempt(&mut self, instance: &Instance, mut request: Upload) -> Result<Answer, Missed> {
         let worker = Rc::clone(&self.worker);
+        // Of a request that nothing held up so far this is when it arrived.
+        let now = if self.record.held || self.record.connected.is_some() {
+            Instant::now()
+        } else {
+            self.record.request.arrived
+        };
         while self.upgrade.is_none()
-            && let Some((upstream, rested)) = worker.pool.take(instance)
+            && let Some((upstream, rested)) = worker.pool.take(instance, now)
         {
             // An instance may close a connection in the moment in which a request is sent on it. A request that may be
             // repeated (RFC 9110 section 9.2.2) then is; one that may not takes no such risk.
@@ -260,7 +270,7 @@ impl Exchange {
             if rested >= FRESH && spare.is_none() {
                 break;
             }
-            match self.send(upstream, request).await {
+            match self.send(upstream, request, now).await {
                 Err(Missed(_, Some(unsent))) => request = unsent,
                 Err(Missed(Failure::NoResponse, None)) if let Some(spare) = spare => {
                     request = spare;
@@ -273,7 +283,7 @@ impl Exchange {
         match Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await {
             // It left the table meanwhile. Another one may have its address by now, and may be who answered.
             Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
-            Ok(upstream) => self.send(upstream, request).await,
+            Ok(upstream) => self.send(upstream, request, Instant::now()).await,
             Err(failure) => {
                 if failure == Failure::Exhausted {
                     worker.complain(instance);
@@ -283,8 +293,7 @@ impl Exchange {
         }
     }
 
-    async fn send(&mut self, mut upstream: Upstream, request: Upload) -> Result<Answer, Missed> {
-        let sent = Instant::now();
+    async fn send(&mut self, mut upstream: Box<Upstream>, request: Upload, sent: Instant) -> Result<Answer, Missed> {
         self.record.connected = Some(sent);
         upstream.begin(request);
         let result = poll_fn(|context| {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
 
 use crate::access_log::Record;
 use crate::failure::Failure;
@@ -69,7 +70,7 @@ impl Body for Reply {
 /// request in flight as long as it lives, and gives the connection back when it has passed.
 pub(crate) struct Download {
     /// None once it has passed.
-    pub(crate) upstream: Option<Upstream>,
+    pub(crate) upstream: Option<Box<Upstream>>,
     pub(crate) in_flight: InFlight,
     pub(crate) record: Record,
     pub(crate) worker: Rc<Worker>,
@@ -121,17 +122,19 @@ impl Download {
     }
 
     fn is_over(&self) -> bool {
-        self.broken.is_none() && self.upstream.as_ref().is_none_or(Upstream::is_over)
+        self.broken.is_none() && self.upstream.as_deref().is_none_or(Upstream::is_over)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.upstream.as_ref().map_or(SizeHint::with_exact(0), Upstream::size_hint)
+        self.upstream.as_deref().map_or(SizeHint::with_exact(0), Upstream::size_hint)
     }
 
     fn finish(&mut self) {
         self.record.complete = true;
         if let Some(upstream) = self.upstream.take() {
-            self.worker.pool.put(self.in_flight.instance(), upstream, self.rest);
+            let now = Instant::now();
+            self.record.ended = Some(now);
+            self.worker.pool.put(self.in_flight.instance(), upstream, self.rest, now);
         }
     }
 }

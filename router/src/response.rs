@@ -95,8 +95,8 @@ struct Parsed {
     length: usize,
     status: StatusCode,
     is_http_11: bool,
-    count: usize,
-    ranges: [[u32; 4]; HEADERS_LIMIT],
+    /// Where the name and the value of each header begin and end.
+    ranges: Vec<[u32; 4]>,
 }
 
 impl Parsed {
@@ -118,8 +118,8 @@ impl Parsed {
             return Err(Failure::OversizedStatusLine);
         }
         let start = bytes.as_ptr() as usize;
-        let mut ranges = [[0; 4]; HEADERS_LIMIT];
-        for (range, header) in ranges.iter_mut().zip(response.headers.iter()) {
+        let mut ranges = Vec::with_capacity(response.headers.len());
+        for header in response.headers.iter() {
             let limit = if header.name.eq_ignore_ascii_case(SET_COOKIE.as_str()) {
                 (COOKIE_LIMIT, Failure::OversizedCookie)
             } else {
@@ -131,15 +131,15 @@ impl Parsed {
             let (name, value) = (header.name.as_ptr() as usize - start, header.value.as_ptr() as usize - start);
             let ends = [name, name + header.name.len(), value, value + header.value.len()];
             // All of them are below the limit of a head.
-            *range = ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX));
+            ranges.push(ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX)));
         }
-        Ok(Some(Self { length, status, is_http_11: version == 1, count: response.headers.len(), ranges }))
+        Ok(Some(Self { length, status, is_http_11: version == 1, ranges }))
     }
 
     fn into_head(self, bytes: &Bytes, method: &Method) -> Result<Head, Failure> {
-        let mut headers = HeaderMap::with_capacity(self.count + 1);
+        let mut headers = HeaderMap::with_capacity(self.ranges.len() + 1);
         let mut hop = Hop::default();
-        for range in &self.ranges[..self.count] {
+        for range in &self.ranges {
             let [name, name_end, value, value_end] = range.map(|end| end as usize);
             let name = HeaderName::from_bytes(&bytes[name..name_end]).map_err(|_| Failure::BadResponse)?;
             let value = HeaderValue::from_maybe_shared(bytes.slice(value..value_end));

@@ -39,9 +39,9 @@ enum Look {
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(table: &'a Table, timeouts: &'a Timeouts, host: &'a str, app: Arc<App>) -> Self {
+    pub(crate) fn new(table: &'a Table, timeouts: &'a Timeouts, host: &'a str, app: Arc<App>, began: Instant) -> Self {
         let (tried, failed, changes) = (Vec::new(), None, None);
-        Self { table, timeouts, host, app, began: Instant::now(), tried, failed, changes }
+        Self { table, timeouts, host, app, began, tried, failed, changes }
     }
 
     /// The next instance to try. Waits while one is booting, and gives up with what the client is told.

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::access_log::Lines;
 use crate::balance::Dice;
 use crate::headers::Hop;
+use crate::pool::Pool;
 use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
 use crate::socket::{Activity, ClientStream, Rewound};
@@ -86,7 +87,7 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) {
     let drain = shared.timeouts.drain;
-    let (pool, dice, tally) = (crate::pool::Pool::default(), Dice::new(random).into(), Rc::default());
+    let (pool, dice, tally) = (Pool::new(shared.pool_limit), Dice::new(random).into(), Rc::default());
     let (connections, scratch) = (TaskTracker::new(), Scratch::default());
     let lines = Rc::new(Lines::new(Arc::clone(&shared.log)));
     let (open, stopped, complained) = (connections.clone(), stop.clone(), Cell::default());

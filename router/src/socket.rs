@@ -11,6 +11,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+/// Pieces that are written as one, in bytes.
+const SMALL: usize = 2048;
+
 /// When bytes last passed over a connection, in either direction.
 pub(crate) struct Activity {
     opened: Instant,
@@ -131,7 +134,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        let result = if length <= SMALL {
+            // To copy this much is cheaper than to have the system walk through a list.
+            let (mut bytes, mut end) = ([0; SMALL], 0);
+            for slice in slices {
+                bytes[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            Pin::new(&mut self.stream).poll_write(context, &bytes[..length])
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        };
         self.wrote(context, result)
     }
 

@@ -6,13 +6,14 @@
 //! requests ([`Instance::enter`]), and the request then looks the table up again.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use model::routes::{Endpoint, WorkloadId};
 use model::{AppId, AppName, Hostname};
 use tokio::sync::{Notify, mpsc, watch};
@@ -25,11 +26,13 @@ use crate::traffic::News;
 const PARTS: u64 = 512;
 
 /// Host → app.
-type Hosts = HashMap<Box<str>, Arc<App>>;
+type Hosts = HashMap<Box<str>, Arc<App>, RandomState>;
 
 /// What all workers read and one control thread writes.
 pub(crate) struct Table {
     exact: Vec<ArcSwap<Hosts>>,
+    /// Says in which part a host is.
+    hasher: RandomState,
     /// By what follows `*.`.
     wildcard: ArcSwap<Hosts>,
     /// Says "something changed" to requests that wait for an instance and to the pools.
@@ -39,12 +42,12 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new() -> Self {
         let exact = (0..PARTS).map(|_| ArcSwap::default()).collect();
-        Self { exact, wildcard: ArcSwap::default(), changed: watch::Sender::new(()) }
+        Self { exact, hasher: RandomState::default(), wildcard: ArcSwap::default(), changed: watch::Sender::new(()) }
     }
 
     /// The app that `host` (lower case, no port) means: by its exact name, else by the closest wildcard above it.
     pub(crate) fn find(&self, host: &str) -> Option<Arc<App>> {
-        if let Some(app) = self.exact[part(host)].load().get(host) {
+        if let Some(app) = self.exact[self.part(host)].load().get(host) {
             return Some(Arc::clone(app));
         }
         let wildcard = self.wildcard.load();
@@ -64,7 +67,7 @@ impl Table {
         let mut hosts_with = |host: &Hostname, act: &mut dyn FnMut(&mut Hosts, &str)| {
             let (place, name) = match host.as_str().strip_prefix("*.") {
                 Some(parent) => (None, parent),
-                None => (Some(part(host.as_str())), host.as_str()),
+                None => (Some(self.part(host.as_str())), host.as_str()),
             };
             let copy = || Hosts::clone(&self.at(place).load());
             act(touched.entry(place).or_insert_with(copy), name);
@@ -84,15 +87,13 @@ impl Table {
         }
     }
 
+    fn part(&self, host: &str) -> usize {
+        usize::try_from(self.hasher.hash_one(host) % PARTS).unwrap_or_default()
+    }
+
     fn at(&self, place: Option<usize>) -> &ArcSwap<Hosts> {
         place.map_or(&self.wildcard, |part| &self.exact[part])
     }
-}
-
-fn part(host: &str) -> usize {
-    let mut hasher = DefaultHasher::new();
-    host.hash(&mut hasher);
-    usize::try_from(hasher.finish() % PARTS).unwrap_or_default()
 }
 
 pub(crate) struct App {

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use model::routes::{Ack, WorkloadId};
 use model::traffic::Counts;
 use tokio::sync::{Notify, mpsc};
@@ -34,7 +35,7 @@ pub(crate) enum News {
 #[derive(Default)]
 pub(crate) struct Tally {
     /// By the workload's serial.
-    rows: RefCell<HashMap<u64, (WorkloadId, Counts)>>,
+    rows: RefCell<HashMap<u64, (WorkloadId, Counts), RandomState>>,
     begun: Notify,
 }
 

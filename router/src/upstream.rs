@@ -61,7 +61,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// Connects within `limit`.
-    pub(crate) async fn connect(address: SocketAddr, limit: Duration, scratch: &Scratch) -> Result<Self, Failure> {
+    pub(crate) async fn connect(address: SocketAddr, limit: Duration, scratch: &Scratch) -> Result<Box<Self>, Failure> {
         let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
             Err(_) => return Err(Failure::ConnectTimeout),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::ConnectTimeout),
@@ -71,7 +71,7 @@ impl Upstream {
         };
         // It only costs speed if it fails.
         let _ = stream.set_nodelay(true);
-        Ok(Self {
+        Ok(Box::new(Self {
             stream,
             scratch: scratch.clone(),
             upload: Upload::default(),
@@ -82,7 +82,7 @@ impl Upstream {
             read: 0,
             stays: true,
             timer: None,
-        })
+        }))
     }
 
     /// Gives it the next request.
@@ -223,7 +223,7 @@ impl Upstream {
     }
 
     /// The connection itself, for another protocol, with what was read of that already.
-    pub(crate) fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin {
+    pub(crate) fn into_stream(self: Box<Self>) -> impl AsyncRead + AsyncWrite + Unpin {
         let (reader, writer) = self.stream.into_split();
         join(Cursor::new(self.buffer.freeze()).chain(reader), writer)
     }
