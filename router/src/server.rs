@@ -75,6 +75,8 @@ fn socket(address: SocketAddr, is_there: bool) -> io::Result<TcpSocket> {
         setsockopt(&socket, sockopt::IpFreebind, &true)?;
     }
     socket.set_reuseaddr(true)?;
+    // What is accepted inherits it. It only costs speed if it fails.
+    let _ = socket.set_nodelay(true);
     Ok(socket)
 }
 
@@ -131,8 +133,6 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                // It only costs speed if it fails.
-                let _ = stream.set_nodelay(true);
                 let (worker, stop) = (Rc::clone(&worker), stop.clone());
                 match entrance.clone() {
                     Entrance::Plain => {
