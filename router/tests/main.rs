@@ -12,6 +12,7 @@ mod sleep;
 mod ssh;
 mod streams;
 mod swaps;
+mod takeover;
 mod tls;
 mod traffic;
 mod world;
