@@ -39,7 +39,6 @@ mod socket;
 mod ssh;
 mod strict;
 mod table;
-mod takeover;
 pub mod tls;
 mod traffic;
 mod tunnel;
@@ -81,8 +80,6 @@ pub struct RouterSettings {
     pub certificates_socket: PathBuf,
     /// The last certificates of apps are kept in this folder, with their keys.
     pub certificates: PathBuf,
-    /// The next router finds this one here, takes its listening sockets and lets it go; `None` lets no other one beside it.
-    pub takeover: Option<PathBuf>,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.
@@ -167,15 +164,6 @@ pub enum RouterError {
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// The socket for the next router cannot be made.
-    #[error("cannot listen on {path}")]
-    Takeover {
-        /// Where it was to be.
-        path: PathBuf,
         /// What the system says.
         #[source]
         source: io::Error,

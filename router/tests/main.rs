@@ -13,7 +13,6 @@ mod sleep;
 mod ssh;
 mod streams;
 mod swaps;
-mod takeover;
 mod tls;
 mod traffic;
 mod world;

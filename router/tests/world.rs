@@ -123,12 +123,6 @@ impl World {
         self.router = Some(router);
     }
 
-    /// Ends the router, which another one has replaced.
-    pub(crate) async fn leave(&mut self) {
-        self.router.as_ref().expect("a router").replaced().await;
-        self.stop().await;
-    }
-
     /// Stops the router, as SIGTERM does.
     pub(crate) async fn stop(&mut self) {
         if let Some(router) = self.router.take() {
@@ -200,7 +194,6 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         snapshot: folder.join("table.json"),
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
-        takeover: None,
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),
