@@ -170,8 +170,9 @@ async fn a_router_that_starts_without_a_controller_shows_what_the_last_one_did()
     let folder = secure.world.folder.path().to_owned();
     secure.show(1, vec![secure.signer.sign("one", &["www.example.com"])]).await;
     secure.show(2, vec![secure.signer.sign("gone", &["gone.example.com"])]).await;
-    secure.set(2, None).await;
     let file = |app| folder.join(format!("certificates/{}.json", id(app)));
+    until(async || file(2).exists()).await;
+    secure.set(2, None).await;
     until(async || file(1).exists() && !file(2).exists()).await;
     secure.world.stop().await;
     // One that follows nobody.
