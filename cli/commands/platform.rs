@@ -1,7 +1,7 @@
 //! `up`, `down`, `status`: for the operator, on the platform's own machine.
 
 use std::io::{self, IsTerminal};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ use crate::supervisor::{self, Lock};
 const POLL: Duration = Duration::from_millis(50);
 /// How long a start may take on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long the kernel may take to take apart a router that was killed, which has its addresses until then.
+const DYING: Duration = Duration::from_secs(2);
 /// A log of the platform that is larger than this is put aside, in bytes.
 const LOG_LIMIT: u64 = 16 << 20;
 /// How often logs and certificate are looked at. Nothing writes so much in this time that it would matter.
@@ -459,6 +461,19 @@ fn check_kernel() -> Result<()> {
     ))
 }
 
+/// Listens on an address, if need be once a router that was killed has let go of it.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < DYING => {
+                thread::sleep(POLL);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// A router that cannot listen tries again and again: said here, before anything is started.
 fn check_addresses(places: &Places) -> Result<()> {
     if supervisor::running(&places.run, RoleName::Router.as_str()).is_some() {
@@ -467,7 +482,7 @@ fn check_addresses(places: &Places) -> Result<()> {
     let plain = places.settings.listen.0.iter().map(|address| (*address, "listen"));
     let tls = places.settings.tls_listen().into_iter().map(|address| (address, "tls_listen"));
     for (address, setting) in plain.chain(tls) {
-        TcpListener::bind(address).map_err(|error| {
+        bind(address).map_err(|error| {
             CliError::failed(format!("The platform cannot listen on {address}")).because(&error).hint(format!(
                 "`ss -ltnp 'sport = :{}'` shows who does. Other addresses: PLATFORM_{}, or `{setting}` in platform.toml.",
                 address.port(),
