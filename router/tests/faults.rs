@@ -57,7 +57,7 @@ async fn an_instance_that_gives_no_answer_is_named_by_its_code() {
     let baking = says(format!("HTTP/1.1 200 OK\r\nSet-Cookie: a={}\r\n\r\n", "y".repeat(8192))).await;
     let wordy = says(format!("HTTP/1.1 200 {}\r\n\r\n", "y".repeat(9000))).await;
     let unsure = says("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nhello".to_owned()).await;
-    let refusing = nobody("refusing").await;
+    let refusing = nobody("refusing");
     for (instance, timeouts, code, status) in [
         (&silent, impatient_for_an_answer(), "H12", "503"),
         (&closing, Timeouts::default(), "H13", "503"),
@@ -77,7 +77,7 @@ async fn an_instance_that_gives_no_answer_is_named_by_its_code() {
 async fn while_every_instance_is_in_quarantine_the_platform_says_so() {
     let timeouts = Timeouts { settle: SOON, boot: SOON, quarantine: LONG * 2, ..Timeouts::default() };
     let world = World::new(timeouts).await;
-    world.serve("shop", &[&nobody("one").await, &nobody("two").await]).await;
+    world.serve("shop", &[&nobody("one"), &nobody("two")]).await;
     assert!(get(world.address, "shop", "/").await.contains("H21"), "both refuse");
     let answer = get(world.address, "shop", "/").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("H99"), "{answer}");

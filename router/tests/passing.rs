@@ -118,7 +118,7 @@ async fn the_platforms_own_hosts_go_to_the_controller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_refuses_is_left_out_and_nobody_notices() {
     let world = World::new(Timeouts::default()).await;
-    let (dead, alive) = (nobody("dead").await, named("alive").await);
+    let (dead, alive) = (nobody("dead"), named("alive").await);
     world.serve("shop", &[&dead, &alive]).await;
     for _ in 0..20 {
         let answer = get(world.address, "shop", "/").await;

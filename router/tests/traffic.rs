@@ -43,7 +43,7 @@ async fn publishers_hear_what_became_of_every_request() {
     })
     .await;
     world.serve("shop", &[&shop]).await;
-    world.serve("dead", &[&nobody("dead").await]).await;
+    world.serve("dead", &[&nobody("dead")]).await;
     world.route("empty").await;
     world.name("quiet", RouteMode::NoWeb).await;
     for path in ["/", "/bad", "/"] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -22,7 +23,7 @@ use model::{AppId, LogSink, LogSource, Timestamp};
 use router::{Router, RouterSettings, Timeouts};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -326,16 +327,24 @@ where
     endpoint
 }
 
-/// An address at which nobody listens.
-pub(crate) async fn nobody(name: &str) -> Endpoint {
-    listen(name).await.1
+/// An address at which nobody listens, nor will: its port is held as long as the tests run.
+pub(crate) fn nobody(name: &str) -> Endpoint {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let _held = socket.into_raw_fd();
+    endpoint(name, address)
 }
 
 pub(crate) async fn listen(name: &str) -> (TcpListener, Endpoint) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
+    (listener, endpoint(name, address))
+}
+
+fn endpoint(name: &str, address: SocketAddr) -> Endpoint {
     let proof = Some(proof_of(std::process::id()));
-    (listener, Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address, proof })
+    Endpoint { instance: name.to_owned(), dyno: "web.1".to_owned(), address, proof }
 }
 
 /// That a process lives.
