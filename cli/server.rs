@@ -367,6 +367,7 @@ impl Places {
             port: settings.port(),
             tls_port: settings.tls_port(),
             authority: self.authority().certificate(),
+            acme: acme(settings),
             ssh_listen: settings.ssh_listen.0.clone(),
             gateway: settings.subnet.gateway(),
             stack: stack::NAME.to_owned(),
@@ -386,6 +387,17 @@ impl Places {
             jobs_at_once: settings.jobs_at_once,
         }
     }
+}
+
+/// Whom certificates are got from; nobody before the operator has agreed to the terms.
+fn acme(settings: &Settings) -> Option<controller::Acme> {
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    settings.acme_terms_agreed.then(|| controller::Acme {
+        directory: settings.acme_directory.clone(),
+        email: Some(settings.acme_email.clone()).filter(|email| !email.is_empty()),
+        ca: path(&settings.acme_ca),
+        dns_hook: path(&settings.acme_dns_hook),
+    })
 }
 
 /// When instances of apps are started again.

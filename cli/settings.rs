@@ -71,6 +71,17 @@ settings! {
     /// Addresses of the https entrance, with certificates of the platform's own authority (`docs/heroku.md`). `auto` is those of
     /// `listen` at port 443 beside port 80 and 363 ports higher else, such as 8443 beside 8080; `off` shuts it.
     tls_listen: TlsListen = "auto",
+    /// Whether you agree to the terms of the certificate authority of `acme_directory`. Then apps can get certificates by themselves
+    /// (`platform certs:auto:enable`, `docs/tls.md`).
+    acme_terms_agreed: bool = "false",
+    /// Directory of the certificate authority: an `https` URL of any that speaks ACME. The default is Let's Encrypt.
+    acme_directory: String = "https://acme-v02.api.letsencrypt.org/directory",
+    /// Where that authority writes to you; empty means nowhere.
+    acme_email: String = "",
+    /// PEM file of certificates that are trusted beside the machine's when the authority is asked, for one of your own.
+    acme_ca: String = "",
+    /// Program that puts records into DNS, for certificates of wildcards: `PROGRAM present RECORD VALUE` and `PROGRAM cleanup RECORD VALUE`.
+    acme_dns_hook: String = "",
     /// Host name of the platform; an app gets `<app>.<domain>`. `localhost` needs no DNS.
     domain: Hostname = "localhost",
     /// Addresses on which the router takes `git push` over SSH for the controller; empty means none.

@@ -2,7 +2,7 @@
 
 usage: acme-server.py FOLDER ADDRESS
 
-Whatever name it looks up has ADDRESS, except those that begin with "nowhere."; TXT records are what FOLDER/records has, one
+Whatever name it looks up has ADDRESS, except those with "nowhere.", of which there is nothing; TXT records are what FOLDER/records has, one
 "NAME VALUE" a line. It asks port 80 and 443 there. FOLDER/ca.pem signs everything; FOLDER/url has the directory's URL once it is
 ready. "refuse" in FOLDER/mood makes it answer every new order as authorities do that are asked too often.
 """
@@ -53,6 +53,10 @@ def make_certificates():
     ca = certificate(name("ACME test"), authority, name("ACME test"), authority, signs)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     own = certificate(name("localhost"), server, name("ACME test"), authority, [(names, False)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    nothing_revoked = x509.CertificateRevocationListBuilder(name("ACME test"), now - DAY, now + 30 * DAY)
+    revoked = nothing_revoked.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    (folder / "ca.crl").write_bytes(revoked)
     (folder / "ca.pem").write_bytes(ca)
     (folder / "ca.key").write_bytes(pem(authority))
     (folder / "server.pem").write_bytes(pem(server) + own)
@@ -65,9 +69,10 @@ class Names(socketserver.BaseRequestHandler):
         answer = dns.message.make_response(query)
         question = query.question[0]
         asked = question.name.to_text().rstrip(".").lower()
-        if question.rdtype == dns.rdatatype.A and not asked.startswith("nowhere."):
+        is_known = "nowhere." not in asked
+        if question.rdtype == dns.rdatatype.A and is_known:
             answer.answer.append(dns.rrset.from_text(question.name, 0, "IN", "A", address))
-        if question.rdtype == dns.rdatatype.TXT and (folder / "records").exists():
+        if question.rdtype == dns.rdatatype.TXT and is_known and (folder / "records").exists():
             lines = [line.split() for line in (folder / "records").read_text().splitlines()]
             values = [f'"{value}"' for record, value in lines if record == asked]
             if values:
@@ -87,6 +92,7 @@ nonce_check_disable: False
 handler_module: acme2certifier.cahandlers.openssl_ca_handler
 issuing_ca_key: {folder}/ca.key
 issuing_ca_cert: {folder}/ca.pem
+issuing_ca_crl: {folder}/ca.crl
 cert_validity_days: 30
 cert_save_path: {folder}/certs
 save_cert_as_hex: True

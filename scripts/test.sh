@@ -16,5 +16,7 @@ title "Tests"
 cargo test --workspace
 title "Requests that Schemathesis makes up"
 scripts/schemathesis.sh
+title "Certificates from a real authority"
+scripts/acme.sh
 title "Tests of the controller on PostgreSQL"
 PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib

@@ -25,7 +25,6 @@ const INSTEAD: &[(&str, &str)] = &[
     ("apps:errors", "`platform logs --source heroku | grep code=` shows the errors that the router answered with."),
     ("apps:favorites", "There are no favourites; `platform apps` lists your apps."),
     ("buildpacks:versions", REGISTRY),
-    ("certs:auto", "Certificates are not made automatically yet: bring one with `platform certs:add CERT KEY`."),
     (
         "certs:generate",
         "`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -subj /CN=HOST` makes one.",

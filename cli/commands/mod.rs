@@ -17,6 +17,7 @@ mod backups;
 mod buildpacks;
 mod builds;
 mod certs;
+mod certs_auto;
 mod completion;
 mod config;
 mod copy;
@@ -351,6 +352,11 @@ commands! {
     "certs:info" [] CertsInfo(certs::Info),
     "certs:update" [] CertsUpdate(certs::Update),
     "certs:remove" [] CertsRemove(certs::Remove),
+    "certs:auto" [] CertsAuto(certs_auto::Show),
+    "certs:auto:enable" [] CertsAutoEnable(certs_auto::Enable),
+    "certs:auto:disable" [] CertsAutoDisable(certs_auto::Disable),
+    "certs:auto:refresh" [] CertsAutoRefresh(certs_auto::Refresh),
+    "certs:auto:wait" [] CertsAutoWait(certs_auto::Wait),
     "maintenance" [] Maintenance(apps::Maintenance),
     "maintenance:on" [] MaintenanceOn(apps::MaintenanceOn),
     "maintenance:off" [] MaintenanceOff(apps::MaintenanceOff),

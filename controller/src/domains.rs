@@ -1,14 +1,19 @@
 //! Host names of apps: the default one, which follows from the app's name, and custom ones.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use model::{DomainId, Hostname, NameError, SniEndpointId, Timestamp};
 
-use crate::store::{App, Domain};
+use crate::store::{AcmStatus, App, Domain, DomainOrder};
 use crate::{Actor, Controller, Error};
 
 /// Most custom domains of one app.
 const MAX_DOMAINS: usize = 1000;
+
+/// Why a domain that waits for a certificate of the platform's goes on waiting.
+const NO_ACM: &str = "The platform's operator has not agreed to the terms of a certificate authority (setting \
+     acme_terms_agreed). Bring a certificate: platform certs:add";
 
 /// A host name of an app.
 #[derive(Debug, Clone)]
@@ -21,6 +26,8 @@ pub struct AppDomain {
     pub custom: bool,
     /// The certificate of the user's that it shows: its id and its name.
     pub sni_endpoint: Option<(SniEndpointId, String)>,
+    /// How far the platform is with a certificate for it, and why no further; none if it shall get none.
+    pub acm: Option<(AcmStatus, Option<String>)>,
     /// Since when.
     pub created_at: Timestamp,
     /// Last change.
@@ -30,8 +37,16 @@ pub struct AppDomain {
 impl Controller {
     /// All host names of an app, the default one first.
     pub async fn domains(&self, app: &App) -> Result<Vec<AppDomain>, Error> {
-        let custom = self.store.domains(app.id).await?;
-        Ok(std::iter::once(self.default_domain(app)?).chain(custom.iter().map(AppDomain::from)).collect())
+        let mut custom: Vec<_> = self.store.domains(app.id).await?.iter().map(AppDomain::from).collect();
+        if app.acm {
+            let orders = self.store.domain_orders(app.id).await?;
+            let endpoints = self.store.sni_endpoints(app.id).await?;
+            let managed: Vec<_> = endpoints.into_iter().filter(|it| it.acm).map(|it| it.id).collect();
+            for domain in &mut custom {
+                domain.acm = Some(self.acm_of(domain, &orders, &managed));
+            }
+        }
+        Ok(std::iter::once(self.default_domain(app)?).chain(custom).collect())
     }
 
     /// Adds a custom domain.
@@ -50,7 +65,8 @@ impl Controller {
             self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
         }
         self.announce(app.id).await;
-        Ok(AppDomain::from(&Domain { sni_endpoint: shown.map(|endpoint| (endpoint.id, endpoint.name)), ..domain }))
+        self.live.certificates_wanted.notify_one();
+        self.find_domain(app, &domain.id.to_string()).await
     }
 
     /// The domain of an app that `reference`, a host name or an id, means.
@@ -94,12 +110,29 @@ impl Controller {
         self.find_domain(app, &domain.id).await
     }
 
+    fn acm_of(
+        &self,
+        domain: &AppDomain,
+        orders: &HashMap<DomainId, DomainOrder>,
+        managed: &[SniEndpointId],
+    ) -> (AcmStatus, Option<String>) {
+        // Whoever brought one needs none.
+        if domain.sni_endpoint.as_ref().is_some_and(|(id, _)| !managed.contains(id)) {
+            return (AcmStatus::Issued, Some("It shows the certificate that was brought for it".to_owned()));
+        }
+        match domain.id.parse().ok().and_then(|id: DomainId| orders.get(&id)) {
+            Some(order) => (order.status, order.reason.clone()),
+            None => (AcmStatus::Pending, self.settings.acme.is_none().then(|| NO_ACM.to_owned())),
+        }
+    }
+
     fn default_domain(&self, app: &App) -> Result<AppDomain, Error> {
         Ok(AppDomain {
             id: app.id.to_string(),
             hostname: self.settings.default_host(&app.name).map_err(invalid)?,
             custom: false,
             sni_endpoint: None,
+            acm: None,
             created_at: app.created_at,
             updated_at: app.updated_at,
         })
@@ -130,6 +163,7 @@ impl From<&Domain> for AppDomain {
             hostname: domain.hostname.clone(),
             custom: true,
             sni_endpoint: domain.sni_endpoint.clone(),
+            acm: None,
             created_at: domain.created_at,
             updated_at: domain.updated_at,
         }

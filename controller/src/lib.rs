@@ -87,7 +87,7 @@ use model::{Clock, LogSink, Random};
 pub use outbound::Outbound;
 pub use rollout::{Changed, Failure, Tally, Traffic};
 pub use serve::{Sockets, serve};
-pub use settings::Settings;
+pub use settings::{Acme, Settings};
 use store::Store;
 
 /// Everything that the verbs need. One exists in a controller process.

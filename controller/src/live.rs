@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::feed::Feed;
-use model::certificate::AppCertificates;
+use model::certificate::{AppCertificates, Challenge};
 use model::routes::{AppRoute, Share};
 use model::{AppId, Digest, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
@@ -36,6 +36,10 @@ pub struct Live {
     pub names: Feed<AppId, AppRoute>,
     /// Certificates of apps, on their way to the routers.
     pub certificates: Feed<AppId, AppCertificates>,
+    /// What certificate authorities are going to ask routers for.
+    pub(crate) challenges: Locked<BTreeMap<AppId, Vec<Challenge>>>,
+    /// Told when a certificate may be due.
+    pub(crate) certificates_wanted: Notify,
     /// Whoever tells routers of certificates holds it from reading the store to publishing.
     pub(crate) certifying: tokio::sync::Mutex<()>,
     /// What takes the requests of each app that has a web workload. Whoever tells routers holds the lock from reading
@@ -103,6 +107,8 @@ impl Default for Live {
         Self {
             names: Feed::new(BTreeMap::new()),
             certificates: Feed::new(BTreeMap::new()),
+            challenges: Locked::default(),
+            certificates_wanted: Notify::new(),
             certifying: tokio::sync::Mutex::default(),
             serving: tokio::sync::Mutex::default(),
             router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),

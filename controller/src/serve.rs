@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
-    Controller, Error, addons, api, attach, autoscale, certificate, control, drains, dynos, egress, git, jobs, logs,
-    repositories, sources, streams, sweep, upkeep, webhooks,
+    Controller, Error, acm, addons, api, attach, autoscale, certificate, control, drains, dynos, egress, git, jobs,
+    logs, repositories, sources, streams, sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -84,6 +84,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     // Nothing starts before it is known what it may reach.
     until_done("What apps may reach outside cannot be enforced yet", || controller.enforce_egress()).await;
     controller.live.set_ready();
+    tokio::spawn(acm::work(Arc::clone(&controller)));
     tokio::spawn(egress::work(Arc::clone(&controller)));
     tokio::spawn(dynos::runs::work(Arc::clone(&controller)));
     tokio::spawn(addons::work(Arc::clone(&controller)));

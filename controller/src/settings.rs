@@ -19,6 +19,8 @@ pub struct Settings {
     pub tls_port: Option<u16>,
     /// The certificate of the authority that signed the https entrance's.
     pub authority: PathBuf,
+    /// How certificates are got from an authority; none if the operator has not agreed to its terms.
+    pub acme: Option<Acme>,
     /// Where git is served over SSH; nowhere if empty.
     pub ssh_listen: Vec<SocketAddr>,
     /// Where instances reach routers, for the sake of other apps.
@@ -53,6 +55,19 @@ pub struct Settings {
     pub kept_images: NonZeroU32,
     /// How many containers of jobs run at once.
     pub jobs_at_once: NonZeroU32,
+}
+
+/// A certificate authority that speaks ACME.
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// URL of its directory.
+    pub directory: String,
+    /// Where it writes to the operator.
+    pub email: Option<String>,
+    /// PEM of certificates that are trusted beside the machine's when it is asked.
+    pub ca: Option<PathBuf>,
+    /// The program that puts records into DNS.
+    pub dns_hook: Option<PathBuf>,
 }
 
 impl Settings {

@@ -55,7 +55,7 @@ impl Controller {
         let mut name = choose_name(&*self.random);
         name.truncate(30);
         let chain = chain.to_owned();
-        let endpoint = SniEndpoint { id, app: app.id, name, chain, created_at: now, updated_at: now };
+        let endpoint = SniEndpoint { id, app: app.id, name, chain, acm: false, created_at: now, updated_at: now };
         self.store.insert_sni_endpoint(&endpoint, key, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Add certificate {}", endpoint.name));
         self.let_domains_show(app, actor, &endpoint).await?;
@@ -77,11 +77,15 @@ impl Controller {
         Ok(endpoint)
     }
 
-    /// Lets the domains that a certificate is for show it, unless they show another one; and tells routers of it.
+    /// Lets the domains that a certificate is for show it, unless they show another one that somebody brought; and tells routers of it.
     async fn let_domains_show(&self, app: &App, actor: &Actor, endpoint: &SniEndpoint) -> Result<(), Error> {
         let names = self.read_certificate(&endpoint.chain)?.domains;
+        let managed = self.store.sni_endpoints(app.id).await?.into_iter().filter(|it| it.acm).map(|it| it.id);
+        let managed: Vec<SniEndpointId> = managed.collect();
         for domain in self.store.domains(app.id).await? {
-            if domain.sni_endpoint.is_none() && is_for(&names, &domain.hostname) {
+            let shown = domain.sni_endpoint.as_ref().map(|(id, _)| *id);
+            let is_free = shown.is_none_or(|id| id != endpoint.id && managed.contains(&id));
+            if is_free && is_for(&names, &domain.hostname) {
                 self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
             }
         }
@@ -94,7 +98,8 @@ impl Controller {
         let now = self.clock.now();
         let is_good = |endpoint: &SniEndpoint| {
             let read = self.read_certificate(&endpoint.chain);
-            read.is_ok_and(|certificate| is_for(&certificate.domains, host) && now < certificate.expires_at)
+            !endpoint.acm
+                && read.is_ok_and(|certificate| is_for(&certificate.domains, host) && now < certificate.expires_at)
         };
         Ok(self.store.sni_endpoints(app).await?.into_iter().rev().find(is_good))
     }
@@ -113,10 +118,18 @@ impl Controller {
         Ok(())
     }
 
-    /// Says whether the platform shall get certificates for an app's domains.
+    /// Says whether the platform shall get certificates for an app's domains. Those that it got go with that; asked again, it tries again at once
+    /// what failed.
     pub async fn set_acm(&self, app: &App, actor: &Actor, acm: bool) -> Result<(), Error> {
         self.store.set_acm(app, acm, &self.stamp(actor)).await?;
         self.note(app, actor, if acm { "Enable automatic certificates" } else { "Disable automatic certificates" });
+        if acm {
+            self.store.retry_orders(app.id, self.clock.now()).await?;
+        } else {
+            self.store.forget_managed(Some(app.id)).await?;
+            self.announce_certificates(app.id).await;
+        }
+        self.live.certificates_wanted.notify_one();
         Ok(())
     }
 
@@ -140,7 +153,7 @@ impl Controller {
     }
 
     /// A chain of which each signed the one before, good now, and the key of its first.
-    fn check_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
+    pub(crate) fn check_pair(&self, chain: &str, key: &str) -> Result<(), Error> {
         if chain.len() > MAX_PEM || key.len() > MAX_PEM {
             return Err(Error::Invalid(format!("certificate_chain and private_key can have {MAX_PEM} bytes each")));
         }
@@ -361,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn managed_certificates_are_noted_and_said_not_to_come_yet() {
+    async fn managed_certificates_wait_for_an_operator_who_agrees_to_terms() {
         let server = Server::start().await;
         let ada = server.user_with_app("ada@example.com", "shop").await;
         ada.send("POST", "/apps/shop/domains", &[], json!({"hostname": "www.example.com"})).await;
@@ -369,9 +382,7 @@ mod tests {
         assert_eq!((enabled.status, &enabled.body["acm"]), (201, &json!(true)));
         let domain = ada.get("/apps/shop/domains/www.example.com").await.body;
         assert_eq!(domain["acm_status"], "pending");
-        assert!(
-            domain["acm_status_reason"].as_str().is_some_and(|reason| reason.contains("cannot get certificates yet"))
-        );
+        assert!(domain["acm_status_reason"].as_str().is_some_and(|reason| reason.contains("acme_terms_agreed")));
         assert_eq!(ada.send("DELETE", "/apps/shop/acm", &[], Value::Null).await.body["acm"], json!(false));
     }
 }

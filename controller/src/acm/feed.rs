@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::AppId;
-use model::certificate::{AppCertificates, HostCertificate, PrivateKey};
+use model::certificate::{AppCertificates, Challenge, HostCertificate, PrivateKey};
 
 use crate::errors::chain;
 use crate::store::DomainCertificate;
@@ -17,7 +17,7 @@ impl Controller {
         for shown in self.store.shown_certificates(None).await? {
             of_apps.entry(shown.app).or_default().push(shown);
         }
-        let rows = of_apps.into_iter().map(|(app, shown)| (app, row(shown))).collect();
+        let rows = of_apps.into_iter().map(|(app, shown)| (app, row(shown, Vec::new()))).collect();
         self.live.certificates.publish(&rows);
         Ok(())
     }
@@ -25,7 +25,8 @@ impl Controller {
     /// Tells routers of the certificates of an app as they are in the store now.
     pub(crate) async fn publish_certificates(&self, app: AppId) -> Result<(), Error> {
         let _turn = self.live.certifying.lock().await;
-        let row = row(self.store.shown_certificates(Some(app)).await?);
+        let challenges = self.live.challenges.lock().get(&app).cloned().unwrap_or_default();
+        let row = row(self.store.shown_certificates(Some(app)).await?, challenges);
         self.live.certificates.set(&app, (row != AppCertificates::default()).then_some(row));
         Ok(())
     }
@@ -45,7 +46,7 @@ impl Controller {
 }
 
 /// Each certificate once, with all that show it. One whose key cannot be opened is left out: that concerns only its own hosts.
-fn row(shown: Vec<DomainCertificate>) -> AppCertificates {
+fn row(shown: Vec<DomainCertificate>, challenges: Vec<Challenge>) -> AppCertificates {
     let mut certificates = BTreeMap::new();
     for DomainCertificate { endpoint, hostname, chain, key, .. } in shown {
         match key {
@@ -59,5 +60,5 @@ fn row(shown: Vec<DomainCertificate>) -> AppCertificates {
             }
         }
     }
-    AppCertificates { certificates: certificates.into_values().collect(), challenges: Vec::new() }
+    AppCertificates { certificates: certificates.into_values().collect(), challenges }
 }

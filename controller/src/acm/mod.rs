@@ -1,3 +1,13 @@
-//! Certificates of apps' domains, on their way from the store to the routers.
+//! Certificates of apps' domains: how they reach routers, and how the platform gets them by itself, from an authority that speaks ACME
+//! (RFC 8555).
 
+mod authority;
 mod feed;
+mod hook;
+mod issue;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub(crate) use worker::work;

@@ -11,11 +11,8 @@ use super::input::{Body, Reference, Text};
 use super::output::{Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::domains::AppDomain;
-use crate::store::App;
+use crate::store::{AcmStatus, App};
 use crate::{Controller, Error, Settings};
-
-/// Why a domain that waits for a certificate of the platform's goes on waiting.
-const NO_ACM: &str = "The platform cannot get certificates yet. Bring one: heroku certs:add";
 
 /// A new custom domain.
 #[derive(Deserialize, ToSchema)]
@@ -39,7 +36,7 @@ pub(super) struct UpdateDomain {
 pub(super) struct DomainAnswer {
     /// How far the platform is with a certificate for it; null unless it shall get one.
     acm_status: Option<&'static str>,
-    acm_status_reason: Option<&'static str>,
+    acm_status_reason: Option<String>,
     app: Named,
     /// What its owner makes it an alias of.
     cname: Option<String>,
@@ -120,10 +117,10 @@ pub(super) async fn delete(
 fn answer(settings: &Settings, app: &App, domain: &AppDomain) -> Result<DomainAnswer, Error> {
     // A custom name works once its owner makes it an alias of the default one.
     let target = settings.default_host(&app.name).map_err(|rule| Error::Invalid(rule.to_string()))?;
-    let managed = app.acm && domain.custom;
+    let (acm_status, acm_status_reason) = domain.acm.clone().unzip();
     Ok(DomainAnswer {
-        acm_status: managed.then_some("pending"),
-        acm_status_reason: managed.then_some(NO_ACM),
+        acm_status: acm_status.map(AcmStatus::as_str),
+        acm_status_reason: acm_status_reason.flatten(),
         app: Named::from(app),
         cname: domain.custom.then(|| target.to_string()),
         created_at: domain.created_at.into(),

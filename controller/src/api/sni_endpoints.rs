@@ -159,7 +159,7 @@ async fn answer(controller: &Controller, app: &App, endpoint: &SniEndpoint) -> R
         id: Id::of(&endpoint.id),
         name: endpoint.name.clone(),
         ssl_cert: SslCert {
-            acm: false,
+            acm: endpoint.acm,
             ca_signed: certificate.ca_signed,
             cert_domains: certificate.domains,
             expires_at: certificate.expires_at.into(),

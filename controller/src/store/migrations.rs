@@ -37,6 +37,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (28, "links", include_str!("../../../migrations/0028_links.sql")),
     (29, "scalings", include_str!("../../../migrations/0029_scalings.sql")),
     (30, "volumes", include_str!("../../../migrations/0030_volumes.sql")),
+    (31, "certificates", include_str!("../../../migrations/0031_certificates.sql")),
 ];
 
 /// The migrations of this version.

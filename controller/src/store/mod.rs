@@ -5,6 +5,7 @@
 //! write.** SQLite then takes its one write lock before anything is read, and waits for it instead of failing half-way;
 //! PostgreSQL locks the row that the rest of the transaction depends on, an app's above all.
 
+mod acme;
 mod addons;
 mod app_scope;
 mod apps;
@@ -74,6 +75,8 @@ use model::{ConfigVarName, ProcessType, Random, VolumeName};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Connection, Executor};
 
+pub(crate) use acme::ManagedDomain;
+pub use acme::{AcmStatus, DomainOrder};
 pub use addons::{Addon, AddonState, Attachment, NewAddon};
 pub use app_scope::AppScope;
 pub use apps::{App, AppChange, NewApp};

@@ -11,6 +11,7 @@ use super::{Store, StoreError};
 /// Where sealed values are: table and column. A value is bound to `<table>/<id>/<column>`.
 const SEALED: &[(&str, &str)] = &[
     ("addons", "credentials"),
+    ("acme_accounts", "credentials"),
     ("credentials", "secret"),
     ("kept_requests", "answer"),
     ("log_drains", "url"),

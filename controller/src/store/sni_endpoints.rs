@@ -16,6 +16,8 @@ pub struct SniEndpoint {
     pub name: String,
     /// PEM, the leaf first.
     pub chain: String,
+    /// Whether the platform got it.
+    pub acm: bool,
     /// When it was added.
     pub created_at: Timestamp,
     /// Last change.
@@ -29,6 +31,7 @@ impl<'r> FromRow<'r, AnyRow> for SniEndpoint {
             app: row::text(row, "app_id")?,
             name: row.try_get("name")?,
             chain: row.try_get("certificate_chain")?,
+            acm: row::flag(row, "acm")?,
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
         })
@@ -50,7 +53,7 @@ pub(crate) struct DomainCertificate {
     pub(crate) key: Result<String, StoreError>,
 }
 
-const SELECT: &str = "SELECT id, app_id, name, certificate_chain, created_at, updated_at FROM sni_endpoints";
+const SELECT: &str = "SELECT id, app_id, name, certificate_chain, acm, created_at, updated_at FROM sni_endpoints";
 
 impl Store {
     /// Adds a certificate with its key, in PEM.
@@ -64,7 +67,7 @@ impl Store {
         .bind(new.app.to_string())
         .bind(&new.name)
         .bind(&new.chain)
-        .bind(self.secrets.seal(&key_row(new.id), key.as_bytes())?)
+        .bind(self.seal_certificate_key(new.id, key)?)
         .bind(new.created_at.as_millis())
         .execute(&mut *tx)
         .await
@@ -84,7 +87,7 @@ impl Store {
         let sql = "UPDATE sni_endpoints SET certificate_chain = $1, private_key = $2, updated_at = $3 WHERE id = $4";
         sqlx::query(sql)
             .bind(chain)
-            .bind(self.secrets.seal(&key_row(endpoint.id), key.as_bytes())?)
+            .bind(self.seal_certificate_key(endpoint.id, key)?)
             .bind(tx.now())
             .bind(endpoint.id.to_string())
             .execute(&mut *tx)
@@ -121,6 +124,10 @@ impl Store {
             None => sqlx::query(&format!("{sql} ORDER BY d.hostname")).fetch_all(&self.pool).await?,
         };
         rows.iter().map(|row| self.read_shown(row)).collect()
+    }
+
+    pub(super) fn seal_certificate_key(&self, id: SniEndpointId, key: &str) -> Result<String, StoreError> {
+        Ok(self.secrets.seal(&key_row(id), key.as_bytes())?)
     }
 
     fn read_shown(&self, row: &AnyRow) -> Result<DomainCertificate, StoreError> {

@@ -201,6 +201,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             port: 8080,
             tls_port: Some(8443),
             authority: path("ca.pem"),
+            acme: None,
             ssh_listen: Vec::new(),
             gateway: std::net::Ipv4Addr::new(10, 210, 0, 1),
             stack: "debian-13".to_owned(),
@@ -307,4 +308,14 @@ pub(crate) fn image(types: &[&str]) -> Image {
         processes: types.iter().map(process).collect(),
         foreign: None,
     }
+}
+
+/// Writes a program. By another process: one that this process writes may be open in a child that it starts at that moment, and cannot be run then.
+pub(crate) fn write_script(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(std::process::Stdio::piped());
+    let mut child = shell.spawn().expect("a shell");
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("written");
+    assert!(child.wait().expect("an end").success());
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use controller::Controller;
+use controller::store::AcmStatus;
 use serde::Serialize;
 
 use super::{show as show_page, show_again};
@@ -12,7 +13,7 @@ use crate::error::{PageError, refusal};
 use crate::form::Form;
 use crate::notice::Notice;
 use crate::session::AppVisit;
-use crate::view::{Head, Inside, Moment, path};
+use crate::view::{Head, Inside, Moment, Pill, path};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Domains {
@@ -28,6 +29,10 @@ struct Domain {
     url: String,
     custom: bool,
     since: Moment,
+    /// How far the platform is with a certificate for it.
+    certificate: Option<Pill>,
+    /// Why no further.
+    reason: String,
 }
 
 /// `GET /console/apps/{app}/domains`
@@ -70,6 +75,15 @@ pub(crate) async fn remove(
     Ok(notice.then(&domains_path(by)))
 }
 
+fn pill(status: AcmStatus) -> Pill {
+    match status {
+        AcmStatus::Pending => Pill::new("busy", "certificate pending"),
+        AcmStatus::Failing => Pill::new("bad", "certificate failing"),
+        AcmStatus::Failed => Pill::new("bad", "no certificate"),
+        AcmStatus::Issued => Pill::new("good", "certificate"),
+    }
+}
+
 fn domains_path(by: &AppVisit) -> String {
     format!("{}/domains", path(&by.app))
 }
@@ -82,6 +96,8 @@ impl Domains {
             hostname: domain.hostname.to_string(),
             custom: domain.custom,
             since: Moment::new(domain.created_at, now),
+            certificate: domain.acm.as_ref().map(|(status, _)| pill(*status)),
+            reason: domain.acm.and_then(|(_, reason)| reason).unwrap_or_default(),
         };
         Ok(Self {
             page: Inside::new(&format!("Domains of {}", by.app.name), &by.visit),
@@ -94,7 +110,14 @@ impl Domains {
     #[cfg(test)]
     pub(super) fn sample() -> Self {
         use crate::view::samples::{HOSTILE, head, inside, moment};
-        let domain = |custom| Domain { hostname: HOSTILE.to_owned(), url: HOSTILE.to_owned(), custom, since: moment() };
+        let domain = |custom| Domain {
+            hostname: HOSTILE.to_owned(),
+            url: HOSTILE.to_owned(),
+            custom,
+            since: moment(),
+            certificate: custom.then(|| pill(AcmStatus::Failing)),
+            reason: HOSTILE.to_owned(),
+        };
         Self {
             page: inside(),
             app: head("domains"),

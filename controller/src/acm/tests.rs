@@ -1,0 +1,245 @@
+//! Certificates from a real authority (`scripts/acme.sh`), by a real router.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::clock::{Clock, SystemClock, SystemRandom};
+use model::{LogSink, LogSource, Timestamp};
+use router::tls::Authority as OwnAuthority;
+use router::{Router, RouterSettings, Timeouts, TlsEntrance};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
+
+use super::worker::Worker;
+use crate::settings::Acme;
+use crate::testing::TestController;
+use crate::testing::http::{Caller, Server};
+use crate::testing::write_script;
+
+/// Where everything that the authority looks for is.
+const ADDRESS: [u8; 4] = [127, 77, 0, 3];
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: model::AppId, _: Timestamp, _: &LogSource, _: &str) {}
+}
+
+/// The authority's process.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A platform with a router and an authority.
+struct World {
+    folder: tempfile::TempDir,
+    server: Server,
+    worker: Worker,
+    ada: Caller,
+    router: Option<Router>,
+    _authority: Running,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at_authority = folder.path().join("acme");
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/acme-server.py");
+        let python = std::env::var_os("ACME_PYTHON").expect("run scripts/acme.sh");
+        let address = std::net::Ipv4Addr::from(ADDRESS).to_string();
+        let authority =
+            Command::new(python).arg(program).arg(&at_authority).arg(address).spawn().expect("an authority");
+        let authority = Running(authority);
+        let url = at_authority.join("url");
+        until(|| url.exists()).await;
+        let records = at_authority.join("records");
+        let hook = folder.path().join("hook");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in\npresent) echo \"$2 $3\" >> {0} ;;\ncleanup) grep -v \"$2 $3\" {0} > {0}.new; mv {0}.new {0} ;;\nesac\n",
+            records.display()
+        );
+        write_script(&hook, &script);
+        let acme = Acme {
+            directory: std::fs::read_to_string(&url).expect("a URL"),
+            email: Some("ops@example.com".to_owned()),
+            ca: Some(at_authority.join("ca.pem")),
+            dns_hook: Some(hook),
+        };
+        let mut test = TestController::new().await;
+        let passed = SystemClock.now().since(test.clock.now());
+        test.clock.advance(passed);
+        let controller = Arc::get_mut(&mut test.controller).expect("nobody else has it yet");
+        controller.settings.acme = Some(acme.clone());
+        controller.settings.tls_port = Some(443);
+        for (feed, socket) in [(0, "names.sock"), (1, "certificates.sock")] {
+            let (live, path) = (&test.controller.live, folder.path().join(socket));
+            let (names, certificates) = (live.names.clone(), live.certificates.clone());
+            tokio::spawn(
+                async move { if feed == 0 { names.serve(&path).await } else { certificates.serve(&path).await } },
+            );
+        }
+        let worker = Worker { controller: test.controller.clone(), acme, authority: Mutex::default() };
+        let server = Server::over(test).await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        Self { folder, server, worker, ada, router: None, _authority: authority }
+    }
+
+    /// Puts a router in the place of the last one: at port 443, and at port 80 if somebody may come there.
+    async fn route(&mut self, has_http: bool) {
+        if let Some(router) = self.router.take() {
+            tokio::task::spawn_blocking(move || router.stop()).await.expect("stopped");
+        }
+        let path = |name: &str| self.folder.path().join(name);
+        let own = OwnAuthority::new(&path("tls"));
+        own.ensure(&"localhost".parse().expect("a host name"), SystemClock.now()).expect("certificates");
+        let (listen, tickets) = (vec![SocketAddr::from((ADDRESS, 443))], path("tickets.json"));
+        let settings = RouterSettings {
+            listen: vec![SocketAddr::from((ADDRESS, if has_http { 80 } else { 0 }))],
+            tls: Some(TlsEntrance { listen, certificate: own.server(), tickets }),
+            ssh: None,
+            inner: None,
+            domain: "localhost".parse().expect("a host name"),
+            names_socket: path("names.sock"),
+            addresses_socket: path("addresses.sock"),
+            controller_socket: path("controller.sock"),
+            snapshot: path("table.json"),
+            certificates_socket: path("certificates.sock"),
+            certificates: path("certificates"),
+            workers: 2,
+            timeouts: Timeouts::default(),
+            log: Arc::new(NoLog),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+        };
+        self.router = Some(Router::start(settings).expect("a router"));
+        let certificates = &self.worker.controller.live.certificates;
+        while !certificates.is_followed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn add(&self, hostname: &str) {
+        let made = self.ada.send("POST", "/apps/shop/domains", &[], json!({ "hostname": hostname })).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+
+    /// What the API says of a domain.
+    async fn domain(&self, hostname: &str) -> Value {
+        self.ada.get(&format!("/apps/shop/domains/{hostname}")).await.body
+    }
+
+    /// What a client that trusts the authority is shown.
+    async fn shown(&self, host: &str) -> Option<CertificateDer<'static>> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(self.folder.path().join("acme/ca.pem")).expect("one"))
+            .expect("trusted");
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(SocketAddr::from((ADDRESS, 443))).await.expect("a connection");
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        Some(stream.get_ref().1.peer_certificates()?[0].clone().into_owned())
+    }
+
+    fn at_authority(&self, file: &str) -> PathBuf {
+        self.folder.path().join("acme").join(file)
+    }
+
+    fn advance(&self, by: Duration) {
+        self.server.test.clock.advance(by);
+    }
+}
+
+async fn until(done: impl Fn() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs an authority: scripts/acme.sh"]
+async fn an_authority_gives_certificates_by_every_challenge_and_they_are_renewed() {
+    let mut world = World::new().await;
+    world.route(true).await;
+    world.add("www.example.com").await;
+    assert_eq!(world.domain("www.example.com").await["acm_status"], Value::Null);
+    assert_eq!(world.ada.send("POST", "/apps/shop/acm", &[], Value::Null).await.body["acm"], json!(true));
+    let domain = world.domain("www.example.com").await;
+    assert_eq!((&domain["acm_status"], &domain["acm_status_reason"]), (&json!("pending"), &Value::Null));
+    world.worker.look().await.expect("looked");
+    let domain = world.domain("www.example.com").await;
+    assert_eq!((&domain["acm_status"], &domain["acm_status_reason"]), (&json!("cert issued"), &Value::Null));
+    let endpoints = world.ada.get("/apps/shop/sni-endpoints").await.body;
+    assert_eq!(endpoints[0]["ssl_cert"]["acm"], json!(true), "{endpoints}");
+    let first = world.shown("www.example.com").await.expect("a certificate of the authority");
+    assert!(world.worker.controller.live.challenges.lock().is_empty(), "nothing is left to ask for");
+    let events = world.ada.get("/apps/shop/events").await.text;
+    assert!(events.contains("cert issued"), "{events}");
+
+    // Without port 80 there is TLS, and only DNS speaks for a wildcard.
+    world.route(false).await;
+    world.add("alpn.example.com").await;
+    world.add("*.wild.example.com").await;
+    world.add("nowhere.example.com").await;
+    world.worker.look().await.expect("looked");
+    assert_ne!(world.shown("alpn.example.com").await, None, "{}", world.domain("alpn.example.com").await);
+    assert_ne!(world.shown("any.wild.example.com").await, None, "{}", world.domain("*.wild.example.com").await);
+    assert_eq!(std::fs::read_to_string(world.at_authority("records")).expect("records"), "", "cleaned up");
+
+    // Who has no address gets none, is told why, and is tried again.
+    let nowhere = world.domain("nowhere.example.com").await;
+    let reason = nowhere["acm_status_reason"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(nowhere["acm_status"], "failing");
+    assert!(["HTTP-01: ", "TLS-ALPN-01: ", "DNS-01: "].iter().all(|tried| reason.contains(tried)), "{reason}");
+    assert_eq!(world.shown("nowhere.example.com").await, None);
+    for _ in 0..6 {
+        world.advance(DAY);
+        world.worker.look().await.expect("looked");
+    }
+    assert_eq!(world.domain("nowhere.example.com").await["acm_status"], "failed");
+
+    // An authority that is asked too often is left alone for as long as it says.
+    std::fs::write(world.at_authority("mood"), "refuse").expect("written");
+    world.add("later.example.com").await;
+    world.worker.look().await.expect("looked");
+    let later = world.domain("later.example.com").await;
+    assert!(later["acm_status_reason"].as_str().is_some_and(|why| why.contains("too many certificates")), "{later}");
+    std::fs::remove_file(world.at_authority("mood")).expect("removed");
+    world.advance(Duration::from_secs(7000));
+    world.worker.look().await.expect("looked");
+    assert_eq!(world.domain("later.example.com").await["acm_status"], "failing");
+    world.advance(Duration::from_secs(300));
+    world.worker.look().await.expect("looked");
+    assert_eq!(world.domain("later.example.com").await["acm_status"], "cert issued");
+
+    // At two thirds of its thirty days.
+    assert_eq!(world.shown("www.example.com").await.as_ref(), Some(&first));
+    world.advance(DAY * 14);
+    world.worker.look().await.expect("looked");
+    let second = world.shown("www.example.com").await.expect("a certificate");
+    assert_ne!(second, first);
+
+    world.ada.send("DELETE", "/apps/shop/acm", &[], Value::Null).await;
+    assert_eq!(world.shown("www.example.com").await, None);
+    assert_eq!(world.ada.get("/apps/shop/sni-endpoints").await.body, json!([]));
+    let store = &world.worker.controller.store;
+    let account = store.acme_account(&world.worker.acme.directory).await.expect("read").expect("one");
+    assert!(account.contains("key_pkcs8"), "the account is there for the next life");
+}
