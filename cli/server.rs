@@ -281,6 +281,7 @@ impl Places {
             snapshot: self.settings.home.join("routes.json"),
             certificates_socket: sockets.certificates,
             certificates: self.settings.home.join("certificates"),
+            takeover: Some(self.run.join("takeover.sock")),
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
             log: self.logs(RoleName::Router.as_str())?,

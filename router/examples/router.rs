@@ -108,6 +108,7 @@ fn settings(
         addresses_socket: folder.join("addresses.sock"),
         controller_socket: folder.join("controller.sock"),
         snapshot: folder.join("table.json"),
+        takeover: None,
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
         workers,

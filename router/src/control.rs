@@ -5,9 +5,11 @@ use std::io;
 use std::mem::discriminant;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZero;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use nix::errno::Errno;
@@ -24,9 +26,10 @@ use crate::access_log::AccessLog;
 use crate::host::OwnHosts;
 use crate::merge::Merger;
 use crate::proxy::Shared;
-use crate::server::Entrance;
+use crate::server::{Entrance, Leave};
 use crate::snapshot::Snapshot;
 use crate::table::Table;
+use crate::takeover::{Offer, Taken};
 use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
 use crate::{RouterError, RouterSettings, follow, server, ssh};
@@ -49,6 +52,7 @@ pub fn serve(settings: RouterSettings) -> Result<(), RouterError> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = router.replaced() => tracing::info!("another router has taken over"),
         }
     });
     router.stop();
@@ -59,7 +63,9 @@ pub fn serve(settings: RouterSettings) -> Result<(), RouterError> {
 pub struct Router {
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
-    stop: CancellationToken,
+    leave: Leave,
+    /// For what works until the last answer is given.
+    end: CancellationToken,
     workers: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     log: Arc<AccessLog>,
@@ -67,7 +73,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts one with the last table that was kept. Once this returns it serves.
+    /// Starts one with the last table that was kept. Once this returns it serves, and a router that was there before does not.
     pub fn start(settings: RouterSettings) -> Result<Self, RouterError> {
         let table = Arc::new(Table::new());
         let log = Arc::new(AccessLog::default());
@@ -88,20 +94,26 @@ impl Router {
         let mut life = [0; 8];
         settings.random.fill(&mut life);
         let totals = Totals::new(u64::from_le_bytes(life));
-        let merger = Merger::new(table, Snapshot::load(&settings.snapshot), sender);
+        let mut before = settings.takeover.as_deref().and_then(Taken::ask);
+        let (inherited, rows) = match &mut before {
+            Some(before) => (std::mem::take(&mut before.listeners), std::mem::take(&mut before.table)),
+            None => (Vec::new(), Snapshot::load(&settings.snapshot)),
+        };
+        let merger = Merger::new(table, rows, sender);
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
         let acceptor = acceptor(&settings, certificate.as_ref(), &shown)?;
-        let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref())?;
-        let stop = CancellationToken::new();
+        let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref(), inherited)?;
+        let offer = offer(settings.takeover.as_deref(), &sites);
+        let (leave, end) = (Leave::default(), CancellationToken::new());
         let mut workers = Vec::new();
         for (runtime, listeners) in sites {
-            let (shared, random, stop) = (Arc::clone(&shared), Arc::clone(&settings.random), stop.clone());
+            let (shared, random, leave) = (Arc::clone(&shared), Arc::clone(&settings.random), leave.clone());
             workers.push(spawn("router-worker", move || {
-                server::run(&runtime, listeners, shared, random.as_ref(), &stop);
+                server::run(&runtime, listeners, shared, random.as_ref(), &leave);
             })?);
         }
         if let Some(entrance) = settings.ssh {
-            let (runtime, drain, stop) = (runtime()?, settings.timeouts.drain, stop.clone());
+            let (runtime, drain, stop) = (runtime()?, settings.timeouts.drain, leave.stop.clone());
             workers.push(spawn("router-ssh", move || ssh::run(&runtime, entrance, drain, &stop))?);
         }
         let log_writer = spawn("router-log", {
@@ -113,10 +125,13 @@ impl Router {
             let (names, addresses) = (settings.names_socket, settings.addresses_socket);
             let certificates = Certificates { own: certificate, shown, kept, socket: settings.certificates_socket };
             let feeds = Feeds { merger, news, totals, names, addresses, certificates };
-            let stop = stop.clone();
-            move || feeds.follow(&runtime, &settings.snapshot, &stop)
+            let (leave, end) = (leave.clone(), end.clone());
+            move || feeds.follow(&runtime, &settings.snapshot, offer, (&leave, &end))
         })?;
-        Ok(Self { addresses, tls_addresses, stop, workers, control, log, log_writer })
+        if let Some(before) = before {
+            before.serve();
+        }
+        Ok(Self { addresses, tls_addresses, leave, end, workers, control, log, log_writer })
     }
 
     /// Where it listens, in the order of the settings.
@@ -129,13 +144,20 @@ impl Router {
         &self.tls_addresses
     }
 
+    /// Waits until another router has taken over. There is nothing left to do then but to [stop](Self::stop).
+    pub async fn replaced(&self) {
+        self.leave.stop.cancelled().await;
+    }
+
     /// Accepts nothing more, lets requests in flight have their answers within [`Timeouts::drain`](crate::Timeouts),
-    /// writes what is left of the log, and ends.
+    /// writes what is left of the log, and ends. Whoever keeps a connection has until then to come back if another router has taken over, and is
+    /// told to go at once else.
     pub fn stop(self) {
-        self.stop.cancel();
+        self.leave.stop.cancel();
         for worker in self.workers {
             end(worker);
         }
+        self.end.cancel();
         end(self.control);
         self.log.close();
         end(self.log_writer);
@@ -189,14 +211,32 @@ struct Listening {
     tls_addresses: Vec<SocketAddr>,
 }
 
-fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<Listening, RouterError> {
+/// The listeners of all workers, for the next router. One that cannot have them listens by itself, later: that is no reason to serve nobody.
+fn offer(path: Option<&Path>, sites: &[Site]) -> Option<Offer> {
+    let path = path?;
+    let all = sites.iter().flat_map(|(_, listeners)| listeners);
+    let listeners: io::Result<Vec<_>> =
+        all.map(|(listener, entrance)| Ok((entrance.letter(), listener.as_fd().try_clone_to_owned()?))).collect();
+    let offer = listeners.and_then(|listeners| Offer::bind(path, listeners));
+    offer
+        .inspect_err(|error| {
+            tracing::warn!(error = %error, path = %path.display(), "no other router will be able to take over from this one");
+        })
+        .ok()
+}
+
+fn listen(
+    settings: &RouterSettings,
+    acceptor: Option<&TlsAcceptor>,
+    mut inherited: Vec<(u8, std::net::TcpListener)>,
+) -> Result<Listening, RouterError> {
     let workers = workers(settings);
     let mut entrances = vec![(Entrance::Plain, settings.listen.clone())];
     if let (Some(tls), Some(acceptor)) = (&settings.tls, acceptor) {
         entrances.push((Entrance::Tls(acceptor.clone()), tls.listen.clone()));
     }
     entrances.extend(settings.inner.map(|address| (Entrance::Inner, vec![address])));
-    let mut sites = vec![site(&entrances, false)?];
+    let mut sites = vec![site(&entrances, false, &mut inherited)?];
     // What the first worker got: a port that was free to choose, and no address that this machine lacks.
     for (entrance, addresses) in &mut entrances {
         let same = |(_, other): &&(TcpListener, Entrance)| discriminant(other) == discriminant(entrance);
@@ -204,8 +244,9 @@ fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<L
         *addresses = bound.map_err(RouterError::Thread)?;
     }
     for _ in 1..workers {
-        sites.push(site(&entrances, true)?);
+        sites.push(site(&entrances, true, &mut inherited)?);
     }
+    adopt(&mut sites[0], &entrances, inherited);
     let mut of = |wanted: fn(&Entrance) -> bool| {
         let found = entrances.iter_mut().find(|(entrance, _)| wanted(entrance));
         found.map(|(_, addresses)| std::mem::take(addresses)).unwrap_or_default()
@@ -215,13 +256,39 @@ fn listen(settings: &RouterSettings, acceptor: Option<&TlsAcceptor>) -> Result<L
     Ok(Listening { sites, addresses, tls_addresses })
 }
 
-fn site(entrances: &[(Entrance, Vec<SocketAddr>)], beside_others: bool) -> Result<Site, RouterError> {
+/// Whoever waits in the queue of a listener that is one too many waits for the first worker.
+fn adopt(site: &mut Site, entrances: &[(Entrance, Vec<SocketAddr>)], rest: Vec<(u8, std::net::TcpListener)>) {
+    let _context = site.0.enter();
+    for (letter, listener) in rest {
+        let wanted = listener.local_addr().ok().and_then(|address| {
+            entrances.iter().find(|(entrance, all)| entrance.letter() == letter && all.contains(&address))
+        });
+        if let Some((entrance, _)) = wanted
+            && let Ok(listener) = TcpListener::from_std(listener)
+        {
+            site.1.push((listener, entrance.clone()));
+        }
+    }
+}
+
+fn site(
+    entrances: &[(Entrance, Vec<SocketAddr>)],
+    beside_others: bool,
+    inherited: &mut Vec<(u8, std::net::TcpListener)>,
+) -> Result<Site, RouterError> {
     let runtime = runtime()?;
     let context = runtime.enter();
     let mut listeners = Vec::new();
     for (entrance, addresses) in entrances {
         for address in addresses {
-            match server::listen(*address, beside_others, !matches!(entrance, Entrance::Inner)) {
+            let is_this = |(letter, listener): &(u8, std::net::TcpListener)| {
+                *letter == entrance.letter() && listener.local_addr().is_ok_and(|local| local == *address)
+            };
+            let begun = match inherited.iter().position(is_this) {
+                Some(index) => TcpListener::from_std(inherited.swap_remove(index).1),
+                None => server::listen(*address, beside_others, !matches!(entrance, Entrance::Inner)),
+            };
+            match begun {
                 Ok(listener) => listeners.push((listener, entrance.clone())),
                 Err(error) if has_no_ipv6(*address, &error) && addresses.iter().any(SocketAddr::is_ipv4) => {
                     tracing::info!(address = %address, error = %error, "this machine has no IPv6 to listen on");
@@ -249,6 +316,17 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!(error = %error, "cannot raise the limit of open files");
     }
+}
+
+/// Returns once another router serves in the place of this one.
+async fn hand_over(offer: Option<Offer>, table: impl Fn() -> Vec<u8>) {
+    if let Some(offer) = offer {
+        match offer.hand_over(table).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(error = %error, "no other router can take over from this one"),
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// What the control thread works with.
@@ -292,7 +370,13 @@ impl Certificates {
 }
 
 impl Feeds {
-    fn follow(self, runtime: &Runtime, snapshot: &Path, stop: &CancellationToken) {
+    fn follow(
+        self,
+        runtime: &Runtime,
+        snapshot: &Path,
+        offer: Option<Offer>,
+        (leave, end): (&Leave, &CancellationToken),
+    ) {
         let merger = Rc::new(RefCell::new(self.merger));
         let changed = Rc::new(Notify::new());
         let totals = Rc::new(RefCell::new(self.totals));
@@ -331,10 +415,17 @@ impl Feeds {
                 }
             });
             spawn_local(self.certificates.follow());
+            let rows = Rc::clone(&merger);
             tokio::select! {
                 () = follow::keep(snapshot, merger, changed) => {}
-                () = stop.cancelled() => {}
+                () = hand_over(offer, || rows.borrow().rows().to_json()) => {
+                    leave.has_successor.store(true, Ordering::Relaxed);
+                    leave.stop.cancel();
+                }
+                () = leave.stop.cancelled() => {}
             }
+            // The last requests may still wait for an instance, and their instances for them. What is on disk is the successor's.
+            end.cancelled().await;
         });
     }
 }

@@ -39,6 +39,7 @@ mod socket;
 mod ssh;
 mod strict;
 mod table;
+mod takeover;
 pub mod tls;
 mod traffic;
 mod tunnel;
@@ -80,6 +81,9 @@ pub struct RouterSettings {
     pub certificates_socket: PathBuf,
     /// The last certificates of apps are kept in this folder, with their keys.
     pub certificates: PathBuf,
+    /// The next router finds this one here, takes its listening sockets and lets it go; `None` lets no other one beside it. A
+    /// folder that is missing is no reason not to serve.
+    pub takeover: Option<PathBuf>,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.

@@ -76,7 +76,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: Scratch,
     /// What keeps the worker from ending: connections of clients, and tunnels.
     pub(crate) connections: TaskTracker,
-    /// Cancelled when it is to end.
+    /// Cancelled when whoever is still there has to go.
     pub(crate) stop: CancellationToken,
     /// When it said last that it cannot connect any more.
     pub(crate) complained: Cell<Option<Instant>>,

@@ -7,8 +7,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,6 +50,9 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Pause after the process ran out of file descriptors: some will be free by then.
 const OUT_OF_FILES: Duration = Duration::from_millis(20);
 
+/// The last part of the drain time of a router that has a successor: whoever is still there is told to go.
+const LAST_CALL: Duration = Duration::from_secs(3);
+
 /// How the connections of a listener begin.
 #[derive(Clone)]
 pub(crate) enum Entrance {
@@ -54,6 +60,26 @@ pub(crate) enum Entrance {
     Tls(TlsAcceptor),
     /// For apps that are linked to others.
     Inner,
+}
+
+impl Entrance {
+    /// As it is called where one process hands its listeners to the next.
+    pub(crate) fn letter(&self) -> u8 {
+        match self {
+            Self::Plain => b'p',
+            Self::Tls(_) => b't',
+            Self::Inner => b'i',
+        }
+    }
+}
+
+/// How a router ends.
+#[derive(Clone, Default)]
+pub(crate) struct Leave {
+    /// Cancelled when it is to accept nothing more.
+    pub(crate) stop: CancellationToken,
+    /// Another one has its listeners, and takes whoever comes back.
+    pub(crate) has_successor: Arc<AtomicBool>,
 }
 
 /// Listens on `address` beside other workers of this process, but never beside another process. An address that is not there yet may
@@ -86,15 +112,15 @@ pub(crate) fn run(
     listeners: Vec<(TcpListener, Entrance)>,
     shared: Arc<Shared>,
     random: &dyn Random,
-    stop: &CancellationToken,
+    leave: &Leave,
 ) {
-    let drain = shared.timeouts.drain;
+    let (drain, stop) = (shared.timeouts.drain, &leave.stop);
     let (pool, dice, tally) = (Pool::new(shared.pool_limit), Dice::new(random).into(), Rc::default());
     let (connections, scratch) = (TaskTracker::new(), Scratch::default());
     let lines = Rc::new(Lines::new(Arc::clone(&shared.log)));
-    let (open, stopped, complained) = (connections.clone(), stop.clone(), Cell::default());
+    let (open, hurry, complained) = (connections.clone(), CancellationToken::new(), Cell::default());
     let worker =
-        Rc::new(Worker { shared, pool, dice, tally, lines, scratch, connections: open, stop: stopped, complained });
+        Rc::new(Worker { shared, pool, dice, tally, lines, scratch, connections: open, stop: hurry, complained });
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
         spawn_local({
@@ -110,7 +136,14 @@ pub(crate) fn run(
         }
         stop.cancelled().await;
         connections.close();
-        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        let mut rest = drain;
+        if leave.has_successor.load(Ordering::Relaxed) {
+            // Whoever is here may finish; nothing is closed under the hands of a client that is about to ask again.
+            rest = LAST_CALL.min(drain);
+            let _ = tokio::time::timeout(drain.saturating_sub(rest), connections.wait()).await;
+        }
+        worker.stop.cancel();
+        if tokio::time::timeout(rest, connections.wait()).await.is_err() {
             tracing::warn!(connections.open = connections.len(), "requests took too long; they are cut off");
         }
     });
@@ -221,10 +254,16 @@ where
     let client = Rc::new(client);
     let limit = worker.shared.timeouts.client_idle;
     let service = service_fn({
-        let worker = Rc::clone(&worker);
+        let (worker, stop) = (Rc::clone(&worker), stop.clone());
         move |request| {
-            let (worker, client) = (Rc::clone(&worker), Rc::clone(&client));
-            async move { Ok::<_, Infallible>(proxy::answer(worker, client, request).await) }
+            let (worker, client, stop) = (Rc::clone(&worker), Rc::clone(&client), stop.clone());
+            async move {
+                let mut response = proxy::answer(worker, client, request).await;
+                if stop.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         }
     });
     let mut connection = http1::Builder::new()
@@ -236,7 +275,7 @@ where
     let result = tokio::select! {
         biased;
         result = &mut connection => result,
-        () = stop.cancelled() => {
+        () = worker.stop.cancelled() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }

@@ -27,6 +27,8 @@ struct Lists<N, A> {
     addresses: Vec<A>,
 }
 
+type Both = Lists<(AppId, AppRoute), (WorkloadId, WorkloadAddresses)>;
+
 impl Snapshot {
     /// Reads the copy at `path`; empty if there is none or it is no good, for the publishers will send the table anyway. Whose an address is by now
     /// only its proof says, and what crashed may have been started again: all that is not proven counts as booting.
@@ -40,7 +42,7 @@ impl Snapshot {
                 return Self::default();
             }
         };
-        match serde_json::from_slice::<Lists<(AppId, AppRoute), (WorkloadId, WorkloadAddresses)>>(&bytes) {
+        match serde_json::from_slice::<Both>(&bytes) {
             Ok(lists) => {
                 let boot = proof::boot_id();
                 let same_boot = boot.is_some() && boot == lists.boot;
@@ -57,6 +59,12 @@ impl Snapshot {
                 Self::default()
             }
         }
+    }
+
+    /// What another router serves at this moment: it knows whose its addresses are.
+    pub(crate) fn of_running(json: &[u8]) -> serde_json::Result<Self> {
+        let lists: Both = serde_json::from_slice(json)?;
+        Ok(Self { names: lists.names.into_iter().collect(), addresses: lists.addresses.into_iter().collect() })
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod sleep;
 mod ssh;
 mod streams;
 mod swaps;
+mod takeover;
 mod tls;
 mod traffic;
 mod world;

@@ -26,10 +26,13 @@ const LISTEN: &str = "TEST_ROUTER_LISTEN";
 fn router_process() {
     let (Some(folder), Ok(listen)) = (env::var_os(FOLDER), env::var(LISTEN)) else { return };
     let listen = vec![listen.parse().expect("an address")];
-    router::serve(RouterSettings { listen, ..settings(&PathBuf::from(folder)) }).expect("a router");
+    let folder = PathBuf::from(folder);
+    let takeover = Some(folder.join("takeover.sock"));
+    router::serve(RouterSettings { listen, takeover, ..settings(&folder) }).expect("a router");
 }
 
-fn start(world: &World) -> Child {
+/// A router with the address and the folder of `world`.
+pub(crate) fn start(world: &World) -> Child {
     Command::new(env::current_exe().expect("this program"))
         .args(["--exact", "restart::router_process"])
         .env(FOLDER, world.folder.path())

@@ -77,7 +77,7 @@ async fn hints_are_passed_over_and_trailers_pass_both_ways() {
 }
 
 /// A `WebSocket` through the router, and the server's end of it.
-async fn web_socket(world: &World) -> (WebSocket<std::net::TcpStream>, WebSocket<std::net::TcpStream>) {
+pub(crate) async fn web_socket(world: &World) -> (WebSocket<std::net::TcpStream>, WebSocket<std::net::TcpStream>) {
     let (listener, server) = listen("server").await;
     let listener = listener.into_std().expect("a listener");
     listener.set_nonblocking(false).expect("blocking");
@@ -105,14 +105,18 @@ async fn take_away(world: &World, drain: Duration) -> u64 {
     world.workload("shop", row(Vec::new())).await
 }
 
-fn echoed(client: &mut WebSocket<std::net::TcpStream>, server: &mut WebSocket<std::net::TcpStream>, message: &Message) {
+pub(crate) fn echoed(
+    client: &mut WebSocket<std::net::TcpStream>,
+    server: &mut WebSocket<std::net::TcpStream>,
+    message: &Message,
+) {
     client.send(message.clone()).expect("sent");
     assert_eq!(&server.read().expect("a message"), message);
     server.send(message.clone()).expect("sent");
     assert_eq!(&client.read().expect("an echo"), message);
 }
 
-fn close_code(message: Result<Message, tungstenite::Error>) -> u16 {
+pub(crate) fn close_code(message: Result<Message, tungstenite::Error>) -> u16 {
     match message.expect("a frame") {
         Message::Close(Some(frame)) => frame.code.into(),
         other => panic!("no close frame: {other:?}"),

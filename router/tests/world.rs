@@ -124,6 +124,17 @@ impl World {
         self.router = Some(router);
     }
 
+    /// Waits until another router has taken over.
+    pub(crate) async fn replaced(&self) {
+        self.router.as_ref().expect("a router").replaced().await;
+    }
+
+    /// Ends the router, which another one has replaced.
+    pub(crate) async fn leave(&mut self) {
+        self.replaced().await;
+        self.stop().await;
+    }
+
     /// Stops the router, as SIGTERM does.
     pub(crate) async fn stop(&mut self) {
         if let Some(router) = self.router.take() {
@@ -195,6 +206,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         snapshot: folder.join("table.json"),
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
+        takeover: None,
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),
