@@ -282,6 +282,8 @@ impl Places {
             certificates_socket: sockets.certificates,
             certificates: self.settings.home.join("certificates"),
             takeover: Some(self.run.join("takeover.sock")),
+            proxy_protocol: self.settings.proxy_protocol.0.clone(),
+            trusted_proxies: self.settings.trusted_proxies.0.clone(),
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
             log: self.logs(RoleName::Router.as_str())?,

@@ -86,6 +86,12 @@ settings! {
     domain: Hostname = "localhost",
     /// Addresses on which the router takes `git push` over SSH for the controller; empty means none.
     ssh_listen: List<SocketAddr> = "127.0.0.1:2222,[::1]:2222",
+    /// Networks of load balancers in front of the router, such as `10.1.0.0/16`: every connection from there, to the entrances for HTTP, https and ssh, has to
+    /// begin with a header of the PROXY protocol (version 1 or 2), which says whose it is, or is closed (`docs/router.md`).
+    proxy_protocol: List<IpNet> = "",
+    /// Networks of proxies that speak HTTP in front of the router, such as a CDN: what their `X-Forwarded-*` headers say is believed; those of
+    /// everybody else are replaced (`docs/router.md`).
+    trusted_proxies: List<IpNet> = "",
     /// Network of the instances. Each gets an address of its own from it; change it if the machine's own networks overlap.
     subnet: Subnet = "10.210.0.0/16",
     /// Connections to the outside that one instance, one-off or build may have at once; more are refused. The machine keeps all of them in one table (`nf_conntrack_max`).

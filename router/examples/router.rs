@@ -109,6 +109,8 @@ fn settings(
         controller_socket: folder.join("controller.sock"),
         snapshot: folder.join("table.json"),
         takeover: None,
+        proxy_protocol: Vec::new(),
+        trusted_proxies: Vec::new(),
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
         workers,

@@ -32,6 +32,7 @@ use crate::table::Table;
 use crate::takeover::{Offer, Taken};
 use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
+use crate::trust::Trust;
 use crate::{RouterError, RouterSettings, follow, server, ssh};
 
 /// No worker lets more connections to instances rest; each takes less than 1 KiB.
@@ -84,6 +85,7 @@ impl Router {
             table: Arc::clone(&table),
             shown: Arc::clone(&shown),
             own_hosts: OwnHosts::new(&settings.domain),
+            trust: Trust { balancers: settings.proxy_protocol.clone(), proxies: settings.trusted_proxies.clone() },
             controller_socket: settings.controller_socket.clone(),
             timeouts: settings.timeouts.clone(),
             pool_limit: pool_limit(workers(&settings)),
@@ -113,8 +115,8 @@ impl Router {
             })?);
         }
         if let Some(entrance) = settings.ssh {
-            let (runtime, drain, stop) = (runtime()?, settings.timeouts.drain, leave.stop.clone());
-            workers.push(spawn("router-ssh", move || ssh::run(&runtime, entrance, drain, &stop))?);
+            let (runtime, shared, stop) = (runtime()?, Arc::clone(&shared), leave.stop.clone());
+            workers.push(spawn("router-ssh", move || ssh::run(&runtime, entrance, &shared, &stop))?);
         }
         let log_writer = spawn("router-log", {
             let (log, sink) = (Arc::clone(&log), Arc::clone(&settings.log));

@@ -31,26 +31,74 @@ const REPLACED: [HeaderName; 6] =
 const OUR_VIA: &str = "1.1 platform";
 
 /// What a client's connection adds to each of its requests.
+#[derive(Clone)]
 pub(crate) struct Hop {
+    /// Whoever made the connection.
+    pub(crate) peer: IpAddr,
+    /// The client's.
     pub(crate) address: HeaderValue,
     pub(crate) port: HeaderValue,
     /// `http` or `https`
     pub(crate) scheme: HeaderValue,
     /// As in the access log, if there is any.
     pub(crate) tls: Option<&'static str>,
+    /// Whom a proxy forwarded the request for that is trusted, and that proxy. `None`: the client came by itself, and nobody has to be believed.
+    forwarded_for: Option<HeaderValue>,
 }
 
 impl Hop {
     pub(crate) fn new(client: IpAddr, port: u16, tls: Option<&'static str>) -> Self {
-        // An address printed as text is a valid header value; the other arm cannot happen.
-        let address = HeaderValue::try_from(client.to_canonical().to_string());
         Self {
-            address: address.unwrap_or(HeaderValue::from_static("unknown")),
+            peer: client,
+            address: address(client),
             port: port.into(),
             scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
             tls,
+            forwarded_for: None,
         }
     }
+
+    /// One request of a proxy that says truly whose it is: with the client's address in the place of the proxy's, and the scheme and port that the
+    /// client used.
+    pub(crate) fn behind(&self, headers: &HeaderMap, is_proxy: impl Fn(IpAddr) -> bool) -> Self {
+        let items = headers.get_all(FORWARDED_FOR).iter().flat_map(tokens);
+        let mut chain: Vec<IpAddr> = Vec::new();
+        for item in items {
+            match item.parse() {
+                Ok(address) => chain.push(address),
+                // Nobody is there whose word it could be what stands before it.
+                Err(_) => chain.clear(),
+            }
+        }
+        let client = chain.iter().rposition(|address| !is_proxy(*address)).or((!chain.is_empty()).then_some(0));
+        let client = client.map(|index| chain.swap_remove(index));
+        let scheme = match only(headers, &FORWARDED_PROTO) {
+            Some(scheme) if scheme == "http" || scheme == "https" => Some(scheme.clone()),
+            _ => None,
+        };
+        let port =
+            only(headers, &FORWARDED_PORT).filter(|port| port.to_str().is_ok_and(|port| port.parse::<u16>().is_ok()));
+        let usual = scheme.as_ref().map(|scheme| HeaderValue::from(if scheme == "https" { 443_u16 } else { 80 }));
+        Self {
+            peer: self.peer,
+            address: client.map_or_else(|| self.address.clone(), address),
+            port: port.cloned().or(usual).unwrap_or_else(|| self.port.clone()),
+            scheme: scheme.unwrap_or_else(|| self.scheme.clone()),
+            tls: self.tls,
+            forwarded_for: Some(append_address(headers, &self.address)),
+        }
+    }
+}
+
+/// An address printed as text is a valid header value; the other one cannot happen.
+fn address(client: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// The value of a header that is there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// What every request gets, and the access log repeats.
@@ -70,7 +118,10 @@ pub(crate) fn forward_request(
 ) -> Stamp {
     let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(self::named).collect();
     for (name, value) in headers {
-        let is_ours = REPLACED.contains(name) || is_hop_by_hop(name) || *name == EXPECT;
+        let is_ours = REPLACED.contains(name)
+            || is_hop_by_hop(name)
+            || *name == EXPECT
+            || (hop.forwarded_for.is_none() && is_forwarding(name));
         if !is_ours && !named.contains(name) && !is_look_alike(name) {
             give(name, value.as_bytes());
         }
@@ -83,7 +134,7 @@ pub(crate) fn forward_request(
         give(&CONNECTION, b"upgrade");
         give(&UPGRADE, upgrade.as_bytes());
     }
-    let forwarded_for = append_address(headers, &hop.address);
+    let forwarded_for = hop.forwarded_for.as_ref().unwrap_or(&hop.address).clone();
     let request_id = match headers.get(REQUEST_ID) {
         Some(id) if is_request_id(id.as_bytes()) => id.clone(),
         _ => new_id(),
@@ -91,7 +142,10 @@ pub(crate) fn forward_request(
     give(&FORWARDED_FOR, forwarded_for.as_bytes());
     give(&FORWARDED_PROTO, hop.scheme.as_bytes());
     give(&FORWARDED_PORT, hop.port.as_bytes());
-    give(&REQUEST_START, itoa::Buffer::new().format(started).as_bytes());
+    match headers.get(REQUEST_START) {
+        Some(began) if hop.forwarded_for.is_some() => give(&REQUEST_START, began.as_bytes()),
+        _ => give(&REQUEST_START, itoa::Buffer::new().format(started).as_bytes()),
+    }
     give(&VIA, OUR_VIA.as_bytes());
     give(&REQUEST_ID, request_id.as_bytes());
     Stamp { request_id, forwarded_for }
@@ -144,18 +198,23 @@ pub(crate) fn named(token: &str) -> Option<HeaderName> {
     token.parse().ok().filter(|name| !KEPT.contains(name) && !is_hop_by_hop(name))
 }
 
+/// What else proxies say of a request, and frameworks believe.
+fn is_forwarding(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-")
+}
+
 /// Many servers read `X_Forwarded_For` as `X-Forwarded-For` (both are `HTTP_X_FORWARDED_FOR` in CGI): such a header would
 /// pass a client's word off as ours.
 fn is_look_alike(name: &HeaderName) -> bool {
     let name = name.as_str();
     let dashed = || name.replace('_', "-");
-    name.contains('_') && KEPT.iter().chain(&HOP_BY_HOP).any(|kept| kept.as_str() == dashed())
+    name.contains('_')
+        && (KEPT.iter().chain(&HOP_BY_HOP).any(|kept| kept.as_str() == dashed())
+            || dashed().parse().is_ok_and(|name| is_forwarding(&name)))
 }
 
 fn append_address(headers: &HeaderMap, address: &HeaderValue) -> HeaderValue {
-    if !headers.contains_key(FORWARDED_FOR) {
-        return address.clone();
-    }
     let mut joined = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {
         joined.extend_from_slice(value.as_bytes());
@@ -174,18 +233,25 @@ fn is_request_id(id: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn forwarded(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(name, value);
         }
-        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, None);
+        headers
+    }
+
+    fn forwarded(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        forwarded_by(&Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, None), &headers(pairs))
+    }
+
+    fn forwarded_by(hop: &Hop, headers: &HeaderMap) -> HeaderMap {
         let mut forwarded = HeaderMap::new();
         let give = |name: &HeaderName, value: &[u8]| {
             forwarded.append(name, HeaderValue::from_bytes(value).expect("a value"));
         };
-        forward_request(&headers, &hop, 1_000, || HeaderValue::from_static("made-up"), give);
+        forward_request(headers, hop, 1_000, || HeaderValue::from_static("made-up"), give);
         forwarded
     }
 
@@ -196,20 +262,72 @@ mod tests {
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-for", "2.2.2.2"),
             ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "b.test"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x_forwarded_host", "b.test"),
             ("x_forwarded_proto", "https"),
+            ("x-request-start", "1"),
             ("x-request-id", "short"),
             ("connection", "close, X-Forwarded-For, host, x-secret"),
             ("x-secret", "1"),
             ("te", "trailers"),
         ]);
         let get = |name: &str| headers.get(name).map(|value| value.to_str().expect("text"));
-        assert_eq!(get("x-forwarded-for"), Some("1.1.1.1, 2.2.2.2, 9.9.9.9"));
+        assert_eq!(get("x-forwarded-for"), Some("9.9.9.9"));
         assert_eq!((get("x-forwarded-proto"), get("x-forwarded-port")), (Some("http"), Some("8080")));
         assert_eq!((get("x-request-id"), get("x-request-start")), (Some("made-up"), Some("1000")));
         assert_eq!((get("via"), get("host")), (Some("1.1 platform"), Some("a.test")));
-        for name in ["x_forwarded_proto", "connection", "x-secret", "te"] {
+        let gone = ["x-forwarded-host", "forwarded", "x-real-ip", "x_forwarded_host", "x_forwarded_proto"];
+        for name in gone.into_iter().chain(["connection", "x-secret", "te"]) {
             assert_eq!(get(name), None, "{name}");
         }
+    }
+
+    /// What an app and the router's rules take for the client of a request that came by proxies in 9.0.0.0/8.
+    fn behind(pairs: &[(&'static str, &'static str)]) -> (Hop, HeaderMap) {
+        let headers = headers(pairs);
+        let is_proxy = |address: IpAddr| matches!(address, IpAddr::V4(address) if address.octets()[0] == 9);
+        let hop = Hop::new(IpAddr::from([9, 9, 9, 9]), 8080, None).behind(&headers, is_proxy);
+        let forwarded = forwarded_by(&hop, &headers);
+        (hop, forwarded)
+    }
+
+    #[test]
+    fn a_proxy_that_is_trusted_says_whose_a_request_is() {
+        let (hop, headers) = behind(&[
+            ("x-forwarded-for", "1.1.1.1, 2.2.2.2"),
+            ("x-forwarded-for", "9.8.7.6"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "b.test"),
+            ("x-request-start", "t=5"),
+        ]);
+        let get = |name: &str| headers.get(name).map(|value| value.to_str().expect("text"));
+        assert_eq!(
+            hop.address, "2.2.2.2",
+            "the last one that is no proxy: what stands before it anybody may have said"
+        );
+        assert_eq!(get("x-forwarded-for"), Some("1.1.1.1, 2.2.2.2, 9.8.7.6, 9.9.9.9"));
+        assert_eq!((get("x-forwarded-proto"), get("x-forwarded-port")), (Some("https"), Some("443")));
+        assert_eq!((get("x-forwarded-host"), get("x-request-start")), (Some("b.test"), Some("t=5")));
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_does_not_say_clearly_is_what_the_connection_says() {
+        let client = |list: &'static str| behind(&[("x-forwarded-for", list)]).0.address;
+        assert_eq!(client(""), "9.9.9.9");
+        assert_eq!(client("9.1.1.1, 9.2.2.2"), "9.1.1.1", "proxies alone: the first one asked");
+        assert_eq!(client("1.1.1.1, unknown"), "9.9.9.9", "nobody says who spoke to the last proxy");
+        assert_eq!(client("unknown, 1.1.1.1"), "1.1.1.1");
+        assert_eq!(client("2001:db8::1"), "2001:db8::1");
+        let (_, headers) = behind(&[("x-forwarded-proto", "ftp"), ("x-forwarded-port", "x")]);
+        assert_eq!(
+            (&headers["x-forwarded-proto"], &headers["x-forwarded-port"]),
+            (&"http".parse().expect("a value"), &8080.into())
+        );
+        let (_, headers) = behind(&[("x-forwarded-proto", "http"), ("x-forwarded-port", "8443")]);
+        assert_eq!(headers["x-forwarded-port"], "8443");
     }
 
     #[test]

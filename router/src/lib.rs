@@ -42,6 +42,7 @@ mod table;
 mod takeover;
 pub mod tls;
 mod traffic;
+mod trust;
 mod tunnel;
 mod upload;
 mod upstream;
@@ -52,6 +53,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use model::{Clock, Hostname, LogSink, Random};
 
 pub use control::{Router, serve};
@@ -84,6 +86,10 @@ pub struct RouterSettings {
     /// The next router finds this one here, takes its listening sockets and lets it go; `None` lets no other one beside it. A
     /// folder that is missing is no reason not to serve.
     pub takeover: Option<PathBuf>,
+    /// Load balancers: a connection from there begins with a header of the PROXY protocol, version 1 or 2, or is closed.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Proxies whose headers say whose a request is; those of everybody else are replaced.
+    pub trusted_proxies: Vec<IpNet>,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.

@@ -29,6 +29,8 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
         forwarded.extend(HeaderValue::from_bytes(value).ok().map(|value| (name.clone(), value)));
     };
     headers::forward_request(request.headers(), &client.hop, started, || worker.new_request_id(), give);
+    // The controller asks for nobody but the client.
+    forwarded.insert("x-forwarded-for", client.hop.address.clone());
     if chunked {
         // Left to itself hyper takes a GET for one without a body.
         forwarded.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

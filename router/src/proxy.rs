@@ -39,6 +39,7 @@ use crate::strict::{self, Refusal};
 use crate::table::{App, InFlight, Instance, Table};
 use crate::tls::Shown;
 use crate::traffic::{News, Tally};
+use crate::trust::Trust;
 use crate::tunnel::{self, Ends, Watched};
 use crate::upload::{self, Progress, Upload};
 use crate::upstream::{Scratch, Upstream};
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) table: Arc<Table>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) own_hosts: OwnHosts,
+    pub(crate) trust: Trust,
     pub(crate) controller_socket: PathBuf,
     pub(crate) timeouts: Timeouts,
     /// Most connections that one worker lets rest.
@@ -126,11 +128,24 @@ pub(crate) struct Client {
     pub(crate) http2: bool,
 }
 
+impl Client {
+    /// Whose a request is, if it comes by a proxy that is trusted to say that.
+    fn behind(self: Rc<Self>, trust: &Trust, headers: &HeaderMap) -> Rc<Self> {
+        // Apps that are linked come by themselves.
+        if self.wanted.is_some() || !trust.is_proxy(self.hop.peer) {
+            return self;
+        }
+        let hop = Rc::new(self.hop.behind(headers, |address| trust.is_proxy(address)));
+        Rc::new(Self { hop, wanted: None, activity: Arc::clone(&self.activity), http2: self.http2 })
+    }
+}
+
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
     if let Err(refusal) = strict::check(&request) {
         return refuse(&refusal);
     }
+    let client = client.behind(&worker.shared.trust, request.headers());
     let header = request.headers()[HOST].clone();
     let Some(host) = host::parse(header.as_bytes()) else {
         return refuse(&Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name."));

@@ -36,7 +36,7 @@ use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
 use crate::socket::{Activity, ClientStream, Rewound};
 use crate::upstream::Scratch;
-use crate::{http2, inner_host, tls};
+use crate::{http2, inner_host, tls, trust};
 
 /// What is spoken over TLS, the best first.
 pub(crate) const PROTOCOLS: &[&[u8]] = &[tls::HTTP_2, b"http/1.1"];
@@ -167,22 +167,12 @@ async fn accept(
             Ok((stream, peer)) => {
                 failing = false;
                 let (worker, stop) = (Rc::clone(&worker), stop.clone());
-                match entrance.clone() {
-                    Entrance::Plain => {
-                        let hop = Hop::new(peer.ip(), local, None);
-                        spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
-                    }
-                    Entrance::Inner => {
-                        // Whoever was not sent here by the firewall comes to nobody.
-                        let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
-                        let hop = Hop::new(peer.ip(), asked, None);
-                        let wanted = Some(inner_host(asked));
-                        spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
-                    }
-                    Entrance::Tls(acceptor) => {
-                        let ends = (peer.ip(), local);
-                        spawn_local(connections.track_future(serve_tls(acceptor, stream, ends, worker, stop)));
-                    }
+                let ends = (peer.ip(), local);
+                if !matches!(entrance, Entrance::Inner) && worker.shared.trust.is_balancer(peer.ip()) {
+                    let introduced = introduced(stream, entrance.clone(), ends, worker, stop);
+                    spawn_local(connections.track_future(introduced));
+                } else {
+                    begin(stream, entrance.clone(), ends, worker, stop);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -192,6 +182,47 @@ async fn accept(
                 }
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
+        }
+    }
+}
+
+/// Begins a connection that a load balancer has to introduce.
+async fn introduced(
+    mut stream: TcpStream,
+    entrance: Entrance,
+    own: (IpAddr, u16),
+    worker: Rc<Worker>,
+    stop: CancellationToken,
+) {
+    match timeout(worker.shared.timeouts.client_idle, trust::introduction(&mut stream)).await {
+        Ok(Ok(ends)) => {
+            let ends = ends.map_or(own, |ends| (ends.client.ip(), ends.asked.port()));
+            begin(stream, entrance, ends, worker, stop);
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %own.0, error = %error, "a load balancer did not say whose a connection is");
+        }
+        Err(_) => {}
+    }
+}
+
+/// Serves a connection of this client to this port, in a task of its own.
+fn begin(stream: TcpStream, entrance: Entrance, ends: (IpAddr, u16), worker: Rc<Worker>, stop: CancellationToken) {
+    let connections = worker.connections.clone();
+    match entrance {
+        Entrance::Plain => {
+            let hop = Hop::new(ends.0, ends.1, None);
+            spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
+        }
+        Entrance::Inner => {
+            // Whoever was not sent here by the firewall comes to nobody.
+            let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
+            let hop = Hop::new(ends.0, asked, None);
+            let wanted = Some(inner_host(asked));
+            spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
+        }
+        Entrance::Tls(acceptor) => {
+            spawn_local(connections.track_future(serve_tls(acceptor, stream, ends, worker, stop)));
         }
     }
 }

@@ -13,11 +13,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::SshEntrance;
+use crate::proxy::Shared;
+use crate::{SshEntrance, trust};
 
 /// Connections at once, somewhat more than the controller attends to.
 const CONNECTIONS: usize = 256;
@@ -29,16 +30,17 @@ const CONTROLLER_BACK: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Passes connections on until `stop`, then those that are open for as long as `drain`.
-pub(crate) fn run(runtime: &Runtime, entrance: SshEntrance, drain: Duration, stop: &CancellationToken) {
+pub(crate) fn run(runtime: &Runtime, entrance: SshEntrance, shared: &Arc<Shared>, stop: &CancellationToken) {
+    let drain = shared.timeouts.drain;
     let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
     let socket: Rc<PathBuf> = Rc::new(entrance.socket);
     LocalSet::new().block_on(runtime, async {
         for address in entrance.listen {
             let (connections, places, socket) = (connections.clone(), Arc::clone(&places), Rc::clone(&socket));
-            let stop = stop.clone();
+            let (shared, stop) = (Arc::clone(shared), stop.clone());
             spawn_local(async move {
                 tokio::select! {
-                    () = listen(address, &socket, &connections, &places) => {}
+                    () = listen(address, (&socket, &shared), &connections, &places) => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -46,12 +48,17 @@ pub(crate) fn run(runtime: &Runtime, entrance: SshEntrance, drain: Duration, sto
         stop.cancelled().await;
         connections.close();
         // Whoever is cut off tries again; a push goes on without its client.
-        let _ = tokio::time::timeout(drain, connections.wait()).await;
+        let _ = timeout(drain, connections.wait()).await;
     });
 }
 
 /// Takes connections at one address. A port that somebody else has is tried again: requests are served meanwhile.
-async fn listen(address: SocketAddr, socket: &Rc<PathBuf>, connections: &TaskTracker, places: &Arc<Semaphore>) {
+async fn listen(
+    address: SocketAddr,
+    (socket, shared): (&Rc<PathBuf>, &Arc<Shared>),
+    connections: &TaskTracker,
+    places: &Arc<Semaphore>,
+) {
     let mut complained = false;
     let listener = loop {
         match TcpListener::bind(address).await {
@@ -69,10 +76,10 @@ async fn listen(address: SocketAddr, socket: &Rc<PathBuf>, connections: &TaskTra
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((client, from)) => {
-                let socket = Rc::clone(socket);
+                let (socket, shared) = (Rc::clone(socket), Arc::clone(shared));
                 spawn_local(connections.track_future(async move {
                     let _place = place;
-                    if let Err(error) = pass(client, from, address, &socket).await {
+                    if let Err(error) = pass(client, (from, address), &socket, &shared).await {
                         tracing::debug!(error = %error, "a connection over SSH broke");
                     }
                 }));
@@ -83,7 +90,16 @@ async fn listen(address: SocketAddr, socket: &Rc<PathBuf>, connections: &TaskTra
     }
 }
 
-async fn pass(mut client: TcpStream, from: SocketAddr, to: SocketAddr, socket: &Path) -> io::Result<()> {
+async fn pass(
+    mut client: TcpStream,
+    (mut from, mut to): (SocketAddr, SocketAddr),
+    socket: &Path,
+    shared: &Shared,
+) -> io::Result<()> {
+    if shared.trust.is_balancer(from.ip()) {
+        let said = timeout(shared.timeouts.client_idle, trust::introduction(&mut client)).await??;
+        (from, to) = said.map_or((from, to), |ends| (ends.client, ends.asked));
+    }
     // It only costs speed if it fails.
     let _ = client.set_nodelay(true);
     let mut controller = connect(socket).await?;

@@ -5,6 +5,7 @@ mod corpus;
 mod faults;
 mod frames;
 mod http2;
+mod introduced;
 mod pages;
 mod passing;
 mod ports;

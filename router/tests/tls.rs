@@ -25,6 +25,10 @@ pub(crate) struct Secure {
 
 impl Secure {
     pub(crate) async fn new(timeouts: Timeouts) -> Self {
+        Self::with(|settings| settings.timeouts = timeouts).await
+    }
+
+    pub(crate) async fn with(set: impl FnOnce(&mut RouterSettings)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::new(&folder.path().join("tls"));
         authority.ensure(&"platform.example".parse().expect("a host name"), SystemClock.now()).expect("certificates");
@@ -36,13 +40,20 @@ impl Secure {
         let tickets = folder.path().join("tickets.json");
         let listen = vec![([127, 0, 0, 1], 0).into()];
         let tls = Some(TlsEntrance { listen, certificate: authority.server(), tickets });
-        let settings = RouterSettings { tls, timeouts, ..settings(folder.path()) };
+        let mut settings = RouterSettings { tls, ..settings(folder.path()) };
+        set(&mut settings);
         Self { world: World::with(folder, settings).await, connector: TlsConnector::from(Arc::new(config)) }
     }
 
     async fn connect(&self, name: &'static str) -> TlsStream<TcpStream> {
+        self.connect_after(b"", name).await
+    }
+
+    /// A connection on which something is sent before TLS begins.
+    pub(crate) async fn connect_after(&self, begin: &[u8], name: &'static str) -> TlsStream<TcpStream> {
         let address = self.world.tls_address.expect("an https entrance");
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(begin).await.expect("sent");
         let name = ServerName::try_from(name).expect("a name");
         self.connector.connect(name, stream).await.expect("a certificate for this name")
     }

@@ -207,6 +207,8 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
         takeover: None,
+        proxy_protocol: Vec::new(),
+        trusted_proxies: Vec::new(),
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),
