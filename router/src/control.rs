@@ -26,6 +26,7 @@ use crate::access_log::AccessLog;
 use crate::host::OwnHosts;
 use crate::merge::Merger;
 use crate::proxy::Shared;
+use crate::seats::Seats;
 use crate::server::{Entrance, Leave};
 use crate::snapshot::Snapshot;
 use crate::table::Table;
@@ -85,6 +86,7 @@ impl Router {
             table: Arc::clone(&table),
             shown: Arc::clone(&shown),
             own_hosts: OwnHosts::new(&settings.domain),
+            seats: Seats::new(workers(&settings)),
             trust: Trust { balancers: settings.proxy_protocol.clone(), proxies: settings.trusted_proxies.clone() },
             controller_socket: settings.controller_socket.clone(),
             timeouts: settings.timeouts.clone(),

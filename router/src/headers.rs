@@ -1,12 +1,15 @@
 //! What changes in a message's headers on its way through: hop-by-hop ones go, the router's own are added.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+
+use crate::seats::Seat;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -44,9 +47,15 @@ pub(crate) struct Hop {
     pub(crate) tls: Option<&'static str>,
     /// Whom a proxy forwarded the request for that is trusted, and that proxy. `None`: the client came by itself, and nobody has to be believed.
     forwarded_for: Option<HeaderValue>,
+    /// The connection's, which whoever knows of it holds.
+    seat: Option<Rc<Seat>>,
 }
 
 impl Hop {
+    pub(crate) fn seated(self, seat: &Rc<Seat>) -> Self {
+        Self { seat: Some(Rc::clone(seat)), ..self }
+    }
+
     pub(crate) fn new(client: IpAddr, port: u16, tls: Option<&'static str>) -> Self {
         Self {
             peer: client,
@@ -55,6 +64,7 @@ impl Hop {
             scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
             tls,
             forwarded_for: None,
+            seat: None,
         }
     }
 
@@ -86,6 +96,7 @@ impl Hop {
             scheme: scheme.unwrap_or_else(|| self.scheme.clone()),
             tls: self.tls,
             forwarded_for: Some(append_address(headers, &self.address)),
+            seat: self.seat.clone(),
         }
     }
 }

@@ -33,6 +33,7 @@ mod rendezvous;
 mod reply;
 mod response;
 mod search;
+mod seats;
 mod server;
 mod snapshot;
 mod socket;

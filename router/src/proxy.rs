@@ -34,6 +34,7 @@ use crate::pool::Pool;
 use crate::reply::{Download, Reply};
 use crate::response::Head;
 use crate::search::Search;
+use crate::seats::Seats;
 use crate::socket::Activity;
 use crate::strict::{self, Refusal};
 use crate::table::{App, InFlight, Instance, Table};
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) shown: Arc<Shown>,
     pub(crate) own_hosts: OwnHosts,
     pub(crate) trust: Trust,
+    pub(crate) seats: Arc<Seats>,
     pub(crate) controller_socket: PathBuf,
     pub(crate) timeouts: Timeouts,
     /// Most connections that one worker lets rest.
@@ -295,7 +297,14 @@ impl Exchange {
             }
         }
         let limit = worker.shared.timeouts.connect;
-        match Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await {
+        let connected = match worker.shared.seats.for_instance() {
+            Some(seat) => {
+                let connected = Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await;
+                connected.map(|upstream| upstream.holding(seat))
+            }
+            None => Err(Failure::Exhausted),
+        };
+        match connected {
             // It left the table meanwhile. Another one may have its address by now, and may be who answered.
             Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
             Ok(upstream) => self.send(upstream, request, Instant::now()).await,
@@ -376,7 +385,12 @@ impl Exchange {
                 is_web_socket: head.upgrade.as_ref().is_some_and(headers::is_web_socket),
                 stop: worker.stop.clone(),
             };
-            let tunnel = tunnel::watched(Ends { client, server: upstream.into_stream() }, watched);
+            let (server, seat) = upstream.into_stream();
+            let seats = (seat, Rc::clone(&self.client.hop));
+            let tunnel = async move {
+                tunnel::watched(Ends { client, server }, watched).await;
+                drop(seats);
+            };
             tokio::task::spawn_local(worker.connections.track_future(tunnel));
         }
         switching(head.headers, head.upgrade)

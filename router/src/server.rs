@@ -34,6 +34,7 @@ use crate::headers::Hop;
 use crate::pool::Pool;
 use crate::proxy::{self, Client, Shared, Worker};
 use crate::rendezvous;
+use crate::seats::Seat;
 use crate::socket::{Activity, ClientStream, Rewound};
 use crate::upstream::Scratch;
 use crate::{http2, inner_host, tls, trust};
@@ -156,7 +157,8 @@ async fn accept(
     stop: CancellationToken,
 ) {
     let local = listener.local_addr().map_or(0, |address| address.port());
-    let mut failing = false;
+    let is_plain = !matches!(entrance, Entrance::Tls(_));
+    let seats = Arc::clone(&worker.shared.seats);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -165,21 +167,22 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                failing = false;
+                let Some(seat) = seats.for_client().map(Rc::new) else {
+                    seats.refuse(stream, is_plain);
+                    continue;
+                };
                 let (worker, stop) = (Rc::clone(&worker), stop.clone());
                 let ends = (peer.ip(), local);
                 if !matches!(entrance, Entrance::Inner) && worker.shared.trust.is_balancer(peer.ip()) {
-                    let introduced = introduced(stream, entrance.clone(), ends, worker, stop);
+                    let introduced = introduced((stream, seat), entrance.clone(), ends, worker, stop);
                     spawn_local(connections.track_future(introduced));
                 } else {
-                    begin(stream, entrance.clone(), ends, worker, stop);
+                    begin((stream, seat), entrance.clone(), ends, worker, stop);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = %error, "cannot accept connections");
-                }
+                seats.complain(Some(&error));
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
         }
@@ -188,7 +191,7 @@ async fn accept(
 
 /// Begins a connection that a load balancer has to introduce.
 async fn introduced(
-    mut stream: TcpStream,
+    (mut stream, seat): (TcpStream, Rc<Seat>),
     entrance: Entrance,
     own: (IpAddr, u16),
     worker: Rc<Worker>,
@@ -197,7 +200,7 @@ async fn introduced(
     match timeout(worker.shared.timeouts.client_idle, trust::introduction(&mut stream)).await {
         Ok(Ok(ends)) => {
             let ends = ends.map_or(own, |ends| (ends.client.ip(), ends.asked.port()));
-            begin(stream, entrance, ends, worker, stop);
+            begin((stream, seat), entrance, ends, worker, stop);
         }
         Ok(Err(error)) => {
             tracing::debug!(peer = %own.0, error = %error, "a load balancer did not say whose a connection is");
@@ -207,22 +210,28 @@ async fn introduced(
 }
 
 /// Serves a connection of this client to this port, in a task of its own.
-fn begin(stream: TcpStream, entrance: Entrance, ends: (IpAddr, u16), worker: Rc<Worker>, stop: CancellationToken) {
+fn begin(
+    (stream, seat): (TcpStream, Rc<Seat>),
+    entrance: Entrance,
+    ends: (IpAddr, u16),
+    worker: Rc<Worker>,
+    stop: CancellationToken,
+) {
     let connections = worker.connections.clone();
     match entrance {
         Entrance::Plain => {
-            let hop = Hop::new(ends.0, ends.1, None);
+            let hop = Hop::new(ends.0, ends.1, None).seated(&seat);
             spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
         }
         Entrance::Inner => {
             // Whoever was not sent here by the firewall comes to nobody.
             let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
-            let hop = Hop::new(ends.0, asked, None);
+            let hop = Hop::new(ends.0, asked, None).seated(&seat);
             let wanted = Some(inner_host(asked));
             spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
         }
         Entrance::Tls(acceptor) => {
-            spawn_local(connections.track_future(serve_tls(acceptor, stream, ends, worker, stop)));
+            spawn_local(connections.track_future(serve_tls(acceptor, (stream, seat), ends, worker, stop)));
         }
     }
 }
@@ -230,7 +239,7 @@ fn begin(stream: TcpStream, entrance: Entrance, ends: (IpAddr, u16), worker: Rc<
 /// Serves one client's connection over TLS: HTTP, or a terminal, which its first bytes tell.
 async fn serve_tls(
     acceptor: TlsAcceptor,
-    stream: TcpStream,
+    (stream, seat): (TcpStream, Rc<Seat>),
     (peer, local): (IpAddr, u16),
     worker: Rc<Worker>,
     stop: CancellationToken,
@@ -243,7 +252,7 @@ async fn serve_tls(
             // The certificate was the answer.
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let hop = Hop::new(peer, local, Some(tls_version(session)));
+        let hop = Hop::new(peer, local, Some(tls_version(session))).seated(&seat);
         if session.alpn_protocol() == Some(tls::HTTP_2) {
             return Ok(Greeted::Http2(stream, hop));
         }

@@ -22,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 
 use crate::failure::Failure;
 use crate::response::{Body, Head, HeadReader, Piece};
+use crate::seats::Seat;
 use crate::upload::{Progress, Stop, Upload};
 
 /// What is read at once, if nothing tells of more.
@@ -41,6 +42,7 @@ impl Default for Scratch {
 
 pub(crate) struct Upstream {
     stream: TcpStream,
+    seat: Option<Seat>,
     scratch: Scratch,
     /// The request that it was given last.
     upload: Upload,
@@ -73,6 +75,7 @@ impl Upstream {
         let _ = stream.set_nodelay(true);
         Ok(Box::new(Self {
             stream,
+            seat: None,
             scratch: scratch.clone(),
             upload: Upload::default(),
             reader: HeadReader::default(),
@@ -83,6 +86,12 @@ impl Upstream {
             stays: true,
             timer: None,
         }))
+    }
+
+    /// Lets it hold its place.
+    pub(crate) fn holding(mut self: Box<Self>, seat: Seat) -> Box<Self> {
+        self.seat = Some(seat);
+        self
     }
 
     /// Gives it the next request.
@@ -222,10 +231,10 @@ impl Upstream {
         matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// The connection itself, for another protocol, with what was read of that already.
-    pub(crate) fn into_stream(self: Box<Self>) -> impl AsyncRead + AsyncWrite + Unpin {
+    /// The connection itself, for another protocol, with what was read of that already; and its place.
+    pub(crate) fn into_stream(self: Box<Self>) -> (impl AsyncRead + AsyncWrite + Unpin, Option<Seat>) {
         let (reader, writer) = self.stream.into_split();
-        join(Cursor::new(self.buffer.freeze()).chain(reader), writer)
+        (join(Cursor::new(self.buffer.freeze()).chain(reader), writer), self.seat)
     }
 }
 

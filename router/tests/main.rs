@@ -3,6 +3,7 @@
 mod certificates;
 mod corpus;
 mod faults;
+mod files;
 mod frames;
 mod http2;
 mod introduced;

@@ -1,6 +1,7 @@
 //! A router that comes back while everything else is away.
 
 use std::env;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ const LISTEN: &str = "TEST_ROUTER_LISTEN";
 #[test]
 fn router_process() {
     let (Some(folder), Ok(listen)) = (env::var_os(FOLDER), env::var(LISTEN)) else { return };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let listen = vec![listen.parse().expect("an address")];
     let folder = PathBuf::from(folder);
     let takeover = Some(folder.join("takeover.sock"));
@@ -33,14 +35,23 @@ fn router_process() {
 
 /// A router with the address and the folder of `world`.
 pub(crate) fn start(world: &World) -> Child {
-    Command::new(env::current_exe().expect("this program"))
+    router_command(world, &[]).spawn().expect("a process")
+}
+
+/// The same by means of another program, which has the router's as its argument.
+pub(crate) fn router_command(world: &World, by: &[&str]) -> Command {
+    let program = env::current_exe().expect("this program");
+    let mut command = Command::new(by.first().map_or(program.as_os_str(), OsStr::new));
+    if !by.is_empty() {
+        command.args(&by[1..]).arg(&program);
+    }
+    command
         .args(["--exact", "restart::router_process"])
         .env(FOLDER, world.folder.path())
         .env(LISTEN, world.address.to_string())
         .stdout(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("a process")
+        .kill_on_drop(true);
+    command
 }
 
 async fn answers(router: SocketAddr) {
