@@ -18,14 +18,45 @@ use crate::world::{LONG, World, get, instance, mortal, named, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_releases_follow_each_other() {
+    follow_each_other(60, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes ten minutes; its figure is in docs/faults.md"]
+async fn no_request_fails_in_ten_minutes_of_a_release_a_second() {
+    let answered = follow_each_other(600, Duration::from_secs(1)).await;
+    say(&format!("| the instances of an app are replaced once a second, for ten minutes | – | 0 of {answered} |"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes an hour; its figure is in docs/faults.md"]
+async fn no_request_fails_in_an_hour_without_controller_and_host_role() {
+    let mut world = World::new(Timeouts::default()).await;
+    world.serve("shop", &[&release(0).await.0]).await;
+    world.kill_publishers();
+    let load = Load::new(world.address, Duration::from_millis(100));
+    tokio::time::sleep(LONG * 120).await;
+    let answered = load.end().await;
+    world.publish(&["shop"], &[&named("new").await]).await;
+    assert!(get(world.address, "shop", "/").await.ends_with("new"), "it follows whoever comes back");
+    say(&format!("| controller and host role are away for an hour | – | 0 of {answered} |"));
+}
+
+/// Says something to whoever makes docs/faults.md.
+#[expect(clippy::print_stderr, reason = "the figures are what it is for")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Replaces the instances of an app so many times under load, and says how many requests were answered meanwhile. Not one may fail.
+async fn follow_each_other(releases: u32, pause: Duration) -> u64 {
     let world = World::new(Timeouts::default()).await;
     let (mut old, mut life) = release(0).await;
     world.instances("shop.v0", &[&old]).await;
     world.name("shop", RouteMode::serve(WorkloadId("shop.v0".to_owned()))).await;
-    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let clients: Vec<_> =
-        (0..8).map(|_| tokio::spawn(ask_until(world.address, Arc::clone(&stop), Arc::clone(&answered)))).collect();
-    for version in 1..40 {
+    // Whoever asks for ten minutes need not ask as often as it can.
+    let load = Load::new(world.address, pause / 50);
+    for version in 1..=releases {
         let (new, new_life) = release(version).await;
         let workload = format!("shop.v{version}");
         world.instances(&workload, &[&new]).await;
@@ -37,14 +68,39 @@ async fn no_request_fails_while_releases_follow_each_other() {
         );
         life.abort();
         (old, life) = (new, new_life);
-        let before = answered.load(Ordering::Relaxed);
-        while answered.load(Ordering::Relaxed) < before + 50 {
-            tokio::task::yield_now().await;
-        }
+        load.go_on().await;
+        tokio::time::sleep(pause).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.expect("every request got its answer");
+    load.end().await
+}
+
+/// Clients that ask on and on.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn new(router: SocketAddr, pause: Duration) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |_| tokio::spawn(ask_until(router, pause, Arc::clone(&stop), Arc::clone(&answered)));
+        let clients = (0..8).map(client).collect();
+        Self { stop, answered, clients }
+    }
+
+    /// Waits until some more have their answers.
+    async fn go_on(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        until(async || self.answered.load(Ordering::Relaxed) >= before + 50).await;
+    }
+
+    async fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.expect("every request got its answer");
+        }
+        self.answered.load(Ordering::Relaxed)
     }
 }
 
@@ -53,7 +109,7 @@ async fn release(version: u32) -> (Endpoint, JoinHandle<()>) {
 }
 
 /// Sends requests over one connection, and panics unless each is answered well.
-async fn ask_until(router: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
+async fn ask_until(router: SocketAddr, pause: Duration, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
     let mut stream = TcpStream::connect(router).await.expect("a connection");
     let mut method = "GET";
     while !stop.load(Ordering::Relaxed) {
@@ -67,6 +123,9 @@ async fn ask_until(router: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<Atom
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
         answered.fetch_add(1, Ordering::Relaxed);
         method = if method == "GET" { "POST" } else { "GET" };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 
