@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use router::{RouterSettings, SshEntrance, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::timeout;
 
 use crate::tls::Secure;
-use crate::world::{World, get, mirror, send, settings, until};
+use crate::world::{LONG, World, get, mirror, send, settings, until};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\n\r\n";
 const INTRODUCTION: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 4711\r\n";
@@ -37,7 +38,7 @@ async fn answer(router: SocketAddr, parts: &[&[u8]]) -> String {
         }
     }
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let _ = timeout(LONG, stream.read_to_end(&mut answer)).await.expect("it ends");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
