@@ -18,5 +18,7 @@ title "Requests that Schemathesis makes up"
 scripts/schemathesis.sh
 title "Certificates from a real authority"
 scripts/acme.sh
+title "TLS as sslyze sees it"
+scripts/sslyze.sh
 title "Tests of the controller on PostgreSQL"
 PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib

@@ -21,6 +21,7 @@ const SECRET: &str = "0123456789012345678901234567890123456789";
 pub(crate) struct Secure {
     pub(crate) world: World,
     connector: TlsConnector,
+    trusted: RootCertStore,
 }
 
 impl Secure {
@@ -36,13 +37,13 @@ impl Secure {
         trusted.add(CertificateDer::from_pem_file(authority.certificate()).expect("a certificate")).expect("trusted");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
-        let config = config.with_root_certificates(trusted).with_no_client_auth();
+        let config = config.with_root_certificates(trusted.clone()).with_no_client_auth();
         let tickets = folder.path().join("tickets.json");
         let listen = vec![([127, 0, 0, 1], 0).into()];
         let tls = Some(TlsEntrance { listen, certificate: authority.server(), tickets });
         let mut settings = RouterSettings { tls, ..settings(folder.path()) };
         set(&mut settings);
-        Self { world: World::with(folder, settings).await, connector: TlsConnector::from(Arc::new(config)) }
+        Self { world: World::with(folder, settings).await, connector: TlsConnector::from(Arc::new(config)), trusted }
     }
 
     async fn connect(&self, name: &'static str) -> TlsStream<TcpStream> {
@@ -167,4 +168,26 @@ async fn a_refused_terminal_hears_why_after_the_greeting() {
         stream.write_all(answer).await.expect("sent");
     });
     assert_eq!(come().await, "expired\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_chooses_the_cipher() {
+    let secure = Secure::new(Timeouts::default()).await;
+    let mut chosen = Vec::new();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        for is_reversed in [false, true] {
+            let mut provider = rustls::crypto::ring::default_provider();
+            if is_reversed {
+                provider.cipher_suites.reverse();
+            }
+            let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
+            let config = config.expect("TLS").with_root_certificates(secure.trusted.clone()).with_no_client_auth();
+            let stream =
+                TcpStream::connect(secure.world.tls_address.expect("an entrance")).await.expect("a connection");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a certificate");
+            chosen.push(stream.get_ref().1.negotiated_cipher_suite().expect("a cipher").suite());
+        }
+    }
+    assert!(chosen[0] == chosen[1] && chosen[2] == chosen[3], "{chosen:?}");
 }

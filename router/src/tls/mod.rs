@@ -104,6 +104,8 @@ pub(crate) fn acceptor(
     let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(chooser));
     config.alpn_protocols = protocols.iter().copied().chain([ACME_TLS]).map(<[u8]>::to_vec).collect();
     config.ticketer = tickets;
+    // All of ours are good; which is best is not the client's to say.
+    config.ignore_client_order = true;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
