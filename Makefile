@@ -1,4 +1,4 @@
-.PHONY: help demo down test bench bench-deploy bench-wake bench-density bench-scale bench-faults bench-jobs bench-router simulate-jobs recording screenshots build install
+.PHONY: help demo down test bench bench-deploy bench-wake bench-density bench-scale bench-faults bench-jobs bench-router hostile-router simulate-jobs recording screenshots build install
 
 help: ## List what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ bench-jobs: ## Measure: how many containers of scheduled jobs this machine start
 
 bench-router: ## Measure: what a request costs the router, beside haproxy
 	@scripts/bench-router.sh
+
+hostile-router: ## Let hostile clients loose on the router: slow ones, many, scanners of TLS
+	@scripts/hostile-router.sh
 
 bench-faults: ## Measure: what faults cost visitors, and for how long
 	@scripts/bench-faults.sh

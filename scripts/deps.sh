@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing to build and run the platform (`deps.sh run`), to test it too (`deps.sh test`), to take
-# pictures of the console as well (`deps.sh screenshots`), or to compare the router with another one (`deps.sh router`).
+# pictures of the console as well (`deps.sh screenshots`), to compare the router with another one (`deps.sh router`), or to let
+# hostile clients loose on it (`deps.sh hostile`).
 # For Debian 12 and 13 and Ubuntu 24.04. What is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,6 +47,12 @@ if [ "$purpose" = router ]; then
   want openssl have openssl
   want strace have strace
   want python3 have python3
+elif [ "$purpose" = hostile ]; then
+  want nginx-light have nginx
+  want slowhttptest have slowhttptest
+  want testssl.sh have testssl
+  want openssl have openssl
+  want python3 have python3
 elif [ "$purpose" != run ]; then
   want busybox-static test -x /bin/busybox -o -x /usr/bin/busybox
   want wrk have wrk
@@ -64,6 +71,7 @@ elif [ "$purpose" != run ]; then
   # A clock that jumps, for the platform alone.
   want libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketime.so.1'
   want python3-venv python3 -c 'import ensurepip, venv'
+  want openssl have openssl
 fi
 
 # The package starts a system-wide containerd. We start a private one: leave the machine as it was.

@@ -116,7 +116,8 @@ def prepare():
     (FOLDER / "nginx.conf").write_text(f"""daemon off; pid {FOLDER}/nginx.pid; error_log {FOLDER}/log crit; events {{ worker_connections 9000; }}
 http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush on; client_body_buffer_size 128k; client_max_body_size 0;
  client_body_temp_path {FOLDER}/bodies; server {{ listen 127.0.0.1:{INSTANCE} backlog=4096; root {FOLDER}; open_file_cache max=10;
- location / {{ return 200 "{'x' * 1023}\\n"; }} location = /100k {{ }} }} }}
+ location / {{ return 200 "{'x' * 1023}\\n"; }} location = /100k {{ }}
+ location = /whole {{ proxy_pass http://127.0.0.1:{INSTANCE}/1k; }} }} }}
 """)
 
 
@@ -229,8 +230,14 @@ def main():
         tables()
 
 
-try:
-    main()
-finally:
-    for process in list(running):
-        stop(process)
+def run(measure):
+    """Ends what was started in any case."""
+    try:
+        measure()
+    finally:
+        for process in list(running):
+            stop(process)
+
+
+if __name__ == "__main__":
+    run(main)
