@@ -29,6 +29,7 @@ use crate::proxy::Shared;
 use crate::seats::Seats;
 use crate::server::{Entrance, Leave};
 use crate::snapshot::Snapshot;
+use crate::ssh::Door;
 use crate::table::Table;
 use crate::takeover::{Offer, Taken};
 use crate::tls::{self, Certificate, Kept, Shown, Tickets};
@@ -36,6 +37,8 @@ use crate::traffic::{self, News, Outbox, Totals};
 use crate::trust::Trust;
 use crate::{RouterError, RouterSettings, follow, server, ssh};
 
+/// What listeners for git over SSH are called where one process hands them to the next; the others see [`Entrance::letter`].
+const SSH: u8 = b's';
 /// No worker lets more connections to instances rest; each takes less than 1 KiB.
 const MOST_RESTING: usize = 4096;
 
@@ -106,8 +109,11 @@ impl Router {
         let merger = Merger::new(table, rows, sender);
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
         let acceptor = acceptor(&settings, certificate.as_ref(), &shown)?;
+        let (of_ssh, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(|(letter, _)| *letter == SSH);
         let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref(), inherited)?;
-        let offer = offer(settings.takeover.as_deref(), &sites);
+        let of_ssh = of_ssh.into_iter().map(|(_, listener)| listener).collect();
+        let door = settings.ssh.map(|entrance| Door::open(entrance, of_ssh));
+        let offer = offer(settings.takeover.as_deref(), &sites, door.as_ref());
         let (leave, end) = (Leave::default(), CancellationToken::new());
         let mut workers = Vec::new();
         for (runtime, listeners) in sites {
@@ -116,9 +122,9 @@ impl Router {
                 server::run(&runtime, listeners, shared, random.as_ref(), &leave);
             })?);
         }
-        if let Some(entrance) = settings.ssh {
+        if let Some(door) = door {
             let (runtime, shared, stop) = (runtime()?, Arc::clone(&shared), leave.stop.clone());
-            workers.push(spawn("router-ssh", move || ssh::run(&runtime, entrance, &shared, &stop))?);
+            workers.push(spawn("router-ssh", move || ssh::run(&runtime, door, &shared, &stop))?);
         }
         let log_writer = spawn("router-log", {
             let (log, sink) = (Arc::clone(&log), Arc::clone(&settings.log));
@@ -216,11 +222,13 @@ struct Listening {
 }
 
 /// The listeners of all workers, for the next router. One that cannot have them listens by itself, later: that is no reason to serve nobody.
-fn offer(path: Option<&Path>, sites: &[Site]) -> Option<Offer> {
+fn offer(path: Option<&Path>, sites: &[Site], door: Option<&Door>) -> Option<Offer> {
     let path = path?;
     let all = sites.iter().flat_map(|(_, listeners)| listeners);
+    let all = all.map(|(listener, entrance)| (entrance.letter(), listener.as_fd()));
+    let of_ssh = door.into_iter().flat_map(Door::listeners).map(|listener| (SSH, listener.as_fd()));
     let listeners: io::Result<Vec<_>> =
-        all.map(|(listener, entrance)| Ok((entrance.letter(), listener.as_fd().try_clone_to_owned()?))).collect();
+        all.chain(of_ssh).map(|(letter, listener)| Ok((letter, listener.try_clone_to_owned()?))).collect();
     let offer = listeners.and_then(|listeners| Offer::bind(path, listeners));
     offer
         .inspect_err(|error| {

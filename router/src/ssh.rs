@@ -29,18 +29,44 @@ const CONTROLLER_BACK: Duration = Duration::from_secs(10);
 /// Pause before a silent controller is asked again, and after a connection could not be taken.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The entrance, with the listeners that could be had at once.
+pub(crate) struct Door {
+    socket: PathBuf,
+    listeners: Vec<(SocketAddr, Option<std::net::TcpListener>)>,
+}
+
+impl Door {
+    /// With the listeners of the router before, where there are any.
+    pub(crate) fn open(entrance: SshEntrance, mut inherited: Vec<std::net::TcpListener>) -> Self {
+        let listeners = entrance.listen.into_iter().map(|address| {
+            let of_before = inherited.iter().position(|one| one.local_addr().is_ok_and(|local| local == address));
+            let listener = match of_before {
+                Some(index) => Some(inherited.swap_remove(index)),
+                None => std::net::TcpListener::bind(address).ok(),
+            };
+            (address, listener.filter(|listener| listener.set_nonblocking(true).is_ok()))
+        });
+        Self { socket: entrance.socket, listeners: listeners.collect() }
+    }
+
+    /// For the next router.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &std::net::TcpListener> {
+        self.listeners.iter().filter_map(|(_, listener)| listener.as_ref())
+    }
+}
+
 /// Passes connections on until `stop`, then those that are open for as long as `drain`.
-pub(crate) fn run(runtime: &Runtime, entrance: SshEntrance, shared: &Arc<Shared>, stop: &CancellationToken) {
+pub(crate) fn run(runtime: &Runtime, door: Door, shared: &Arc<Shared>, stop: &CancellationToken) {
     let drain = shared.timeouts.drain;
     let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
-    let socket: Rc<PathBuf> = Rc::new(entrance.socket);
+    let socket: Rc<PathBuf> = Rc::new(door.socket);
     LocalSet::new().block_on(runtime, async {
-        for address in entrance.listen {
+        for (address, listener) in door.listeners {
             let (connections, places, socket) = (connections.clone(), Arc::clone(&places), Rc::clone(&socket));
             let (shared, stop) = (Arc::clone(shared), stop.clone());
             spawn_local(async move {
                 tokio::select! {
-                    () = listen(address, (&socket, &shared), &connections, &places) => {}
+                    () = listen((address, listener), (&socket, &shared), &connections, &places) => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -54,13 +80,17 @@ pub(crate) fn run(runtime: &Runtime, entrance: SshEntrance, shared: &Arc<Shared>
 
 /// Takes connections at one address. A port that somebody else has is tried again: requests are served meanwhile.
 async fn listen(
-    address: SocketAddr,
+    (address, listener): (SocketAddr, Option<std::net::TcpListener>),
     (socket, shared): (&Rc<PathBuf>, &Arc<Shared>),
     connections: &TaskTracker,
     places: &Arc<Semaphore>,
 ) {
     let mut complained = false;
+    let mut begun = listener.and_then(|listener| TcpListener::from_std(listener).ok());
     let listener = loop {
+        if let Some(listener) = begun.take() {
+            break listener;
+        }
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
             Err(error) if complained => drop(error),

@@ -1,13 +1,15 @@
 //! A router that takes the place of another one while requests come.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use router::{Router, RouterSettings, Timeouts};
+use router::{Router, RouterSettings, SshEntrance, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use tungstenite::Message;
 
 use crate::restart::start;
@@ -205,5 +207,31 @@ async fn a_successor_that_is_killed_before_it_serves_leaves_no_trace() {
     let next = successor(&world, 2).await;
     world.replaced().await;
     assert!(get(world.address, "shop", "/").await.ends_with("one"));
+    spawn_blocking(|| next.stop()).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_comes_over_ssh_is_refused_either() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let with_ssh = |folder: &Path| RouterSettings {
+        ssh: Some(SshEntrance { listen: vec![free], socket: folder.join("ssh.sock") }),
+        takeover: Some(folder.join("takeover.sock")),
+        ..settings(folder)
+    };
+    let settings = with_ssh(folder.path());
+    let mut world = World::with(folder, settings).await;
+    let settings = RouterSettings { listen: vec![world.address], ..with_ssh(world.folder.path()) };
+    let next = spawn_blocking(|| Router::start(settings).expect("a router")).await.expect("no panic");
+    world.leave().await;
+    let controller = UnixListener::bind(world.folder.path().join("ssh.sock")).expect("a socket");
+    let mut client = TcpStream::connect(free).await.expect("somebody listens at every moment");
+    client.write_all(b"SSH-2.0-client").await.expect("sent");
+    client.shutdown().await.expect("half closed");
+    let (mut connection, _) = timeout(LONG, controller.accept()).await.expect("it is passed on").expect("a connection");
+    let mut said = String::new();
+    connection.read_to_string(&mut said).await.expect("text");
+    assert!(said.ends_with("\r\nSSH-2.0-client"), "{said}");
+    drop((client, connection));
     spawn_blocking(|| next.stop()).await.expect("it ends");
 }
