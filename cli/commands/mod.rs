@@ -49,6 +49,7 @@ mod releases;
 mod repository;
 mod rollback;
 mod rollouts;
+mod routing;
 mod run;
 mod runs;
 mod sbom;
@@ -296,6 +297,7 @@ commands! {
     "rollouts:continue" [] RolloutsContinue(rollouts::Continue),
     "rollouts:abort" [] RolloutsAbort(rollouts::Abort),
     "rollouts:policy" [] RolloutsPolicy(rollouts::Policy),
+    "routing" [] Routing(routing::Routing),
     "buildpacks" [] Buildpacks(buildpacks::List),
     "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
     "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),

@@ -230,28 +230,43 @@ struct Setting {
 
 impl Policy {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
-        let mut changes = serde_json::Map::new();
-        for change in &self.changes {
-            let (name, value) = change.split_once('=').ok_or_else(|| {
-                CliError::usage(format!("`{change}` is not of the form NAME=VALUE"))
-                    .hint("Like this: platform rollouts:policy strategy=canary steps=5,20,50")
-            })?;
-            changes.insert(name.to_owned(), value.into());
-        }
-        changes.extend(self.unset.iter().map(|name| (name.clone(), Value::Null)));
+        let changes = changes(&self.changes, &self.unset, "rollouts:policy strategy=canary steps=5,20,50")?;
         let (client, name) = cx.app(&self.app)?;
-        let path = ["apps", &name, "rollout-policy"];
-        let settings = if changes.is_empty() {
-            client.list(&path)?
-        } else {
-            let what = format!("Setting the rollout policy of {name}");
-            cx.out.step(&what, || client.patch(&path, &Value::Object(changes)))?
-        };
-        cx.show_list(&settings, |out, settings: Vec<Setting>| {
-            let row = |setting: Setting| vec![setting.name.into(), setting.value.into(), setting.source.into()];
-            out.table(&["Setting", "Value", "Set by"], settings.into_iter().map(row).collect(), "No settings.")
-        })
+        let what = format!("Setting the rollout policy of {name}");
+        settings(cx, &client, (&["apps", &name, "rollout-policy"], changes), &what)
     }
+}
+
+/// What to set of a policy and what to unset, as its resource in the API takes it.
+pub(super) fn changes(set: &[String], unset: &[String], example: &str) -> Result<serde_json::Map<String, Value>> {
+    let mut changes = serde_json::Map::new();
+    for change in set {
+        let (name, value) = change.split_once('=').ok_or_else(|| {
+            CliError::usage(format!("`{change}` is not of the form NAME=VALUE"))
+                .hint(format!("Like this: platform {example}"))
+        })?;
+        changes.insert(name.to_owned(), value.into());
+    }
+    changes.extend(unset.iter().map(|name| (name.clone(), Value::Null)));
+    Ok(changes)
+}
+
+/// Changes the settings of a policy, if there is anything to change, and shows them all.
+pub(super) fn settings(
+    cx: &Context,
+    client: &Client,
+    (path, changes): (&[&str], serde_json::Map<String, Value>),
+    what: &str,
+) -> Result<()> {
+    let settings = if changes.is_empty() {
+        client.list(path)?
+    } else {
+        cx.out.step(what, || client.patch(path, &Value::Object(changes)))?
+    };
+    cx.show_list(&settings, |out, settings: Vec<Setting>| {
+        let row = |setting: Setting| vec![setting.name.into(), setting.value.into(), setting.source.into()];
+        out.table(&["Setting", "Value", "Set by"], settings.into_iter().map(row).collect(), "No settings.")
+    })
 }
 
 fn state(state: &str) -> Field {

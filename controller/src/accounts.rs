@@ -199,7 +199,7 @@ const ABSENT_HASH: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 
 /// Hashes on a thread of its own: it takes tens of milliseconds of computing by design.
-async fn hash(random: &dyn Random, password: String) -> Result<String, Error> {
+pub(crate) async fn hash(random: &dyn Random, password: String) -> Result<String, Error> {
     let mut salt = [0; 16];
     random.fill(&mut salt);
     let hashed = tokio::task::spawn_blocking(move || {

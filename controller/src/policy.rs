@@ -16,6 +16,18 @@ pub(crate) fn merged(own: &Texts, set: &Texts) -> Texts {
     all
 }
 
+/// What is set after some changes.
+pub(crate) fn changed(set: &Texts, changes: &Changes) -> Texts {
+    let mut all = set.clone();
+    for (name, text) in changes {
+        match text {
+            Some(text) => drop(all.insert(name.clone(), text.clone())),
+            None => drop(all.remove(name)),
+        }
+    }
+    all
+}
+
 /// Who says a setting: `app`, if it was set; `app.json`; or `default`.
 pub(crate) fn source(name: &str, own: &Texts, set: &Texts) -> &'static str {
     match (set.contains_key(name), own.contains_key(name)) {

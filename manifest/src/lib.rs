@@ -1,5 +1,5 @@
 //! What an app says about itself in files of its repository: `app.json` (Heroku's schema, with `healthchecks` and `cron` as Dokku
-//! has them, and `rollout`) and `heroku.yml`.
+//! has them, `rollout` and `routing`) and `heroku.yml`.
 //!
 //! Pure: text goes in, a [`Manifest`] and [`Problem`]s with line and column come out. Whether a named add-on or size exists is
 //! for whoever knows; [`At::error`] lets them complain about the right line.
@@ -52,6 +52,8 @@ pub struct Manifest {
     pub rollout: BTreeMap<String, String>,
     /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
     pub scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
+    /// How routers treat the requests to it: settings of a [`model::RoutePolicy`], each of which can be set.
+    pub routing: BTreeMap<String, String>,
     /// What the app keeps on disk.
     pub volumes: BTreeMap<VolumeName, At<VolumeWish>>,
     /// Process types of `heroku.yml`, for an app without Procfile.

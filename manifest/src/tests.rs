@@ -26,6 +26,7 @@ const WHOLE: &str = r#"{
     {"name": "shards", "command": "work", "schedule": "@hourly", "timezone": "Europe/Berlin", "shards": 2,
      "shard_parameters": ["a", "b"], "timeout": "5m"}],
   "volumes": {"queue": {"process": "worker", "path": "/var/lib/queue", "size": "5GiB"}, "data": {"process": "clock", "path": "/data"}},
+  "routing": {"idle_timeout": "2m", "cors": ["https://a.example", "https://b.example"]},
   "environments": {"review": {}}
 }"#;
 

@@ -14,6 +14,7 @@ pub mod process;
 pub mod role;
 pub mod rollout;
 pub mod routes;
+pub mod routing;
 pub mod scaling;
 pub mod schedule;
 pub mod traffic;
@@ -38,5 +39,6 @@ pub use name::{
 pub use process::{DynoSize, Process};
 pub use role::Role;
 pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};
+pub use routing::{Balance, Credential, Match, Rate, RoutePolicy};
 pub use scaling::{Metric, ScalingPolicy};
 pub use volume::{MountPath, VolumeSize};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::AppId;
 use crate::name::{AppName, Hostname};
+use crate::routing::RoutePolicy;
 use crate::traffic::Counts;
 
 /// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
@@ -81,6 +82,9 @@ pub struct AppRoute {
     pub hosts: Vec<Hostname>,
     /// What to do with a request.
     pub mode: RouteMode,
+    /// How to do it, if its owner says anything about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Box<RoutePolicy>>,
 }
 
 /// What to do with a request to an app.
@@ -93,7 +97,7 @@ pub enum RouteMode {
     Maintenance,
     /// The current release has no web process, or it is scaled to zero (H14).
     NoWeb,
-    /// Send it to a healthy instance of one of these workloads.
+    /// Send it to a healthy instance of one of these workloads. That of the newest release is the last one.
     Serve(#[serde(deserialize_with = "shares")] Vec<Share>),
 }
 

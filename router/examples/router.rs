@@ -136,7 +136,10 @@ fn publish(folder: &Path, table: &TableArgs) -> Result<(), Failed> {
         let workload = WorkloadId(format!("{id}.v1.web"));
         let host = if number == 0 { table.host.clone() } else { format!("h{number}.{}", table.host) };
         let mode = RouteMode::serve(workload.clone());
-        names.push((id, AppRoute { name: format!("app-{number}").parse()?, hosts: vec![host.parse()?], mode }));
+        names.push((
+            id,
+            AppRoute { name: format!("app-{number}").parse()?, hosts: vec![host.parse()?], mode, policy: None },
+        ));
         let endpoint = Endpoint {
             instance: format!("i{number}"),
             dyno: "web.1".to_owned(),

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
+use model::AppId;
+use model::routes::{AddressesUpdate, NamesUpdate, WorkloadId};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -91,6 +93,7 @@ impl Router {
             own_hosts: OwnHosts::new(&settings.domain),
             seats: Seats::new(workers(&settings)),
             trust: Trust { balancers: settings.proxy_protocol.clone(), proxies: settings.trusted_proxies.clone() },
+            tls_port: settings.tls.as_ref().and_then(|tls| tls.listen.first()).map(SocketAddr::port),
             controller_socket: settings.controller_socket.clone(),
             timeouts: settings.timeouts.clone(),
             pool_limit: pool_limit(workers(&settings)),
@@ -370,8 +373,8 @@ impl Certificates {
         let (outbox, totals) = (Outbox::default(), RefCell::new(Totals::new(0)));
         let (writer, changed) = mpsc::unbounded_channel();
         spawn_local(follow::keep_certificates(self.kept, Arc::clone(&self.shown), changed));
-        let apply = |update| {
-            for app in self.shown.apply(update) {
+        let apply = |update, kept: &[AppId]| {
+            for app in self.shown.apply(update, kept) {
                 // Who keeps them lives as long as this does.
                 let _ = writer.send(app);
             }
@@ -402,7 +405,8 @@ impl Feeds {
             spawn_local({
                 let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
-                    let apply = |update| {
+                    let apply = |mut update: NamesUpdate, kept: &[AppId]| {
+                        merger.borrow().keep_names(&mut update, kept);
                         merger.borrow_mut().apply_names(update);
                         changed.notify_one();
                         Vec::new()
@@ -413,7 +417,8 @@ impl Feeds {
             spawn_local({
                 let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
                 async move {
-                    let apply = |update| {
+                    let apply = |mut update: AddressesUpdate, kept: &[WorkloadId]| {
+                        merger.borrow().keep_addresses(&mut update, kept);
                         let first = merger.borrow_mut().apply_addresses(update);
                         changed.notify_one();
                         first

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::failure::Failure;
@@ -18,8 +18,55 @@ struct Page<'a> {
     footer: String,
 }
 
+/// Seconds after which an app in maintenance may be asked again, and one that has too much to do.
+const MAINTENANCE: HeaderValue = HeaderValue::from_static("120");
+const BACKLOG: HeaderValue = HeaderValue::from_static("5");
+
+/// In which form a client wants to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Html,
+    Json,
+    Text,
+}
+
+impl Wants {
+    /// As `Accept` says (RFC 9110 section 12.5.1): a page, unless something else is wanted more.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        // How much, and whether by name, of each.
+        let mut best = [(Self::Html, (0, false)), (Self::Json, (0, false)), (Self::Text, (0, false))];
+        let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        for range in lines.flat_map(|line| line.split(',')) {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+            let is_meant = |wants| match wants {
+                Self::Html => matches!(kind, "text/html" | "application/xhtml+xml"),
+                Self::Json => kind == "application/json" || kind.starts_with("application/") && kind.ends_with("+json"),
+                Self::Text => kind == "text/plain",
+            };
+            for (wants, how_much) in &mut best {
+                let is_any = matches!((*wants, kind), (_, "*/*") | (Self::Html | Self::Text, "text/*"));
+                if is_meant(*wants) || is_any {
+                    // To a thousandth, as the grammar has it.
+                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+                    let weight = (weight.clamp(0.0, 1.0) * 1000.0) as u32;
+                    *how_much = (*how_much).max((weight, is_meant(*wants) && weight > 0));
+                }
+            }
+        }
+        let (mut wants, mut most) = best[0];
+        for (other, how_much) in &best[1..] {
+            if *how_much > most {
+                (wants, most) = (*other, *how_much);
+            }
+        }
+        wants
+    }
+}
+
 /// The page for a request to `app` that failed.
-pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response<Bytes> {
+pub(crate) fn failure(failure: Failure, app: &str, request_id: &str, wants: Wants) -> Response<Bytes> {
     let logs = format!("platform logs --tail --app {app}");
     let (title, text, hint) = match failure {
         Failure::Maintenance => (
@@ -36,6 +83,16 @@ pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response
             "This application is not running",
             "It has no web process at the moment.",
             format!("platform ps:scale --app {app}"),
+        ),
+        Failure::BodyTooLarge => (
+            "Too much to send",
+            "This application does not take as much in one request.",
+            format!("platform routing max_body=... --app {app}"),
+        ),
+        Failure::Backlog => (
+            "Too many requests",
+            "This application has as much to do as it can. Please try again in a moment.",
+            format!("platform routing --app {app}"),
         ),
         Failure::BadChunk => ("Bad request", "The body of the request is malformed.", String::new()),
         Failure::RequestTimeout | Failure::BootTimeout | Failure::IdleConnection => {
@@ -54,24 +111,33 @@ pub(crate) fn failure(failure: Failure, app: &str, request_id: &str) -> Response
     };
     let look = failure.look();
     let footer = format!("{} · request {request_id}", look.code);
-    respond(look.status, &Page { title, text, hint, footer })
+    let mut response = respond(look.status, &Page { title, text, hint, footer }, (look.code, wants));
+    let again = match failure {
+        Failure::Maintenance => Some(MAINTENANCE),
+        Failure::Backlog => Some(BACKLOG),
+        _ => None,
+    };
+    response.headers_mut().extend(again.map(|seconds| (RETRY_AFTER, seconds)));
+    response
 }
 
 /// The page for a host that no app has.
-pub(crate) fn no_such_app(host: &str) -> Response<Bytes> {
+pub(crate) fn no_such_app(host: &str, wants: Wants) -> Response<Bytes> {
     let page = Page {
         title: "No such app",
         text: "There is no application at this address.",
         hint: format!("platform domains:add {host} --app <name>"),
         footer: host.to_owned(),
     };
-    respond(StatusCode::NOT_FOUND, &page)
+    respond(StatusCode::NOT_FOUND, &page, ("no_such_app", wants))
 }
 
-/// The page for a request that is refused before it is routed.
-pub(crate) fn refused(status: StatusCode, reason: &str) -> Response<Bytes> {
+/// The page for a request that is refused for what it is or who sent it.
+pub(crate) fn refused(status: StatusCode, reason: &str, wants: Wants) -> Response<Bytes> {
     let title = status.canonical_reason().unwrap_or("Bad request");
-    respond(status, &Page { title, text: reason, hint: String::new(), footer: status.as_u16().to_string() })
+    let id = title.to_ascii_lowercase().replace(' ', "_");
+    let page = Page { title, text: reason, hint: String::new(), footer: status.as_u16().to_string() };
+    respond(status, &page, (&id, wants))
 }
 
 /// The answer while the platform's own API is away: a page for people, JSON for programs.
@@ -79,23 +145,26 @@ pub(crate) fn platform_unavailable(wants_html: bool) -> Response<Bytes> {
     const TEXT: &str = "The platform is starting or being updated. Running applications are not affected.";
     let mut response = if wants_html {
         let page = Page { title: "Back in a moment", text: TEXT, hint: String::new(), footer: "503".to_owned() };
-        respond(StatusCode::SERVICE_UNAVAILABLE, &page)
+        respond(StatusCode::SERVICE_UNAVAILABLE, &page, ("unavailable", Wants::Html))
     } else {
-        let json = serde_json::json!({ "id": "unavailable", "message": TEXT });
-        let mut response = Response::new(json.to_string().into());
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        let page = Page { title: "", text: TEXT, hint: String::new(), footer: String::new() };
+        respond(StatusCode::SERVICE_UNAVAILABLE, &page, ("unavailable", Wants::Json))
     };
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
     response
 }
 
-fn respond(status: StatusCode, page: &Page<'_>) -> Response<Bytes> {
-    let mut response = Response::new(render(page).into());
+/// `id` is what programs know it by.
+fn respond(status: StatusCode, page: &Page<'_>, (id, wants): (&str, Wants)) -> Response<Bytes> {
+    let (body, kind) = match wants {
+        Wants::Html => (render(page), "text/html; charset=utf-8"),
+        Wants::Json => (serde_json::json!({ "id": id, "message": page.text }).to_string(), "application/json"),
+        Wants::Text => (format!("{}: {}\n{}\n", page.title, page.text, page.footer), "text/plain; charset=utf-8"),
+    };
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
     response
 }
@@ -147,15 +216,46 @@ mod tests {
 
     #[test]
     fn whatever_a_client_sent_is_escaped() {
-        let page = refused(StatusCode::BAD_REQUEST, "<script>alert(\"1\")</script>&'");
+        let page = refused(StatusCode::BAD_REQUEST, "<script>alert(\"1\")</script>&'", Wants::Html);
         let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
         assert!(html.contains("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;&#39;"), "{html}");
         assert!(!html.contains("<script"), "{html}");
     }
 
     #[test]
+    fn a_client_is_told_in_the_form_that_it_wants_most() {
+        let wants = |accept: &'static str| {
+            let accept = (ACCEPT, HeaderValue::from_static(accept));
+            Wants::of(&HeaderMap::from_iter((!accept.1.is_empty()).then_some(accept)))
+        };
+        for html in [
+            "",
+            "*/*",
+            "text/html,application/xml;q=0.9,*/*;q=0.8",
+            "text/*",
+            "image/png",
+            "text/html, application/json",
+        ] {
+            assert_eq!(wants(html), Wants::Html, "{html}");
+        }
+        for json in [
+            "application/json",
+            "application/json, text/plain, */*",
+            "application/vnd.heroku+json; version=3",
+            "text/html;q=0.5,application/json",
+        ] {
+            assert_eq!(wants(json), Wants::Json, "{json}");
+        }
+        assert_eq!([wants("text/plain"), wants("text/plain;q=0.9, application/json;q=0.5")], [Wants::Text; 2]);
+        let page = failure(Failure::NoWeb, "shop", "0123", Wants::Json);
+        assert_eq!(page.headers()[CONTENT_TYPE], "application/json");
+        let json: serde_json::Value = serde_json::from_slice(page.body()).expect("JSON");
+        assert_eq!(json["id"], "H14");
+    }
+
+    #[test]
     fn a_page_says_what_happened_and_what_to_do() {
-        let page = failure(Failure::NoWeb, "shop", "0123");
+        let page = failure(Failure::NoWeb, "shop", "0123", Wants::Html);
         assert_eq!(page.status(), StatusCode::SERVICE_UNAVAILABLE);
         let html = String::from_utf8(page.body().to_vec()).expect("UTF-8");
         for part in ["no web process", "platform ps:scale --app shop", "H14 · request 0123"] {

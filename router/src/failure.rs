@@ -21,11 +21,15 @@ pub(crate) enum Failure {
     OversizedStatusLine,
     InvalidLength,
     BadChunk,
+    /// The app takes no body as long.
+    BodyTooLarge,
     ClientInterrupted,
     ClientIdle,
     Maintenance,
     Blank,
     Quarantined,
+    /// Every instance has as many requests as it may, and as many wait as may, or for as long.
+    Backlog,
     /// The machine has no port, or this process no file descriptor, left for a connection to the instance.
     Exhausted,
 }
@@ -63,16 +67,23 @@ impl Failure {
             | Self::OversizedStatusLine
             | Self::InvalidLength
             | Self::Quarantined
+            | Self::Backlog
             | Self::Exhausted => true,
             // It may be silent for as long as everybody knows that it may.
             Self::IdleTunnel
             | Self::BadChunk
+            | Self::BodyTooLarge
             | Self::ClientInterrupted
             | Self::ClientIdle
             | Self::NoWeb
             | Self::Maintenance
             | Self::Blank => false,
         }
+    }
+
+    /// Whether the instance that had the request is to blame.
+    pub(crate) fn is_of_instance(self) -> bool {
+        matches!(self, Self::RequestTimeout | Self::NoResponse | Self::BadResponse)
     }
 
     pub(crate) fn look(self) -> Look {
@@ -95,6 +106,7 @@ impl Failure {
         let restriction = |description| Look { status: StatusCode::BAD_GATEWAY, ..error("H25", description) };
         match self {
             Self::AppCrashed => error("H10", "App crashed"),
+            Self::Backlog => error("H11", "Backlog too deep"),
             Self::RequestTimeout => error("H12", "Request timeout"),
             Self::NoResponse => error("H13", "Connection closed without response"),
             Self::NoWeb => error("H14", "No web processes running"),
@@ -109,6 +121,9 @@ impl Failure {
             Self::OversizedStatusLine => restriction("HTTP restriction: oversized status line"),
             Self::InvalidLength => restriction("HTTP restriction: invalid content length"),
             Self::BadChunk => Look { status: StatusCode::BAD_REQUEST, ..client("H26", "Request Error: bad chunk") },
+            Self::BodyTooLarge => {
+                Look { status: StatusCode::PAYLOAD_TOO_LARGE, ..client("H26", "Request Error: body too large") }
+            }
             Self::ClientInterrupted => client("H27", "Client Request Interrupted"),
             Self::ClientIdle => client("H28", "Client Connection Idle"),
             Self::Maintenance => Look { at: "info", ..error("H80", "Maintenance mode") },

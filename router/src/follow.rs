@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::AppId;
 use model::routes::{Ack, Update};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
@@ -30,12 +31,12 @@ const SAVE_SHARE: u32 = 20;
 /// What is said to a publisher: what waits for it, and all that was counted.
 type Said<'a> = (&'a Outbox, &'a RefCell<Totals>);
 
-/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said. `apply` answers what is to be
-/// said before it is said that the update is served. While the publisher is away, `alone` is called now and then.
+/// Applies what the publisher at `socket` says, whenever it is there, and tells it what is to be said. `apply` gets an update and the keys of rows
+/// that stay as they are, because what was said of them is no good, and answers what is to be said before it is said that the update is served. While the publisher is away, `alone` is called now and then.
 pub(crate) async fn follow<K, V>(
     socket: &Path,
     said: Said<'_>,
-    apply: impl Fn(Update<K, V>) -> Vec<Ack>,
+    apply: impl Fn(Update<K, V>, &[K]) -> Vec<Ack>,
     alone: impl Fn(),
 ) where
     K: DeserializeOwned,
@@ -61,7 +62,7 @@ pub(crate) async fn follow<K, V>(
 async fn follow_stream<K, V>(
     stream: UnixStream,
     (outbox, totals): Said<'_>,
-    apply: &impl Fn(Update<K, V>) -> Vec<Ack>,
+    apply: &impl Fn(Update<K, V>, &[K]) -> Vec<Ack>,
 ) -> io::Result<()>
 where
     K: DeserializeOwned,
@@ -75,9 +76,9 @@ where
         let acks = tokio::select! {
             line = updates.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
-                let update: Update<K, V> = serde_json::from_str(&line)?;
+                let (update, kept) = read(&line)?;
                 let version = update.version;
-                let first = apply(update);
+                let first = apply(update, &kept);
                 has_begun = true;
                 first.into_iter().chain([Ack::Serving(version)]).collect()
             }
@@ -90,6 +91,31 @@ where
         }
         writer.write_all(&lines).await?;
     }
+}
+
+/// Reads an update, and which rows it is about that are no good and stay as they were: one app is no reason to let go of the others.
+fn read<K, V>(line: &str) -> serde_json::Result<(Update<K, V>, Vec<K>)>
+where
+    K: DeserializeOwned,
+    V: DeserializeOwned,
+{
+    let error = match serde_json::from_str(line) {
+        Ok(update) => return Ok((update, Vec::new())),
+        Err(error) => error,
+    };
+    let Update { version, reset, set, unset } = serde_json::from_str::<Update<K, Value>>(line).map_err(|_| error)?;
+    let mut good = Vec::new();
+    let mut kept = Vec::new();
+    for (key, row) in set {
+        match serde_json::from_value(row) {
+            Ok(row) => good.push((key, row)),
+            Err(error) => {
+                tracing::error!(error = %error, "a row of the route table is no good; what was there before stays");
+                kept.push(key);
+            }
+        }
+    }
+    Ok((Update { version, reset, set: good, unset }, kept))
 }
 
 /// Writes the table to `path` after every burst of changes that `changed` tells of.

@@ -31,7 +31,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::error_page;
+use crate::error_page::{self, Wants};
 use crate::headers::Hop;
 use crate::proxy::{self, Client, Worker, refuse};
 use crate::reply::Reply;
@@ -256,7 +256,7 @@ impl Drop for Open {
 async fn answer(worker: Rc<Worker>, client: Rc<Client>, mut request: Request<Incoming>) -> Response<Reply> {
     let key = match translate(&mut request, || worker.new_key()) {
         Ok(key) => key,
-        Err(refusal) => return refuse(&refusal),
+        Err(refusal) => return refuse(&refusal, Wants::of(request.headers())),
     };
     let mut response = proxy::answer(worker, client, request).await;
     if let Some(key) = key {
@@ -319,7 +319,11 @@ fn open_web_socket(mut response: Response<Reply>, key: &HeaderValue) -> Response
     let is_accepted = headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|value| value.as_bytes() == accept.as_bytes());
     if status.is_success() || (status == StatusCode::SWITCHING_PROTOCOLS && !is_accepted) {
         // Passed on it would say that there is a WebSocket.
-        let page = error_page::refused(StatusCode::BAD_GATEWAY, "The application did not answer as a WebSocket does.");
+        let page = error_page::refused(
+            StatusCode::BAD_GATEWAY,
+            "The application did not answer as a WebSocket does.",
+            Wants::Text,
+        );
         return Reply::page(page);
     }
     if status == StatusCode::SWITCHING_PROTOCOLS {

@@ -26,6 +26,7 @@ mod host;
 mod http2;
 mod merge;
 mod platform;
+mod policy;
 mod pool;
 mod proof;
 mod proxy;
@@ -143,6 +144,8 @@ pub struct Timeouts {
     pub settle: Duration,
     /// How long an instance that refused a request gets no other one.
     pub quarantine: Duration,
+    /// How long an instance that failed again and again gets no requests, the first time.
+    pub ejection: Duration,
     /// For a client to send the head of its first or next request.
     pub client_idle: Duration,
     /// How long a connection to an instance may rest between requests.
@@ -160,6 +163,7 @@ impl Default for Timeouts {
             boot: Duration::from_secs(75),
             settle: Duration::from_secs(1),
             quarantine: Duration::from_secs(5),
+            ejection: Duration::from_secs(30),
             client_idle: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(90),
             drain: Duration::from_secs(30),

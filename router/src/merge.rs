@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use model::AppId;
-use model::routes::{Ack, AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, WorkloadAddresses, WorkloadId};
+use model::routes::{
+    Ack, AddressesUpdate, AppRoute, Endpoint, NamesUpdate, RouteMode, Update, WorkloadAddresses, WorkloadId,
+};
+use model::{AppId, RoutePolicy};
 use tokio::sync::mpsc;
 
+use crate::policy::Rules;
 use crate::proof;
 use crate::snapshot::Snapshot;
 use crate::table::{App, Instance, Instances, Label, Mode, Shares, Table, Workload};
@@ -16,6 +19,8 @@ pub(crate) struct Merger {
     table: Arc<Table>,
     rows: Snapshot,
     workloads: HashMap<WorkloadId, Arc<Workload>>,
+    /// What the owners of apps say of their requests. An app that stays as it is keeps what it remembers.
+    rules: HashMap<AppId, Arc<Rules>>,
     /// Those that take the requests of an app.
     served: HashSet<WorkloadId>,
     /// What left the table and still had requests when somebody looked.
@@ -27,8 +32,9 @@ pub(crate) struct Merger {
 impl Merger {
     /// Begins with `rows` in the table, and says by `news` which instance has no request left after it was taken away.
     pub(crate) fn new(table: Arc<Table>, rows: Snapshot, news: mpsc::UnboundedSender<News>) -> Self {
-        let (workloads, served, leaving) = (HashMap::new(), HashSet::new(), Vec::new());
-        let mut merger = Self { table, rows: Snapshot::default(), workloads, served, leaving, news, next_serial: 0 };
+        let (workloads, rules, served, leaving) = (HashMap::new(), HashMap::new(), HashSet::new(), Vec::new());
+        let rows_of_none = Snapshot::default();
+        let mut merger = Self { table, rows: rows_of_none, workloads, rules, served, leaving, news, next_serial: 0 };
         let Snapshot { names, addresses } = rows;
         merger.apply_addresses(AddressesUpdate {
             version: 0,
@@ -43,6 +49,16 @@ impl Merger {
     /// Everything held, for the disk.
     pub(crate) fn rows(&self) -> &Snapshot {
         &self.rows
+    }
+
+    /// Makes these rows stay as they are, also if an update is of the whole table.
+    pub(crate) fn keep_names(&self, update: &mut NamesUpdate, kept: &[AppId]) {
+        keep(&self.rows.names, update, kept);
+    }
+
+    /// The same of the other half.
+    pub(crate) fn keep_addresses(&self, update: &mut AddressesUpdate, kept: &[WorkloadId]) {
+        keep(&self.rows.addresses, update, kept);
     }
 
     /// Once this returns, every request from now on is routed by the new names.
@@ -63,7 +79,11 @@ impl Merger {
             self.served.remove(workload);
         }
         for id in touched {
-            let Some(route) = self.rows.names.get(&id).cloned() else { continue };
+            let Some(mut route) = self.rows.names.get(&id).cloned() else {
+                self.rules.remove(&id);
+                continue;
+            };
+            let rules = self.rules(id, route.policy.take());
             self.served.extend(serves(&route).cloned());
             let mode = match route.mode {
                 RouteMode::Blank => Mode::Blank,
@@ -73,7 +93,7 @@ impl Merger {
                     Mode::Serve(Shares::new(shares.iter().map(|share| (self.workload(&share.workload), share.weight))))
                 }
             };
-            let app = Arc::new(App { id, name: route.name, mode });
+            let app = Arc::new(App { id, name: route.name, mode, rules });
             given.extend(route.hosts.into_iter().map(|host| (host, Arc::clone(&app))));
         }
         self.table.change(taken, given);
@@ -162,6 +182,19 @@ impl Merger {
         answers
     }
 
+    fn rules(&mut self, id: AppId, policy: Option<Box<RoutePolicy>>) -> Option<Arc<Rules>> {
+        let Some(policy) = policy else {
+            self.rules.remove(&id);
+            return None;
+        };
+        if let Some(known) = self.rules.get(&id).filter(|rules| rules.policy == *policy) {
+            return Some(Arc::clone(known));
+        }
+        let rules = Arc::new(Rules::new(*policy));
+        self.rules.insert(id, Arc::clone(&rules));
+        Some(rules)
+    }
+
     fn workload(&mut self, id: &WorkloadId) -> Arc<Workload> {
         if let Some(known) = self.workloads.get(id) {
             return Arc::clone(known);
@@ -198,6 +231,10 @@ fn serves(row: &AppRoute) -> impl Iterator<Item = &WorkloadId> {
         _ => &[],
     };
     shares.iter().map(|share| &share.workload)
+}
+
+fn keep<K: Ord + Clone, V: Clone>(rows: &BTreeMap<K, V>, update: &mut Update<K, V>, kept: &[K]) {
+    update.set.extend(kept.iter().filter_map(|key| Some((key.clone(), rows.get(key)?.clone()))));
 }
 
 fn merge<K: Ord, V>(rows: &mut BTreeMap<K, V>, reset: bool, set: Vec<(K, V)>, unset: &[K]) {
@@ -237,7 +274,7 @@ mod tests {
     fn names(hosts: &[&str], mode: RouteMode) -> NamesUpdate {
         let hosts = hosts.iter().map(|host| host.parse().expect("a host name")).collect();
         let id = "00000000-0000-4000-8000-000000000001".parse().expect("an id");
-        let row = AppRoute { name: "shop".parse().expect("a name"), hosts, mode };
+        let row = AppRoute { name: "shop".parse().expect("a name"), hosts, mode, policy: None };
         NamesUpdate { version: 1, reset: false, set: vec![(id, row)], unset: vec![] }
     }
 

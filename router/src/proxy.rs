@@ -27,9 +27,11 @@ use tokio_util::task::TaskTracker;
 use crate::Timeouts;
 use crate::access_log::{AccessLog, Facts, Lines, Record};
 use crate::balance::Dice;
+use crate::error_page::Wants;
 use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
+use crate::policy::{Asked, Patience, Refused, Visit, ejection};
 use crate::pool::Pool;
 use crate::reply::{Download, Reply};
 use crate::response::Head;
@@ -60,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) own_hosts: OwnHosts,
     pub(crate) trust: Trust,
     pub(crate) seats: Arc<Seats>,
+    /// Where TLS is taken, if it is.
+    pub(crate) tls_port: Option<u16>,
     pub(crate) controller_socket: PathBuf,
     pub(crate) timeouts: Timeouts,
     /// Most connections that one worker lets rest.
@@ -145,12 +149,13 @@ impl Client {
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
     if let Err(refusal) = strict::check(&request) {
-        return refuse(&refusal);
+        return refuse(&refusal, Wants::of(request.headers()));
     }
     let client = client.behind(&worker.shared.trust, request.headers());
     let header = request.headers()[HOST].clone();
     let Some(host) = host::parse(header.as_bytes()) else {
-        return refuse(&Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name."));
+        let refusal = Refusal(StatusCode::BAD_REQUEST, "The Host header is no host name.");
+        return refuse(&refusal, Wants::of(request.headers()));
     };
     let host = client.wanted.clone().map_or(host, Cow::Owned);
     if let Some(answer) = acme(&worker.shared, &host, request.uri().path()) {
@@ -159,8 +164,9 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
     if worker.shared.own_hosts.contain(&host) {
         return platform::forward(&worker, &client, request).await;
     }
-    let Some(app) = worker.shared.table.find(&host) else { return Reply::page(error_page::no_such_app(&host)) };
-    client.activity.set_patience(Some(worker.shared.timeouts.idle));
+    let Some(app) = worker.shared.table.find(&host) else {
+        return Reply::page(error_page::no_such_app(&host, Wants::of(request.headers())));
+    };
     let (exchange, request) = Exchange::begin(worker, client, &app, request);
     exchange.run(&host, app, request).await
 }
@@ -172,8 +178,8 @@ fn acme(shared: &Shared, host: &str, path: &str) -> Option<String> {
 }
 
 /// A refused request may not be where its sender believes it ends: nothing after it on the connection can be trusted.
-pub(crate) fn refuse(refusal: &Refusal) -> Response<Reply> {
-    let mut response = Reply::page(error_page::refused(refusal.0, refusal.1));
+pub(crate) fn refuse(refusal: &Refusal, wants: Wants) -> Response<Reply> {
+    let mut response = Reply::page(error_page::refused(refusal.0, refusal.1, wants));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -184,6 +190,11 @@ struct Exchange {
     client: Rc<Client>,
     record: Record,
     upgrade: Option<OnUpgrade>,
+    /// Of the request, as the client sent them.
+    headers: HeaderMap,
+    patience: Patience,
+    /// What to do with the answer, if the app has rules.
+    visit: Option<Rc<Visit>>,
 }
 
 /// An instance's answer, and what the rest of it comes from.
@@ -202,7 +213,10 @@ impl Exchange {
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
         let (stamp, head) = request_head(&parts, &body, &client.hop, started, || worker.new_request_id());
-        let upload = Upload::new(head, &parts, body, &client.activity);
+        let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
+        client.activity.set_patience(Some(patience.idle));
+        let limit = app.rules.as_ref().and_then(|rules| rules.policy.max_body);
+        let upload = Upload::new(head, &parts, body, &client.activity).at_most(limit);
         let facts = Facts {
             app: app.id,
             host: parts.headers[HOST].clone(),
@@ -220,27 +234,70 @@ impl Exchange {
             tls: client.hop.tls,
         };
         let record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
-        (Self { worker, client, record, upgrade }, upload)
+        (Self { worker, client, record, upgrade, headers: parts.headers, patience, visit: None }, upload)
     }
 
     async fn run(mut self, host: &str, app: Arc<App>, request: Upload) -> Response<Reply> {
-        let name = app.name.clone();
-        let (answer, in_flight) = match self.dispatch(host, app, request).await {
-            Ok(found) => found,
-            Err(failure) => {
-                self.record.fail(failure);
-                let request_id = self.record.request.request_id.to_str().unwrap_or_default();
-                let page = error_page::failure(failure, name.as_str(), request_id);
-                self.record.bytes = page.body().len() as u64;
-                return Reply::page(page);
-            }
+        let owner = Arc::clone(&app);
+        let answered = match self.admit(&app, host).await {
+            Ok(()) => self.dispatch(host, app, request).await.map_err(Refused::Failure),
+            Err(refused) => Err(refused),
         };
+        let (mut answer, in_flight) = match answered {
+            Ok(found) => found,
+            Err(refused) => return self.refuse(refused, &owner),
+        };
+        let status = answer.head.status;
         self.record.answered = Some(Instant::now());
-        self.record.status = answer.head.status.as_u16();
-        if answer.head.status == StatusCode::SWITCHING_PROTOCOLS {
+        self.record.status = status.as_u16();
+        ejection::judge(&owner, in_flight.instance(), status.is_server_error(), self.worker.shared.timeouts.ejection);
+        if let Some(visit) = &self.visit {
+            visit.finish(&mut answer.head.headers, Some(in_flight.instance()));
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(answer, in_flight);
         }
         self.pass(answer, in_flight)
+    }
+
+    /// Lets the request in by the rules of its app, if that has any.
+    async fn admit(&mut self, app: &App, host: &str) -> Result<(), Refused> {
+        let Some(rules) = &app.rules else { return Ok(()) };
+        let asked = Asked {
+            hop: &self.client.hop,
+            is_linked: self.client.wanted.is_some(),
+            host,
+            method: &self.record.request.method,
+            uri: &self.record.request.uri,
+            headers: &self.headers,
+            tls_port: self.worker.shared.tls_port,
+        };
+        self.visit = Some(Rc::new(rules.admit(&asked).await?));
+        Ok(())
+    }
+
+    /// Answers in the app's place.
+    fn refuse(mut self, refused: Refused, app: &App) -> Response<Reply> {
+        let mut page = match refused {
+            Refused::Page(page) => {
+                self.record.status = page.status().as_u16();
+                self.record.complete = true;
+                *page
+            }
+            Refused::Failure(failure) => {
+                if let Some(instance) = self.record.instance.as_deref().filter(|_| failure.is_of_instance()) {
+                    ejection::judge(app, instance, true, self.worker.shared.timeouts.ejection);
+                }
+                self.record.fail(failure);
+                let request_id = self.record.request.request_id.to_str().unwrap_or_default();
+                error_page::failure(failure, app.name.as_str(), request_id, Wants::of(&self.headers))
+            }
+        };
+        self.record.bytes = page.body().len() as u64;
+        if let Some(visit) = &self.visit {
+            visit.finish(page.headers_mut(), None);
+        }
+        Reply::page(page)
     }
 
     /// Tries instances until one has answered.
@@ -251,8 +308,9 @@ impl Exchange {
         mut request: Upload,
     ) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
+        let (visit, began) = (self.visit.clone(), self.record.request.arrived);
         let mut search =
-            Search::new(&worker.shared.table, &worker.shared.timeouts, host, app, self.record.request.arrived);
+            Search::new((&worker.shared.table, &worker.shared.timeouts), (host, began), app, visit.as_deref());
         loop {
             let found = search.next(&worker.dice).await;
             self.record.held = search.has_waited();
@@ -340,11 +398,11 @@ impl Exchange {
 
     /// Until when to wait for an answer if nothing else happens, and whose fault it is then.
     fn patience(&self, progress: Progress, sent: Instant) -> (Instant, Failure) {
-        let timeouts = &self.worker.shared.timeouts;
+        let Patience { first_byte, idle } = self.patience;
         let (limit, failure) = match progress {
-            Progress::Done => (timeouts.response, Failure::RequestTimeout),
-            Progress::Waiting => (timeouts.idle, Failure::ClientIdle),
-            Progress::Passing => (timeouts.idle, Failure::RequestTimeout),
+            Progress::Done => (first_byte, Failure::RequestTimeout),
+            Progress::Waiting => (idle, Failure::ClientIdle),
+            Progress::Passing => (idle, Failure::RequestTimeout),
         };
         // Bytes of the client passed last; a request that was held for a while counts from when it was sent.
         (self.client.activity.last().max(sent) + limit, failure)
@@ -352,7 +410,7 @@ impl Exchange {
 
     /// Streams the answer to the client.
     fn pass(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
-        let Self { worker, client, record, .. } = self;
+        let Self { worker, client, record, patience, .. } = self;
         let Answer { head, upstream } = answer;
         let idle_limit = worker.shared.timeouts.upstream_idle;
         // A second less than the instance says, so that it is us who close first.
@@ -364,6 +422,7 @@ impl Exchange {
             record,
             worker,
             activity: Arc::clone(&client.activity),
+            patience: patience.idle,
             rest,
             broken: None,
         };
@@ -381,7 +440,7 @@ impl Exchange {
                 in_flight,
                 record: self.record,
                 activity: Arc::clone(&self.client.activity),
-                idle: worker.shared.timeouts.idle,
+                idle: self.patience.idle,
                 is_web_socket: head.upgrade.as_ref().is_some_and(headers::is_web_socket),
                 stop: worker.stop.clone(),
             };

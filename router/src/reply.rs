@@ -75,6 +75,8 @@ pub(crate) struct Download {
     pub(crate) record: Record,
     pub(crate) worker: Rc<Worker>,
     pub(crate) activity: Arc<Activity>,
+    /// How long neither side may have nothing to say.
+    pub(crate) patience: Duration,
     /// How long the connection may rest afterwards.
     pub(crate) rest: Duration,
     /// The instance's connection broke, and the client is yet to be told.
@@ -114,7 +116,7 @@ impl Download {
 
     /// Every byte, either way, is a sign of life; without one for too long the answer is cut off.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
-        let end = self.activity.last() + self.worker.shared.timeouts.idle;
+        let end = self.activity.last() + self.patience;
         let Some(upstream) = &mut self.upstream else { return Poll::Pending };
         ready!(upstream.poll_timer(context, end));
         self.record.fail(Failure::IdleConnection);

@@ -1,15 +1,17 @@
 //! Finds an instance for one request: at once if there is one, later if one is booting.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Timeouts;
-use crate::balance::{self, Dice};
+use crate::balance::{self, Dice, Way};
 use crate::failure::Failure;
-use crate::table::{App, InFlight, Instance, Label, Mode, Shares, Table};
+use crate::policy::{Rules, Visit};
+use crate::table::{App, InFlight, Instance, Label, Mode, Shares, Table, Workload};
 
 /// Most instances that one request tries, as on Heroku.
 const ATTEMPTS: usize = 10;
@@ -19,6 +21,8 @@ pub(crate) struct Search<'a> {
     timeouts: &'a Timeouts,
     host: &'a str,
     app: Arc<App>,
+    /// What the request wants of the app's rules.
+    visit: Option<&'a Visit>,
     began: Instant,
     /// Serials of instances that did not take the request.
     tried: Vec<u64>,
@@ -30,6 +34,8 @@ pub(crate) struct Search<'a> {
 /// What a look at the table says.
 enum Look {
     Go(InFlight),
+    /// Every instance that could take it has as much as it may.
+    Full,
     /// Look again at a change or at `again`; give up at `until`.
     Hold {
         again: Instant,
@@ -39,9 +45,14 @@ enum Look {
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(table: &'a Table, timeouts: &'a Timeouts, host: &'a str, app: Arc<App>, began: Instant) -> Self {
+    pub(crate) fn new(
+        (table, timeouts): (&'a Table, &'a Timeouts),
+        (host, began): (&'a str, Instant),
+        app: Arc<App>,
+        visit: Option<&'a Visit>,
+    ) -> Self {
         let (tried, failed, changes) = (Vec::new(), None, None);
-        Self { table, timeouts, host, app, began, tried, failed, changes }
+        Self { table, timeouts, host, app, visit, began, tried, failed, changes }
     }
 
     /// The next instance to try. Waits while one is booting, and gives up with what the client is told.
@@ -49,6 +60,10 @@ impl<'a> Search<'a> {
         loop {
             let (again, until, then) = match self.look(dice)? {
                 Look::Go(in_flight) => return Ok(in_flight),
+                Look::Full => match self.queue(dice).await? {
+                    Some(in_flight) => return Ok(in_flight),
+                    None => continue,
+                },
                 Look::Hold { again, until, then } => (again, until, then),
             };
             if Instant::now() >= until {
@@ -62,6 +77,33 @@ impl<'a> Search<'a> {
                 None => self.changes = Some(self.table.changed.subscribe()),
             }
             self.app = self.table.find(self.host).ok_or(Failure::NoWeb)?;
+        }
+    }
+
+    /// Waits until one of the instances, all of which have as much as they may, has room; none if the table changed meanwhile.
+    async fn queue(&mut self, dice: &std::cell::RefCell<Dice>) -> Result<Option<InFlight>, Failure> {
+        let Some(gate) = self.app.rules.as_ref().and_then(|rules| rules.gate()).map(Arc::clone) else {
+            return Ok(None);
+        };
+        let _place = gate.join()?;
+        let until = Instant::now() + gate.patience;
+        let changes = self.changes.get_or_insert_with(|| self.table.changed.subscribe());
+        changes.mark_unchanged();
+        loop {
+            let mut freed = pin!(gate.freed.notified());
+            freed.as_mut().enable();
+            self.app = self.table.find(self.host).ok_or(Failure::NoWeb)?;
+            match self.look(dice)? {
+                Look::Go(in_flight) => return Ok(Some(in_flight)),
+                Look::Hold { .. } => return Ok(None),
+                Look::Full => {}
+            }
+            let Some(changes) = &mut self.changes else { return Ok(None) };
+            tokio::select! {
+                () = freed => {}
+                _ = changes.changed() => {}
+                () = sleep_until(until) => return Err(Failure::Backlog),
+            }
         }
     }
 
@@ -100,19 +142,20 @@ impl<'a> Search<'a> {
             return Err(failure);
         }
         let mut dice = dice.borrow_mut();
-        let in_turn = shares.in_turn(&mut dice);
-        for workload in in_turn {
-            loop {
-                let instances = workload.instances.load();
-                match balance::pick(&instances.healthy, &self.tried, &mut dice).map(Instance::enter) {
-                    Some(Some(in_flight)) => return Ok(Look::Go(in_flight)),
-                    // It left the table in this very moment; the table without it is there already.
-                    Some(None) => {}
-                    None => break,
-                }
-            }
+        let rules = self.app.rules.as_deref();
+        let came_back = self.visit.and_then(|visit| visit.came_back.as_deref());
+        let way = Way { tried: &self.tried, rules, came_back };
+        let found = if self.visit.is_some_and(|visit| visit.wants_newest) {
+            shares.newest_first().find_map(|workload| enter(workload, way, &mut dice))
+        } else {
+            let mut in_turn = shares.in_turn(&mut dice);
+            in_turn.find_map(|workload| enter(workload, way, &mut dice))
+        };
+        match found {
+            Some(in_flight) => Ok(Look::Go(in_flight.leave_by(rules.and_then(Rules::gate)))),
+            None if rules.is_some_and(|rules| rules.gate().is_some()) && is_full(shares, way) => Ok(Look::Full),
+            None => self.hold(shares),
         }
-        self.hold(shares)
     }
 
     fn hold(&self, shares: &Shares) -> Result<Look, Failure> {
@@ -148,4 +191,26 @@ impl<'a> Search<'a> {
         let again = Instant::now() + healthy.into_iter().min().unwrap_or_default();
         Ok(Look::Hold { again, until: give_up, then: Failure::Quarantined })
     }
+}
+
+/// Sends a request to an instance of this workload, if one can take it.
+fn enter(workload: &Workload, way: Way<'_>, dice: &mut Dice) -> Option<InFlight> {
+    let mut has_yielded = false;
+    loop {
+        let instances = workload.instances.load();
+        let instance = balance::pick(&instances.healthy, way, dice)?;
+        // Whether one that failed again and again is well is known by one request: another one goes elsewhere, if it can.
+        if !instance.standing.claim(|| instance.age()) && !std::mem::replace(&mut has_yielded, true) {
+            continue;
+        }
+        // None: it left the table in this very moment, and the table without it is there already; or somebody else took its last place.
+        if let Some(in_flight) = instance.enter(way.limit()) {
+            return Some(in_flight);
+        }
+    }
+}
+
+/// Whether there are instances that would take a request if they had room.
+fn is_full(shares: &Shares, way: Way<'_>) -> bool {
+    shares.iter().any(|workload| workload.instances.load().healthy.iter().any(|instance| way.is_up(instance)))
 }

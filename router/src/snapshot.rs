@@ -7,7 +7,9 @@ use std::path::Path;
 
 use model::AppId;
 use model::routes::{AppRoute, Endpoint, WorkloadAddresses, WorkloadId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::proof;
 
@@ -27,7 +29,8 @@ struct Lists<N, A> {
     addresses: Vec<A>,
 }
 
-type Both = Lists<(AppId, AppRoute), (WorkloadId, WorkloadAddresses)>;
+/// Each row is read by itself.
+type Both = Lists<Value, Value>;
 
 impl Snapshot {
     /// Reads the copy at `path`; empty if there is none or it is no good, for the publishers will send the table anyway. Whose an address is by now
@@ -47,12 +50,12 @@ impl Snapshot {
                 let boot = proof::boot_id();
                 let same_boot = boot.is_some() && boot == lists.boot;
                 let is_proven = |endpoint: &Endpoint| same_boot && endpoint.proof.as_ref().is_some_and(proof::holds);
-                let mut addresses: BTreeMap<_, _> = lists.addresses.into_iter().collect();
+                let mut addresses: BTreeMap<WorkloadId, WorkloadAddresses> = good(lists.addresses);
                 for row in addresses.values_mut() {
                     proof::keep(row, is_proven);
                     row.starting = row.starting.saturating_add(std::mem::take(&mut row.crashed));
                 }
-                Self { names: lists.names.into_iter().collect(), addresses }
+                Self { names: good(lists.names), addresses }
             }
             Err(error) => {
                 tracing::warn!(error = %error, path = %path.display(), "the last route table on disk is damaged");
@@ -64,7 +67,7 @@ impl Snapshot {
     /// What another router serves at this moment: it knows whose its addresses are.
     pub(crate) fn of_running(json: &[u8]) -> serde_json::Result<Self> {
         let lists: Both = serde_json::from_slice(json)?;
-        Ok(Self { names: lists.names.into_iter().collect(), addresses: lists.addresses.into_iter().collect() })
+        Ok(Self { names: good(lists.names), addresses: good(lists.addresses) })
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
@@ -73,6 +76,15 @@ impl Snapshot {
         // Maps of strings and numbers: there is nothing in it that JSON cannot hold.
         serde_json::to_vec(&lists).unwrap_or_default()
     }
+}
+
+/// What can be read of these rows: one that is no good is no reason to let go of the others.
+fn good<K: DeserializeOwned + Ord, V: DeserializeOwned>(rows: Vec<Value>) -> BTreeMap<K, V> {
+    let read = |row| {
+        let row = serde_json::from_value(row);
+        row.inspect_err(|error| tracing::error!(error = %error, "a row of the last route table is no good")).ok()
+    };
+    rows.into_iter().filter_map(read).collect()
 }
 
 /// Puts `json` at `path` so that a reader, also one after a power cut, finds the old copy or the new one, never half of one.

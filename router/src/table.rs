@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::balance::Dice;
+use crate::policy::ejection::Standing;
+use crate::policy::{Gate, Rules, sticky};
 use crate::traffic::News;
 
 /// Parts of the names: of 10,000 apps, 20 in each.
@@ -100,6 +102,8 @@ pub(crate) struct App {
     pub(crate) id: AppId,
     pub(crate) name: AppName,
     pub(crate) mode: Mode,
+    /// What its owner says of its requests, if anything.
+    pub(crate) rules: Option<Arc<Rules>>,
 }
 
 pub(crate) enum Mode {
@@ -123,6 +127,11 @@ impl Shares {
         let all: Vec<_> = all.into_iter().filter(|(_, weight)| *weight > 0).collect();
         let total = all.iter().fold(0, |sum: usize, (_, weight)| sum.saturating_add(*weight));
         Self { all, total }
+    }
+
+    /// All of them, that of the newest release first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.all.iter().rev().map(|(workload, _)| workload)
     }
 
     /// All of them in the order in which one request asks them: by chance which is the first.
@@ -202,7 +211,13 @@ pub(crate) struct Instance {
     pub(crate) serial: u64,
     /// Of its workload.
     pub(crate) label: Arc<Label>,
+    /// How it did lately.
+    pub(crate) standing: Standing,
     born: Instant,
+    /// It gets as much as the others.
+    settled: AtomicBool,
+    /// What the cookies of those say that come back to it.
+    token: OnceLock<String>,
     /// Requests in flight, among them upgraded connections that are open, and [`RETIRED`].
     state: AtomicU64,
     /// Tells tunnels that the instance has left the table.
@@ -216,6 +231,8 @@ pub(crate) struct Instance {
 
 /// Set in [`Instance::state`] once the table has let go of the instance.
 const RETIRED: u64 = 1 << 63;
+/// Per cent of what the others get that the youngest instance gets.
+const LEAST_SHARE: usize = 10;
 
 impl Instance {
     pub(crate) fn new(endpoint: Endpoint, serial: u64, label: Arc<Label>, news: mpsc::UnboundedSender<News>) -> Self {
@@ -223,7 +240,10 @@ impl Instance {
             endpoint,
             serial,
             label,
+            standing: Standing::default(),
             born: Instant::now(),
+            settled: AtomicBool::new(false),
+            token: OnceLock::new(),
             state: AtomicU64::new(0),
             left: Notify::new(),
             drain: AtomicU64::new(0),
@@ -232,16 +252,41 @@ impl Instance {
         }
     }
 
-    /// Counts one more request in flight; none if the instance has left the table, and the caller must look again.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
+    /// Counts one more request in flight, of `limit` at most; none if there are as many, or if the instance has left the table, and the caller
+    /// must look again.
+    pub(crate) fn enter(self: &Arc<Self>, limit: u64) -> Option<InFlight> {
         let mut state = self.state.load(Ordering::Acquire);
-        while state & RETIRED == 0 {
+        while state & RETIRED == 0 && state < limit {
             match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(InFlight(Arc::clone(self))),
+                Ok(_) => return Some(InFlight { instance: Arc::clone(self), gate: None }),
                 Err(now) => state = now,
             }
         }
         None
+    }
+
+    /// How long the table has held it.
+    pub(crate) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Per cent of what the others get that it gets, while it is younger than `slow_start`.
+    pub(crate) fn share(&self, slow_start: Duration) -> Option<usize> {
+        if self.settled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let age = self.age();
+        if age >= slow_start {
+            self.settled.store(true, Ordering::Relaxed);
+            return None;
+        }
+        let percent = age.as_millis() * 100 / slow_start.as_millis().max(1);
+        Some(usize::try_from(percent).unwrap_or(100).max(LEAST_SHARE))
+    }
+
+    /// What cookies say of it.
+    pub(crate) fn token(&self) -> &str {
+        self.token.get_or_init(|| sticky::token(&self.endpoint.instance))
     }
 
     /// Lets no new request in if none is in flight, and says whether that is so.
@@ -312,18 +357,32 @@ impl Instance {
 }
 
 /// A request in flight on an instance, until it is dropped.
-pub(crate) struct InFlight(Arc<Instance>);
+pub(crate) struct InFlight {
+    instance: Arc<Instance>,
+    /// Where others wait for its place.
+    gate: Option<Arc<Gate>>,
+}
 
 impl InFlight {
     pub(crate) fn instance(&self) -> &Arc<Instance> {
-        &self.0
+        &self.instance
+    }
+
+    /// Says at this gate when it is over.
+    pub(crate) fn leave_by(self, gate: Option<&Arc<Gate>>) -> Self {
+        let mut this = self;
+        this.gate = gate.map(Arc::clone);
+        this
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.0.state.fetch_sub(1, Ordering::AcqRel) == RETIRED | 1 {
-            self.0.say_drained();
+        if self.instance.state.fetch_sub(1, Ordering::AcqRel) == RETIRED | 1 {
+            self.instance.say_drained();
+        }
+        if let Some(gate) = &self.gate {
+            gate.freed.notify_one();
         }
     }
 }
@@ -381,11 +440,11 @@ mod tests {
     #[test]
     fn an_instance_is_drained_once_when_its_last_request_left() {
         let (instance, mut told) = instance();
-        let first = instance.enter().expect("in the table");
-        let second = instance.enter().expect("in the table");
+        let first = instance.enter(u64::MAX).expect("in the table");
+        let second = instance.enter(u64::MAX).expect("in the table");
         drop(first);
         instance.retire();
-        assert!(instance.enter().is_none(), "no request begins on an instance that left the table");
+        assert!(instance.enter(u64::MAX).is_none(), "no request begins on an instance that left the table");
         assert!(told.try_recv().is_err());
         drop(second);
         assert_eq!(told.try_recv(), Ok(drained()));

@@ -74,6 +74,8 @@ pub(crate) struct Upload {
     framing: Framing,
     queue: VecDeque<Bytes>,
     queued: usize,
+    /// So many bytes of the body may still come, if there is a limit.
+    left: Option<u64>,
     /// A byte of it was sent.
     begun: bool,
     /// The body was asked for, and may be here with the next turn.
@@ -93,6 +95,11 @@ impl Upload {
         let body = (!body.is_end_stream()).then_some(body);
         let activity = body.is_some().then(|| Arc::clone(activity));
         Self { head, method: method.clone(), body, activity, framing, ..Self::default() }
+    }
+
+    /// With a body of so many bytes at most.
+    pub(crate) fn at_most(self, limit: Option<u64>) -> Self {
+        Self { left: limit, ..self }
     }
 
     /// The same once more, if it may be sent twice: it has no body, and its method is idempotent.
@@ -176,6 +183,9 @@ impl Upload {
             Ok(data) => data,
             Err(frame) => return self.end(frame.into_trailers().ok().as_ref()),
         };
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(data.len() as u64).ok_or(Failure::BodyTooLarge)?;
+        }
         match &mut self.framing {
             _ if data.is_empty() => return Ok(()),
             Framing::Length(left) => {

@@ -11,6 +11,7 @@ mod pages;
 mod passing;
 mod ports;
 mod restart;
+mod rules;
 mod sleep;
 mod ssh;
 mod streams;

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use model::clock::{SystemClock, SystemRandom};
 use model::routes::{AppRoute, Endpoint, Proof, RouteMode, WorkloadAddresses, WorkloadId};
-use model::{AppId, LogSink, LogSource, Timestamp};
+use model::{AppId, LogSink, LogSource, RoutePolicy, Timestamp};
 use router::{Router, RouterSettings, Timeouts};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -148,6 +148,18 @@ impl World {
         assert!(self.names.served(version, LONG).await);
     }
 
+    /// Makes `<app>.localhost` an app whose workload has the same name, and treats its requests by these settings.
+    pub(crate) async fn rule(&self, app: &str, settings: &[(&str, &str)]) {
+        let mut policy = RoutePolicy::default();
+        for (name, text) in settings {
+            policy.set(name, text).expect(name);
+        }
+        let mode = RouteMode::serve(WorkloadId(app.to_owned()));
+        let row = AppRoute { policy: Some(Box::new(policy)), ..app_row(app, mode) };
+        let version = self.names.set(&app_id(app), Some(row));
+        assert!(self.names.served(version, LONG).await);
+    }
+
     /// Makes `<app>.localhost` an app whose workload has the same name, with these healthy instances.
     pub(crate) async fn serve(&self, app: &str, instances: &[&Endpoint]) {
         self.instances(app, instances).await;
@@ -217,9 +229,9 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
     }
 }
 
-fn app_row(app: &str, mode: RouteMode) -> AppRoute {
+pub(crate) fn app_row(app: &str, mode: RouteMode) -> AppRoute {
     let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
-    AppRoute { name: app.parse().expect("a name"), hosts, mode }
+    AppRoute { name: app.parse().expect("a name"), hosts, mode, policy: None }
 }
 
 fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {
@@ -228,7 +240,7 @@ fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {
 }
 
 /// The same app has the same id.
-fn app_id(app: &str) -> AppId {
+pub(crate) fn app_id(app: &str) -> AppId {
     let number = app.bytes().fold(1_u64, |sum, byte| sum * 31 % 999_983 + u64::from(byte));
     format!("00000000-0000-4000-8000-{number:012}").parse().expect("an id")
 }

@@ -59,6 +59,7 @@ mod repositories;
 mod rollbacks;
 mod rollouts;
 mod routing;
+mod routing_policy;
 mod runs;
 mod sboms;
 mod scaling;
@@ -228,6 +229,8 @@ fn ways() -> Vec<Route> {
         get("/apps/{app}/egress", View, egress::info),
         put("/apps/{app}/egress", Manage, egress::set),
         delete("/apps/{app}/egress", Manage, egress::clear),
+        get("/apps/{app}/routing-policy", View, routing_policy::info),
+        patch("/apps/{app}/routing-policy", Manage, routing_policy::set),
         get("/apps/{app}/log-drains", View, log_drains::list),
         post("/apps/{app}/log-drains", Manage, log_drains::create),
         get("/apps/{app}/log-drains/{drain}", View, log_drains::info),

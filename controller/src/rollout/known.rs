@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{AppId, Digest, Hostname, ProcessType};
+use model::{AppId, Digest, Hostname, ProcessType, RoutePolicy};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Progress, Scale, Stage, Target};
@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub(super) target: Option<Target>,
     pub(super) desired: Desired,
     pub(super) domains: Vec<Hostname>,
+    /// How routers treat its requests, if anybody says anything.
+    pub(super) policy: Option<Box<RoutePolicy>>,
 }
 
 /// The oldest pending release of each app that has one: what is to replace its current release.
@@ -73,7 +75,7 @@ impl Reader {
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for standing in self.controller.store.standing(apps).await? {
-            let Standing { app, current, formation, domains, scaling, manifest } = standing;
+            let Standing { app, current, formation, domains, scaling, routing, manifest } = standing;
             let pending = candidates.get(&app.id);
             let candidate = pending.map(|it| it.release.clone());
             let rollout = pending.and_then(|it| it.rollout.clone());
@@ -85,14 +87,16 @@ impl Reader {
                 None => None,
             };
             // What one app's file says that cannot be read holds up no other.
-            let idle = idle(&Kept::read(manifest.as_deref()).unwrap_or_default(), &scaling);
+            let kept = Kept::read(manifest.as_deref()).unwrap_or_default();
+            let policy = Controller::route_policy(&kept, &routing);
+            let idle = idle(&kept, &scaling);
             let desired = Desired {
                 app: app.id,
                 current: self.target(current.as_ref(), &formation, |row| (row.scale(), idle)).await?,
                 candidate: target.clone().filter(|_| pending.is_some_and(Candidate::is_prepared)),
                 progress: rollout.as_ref().map(progress).unwrap_or_default(),
             };
-            all.push(Known { app, current, candidate, rollout, target, desired, domains });
+            all.push(Known { app, current, candidate, rollout, target, desired, domains, policy });
         }
         Ok(all)
     }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use engine::WorkloadId;
 use model::routes::{AppRoute, RouteMode, Share};
-use model::{AppId, Hostname};
+use model::{AppId, Hostname, RoutePolicy};
 
 use crate::live::{ROUTER_PATIENCE, Served};
+use crate::setup::Kept;
 use crate::store::App;
 use crate::{Controller, Error};
 
@@ -35,9 +36,14 @@ impl Controller {
             Some(app) => {
                 let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.hostname).collect();
                 let current = self.store.release(app.current_release).await?;
+                let kept = match &current {
+                    Some(release) => self.kept_of(release).await.unwrap_or_default(),
+                    None => Kept::default(),
+                };
+                let policy = Self::route_policy(&kept, &self.store.routing_settings(id).await?);
                 let deployed = current.is_some_and(|release| release.image.is_some());
                 let serve = serving.get(&id).map(|served| served.shares.clone()).unwrap_or_default();
-                Some(route(self, &app, domains, deployed, serve)?)
+                Some(route(self, &app, Visit { domains, policy }, deployed, serve)?)
             }
             None => None,
         };
@@ -73,11 +79,19 @@ impl Controller {
     }
 }
 
+/// How visitors come to an app.
+pub(super) struct Visit {
+    /// By which names, beside its own.
+    pub(super) domains: Vec<Hostname>,
+    /// How routers treat them, if anybody says anything.
+    pub(super) policy: Option<Box<RoutePolicy>>,
+}
+
 /// What routers are told of an app. `deployed` is false until it has something to run; `serve` takes its requests.
 pub(super) fn route(
     controller: &Controller,
     app: &App,
-    domains: Vec<Hostname>,
+    visit: Visit,
     deployed: bool,
     serve: Vec<Share>,
 ) -> Result<AppRoute, Error> {
@@ -91,8 +105,8 @@ pub(super) fn route(
     } else {
         RouteMode::Blank
     };
-    let hosts = std::iter::once(default).chain(domains).chain(controller.link_host(app.id)).collect();
-    Ok(AppRoute { name: app.name.clone(), hosts, mode })
+    let hosts = std::iter::once(default).chain(visit.domains).chain(controller.link_host(app.id)).collect();
+    Ok(AppRoute { name: app.name.clone(), hosts, mode, policy: visit.policy })
 }
 
 /// What is said of a release that is live though a router did not say that it serves it.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::changed::Due;
 use super::failure::Failure;
 use super::known::{Candidates, Known, Reader};
-use super::names::route;
+use super::names::{Visit, route};
 use super::plan::{Stage, Step, count_healthy, plan, shares};
 use super::stall::Stall;
 use super::traffic::Traffic;
@@ -305,7 +305,8 @@ impl Rollout {
             let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.shares.clone());
             let serve = unmoved.unwrap_or_else(|| shares(&known.desired, observed.map_or(&[], |all| of(all, id))));
             serve_now.push((id, serve.clone()));
-            match route(&controller, &known.app, known.domains.clone(), known.current.is_some(), serve) {
+            let visit = Visit { domains: known.domains.clone(), policy: known.policy.clone() };
+            match route(&controller, &known.app, visit, known.current.is_some(), serve) {
                 Ok(route) => {
                     rows.insert(id, Some(route));
                 }

@@ -23,6 +23,8 @@ pub(crate) struct Kept {
     pub(crate) rollout: BTreeMap<String, String>,
     /// How many of each process type there are when nobody says so: settings of a [`model::ScalingPolicy`].
     pub(crate) scaling: BTreeMap<ProcessType, BTreeMap<String, String>>,
+    /// How routers treat the requests to the app: settings of a [`model::RoutePolicy`].
+    pub(crate) routing: BTreeMap<String, String>,
     /// The volumes that it names.
     pub(crate) volumes: Vec<VolumeName>,
 }
@@ -33,8 +35,9 @@ impl Controller {
         let (healthchecks, restart) = (manifest.healthchecks.clone(), manifest.restart.clone());
         let cron = manifest.cron.iter().map(|job| job.value.clone()).collect();
         let (rollout, scaling) = (manifest.rollout.clone(), manifest.scaling.clone());
+        let routing = manifest.routing.clone();
         let volumes = manifest.volumes.keys().cloned().collect();
-        let kept = Kept { healthchecks, restart, cron, rollout, scaling, volumes };
+        let kept = Kept { healthchecks, restart, cron, rollout, scaling, routing, volumes };
         let failed = |source: serde_json::Error| Error::System { action: "keep a manifest", source: source.into() };
         (kept != Kept::default()).then(|| serde_json::to_string(&kept).map_err(failed)).transpose()
     }

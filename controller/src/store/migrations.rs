@@ -38,6 +38,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (29, "scalings", include_str!("../../../migrations/0029_scalings.sql")),
     (30, "volumes", include_str!("../../../migrations/0030_volumes.sql")),
     (31, "certificates", include_str!("../../../migrations/0031_certificates.sql")),
+    (32, "routing", include_str!("../../../migrations/0032_routing.sql")),
 ];
 
 /// The migrations of this version.

@@ -40,6 +40,7 @@ mod repositories;
 mod requests;
 mod rollouts;
 mod rotation;
+mod routing;
 mod row;
 mod runs;
 mod scaling;

@@ -10,6 +10,7 @@ use super::events::Write;
 use super::standing::among;
 use super::words::words;
 use super::{Action, NewEvent, Release, Resource, Stamp, Status, Store, StoreError, row};
+use crate::policy;
 
 words! {
     /// How far a rollout is.
@@ -276,13 +277,7 @@ impl Store {
         let text: Option<String> = sqlx::query_scalar(sql).bind(app.to_string()).fetch_optional(&mut *tx).await?;
         let before: BTreeMap<String, String> =
             text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
-        let mut all = before.clone();
-        for (name, text) in changes {
-            match text {
-                Some(text) => drop(all.insert(name.clone(), text.clone())),
-                None => drop(all.remove(name)),
-            }
-        }
+        let all = policy::changed(&before, changes);
         if all == before {
             return Ok(all);
         }

@@ -9,6 +9,7 @@ use super::contents::ProcessScale;
 use super::events::Write;
 use super::formation::scaled;
 use super::{Action, FormationRow, NewEvent, Resource, Stamp, Store, StoreError, row};
+use crate::policy;
 
 /// Settings of a [`model::ScalingPolicy`]: names and texts.
 pub type ScalingTexts = BTreeMap<String, String>;
@@ -57,13 +58,7 @@ impl Store {
         let row = sqlx::query(sql).bind(app.to_string()).bind(process_type.as_str()).fetch_optional(&mut *tx).await?;
         let text: Option<String> = row.map(|row| row.try_get("policy")).transpose()?;
         let before: ScalingTexts = text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
-        let mut all = before.clone();
-        for (name, text) in changes {
-            match text {
-                Some(text) => drop(all.insert(name.clone(), text.clone())),
-                None => drop(all.remove(name)),
-            }
-        }
+        let all = policy::changed(&before, changes);
         if all == before {
             return Ok(());
         }

@@ -20,6 +20,8 @@ pub struct Standing {
     pub domains: Vec<Hostname>,
     /// What is set of how its process types scale by themselves.
     pub scaling: BTreeMap<ProcessType, ScalingTexts>,
+    /// What is set of how routers treat its requests.
+    pub routing: BTreeMap<String, String>,
     /// What is kept of the manifest of the current release, as JSON, if that says something of it.
     pub manifest: Option<String>,
 }
@@ -60,17 +62,26 @@ impl Store {
                 "SELECT a.id AS app_id, COALESCE(r.manifest, i.manifest) AS manifest FROM apps a \
                  JOIN releases r ON r.id = a.current_release_id LEFT JOIN images i ON i.digest = r.image \
                  WHERE a.id IN ({list}) AND (COALESCE(r.manifest, i.manifest) LIKE '%\"sleep_after\"%' \
-                 OR COALESCE(r.manifest, i.manifest) LIKE '%\"metric\"%')"
+                 OR COALESCE(r.manifest, i.manifest) LIKE '%\"metric\"%' \
+                 OR COALESCE(r.manifest, i.manifest) LIKE '%\"routing\":{{\"%')"
             ))
             .await?;
+        let routing: Vec<OfApp<Policy>> =
+            self.read(&format!("SELECT app_id, policy FROM routing_policies WHERE app_id IN ({list})")).await?;
         let deployed = current.into_iter().filter(|release| release.image.is_some());
         let mut current: HashMap<_, _> = deployed.map(|release| (release.app, release)).collect();
         let (mut formation, mut domains) = (by_app(formation), by_app(domains));
         let (mut scaling, mut manifests) = (by_app(scaling), by_app(manifests));
+        let mut routing = by_app(routing);
         let standing = |app: App| Standing {
             current: current.remove(&app.id),
             formation: formation.remove(&app.id).unwrap_or_default(),
             scaling: scaling.remove(&app.id).unwrap_or_default().into_iter().map(ScalingRow::into_pair).collect(),
+            routing: routing
+                .remove(&app.id)
+                .and_then(|mut found| found.pop())
+                .map(|Policy(texts)| texts)
+                .unwrap_or_default(),
             manifest: manifests.remove(&app.id).and_then(|mut found| found.pop()).map(|Manifest(text)| text),
             domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|Name(name)| name).collect(),
             app,
@@ -124,6 +135,14 @@ struct Manifest(String);
 impl<'r> FromRow<'r, AnyRow> for Manifest {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         row.try_get("manifest").map(Self)
+    }
+}
+
+struct Policy(BTreeMap<String, String>);
+
+impl<'r> FromRow<'r, AnyRow> for Policy {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        row::json(row, "policy").map(Self)
     }
 }
 

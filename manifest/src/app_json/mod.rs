@@ -4,6 +4,7 @@ mod cron;
 mod health;
 mod restart;
 mod rollout;
+mod routing;
 mod scaling;
 mod volumes;
 
@@ -33,6 +34,7 @@ const KNOWN: &[&str] = &[
     "repository",
     "restart",
     "rollout",
+    "routing",
     "scripts",
     "stack",
     "success_url",
@@ -99,6 +101,9 @@ fn top(root: Item, manifest: &mut Manifest, reader: &mut Reader<'_>) {
     }
     if let Some(item) = fields.take("rollout") {
         rollout::rollout(item, manifest, reader);
+    }
+    if let Some(item) = fields.take("routing") {
+        routing::routing(item, manifest, reader);
     }
     let items = |name: &str, fields: &mut crate::node::Fields, reader: &mut Reader<'_>| {
         fields.take(name).map(|item| reader.list(item)).unwrap_or_default()

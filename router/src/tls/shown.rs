@@ -54,16 +54,17 @@ impl Shown {
     /// With these rows.
     pub(crate) fn new(rows: BTreeMap<AppId, AppCertificates>) -> Self {
         let shown = Self::default();
-        shown.apply(CertificatesUpdate { version: 0, reset: true, set: rows.into_iter().collect(), unset: vec![] });
+        shown
+            .apply(CertificatesUpdate { version: 0, reset: true, set: rows.into_iter().collect(), unset: vec![] }, &[]);
         shown
     }
 
-    /// Once this returns, every handshake goes by the update. The answer is whose rows are not what they were.
-    pub(crate) fn apply(&self, update: CertificatesUpdate) -> Vec<AppId> {
+    /// Once this returns, every handshake goes by the update; the rows of `kept` stay as they are. The answer is whose rows are not what they were.
+    pub(crate) fn apply(&self, update: CertificatesUpdate, kept: &[AppId]) -> Vec<AppId> {
         let mut lookup = self.lookup.write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = update.unset;
         if update.reset {
-            let stay: HashSet<AppId> = update.set.iter().map(|(id, _)| *id).collect();
+            let stay: HashSet<AppId> = update.set.iter().map(|(id, _)| *id).chain(kept.iter().copied()).collect();
             gone.extend(lookup.rows.keys().filter(|id| !stay.contains(id)));
         }
         let changed: Vec<_> =

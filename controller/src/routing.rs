@@ -1,0 +1,145 @@
+//! What people want of how routers treat the requests to their apps.
+
+use model::{Credential, RoutePolicy};
+
+use crate::policy::{self, Changes, Texts};
+use crate::rollouts::PolicySetting;
+use crate::setup::Kept;
+use crate::store::App;
+use crate::{Actor, Controller, Error, accounts};
+
+/// The setting whose text is secret, and is hashed before anybody keeps it.
+const SECRET: &str = "basic_auth";
+
+impl Controller {
+    /// How routers treat the requests to an app.
+    pub async fn routing_policy(&self, app: &App) -> Result<Vec<PolicySetting>, Error> {
+        let (own, set) = self.routing_texts(app).await?;
+        let policy = RoutePolicy::from_texts(&policy::merged(&own, &set));
+        let setting = |name: &&'static str| PolicySetting {
+            name,
+            value: policy.shown(name),
+            source: policy::source(name, &own, &set),
+        };
+        Ok(RoutePolicy::SETTINGS.iter().map(setting).collect())
+    }
+
+    /// Sets some of how routers treat the requests to an app, from now on, or leaves it to its app.json again. Once this returns, they do.
+    pub async fn set_routing_policy(&self, app: &App, actor: &Actor, changes: &Changes) -> Result<(), Error> {
+        let changes = self.hashed(changes).await?;
+        let (own, set) = self.routing_texts(app).await?;
+        let mut policy = RoutePolicy::from_texts(&policy::merged(&own, &policy::changed(&set, &changes)));
+        policy::change("routing", &RoutePolicy::SETTINGS, &changes, |name, text| policy.set(name, text))?;
+        policy.check().map_err(Error::Invalid)?;
+        self.store.set_routing_settings(app.id, &changes, &self.stamp(actor)).await?;
+        let told = |(name, text): (&String, &Option<String>)| (name.clone(), text.as_ref().map(|_| policy.shown(name)));
+        self.note(app, actor, &format!("Set routing: {}", policy::words(&changes.iter().map(told).collect())));
+        self.announce(app.id).await;
+        Ok(())
+    }
+
+    /// What routers are told of an app whose current release keeps this; none if nobody says anything.
+    pub(crate) fn route_policy(kept: &Kept, set: &Texts) -> Option<Box<RoutePolicy>> {
+        let policy = RoutePolicy::from_texts(&policy::merged(&kept.routing, set));
+        (policy != RoutePolicy::default()).then(|| Box::new(policy))
+    }
+
+    /// What the app.json of an app's current release says, and what is set.
+    async fn routing_texts(&self, app: &App) -> Result<(Texts, Texts), Error> {
+        let own = match self.store.release(app.current_release).await? {
+            Some(release) => self.kept_of(&release).await?.routing,
+            None => Texts::new(),
+        };
+        Ok((own, self.store.routing_settings(app.id).await?))
+    }
+
+    /// The same with hashes in the place of passwords.
+    async fn hashed(&self, changes: &Changes) -> Result<Changes, Error> {
+        let mut changes = changes.clone();
+        if let Some(Some(text)) = changes.get_mut(SECRET)
+            && !matches!(text.trim(), "" | "off")
+        {
+            let mut all = Vec::new();
+            let pairs = Credential::pairs(text).map_err(|rule| Error::Invalid(format!("{SECRET} {rule}")))?;
+            for (user, password) in pairs {
+                let is_hash = Credential::is_hash(&password);
+                let hash = if is_hash { password } else { accounts::hash(self.random.as_ref(), password).await? };
+                all.push(Credential { user, hash }.to_string());
+            }
+            *text = all.join(",");
+        }
+        Ok(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::RoutePolicy;
+    use serde_json::{Value, json};
+
+    use crate::testing::http::Server;
+    use crate::testing::{image, make_deploy_of};
+
+    fn find(answer: &Value, name: &str) -> String {
+        let setting = answer.as_array().expect("a list").iter().find(|it| it["name"] == name).expect(name);
+        format!("{} {}", setting["value"].as_str().expect("a text"), setting["source"].as_str().expect("a text"))
+    }
+
+    #[tokio::test]
+    async fn routers_are_told_what_is_set_before_what_app_json_says() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let path = "/apps/shop/routing-policy";
+        let controller = &server.test.controller;
+        let app = controller.store.apps().await.expect("readable").remove(0);
+        let told = || controller.live.names.row(&app.id).and_then(|row| row.policy);
+        assert_eq!(find(&ada.get(path).await.body, "idle_timeout"), "55s default");
+        assert_eq!(told(), None, "nobody says anything");
+
+        let kept = r#"{"routing": {"idle_timeout": "2m", "affinity": "on"}}"#;
+        let release = make_deploy_of(&controller.store, &app, &image(&["web"]), (&BTreeMap::new(), Some(kept))).await;
+        server.test.finish(&release, crate::store::Outcome::Succeeded).await;
+        let set = ada.send("PATCH", path, &[], json!({"idle_timeout": "90s", "max_concurrency": 5})).await;
+        assert_eq!(set.status, 200, "{}", set.text);
+        assert_eq!(find(&set.body, "idle_timeout"), "1m30s app");
+        assert_eq!(find(&set.body, "affinity"), "on app.json");
+        let policy = told().expect("something is said");
+        assert_eq!((policy.get("idle_timeout"), policy.get("affinity")), ("1m30s".into(), "on".into()));
+        assert_eq!(policy.max_concurrency, Some(5));
+        ada.send("PATCH", path, &[], json!({"idle_timeout": null})).await;
+        assert_eq!(told().expect("something").get("idle_timeout"), "2m");
+    }
+
+    #[tokio::test]
+    async fn passwords_are_hashed_and_nobody_is_told_them() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let set = ada.send("PATCH", "/apps/shop/routing-policy", &[], json!({"basic_auth": "eve:s3cret,bob:x"})).await;
+        assert_eq!(find(&set.body, "basic_auth"), "eve,bob app");
+        let controller = &server.test.controller;
+        let app = controller.store.apps().await.expect("readable").remove(0);
+        let kept = controller.store.routing_settings(app.id).await.expect("readable");
+        assert!(kept["basic_auth"].starts_with("eve:$argon2id$") && !kept["basic_auth"].contains("s3cret"));
+        assert_eq!(RoutePolicy::from_texts(&kept).basic_auth.len(), 2);
+        let events = ada.get("/apps/shop/events").await.text;
+        assert!(events.contains("eve,bob") && !events.contains("s3cret") && !events.contains("argon2"), "{events}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_is_refused_with_what_can() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        for (wrong, word) in [
+            (json!({"balance": "random"}), "two-choices, least-connections or round-robin"),
+            (json!({"speed": "1"}), "no setting of routing"),
+            (json!({"basic_auth": "eve"}), "ada:secret"),
+            (json!({"canonical_host": "*.example.com"}), "one host"),
+        ] {
+            let refused = ada.send("PATCH", "/apps/shop/routing-policy", &[], wrong).await;
+            assert_eq!(refused.status, 422);
+            assert!(refused.text.contains(word), "{}", refused.text);
+        }
+    }
+}
