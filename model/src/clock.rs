@@ -53,6 +53,11 @@ impl Timestamp {
         self.format("%Y-%m-%dT%H:%M:%S.%3fZ")
     }
 
+    /// As HTTP has it in `Date` (RFC 9110 section 5.6.7): `Sat, 21 Nov 2026 02:39:46 GMT`.
+    pub fn to_http_date(self) -> String {
+        self.format("%a, %d %b %Y %H:%M:%S GMT")
+    }
+
     /// A moment in RFC 3339, whatever its offset and its precision.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|moment| Self(moment.as_millisecond()))
@@ -110,10 +115,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_times_as_heroku_does() {
+    fn prints_times_as_heroku_and_http_do() {
         let moment = Timestamp::from_millis(1_795_228_786_255);
         assert_eq!(moment.to_rfc3339(), "2026-11-21T02:39:46Z");
         assert_eq!(moment.to_log_time(), "2026-11-21T02:39:46.255000+00:00");
+        assert_eq!(moment.to_http_date(), "Sat, 21 Nov 2026 02:39:46 GMT");
         assert_eq!(Timestamp::parse(&moment.to_rfc3339_millis()), Some(moment));
         assert_eq!(Timestamp::parse("2026-11-21T03:39:46+01:00"), Some(Timestamp::from_millis(1_795_228_786_000)));
         assert_eq!(Timestamp::parse("yesterday"), None);

@@ -33,11 +33,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error_page::{self, Wants};
 use crate::headers::Hop;
+use crate::inbound::Inbound;
 use crate::proxy::{self, Client, Worker, refuse};
 use crate::reply::Reply;
 use crate::server::HEAD_LIMIT;
 use crate::socket::{Activity, ClientStream};
-use crate::strict::Refusal;
+use crate::strict::{self, Refusal};
 
 /// Requests at once on one connection; one more is refused, and its client may send it again.
 const STREAMS: u32 = 128;
@@ -77,7 +78,8 @@ pub(crate) async fn serve<S>(
         move |request| {
             let stream = streams.begin();
             let activity = Arc::clone(&stream.activity);
-            let client = Client { hop: Rc::clone(&hop), wanted: wanted.clone(), activity, http2: true };
+            let (hop, wanted, handover) = (Rc::clone(&hop), wanted.clone(), Rc::default());
+            let client = Client { hop, wanted, activity, http2: true, handover };
             let (worker, client) = (Rc::clone(&worker), Rc::new(client));
             async move {
                 let response = answer(worker, client, request).await;
@@ -258,7 +260,10 @@ async fn answer(worker: Rc<Worker>, client: Rc<Client>, mut request: Request<Inc
         Ok(key) => key,
         Err(refusal) => return refuse(&refusal, Wants::of(request.headers())),
     };
-    let mut response = proxy::answer(worker, client, request).await;
+    if let Err(refusal) = strict::check(&request) {
+        return refuse(&refusal, Wants::of(request.headers()));
+    }
+    let mut response = proxy::answer(worker, client, request.map(Inbound::Http2)).await;
     if let Some(key) = key {
         response = open_web_socket(response, &key);
     }

@@ -11,16 +11,17 @@ use tokio::net::UnixStream;
 
 use crate::error_page;
 use crate::headers;
+use crate::inbound::Inbound;
 use crate::proxy::{Client, Worker, switching};
 use crate::reply::Reply;
 use crate::tunnel::{self, Ends};
 
 /// Passes `request` to the controller; 503 while it is away.
-pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Request<Incoming>) -> Response<Reply> {
+pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Request<Inbound>) -> Response<Reply> {
     client.activity.set_patience(None);
     let wants_html =
         request.headers().get(ACCEPT).is_some_and(|accept| accept.as_bytes().windows(9).any(|w| w == b"text/html"));
-    let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+    let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
     let started = worker.shared.clock.now().as_millis();
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let mut forwarded = HeaderMap::with_capacity(request.headers().len() + 8);

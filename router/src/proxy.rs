@@ -16,10 +16,8 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use model::Clock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +29,7 @@ use crate::error_page::Wants;
 use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
+use crate::inbound::{Handed, Inbound, Inbox};
 use crate::policy::{Asked, Patience, Refused, Visit, ejection};
 use crate::pool::Pool;
 use crate::reply::{Download, Reply};
@@ -38,12 +37,12 @@ use crate::response::Head;
 use crate::search::Search;
 use crate::seats::Seats;
 use crate::socket::Activity;
-use crate::strict::{self, Refusal};
+use crate::strict::Refusal;
 use crate::table::{App, InFlight, Instance, Table};
 use crate::tls::Shown;
 use crate::traffic::{News, Tally};
 use crate::trust::Trust;
-use crate::tunnel::{self, Ends, Watched};
+use crate::tunnel::{self, ClientEnd, Ends, Watched};
 use crate::upload::{self, Progress, Upload};
 use crate::upstream::{Scratch, Upstream};
 use crate::{error_page, platform};
@@ -82,6 +81,7 @@ pub(crate) struct Worker {
     pub(crate) tally: Rc<Tally>,
     pub(crate) lines: Rc<Lines>,
     pub(crate) scratch: Scratch,
+    pub(crate) inbox: Inbox,
     /// What keeps the worker from ending: connections of clients, and tunnels.
     pub(crate) connections: TaskTracker,
     /// Cancelled when whoever is still there has to go.
@@ -132,6 +132,8 @@ pub(crate) struct Client {
     pub(crate) activity: Arc<Activity>,
     /// Its requests were made of streams of HTTP/2.
     pub(crate) http2: bool,
+    /// Who takes the connection if it changes to another protocol, which one of HTTP/1 can.
+    pub(crate) handover: Rc<RefCell<Option<oneshot::Sender<Handed>>>>,
 }
 
 impl Client {
@@ -142,15 +144,23 @@ impl Client {
             return self;
         }
         let hop = Rc::new(self.hop.behind(headers, |address| trust.is_proxy(address)));
-        Rc::new(Self { hop, wanted: None, activity: Arc::clone(&self.activity), http2: self.http2 })
+        let (activity, handover) = (Arc::clone(&self.activity), Rc::clone(&self.handover));
+        Rc::new(Self { hop, wanted: None, activity, http2: self.http2, handover })
+    }
+
+    /// What becomes of the client's end if `request` is answered with 101.
+    pub(crate) fn upgrade<B>(&self, request: &mut Request<B>) -> ClientEnd {
+        if self.http2 {
+            return ClientEnd::Http2(hyper::upgrade::on(request));
+        }
+        let (sender, receiver) = oneshot::channel();
+        *self.handover.borrow_mut() = Some(sender);
+        ClientEnd::Http1(receiver)
     }
 }
 
-/// Answers one request, whatever it is.
-pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
-    if let Err(refusal) = strict::check(&request) {
-        return refuse(&refusal, Wants::of(request.headers()));
-    }
+/// Answers one request that says clearly what it is ([`crate::strict`]).
+pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Request<Inbound>) -> Response<Reply> {
     let client = client.behind(&worker.shared.trust, request.headers());
     let header = request.headers()[HOST].clone();
     let Some(host) = host::parse(header.as_bytes()) else {
@@ -189,7 +199,7 @@ struct Exchange {
     worker: Rc<Worker>,
     client: Rc<Client>,
     record: Record,
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<ClientEnd>,
     /// Of the request, as the client sent them.
     headers: HeaderMap,
     patience: Patience,
@@ -207,9 +217,9 @@ struct Answer {
 struct Missed(Failure, Option<Upload>);
 
 impl Exchange {
-    fn begin(worker: Rc<Worker>, client: Rc<Client>, app: &App, mut request: Request<Incoming>) -> (Self, Upload) {
+    fn begin(worker: Rc<Worker>, client: Rc<Client>, app: &App, mut request: Request<Inbound>) -> (Self, Upload) {
         let arrived = Instant::now();
-        let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
+        let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
         let (stamp, head) = request_head(&parts, &body, &client.hop, started, || worker.new_request_id());
@@ -468,7 +478,7 @@ pub(crate) fn switching(mut headers: HeaderMap, upgrade: Option<HeaderValue>) ->
 /// The head of a request as an instance gets it.
 fn request_head(
     parts: &Parts,
-    body: &Incoming,
+    body: &Inbound,
     hop: &Hop,
     started: i64,
     new_id: impl FnOnce() -> HeaderValue,

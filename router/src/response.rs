@@ -1,5 +1,5 @@
-//! Reads what an instance says: the head of an answer, and where its body ends. No I/O: bytes come from a buffer, and it says
-//! whether they are enough. Whatever two readers could read differently is refused here, or becomes something with one meaning.
+//! Reads what an instance says: the head of an answer, and where its body ends, as does a request's of HTTP/1. No I/O: bytes come from
+//! a buffer, and it says whether they are enough. Whatever two readers could read differently is refused here, or becomes something with one meaning.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode};
+use hyper::body::SizeHint;
 
 use crate::failure::Failure;
 use crate::headers;
@@ -64,14 +65,10 @@ pub(crate) struct HeadReader {
 impl HeadReader {
     /// The head that `buffer` begins with, and takes it out; none if it is not whole. Interim answers are passed over.
     pub(crate) fn read(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failure> {
-        loop {
-            // Whoever sends a head byte by byte does not have it parsed as often.
-            if buffer.is_empty() || (self.searched > 0 && !self.finds_end(buffer)) {
-                return if buffer.len() > HEAD_LIMIT { Err(Failure::OversizedHeader) } else { Ok(None) };
-            }
+        while self.may_be_whole(buffer) {
             let Some(parsed) = Parsed::of(buffer)? else {
-                self.searched = buffer.len();
-                continue;
+                self.is_partial(buffer);
+                break;
             };
             self.searched = 0;
             let bytes = buffer.split_to(parsed.length).freeze();
@@ -80,6 +77,17 @@ impl HeadReader {
             }
             return parsed.into_head(&bytes, method).map(Some);
         }
+        if buffer.len() > HEAD_LIMIT { Err(Failure::OversizedHeader) } else { Ok(None) }
+    }
+
+    /// Whether it is worth parsing: whoever sends a head byte by byte does not have it parsed as often.
+    pub(crate) fn may_be_whole(&mut self, buffer: &[u8]) -> bool {
+        !buffer.is_empty() && (self.searched == 0 || self.finds_end(buffer))
+    }
+
+    /// It was parsed, and is not whole.
+    pub(crate) fn is_partial(&mut self, buffer: &[u8]) {
+        self.searched = buffer.len();
     }
 
     fn finds_end(&mut self, buffer: &[u8]) -> bool {
@@ -307,6 +315,15 @@ impl Body {
 
     pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Over)
+    }
+
+    /// How many bytes are yet to come, as far as that is known.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Over => SizeHint::with_exact(0),
+            Self::Length(left) => SizeHint::with_exact(*left),
+            Self::Chunked(_) | Self::UntilEnd => SizeHint::default(),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 //! route table and the queue of log lines.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -10,15 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
-use http::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use bytes::BytesMut;
 use model::Random;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use rustls::{ProtocolVersion, ServerConnection};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
@@ -31,20 +26,20 @@ use tokio_util::task::TaskTracker;
 use crate::access_log::Lines;
 use crate::balance::Dice;
 use crate::headers::Hop;
+use crate::inbound::Inbox;
 use crate::pool::Pool;
-use crate::proxy::{self, Client, Shared, Worker};
+use crate::proxy::{Shared, Worker};
 use crate::rendezvous;
 use crate::seats::Seat;
-use crate::socket::{Activity, ClientStream, Rewound};
+use crate::socket::Stream;
 use crate::upstream::Scratch;
-use crate::{http2, inner_host, tls, trust};
+use crate::{http2, inbound, inner_host, tls, trust};
 
 /// What is spoken over TLS, the best first.
 pub(crate) const PROTOCOLS: &[&[u8]] = &[tls::HTTP_2, b"http/1.1"];
 /// Connections that may wait to be accepted, for each worker and address.
 const BACKLOG: u32 = 4096;
-/// Largest head of a request in bytes. It has 100 headers at most, which is what hyper has room for on its stack: to clear room for the
-/// 1000 that Heroku takes costs a tenth of what a request costs at all.
+/// Largest head of a request in bytes.
 pub(crate) const HEAD_LIMIT: usize = 65_536;
 /// How often resting connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -113,13 +108,25 @@ pub(crate) fn run(
     random: &dyn Random,
     leave: &Leave,
 ) {
-    let (drain, stop) = (shared.timeouts.drain, &leave.stop);
+    let drain = shared.timeouts.drain;
+    // Each looks at its own.
+    let stop = &leave.stop.child_token();
     let (pool, dice, tally) = (Pool::new(shared.pool_limit), Dice::new(random).into(), Rc::default());
-    let (connections, scratch) = (TaskTracker::new(), Scratch::default());
+    let (connections, scratch, inbox) = (TaskTracker::new(), Scratch::default(), Inbox::default());
     let lines = Rc::new(Lines::new(Arc::clone(&shared.log)));
     let (open, hurry, complained) = (connections.clone(), CancellationToken::new(), Cell::default());
-    let worker =
-        Rc::new(Worker { shared, pool, dice, tally, lines, scratch, connections: open, stop: hurry, complained });
+    let worker = Rc::new(Worker {
+        shared,
+        pool,
+        dice,
+        tally,
+        lines,
+        scratch,
+        inbox,
+        connections: open,
+        stop: hurry,
+        complained,
+    });
     LocalSet::new().block_on(runtime, async {
         spawn_local(sweep(Rc::clone(&worker)));
         spawn_local({
@@ -219,14 +226,14 @@ fn begin(
     match entrance {
         Entrance::Plain => {
             let hop = Hop::new(ends.0, ends.1, None).seated(&seat);
-            spawn_local(connections.track_future(serve(stream, (hop, None), worker, stop)));
+            spawn_local(connections.track_future(inbound::serve(Stream::Plain(stream), (hop, None), worker, stop)));
         }
         Entrance::Inner => {
             // Whoever was not sent here by the firewall comes to nobody.
             let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
             let hop = Hop::new(ends.0, asked, None).seated(&seat);
             let wanted = Some(inner_host(asked));
-            spawn_local(connections.track_future(serve(stream, (hop, wanted), worker, stop)));
+            spawn_local(connections.track_future(inbound::serve(Stream::Plain(stream), (hop, wanted), worker, stop)));
         }
         Entrance::Tls(acceptor) => {
             spawn_local(connections.track_future(serve_tls(acceptor, (stream, seat), ends, worker, stop)));
@@ -261,7 +268,11 @@ async fn serve_tls(
     match timeout(limit, begin).await {
         Ok(Ok(Greeted::Terminal(stream, hop))) => rendezvous::serve(worker, hop, stream).await,
         Ok(Ok(Greeted::Http2(stream, hop))) => http2::serve(stream, (Rc::new(hop), None), worker, stop).await,
-        Ok(Ok(Greeted::Http(stream, hop))) => serve(stream, (hop, None), worker, stop).await,
+        Ok(Ok(Greeted::Http(stream, hop))) => {
+            let read = BytesMut::from(stream.buffer());
+            let stream = Stream::Tls(Box::new(stream.into_inner()));
+            inbound::resume(stream, read, (hop, None), worker, stop).await;
+        }
         Ok(Err(error)) => tracing::trace!(error = %error, "a client's connection broke before it said anything"),
         Err(_) => {}
     }
@@ -279,52 +290,6 @@ fn tls_version(session: &ServerConnection) -> &'static str {
     match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "tls1.2",
         _ => "tls1.3",
-    }
-}
-
-/// Serves one client's connection.
-async fn serve<S>(stream: S, (hop, wanted): (Hop, Option<String>), worker: Rc<Worker>, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (hop, activity) = (Rc::new(hop), Arc::new(Activity::new()));
-    let client = Client { hop: Rc::clone(&hop), wanted: wanted.clone(), activity: Arc::clone(&activity), http2: false };
-    let client = Rc::new(client);
-    let limit = worker.shared.timeouts.client_idle;
-    let service = service_fn({
-        let (worker, stop) = (Rc::clone(&worker), stop.clone());
-        move |request| {
-            let (worker, client, stop) = (Rc::clone(&worker), Rc::clone(&client), stop.clone());
-            async move {
-                let mut response = proxy::answer(worker, client, request).await;
-                if stop.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            }
-        }
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limit)
-        .max_header_size(HEAD_LIMIT)
-        .serve_connection(TokioIo::new(ClientStream::new(stream, activity)), service)
-        .with_upgrades();
-    let result = tokio::select! {
-        biased;
-        result = &mut connection => result,
-        () = worker.stop.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
-        }
-    };
-    match (result, connection.into_parts()) {
-        (Err(error), Some(parts)) if error.is_parse_version_h2() => {
-            let stream = Rewound { begin: parts.read_buf, stream: parts.io.into_inner().into_inner() };
-            http2::serve(stream, (hop, wanted), worker, stop).await;
-        }
-        (Err(error), _) => tracing::trace!(error = %error, "a client's connection broke"),
-        (Ok(()), _) => {}
     }
 }
 

@@ -1,9 +1,11 @@
-//! Refuses requests that two readers could understand differently, before anything is routed. hyper's parser does most of
-//! it; what is here is what it lets through.
+//! Refuses requests that two readers could understand differently, before anything is routed, and says where their bodies end. `httparse`
+//! knows what a line and a header look like, and hyper what HTTP/2 is; what is here is what both let through.
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, StatusCode, Version};
+
+use crate::response::{Body, Chunks};
 
 /// Longest request line and header line in bytes, as on Heroku.
 const LINE_LIMIT: usize = 8192;
@@ -20,17 +22,17 @@ fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal(StatusCode::BAD_REQUEST, reason))
 }
 
-/// Looks at everything that decides where a request goes and where it ends.
-pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
+/// Looks at everything that decides where a request goes and where it ends, and says where its body does.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<Body, Refusal> {
     check_target(request)?;
     let headers = request.headers();
-    check_framing(headers, request.version())?;
+    let body = check_framing(headers, request.version())?;
     check_sizes(headers)?;
     match headers.get(EXPECT) {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Refusal(StatusCode::EXPECTATION_FAILED, "The only expectation that is understood is 100-continue."))
         }
-        _ => Ok(()),
+        _ => Ok(body),
     }
 }
 
@@ -60,7 +62,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<Body, Refusal> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = match (encodings.next(), encodings.next()) {
         (None, _) => false,
@@ -68,14 +70,17 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
         _ => return bad("The only transfer encoding that is understood is chunked, once, in HTTP/1.1."),
     };
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(()) };
-    if length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) || lengths.any(|other| other != length) {
-        return bad("Content-Length must be one number.");
+    let Some(length) = lengths.next() else {
+        return Ok(if chunked { Body::Chunked(Chunks::default()) } else { Body::Over });
+    };
+    let number = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: Option<u64> = number.and_then(|text| text.parse().ok());
+    match number.filter(|_| lengths.all(|other| other == length)) {
+        None => bad("Content-Length must be one number."),
+        Some(_) if chunked => bad("Content-Length and Transfer-Encoding exclude each other."),
+        Some(0) => Ok(Body::Over),
+        Some(number) => Ok(Body::Length(number)),
     }
-    if chunked {
-        return bad("Content-Length and Transfer-Encoding exclude each other.");
-    }
-    Ok(())
 }
 
 fn check_sizes(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -115,6 +120,7 @@ mod tests {
             ("POST", "/", vec![host, ("transfer-encoding", "chunked"), ("content-length", "5")]),
             ("POST", "/", vec![host, ("content-length", "5"), ("content-length", "6")]),
             ("POST", "/", vec![host, ("content-length", "+5")]),
+            ("POST", "/", vec![host, ("content-length", "99999999999999999999")]),
             ("GET", "/", vec![host, ("x", long.as_str())]),
         ] {
             let refusal = check(&request(method, target, &headers)).expect_err(target);
@@ -137,7 +143,7 @@ mod tests {
             ("POST", "/", vec![host, ("content-length", "5"), ("content-length", "5")]),
             ("POST", "/", vec![host, ("transfer-encoding", "Chunked"), ("expect", "100-Continue")]),
         ] {
-            assert_eq!(check(&request(method, target, &headers)), Ok(()), "{method} {target}");
+            assert!(check(&request(method, target, &headers)).is_ok(), "{method} {target}");
         }
     }
 }

@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::Record;
 use crate::failure::Failure;
 use crate::frames::{Frames, GOING_AWAY};
+use crate::inbound::Handed;
 use crate::socket::Activity;
 use crate::table::InFlight;
 
@@ -29,8 +31,29 @@ const BUFFER: usize = 8192;
 
 /// The two ends, once both sides have agreed.
 pub(crate) struct Ends<S> {
-    pub(crate) client: OnUpgrade,
+    pub(crate) client: ClientEnd,
     pub(crate) server: S,
+}
+
+/// The client's end, which is there once it has its 101.
+pub(crate) enum ClientEnd {
+    Http1(oneshot::Receiver<Handed>),
+    /// A stream among others.
+    Http2(OnUpgrade),
+}
+
+/// Bytes both ways.
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+impl ClientEnd {
+    async fn open(self) -> Option<Box<dyn Duplex>> {
+        Some(match self {
+            Self::Http1(handed) => Box::new(handed.await.ok()?),
+            Self::Http2(upgraded) => Box::new(TokioIo::new(upgraded.await.ok()?)),
+        })
+    }
 }
 
 /// What comes of a tunnel to an app: its instance, its line in the log, its limits.
@@ -101,7 +124,7 @@ enum Passed {
 }
 
 struct Tunnel<S> {
-    client: TokioIo<Upgraded>,
+    client: Box<dyn Duplex>,
     server: S,
     /// From the client to the server.
     up: Way,
@@ -114,9 +137,9 @@ struct Tunnel<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
     async fn open(ends: Ends<S>, is_web_socket: bool, activity: Option<Arc<Activity>>) -> Option<Self> {
-        let client = ends.client.await.ok()?;
+        let client = ends.client.open().await?;
         let (up, down) = (Way::new(is_web_socket), Way::new(is_web_socket));
-        Some(Self { client: TokioIo::new(client), server: ends.server, up, down, was_cut: false, activity })
+        Some(Self { client, server: ends.server, up, down, was_cut: false, activity })
     }
 
     /// Passes bytes both ways. May be dropped at any moment: what was read and is yet to be written is still there.

@@ -1,7 +1,6 @@
 //! A request on its way to an instance: its head, and its body as it comes from the client.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +13,11 @@ use http::header::{
     HeaderName, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
 use http::request::Parts;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use crate::failure::Failure;
+use crate::inbound::{Broken, Inbound};
 use crate::socket::Activity;
 
 /// So many bytes are collected for one write, if the client has sent as many.
@@ -68,7 +68,7 @@ pub(crate) struct Upload {
     head: Bytes,
     pub(crate) method: Method,
     /// None once it has ended.
-    body: Option<Incoming>,
+    body: Option<Inbound>,
     /// Told of what comes of it.
     activity: Option<Arc<Activity>>,
     framing: Framing,
@@ -78,13 +78,11 @@ pub(crate) struct Upload {
     left: Option<u64>,
     /// A byte of it was sent.
     begun: bool,
-    /// The body was asked for, and may be here with the next turn.
-    asked: bool,
 }
 
 impl Upload {
     /// With the head as it is sent; `headers` say what it says of the body.
-    pub(crate) fn new(head: Bytes, parts: &Parts, body: Incoming, activity: &Arc<Activity>) -> Self {
+    pub(crate) fn new(head: Bytes, parts: &Parts, body: Inbound, activity: &Arc<Activity>) -> Self {
         let Parts { method, headers, .. } = parts;
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let framing = match length {
@@ -136,13 +134,7 @@ impl Upload {
     /// Sends what there is. Fails with what is wrong with the client, or with the connection.
     pub(crate) fn poll<S: AsyncWrite + Unpin>(&mut self, context: &mut Context<'_>, to: &mut S) -> Result<(), Stop> {
         loop {
-            let is_pending = self.collect(context).map_err(Stop::Client)?;
-            if is_pending && self.queue.is_empty() && !self.head.is_empty() && !self.asked {
-                // What came with the head is read only now that it was asked for: head and body go in one write.
-                self.asked = true;
-                context.waker().wake_by_ref();
-                return Ok(());
-            }
+            self.collect(context).map_err(Stop::Client)?;
             if self.head.is_empty() && self.queue.is_empty() {
                 return Ok(());
             }
@@ -154,14 +146,14 @@ impl Upload {
         }
     }
 
-    /// Takes from the client what it has sent. True if there will be more.
-    fn collect(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
+    /// Takes from the client what it has sent.
+    fn collect(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         while let Some(body) = &mut self.body {
             if self.queued >= ENOUGH {
-                return Ok(false);
+                return Ok(());
             }
             match Pin::new(&mut *body).poll_frame(context) {
-                Poll::Pending => return Ok(true),
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(frame))) => {
                     self.activity.iter().for_each(|activity| activity.pass());
                     let is_last = body.is_end_stream();
@@ -171,11 +163,11 @@ impl Upload {
                     }
                 }
                 Poll::Ready(None) => self.end(None)?,
-                Poll::Ready(Some(Err(error))) if is_malformed(&error) => return Err(Failure::BadChunk),
-                Poll::Ready(Some(Err(_))) => return Err(Failure::ClientInterrupted),
+                Poll::Ready(Some(Err(Broken::Malformed))) => return Err(Failure::BadChunk),
+                Poll::Ready(Some(Err(Broken::Gone))) => return Err(Failure::ClientInterrupted),
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     fn push(&mut self, frame: Frame<Bytes>) -> Result<(), Failure> {
@@ -197,7 +189,7 @@ impl Upload {
                 self.enqueue(data);
                 self.enqueue(Bytes::from_static(b"\r\n"));
             }
-            // hyper does not give what the head did not announce.
+            // Nobody gives what the head did not announce.
             Framing::Nothing => return Err(Failure::BadChunk),
         }
         Ok(())
@@ -270,17 +262,12 @@ pub(crate) enum Stop {
 }
 
 /// Whether the length of a body is yet to be known.
-pub(crate) fn is_chunked(headers: &HeaderMap, body: &Incoming) -> bool {
+pub(crate) fn is_chunked(headers: &HeaderMap, body: &Inbound) -> bool {
     !headers.contains_key(CONTENT_LENGTH) && !body.is_end_stream()
 }
 
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+/// The trailers that a head announces, as far as there may be such.
+pub(crate) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
     let names = headers.get_all(TRAILER).iter().flat_map(crate::headers::tokens);
     names.filter_map(|name| name.parse().ok()).filter(|name| !NO_TRAILERS.contains(name)).collect()
-}
-
-/// hyper tells of a bad chunk by an I/O error of these kinds; a client that went away is another kind.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }

@@ -4,7 +4,7 @@
 //! for its answer and while the answer's body passes, and rests in the [`Pool`](crate::pool::Pool) in between. At rest it holds no
 //! buffer: small answers are read into one that the whole worker has, large ones into buffers of their own size.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,12 +17,13 @@ use hyper::body::{Frame, SizeHint};
 use nix::errno::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, join};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use crate::failure::Failure;
 use crate::response::{Body, Head, HeadReader, Piece};
 use crate::seats::Seat;
+use crate::timer::Timer;
 use crate::upload::{Progress, Stop, Upload};
 
 /// What is read at once, if nothing tells of more.
@@ -30,13 +31,37 @@ const SMALL_READ: usize = 16 << 10;
 /// Most that is read at once.
 const LARGE_READ: usize = 256 << 10;
 
-/// Where one worker reads small answers into.
+/// Where one worker reads into what is small.
 #[derive(Clone)]
 pub(crate) struct Scratch(Rc<RefCell<Box<[u8]>>>);
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; SMALL_READ].into())))
+        Self::new(SMALL_READ)
+    }
+}
+
+impl Scratch {
+    pub(crate) fn new(size: usize) -> Self {
+        Self(Rc::new(RefCell::new(vec![0; size].into())))
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Reads what is there. It has to be taken out before anybody reads again.
+    pub(crate) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<Ref<'_, [u8]>>> {
+        let mut scratch = self.0.borrow_mut();
+        let mut space = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(from).poll_read(context, &mut space))?;
+        let length = space.filled().len();
+        drop(scratch);
+        Poll::Ready(Ok(Ref::map(self.0.borrow(), |scratch| &scratch[..length])))
     }
 }
 
@@ -57,8 +82,8 @@ pub(crate) struct Upstream {
     read: usize,
     /// It can take another request after this one.
     stays: bool,
-    /// Kept between requests: to move it to a later time costs next to nothing.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Kept between requests.
+    timer: Timer,
 }
 
 impl Upstream {
@@ -84,7 +109,7 @@ impl Upstream {
             appetite: SMALL_READ,
             read: 0,
             stays: true,
-            timer: None,
+            timer: Timer::default(),
         }))
     }
 
@@ -165,11 +190,9 @@ impl Upstream {
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let (length, limit) = if self.appetite <= SMALL_READ {
-            let mut scratch = self.scratch.0.borrow_mut();
-            let mut space = ReadBuf::new(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut space))?;
-            self.buffer.extend_from_slice(space.filled());
-            (space.filled().len(), SMALL_READ)
+            let read = ready!(self.scratch.poll_read(context, &mut self.stream))?;
+            self.buffer.extend_from_slice(&read);
+            (read.len(), SMALL_READ)
         } else {
             // No memory for what is yet to come.
             ready!(self.stream.poll_read_ready(context))?;
@@ -193,26 +216,12 @@ impl Upstream {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        match self.body {
-            Body::Over => SizeHint::with_exact(0),
-            Body::Length(left) => SizeHint::with_exact(left),
-            Body::Chunked(_) | Body::UntilEnd => SizeHint::default(),
-        }
+        self.body.size_hint()
     }
 
     /// Waits until `end`, which may be another moment with every call.
     pub(crate) fn poll_timer(&mut self, context: &mut Context<'_>, end: Instant) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if timer.deadline() > end {
-            timer.as_mut().reset(end);
-        }
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if timer.deadline() >= end {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(end);
-        }
+        self.timer.poll(context, end)
     }
 
     /// True if it can take another request: open, and done with the one before. It is given back what it held for that one.

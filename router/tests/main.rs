@@ -1,6 +1,7 @@
 //! A router between real clients and real instances.
 
 mod certificates;
+mod clients;
 mod corpus;
 mod faults;
 mod files;
