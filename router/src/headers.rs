@@ -20,15 +20,15 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers of one hop only (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] =
+static HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// What decides where a request goes, or what an app trusts: `Connection` cannot name these away.
-const KEPT: [HeaderName; 7] =
+static KEPT: [HeaderName; 7] =
     [HOST, CONTENT_LENGTH, FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START];
 
 /// Those that an app gets from us alone.
-const REPLACED: [HeaderName; 6] =
+static REPLACED: [HeaderName; 6] =
     [FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START, CONTENT_LENGTH];
 
 const OUR_VIA: &str = "1.1 platform";

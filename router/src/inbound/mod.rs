@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, EXPECT, HeaderMap, TE};
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -100,10 +101,19 @@ enum Then {
 impl Connection {
     /// Answers one request after the other. Returns a connection whose client speaks HTTP/2.
     async fn run(self) -> Option<Handed> {
-        let mut timer = Timer::default();
-        let mut is_first = true;
+        let (mut timer, mut is_first) = (Timer::default(), true);
+        let worker = Rc::clone(&self.worker);
+        let mut stopped = pin!(unconstrained(worker.stop.cancelled()));
+        let mut listens = false;
         let then = loop {
-            let then = match self.next(&mut timer).await {
+            let mut on_stop = |context: &mut Context<'_>| {
+                // Who has listened once is woken.
+                if !std::mem::replace(&mut listens, true) {
+                    let _ = stopped.as_mut().poll(context);
+                }
+                worker.stop.is_cancelled()
+            };
+            let then = match self.next(&mut timer, &mut on_stop).await {
                 Some(Ok(Next::Request(request))) => self.exchange(request).await,
                 Some(Ok(Next::Http2)) if is_first => return self.into_stream(),
                 Some(Err(refusal)) => self.refuse(&refusal, &HeaderMap::new(), LAST).await,
@@ -129,11 +139,14 @@ impl Connection {
     }
 
     /// Waits for the next request. None when there will be no other one.
-    async fn next(&self, timer: &mut Timer) -> Option<Result<Next, Refusal>> {
+    async fn next(
+        &self,
+        timer: &mut Timer,
+        is_over: &mut impl FnMut(&mut Context<'_>) -> bool,
+    ) -> Option<Result<Next, Refusal>> {
         let limit = self.worker.shared.timeouts.client_idle;
         // Bytes of the answer before, if there was one, passed last.
         let (mut end, mut has_begun) = (self.client.activity.last() + limit, false);
-        let mut stopped = pin!(None);
         poll_fn(move |context| {
             let mut wire = self.wire.borrow_mut();
             if let Poll::Ready(next) = wire.poll_head(context) {
@@ -142,15 +155,11 @@ impl Connection {
             if !wire.buffer.is_empty() && !std::mem::replace(&mut has_begun, true) {
                 end = self.client.activity.last() + limit;
             }
-            if timer.poll(context, end).is_ready() {
+            if timer.poll_own(context, end).is_ready() {
                 return Poll::Ready(None);
             }
-            if stopped.is_none() {
-                stopped.set(Some(self.worker.stop.cancelled()));
-            }
             // Who has begun to ask is answered.
-            let is_over = stopped.as_mut().as_pin_mut().is_some_and(|stopped| stopped.poll(context).is_ready());
-            if is_over && wire.buffer.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+            if is_over(context) && wire.buffer.is_empty() { Poll::Ready(None) } else { Poll::Pending }
         })
         .await
     }
