@@ -121,6 +121,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    #[test]
+    fn a_connection_at_rest_takes_less_than_a_kilobyte() {
+        // Its timer, and what the runtime knows of its socket, are beside it.
+        let timer_and_socket = size_of::<tokio::time::Sleep>() + 256;
+        let resting = size_of::<Resting>() + size_of::<Upstream>() + size_of::<(u64, u64)>() * 2;
+        assert!(resting + timer_and_socket < 1024, "{resting} and {timer_and_socket}");
+    }
+
     #[tokio::test]
     async fn of_all_connections_the_one_that_rested_longest_makes_room() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -97,6 +97,8 @@ fn socket(address: SocketAddr, is_there: bool) -> io::Result<TcpSocket> {
         setsockopt(&socket, sockopt::IpFreebind, &true)?;
     }
     socket.set_reuseaddr(true)?;
+    // What is accepted inherits it. It only costs speed if it fails.
+    let _ = socket.set_nodelay(true);
     Ok(socket)
 }
 

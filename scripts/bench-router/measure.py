@@ -33,6 +33,7 @@ CASES = {
     "new connection each": wrk(64, "/1k", "close.lua"),
     "TLS, keep-alive": h2load(64, 30000, 1, "--h1"),
     "TLS, new connection each": h2load(150, 150, 8, "--h1"),
+    "HTTP/2 over TLS": h2load(16, 30000, 1, "-m10"),
 }
 
 
@@ -131,7 +132,7 @@ defaults
   timeout server 60s
 frontend all
   bind 127.0.0.1:{plain} backlog 4096
-  bind 127.0.0.1:{tls} ssl crt {FOLDER}/both.pem alpn http/1.1 backlog 4096
+  bind 127.0.0.1:{tls} ssl crt {FOLDER}/both.pem alpn h2,http/1.1 backlog 4096
   http-request set-header X-Forwarded-For %[src]
   http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
   http-request set-header X-Request-Id %[uuid()]
