@@ -35,6 +35,8 @@ pub struct RoutePolicy {
     pub queue_timeout: Duration,
     /// An instance that failed so often in a row is left alone for a while.
     pub ejection: Option<u32>,
+    /// Per cent of the requests that may be sent to another instance when one took them and gave no answer.
+    pub retries: Option<u8>,
     /// From the whole request having been sent to the first byte of the answer.
     pub first_byte_timeout: Duration,
     /// Without a byte in either direction.
@@ -115,6 +117,7 @@ impl Default for RoutePolicy {
             queue: 100,
             queue_timeout: Duration::from_secs(30),
             ejection: Some(5),
+            retries: Some(20),
             first_byte_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(55),
             max_body: None,
@@ -132,7 +135,7 @@ impl Default for RoutePolicy {
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 19] = [
+    pub const SETTINGS: [&'static str; 20] = [
         "balance",
         "slow_start",
         "affinity",
@@ -141,6 +144,7 @@ impl RoutePolicy {
         "queue",
         "queue_timeout",
         "ejection",
+        "retries",
         "first_byte_timeout",
         "idle_timeout",
         "max_body",
@@ -167,6 +171,7 @@ impl RoutePolicy {
             "queue" => self.queue = count(text, 0)?,
             "queue_timeout" => self.queue_timeout = duration(text, second)?,
             "ejection" => self.ejection = unless_off(text, |text| count(text, 1))?,
+            "retries" => self.retries = unless_off(text, percent)?,
             "first_byte_timeout" => self.first_byte_timeout = duration(text, second)?,
             "idle_timeout" => self.idle_timeout = duration(text, second)?,
             "max_body" => self.max_body = unless_off(text, bytes)?,
@@ -195,6 +200,7 @@ impl RoutePolicy {
             "queue" => self.queue.to_string(),
             "queue_timeout" => words(self.queue_timeout),
             "ejection" => or_off(self.ejection.as_ref()),
+            "retries" => or_off(self.retries.map(|share| format!("{share}%")).as_ref()),
             "first_byte_timeout" => words(self.first_byte_timeout),
             "idle_timeout" => words(self.idle_timeout),
             "max_body" => or_off(self.max_body.map(bytes_words).as_ref()),
@@ -433,6 +439,12 @@ fn count(text: &str, least: u64) -> Result<u32, String> {
     number(text, least, 100_000).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
 }
 
+/// `20%`
+fn percent(text: &str) -> Result<u8, String> {
+    let share = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|share| (1..=100).contains(share));
+    share.ok_or_else(|| format!("must be a share from 1% to 100%, not {text:?}"))
+}
+
 fn host(text: &str) -> Result<Hostname, String> {
     text.parse().map_err(|_| format!("must be a host name like www.example.com, not {text:?}"))
 }
@@ -515,6 +527,7 @@ mod tests {
             ("queue", "7"),
             ("queue_timeout", "5s"),
             ("ejection", "off"),
+            ("retries", "5%"),
             ("first_byte_timeout", "2m"),
             ("idle_timeout", "1h"),
             ("max_body", "10MiB"),
@@ -557,6 +570,8 @@ mod tests {
             ("canary_match", "cookie:a=b;c"),
             ("max_concurrency", "0"),
             ("queue", "-1"),
+            ("retries", "0%"),
+            ("retries", "101"),
             ("first_byte_timeout", "0s"),
             ("max_body", "10MB"),
             ("max_body", "9999999GiB"),

@@ -165,6 +165,8 @@ pub(crate) struct Record {
     pub(crate) label: Option<Arc<Label>>,
     /// It had to wait for an instance.
     pub(crate) held: bool,
+    /// It was sent to so many instances before this one, none of which answered.
+    pub(crate) retries: u8,
     /// When the instance was connected; until then the request waited.
     pub(crate) connected: Option<Instant>,
     /// When the head of the answer came.
@@ -204,6 +206,7 @@ impl Record {
             instance: None,
             label: None,
             held: false,
+            retries: 0,
             connected: None,
             answered: None,
             ended: None,
@@ -261,6 +264,9 @@ impl Record {
         match request.tls {
             None => say(&[" tls=false"]),
             Some(version) => say(&[" tls=true tls_version=", version]),
+        }
+        if self.retries > 0 {
+            say(&[" retries=", number.format(self.retries)]);
         }
     }
 }

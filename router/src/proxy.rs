@@ -30,7 +30,8 @@ use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
 use crate::inbound::{Handed, Inbound, Inbox};
-use crate::policy::{Asked, Patience, Refused, Visit, ejection};
+use crate::policy::budget::Budgets;
+use crate::policy::{Asked, Patience, Refused, Rules, Visit, ejection};
 use crate::pool::Pool;
 use crate::reply::{Download, Reply};
 use crate::response::Head;
@@ -82,6 +83,7 @@ pub(crate) struct Worker {
     pub(crate) lines: Rc<Lines>,
     pub(crate) scratch: Scratch,
     pub(crate) inbox: Inbox,
+    pub(crate) budgets: Budgets,
     /// What keeps the worker from ending: connections of clients, and tunnels.
     pub(crate) connections: TaskTracker,
     /// Cancelled when whoever is still there has to go.
@@ -213,8 +215,17 @@ struct Answer {
     upstream: Box<Upstream>,
 }
 
-/// Why an attempt brought no answer, and the request if nothing of it was sent.
-struct Missed(Failure, Option<Upload>);
+/// Why an attempt brought no answer, and what is left of the request.
+struct Missed(Failure, Left);
+
+enum Left {
+    /// It cannot be sent again.
+    Nothing,
+    /// Nothing of it was sent.
+    Unsent(Upload),
+    /// It was sent, but may be sent twice, and not a byte of an answer came.
+    Sent(Upload),
+}
 
 impl Exchange {
     fn begin(worker: Rc<Worker>, client: Rc<Client>, app: &App, mut request: Request<Inbound>) -> (Self, Upload) {
@@ -247,10 +258,9 @@ impl Exchange {
         (Self { worker, client, record, upgrade, headers: parts.headers, patience, visit: None }, upload)
     }
 
-    async fn run(mut self, host: &str, app: Arc<App>, request: Upload) -> Response<Reply> {
-        let owner = Arc::clone(&app);
-        let answered = match self.admit(&app, host).await {
-            Ok(()) => self.dispatch(host, app, request).await.map_err(Refused::Failure),
+    async fn run(mut self, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
+        let answered = match self.admit(&owner, host).await {
+            Ok(()) => self.dispatch(host, &owner, request).await.map_err(Refused::Failure),
             Err(refused) => Err(refused),
         };
         let (mut answer, in_flight) = match answered {
@@ -296,7 +306,7 @@ impl Exchange {
             }
             Refused::Failure(failure) => {
                 if let Some(instance) = self.record.instance.as_deref().filter(|_| failure.is_of_instance()) {
-                    ejection::judge(app, instance, true, self.worker.shared.timeouts.ejection);
+                    self.judge(app, instance);
                 }
                 self.record.fail(failure);
                 let request_id = self.record.request.request_id.to_str().unwrap_or_default();
@@ -314,27 +324,49 @@ impl Exchange {
     async fn dispatch(
         &mut self,
         host: &str,
-        app: Arc<App>,
+        app: &Arc<App>,
         mut request: Upload,
     ) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
         let (visit, began) = (self.visit.clone(), self.record.request.arrived);
-        let mut search =
-            Search::new((&worker.shared.table, &worker.shared.timeouts), (host, began), app, visit.as_deref());
+        let from = (&*worker.shared.table, &worker.shared.timeouts);
+        let mut search = Search::new(from, (host, began), Arc::clone(app), visit.as_deref());
+        worker.budgets.deposit(app.id, began);
+        let mut broken: Option<Arc<Instance>> = None;
         loop {
             let found = search.next(&worker.dice).await;
             self.record.held = search.has_waited();
             let in_flight = found.inspect_err(|_| self.record.label = search.label())?;
+            if let Some(broken) = broken.take() {
+                self.record.retries = 1;
+                self.judge(app, &broken);
+            }
             self.record.instance = Some(Arc::clone(in_flight.instance()));
             match self.attempt(in_flight.instance(), request).await {
                 Ok(answer) => return Ok((answer, in_flight)),
-                Err(Missed(failure, None)) => return Err(failure),
-                Err(Missed(failure, Some(unsent))) => {
+                Err(Missed(failure, Left::Unsent(unsent))) => {
                     request = unsent;
                     search.refused_by(in_flight.instance(), failure);
                 }
+                Err(Missed(failure, Left::Sent(again))) if self.may_retry(app) => {
+                    request = again;
+                    search.broken_by(in_flight.instance(), failure);
+                    broken = Some(Arc::clone(in_flight.instance()));
+                }
+                Err(Missed(failure, Left::Nothing | Left::Sent(_))) => return Err(failure),
             }
         }
+    }
+
+    /// Whether it may be sent to another instance though one has had it.
+    fn may_retry(&self, app: &App) -> bool {
+        let withdraw = |share| self.worker.budgets.withdraw(app.id, share, Instant::now());
+        self.record.retries == 0 && Rules::retries(app).is_some_and(withdraw)
+    }
+
+    /// Notes that `instance` failed.
+    fn judge(&self, app: &App, instance: &Instance) {
+        ejection::judge(app, instance, true, self.worker.shared.timeouts.ejection);
     }
 
     /// Sends the request to one instance: over a connection that rested, else over a new one.
@@ -351,14 +383,13 @@ impl Exchange {
         {
             // An instance may close a connection in the moment in which a request is sent on it. A request that may be
             // repeated (RFC 9110 section 9.2.2) then is; one that may not takes no such risk.
-            let spare = if rested < FRESH { None } else { request.copy() };
-            if rested >= FRESH && spare.is_none() {
+            if rested >= FRESH && !request.is_whole() {
                 break;
             }
             match self.send(upstream, request, now).await {
-                Err(Missed(_, Some(unsent))) => request = unsent,
-                Err(Missed(Failure::NoResponse, None)) if let Some(spare) = spare => {
-                    request = spare;
+                Err(Missed(_, Left::Unsent(unsent))) => request = unsent,
+                Err(Missed(_, Left::Sent(again))) if rested >= FRESH => {
+                    request = again;
                     break;
                 }
                 result => return result,
@@ -374,13 +405,13 @@ impl Exchange {
         };
         match connected {
             // It left the table meanwhile. Another one may have its address by now, and may be who answered.
-            Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Some(request))),
+            Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Left::Unsent(request))),
             Ok(upstream) => self.send(upstream, request, Instant::now()).await,
             Err(failure) => {
                 if failure == Failure::Exhausted {
                     worker.complain(instance);
                 }
-                Err(Missed(failure, Some(request)))
+                Err(Missed(failure, Left::Unsent(request)))
             }
         }
     }
@@ -398,11 +429,15 @@ impl Exchange {
         match result.await {
             // It changes to a protocol that nobody asked for.
             Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_none() => {
-                Err(Missed(Failure::BadResponse, None))
+                Err(Missed(Failure::BadResponse, Left::Nothing))
             }
             Ok(head) => Ok(Answer { head, upstream }),
-            Err(failure @ Failure::NoResponse) => Err(Missed(failure, upstream.take_back())),
-            Err(failure) => Err(Missed(failure, None)),
+            Err(failure @ Failure::NoResponse) => {
+                let unsent = upstream.take_back().map(Left::Unsent);
+                let left = unsent.or_else(|| upstream.again().map(Left::Sent));
+                Err(Missed(failure, left.unwrap_or(Left::Nothing)))
+            }
+            Err(failure) => Err(Missed(failure, Left::Nothing)),
         }
     }
 

@@ -131,6 +131,12 @@ impl<'a> Search<'a> {
         self.failed = Some((since, failure));
     }
 
+    /// `instance` took the request and gave no answer: another one may, if there is one now.
+    pub(crate) fn broken_by(&mut self, instance: &Instance, failure: Failure) {
+        self.tried.push(instance.serial);
+        self.failed = Some((Instant::now(), failure));
+    }
+
     fn look(&self, dice: &std::cell::RefCell<Dice>) -> Result<Look, Failure> {
         let shares = match &self.app.mode {
             Mode::Blank => return Err(Failure::Blank),
@@ -153,6 +159,7 @@ impl<'a> Search<'a> {
         };
         match found {
             Some(in_flight) => Ok(Look::Go(in_flight.leave_by(rules.and_then(Rules::gate)))),
+            None if let Some((_, failure @ Failure::NoResponse)) = self.failed => Err(failure),
             None if rules.is_some_and(|rules| rules.gate().is_some()) && is_full(shares, way) => Ok(Look::Full),
             None => self.hold(shares),
         }

@@ -27,6 +27,7 @@ use crate::access_log::Lines;
 use crate::balance::Dice;
 use crate::headers::Hop;
 use crate::inbound::Inbox;
+use crate::policy::budget::Budgets;
 use crate::pool::Pool;
 use crate::proxy::{Shared, Worker};
 use crate::rendezvous;
@@ -117,6 +118,7 @@ pub(crate) fn run(
     let (connections, scratch, inbox) = (TaskTracker::new(), Scratch::default(), Inbox::default());
     let lines = Rc::new(Lines::new(Arc::clone(&shared.log)));
     let (open, hurry, complained) = (connections.clone(), CancellationToken::new(), Cell::default());
+    let budgets = Budgets::new();
     let worker = Rc::new(Worker {
         shared,
         pool,
@@ -125,6 +127,7 @@ pub(crate) fn run(
         lines,
         scratch,
         inbox,
+        budgets,
         connections: open,
         stop: hurry,
         complained,

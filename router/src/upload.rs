@@ -22,6 +22,8 @@ use crate::socket::Activity;
 
 /// So many bytes are collected for one write, if the client has sent as many.
 const ENOUGH: usize = 64 << 10;
+/// Most of a body that is kept until there is an answer, in case that it has to be sent once more.
+const KEPT: usize = 64 << 10;
 /// Pieces of one write.
 const SLICES: usize = 16;
 
@@ -78,6 +80,18 @@ pub(crate) struct Upload {
     left: Option<u64>,
     /// A byte of it was sent.
     begun: bool,
+    /// What was sent, or is to be, as long as all of it is at hand and may be sent twice.
+    kept: Option<Kept>,
+    /// The whole of it, when the instance took no more and may have answered all the same.
+    rest: Option<Box<Self>>,
+}
+
+/// The beginning of a request, as it was before anything of it was sent.
+#[derive(Default)]
+struct Kept {
+    head: Bytes,
+    pieces: Vec<Bytes>,
+    size: usize,
 }
 
 impl Upload {
@@ -92,7 +106,8 @@ impl Upload {
         };
         let body = (!body.is_end_stream()).then_some(body);
         let activity = body.is_some().then(|| Arc::clone(activity));
-        Self { head, method: method.clone(), body, activity, framing, ..Self::default() }
+        let kept = is_idempotent(method).then(|| Kept { head: head.clone(), ..Kept::default() });
+        Self { head, method: method.clone(), body, activity, framing, kept, ..Self::default() }
     }
 
     /// With a body of so many bytes at most.
@@ -100,18 +115,35 @@ impl Upload {
         Self { left: limit, ..self }
     }
 
-    /// The same once more, if it may be sent twice: it has no body, and its method is idempotent.
-    pub(crate) fn copy(&self) -> Option<Self> {
-        let is_idempotent = matches!(
-            self.method,
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-        );
-        let has_body = self.body.is_some() || self.begun;
-        (is_idempotent && !has_body).then(|| Self {
-            head: self.head.clone(),
-            method: self.method.clone(),
+    /// It can be sent twice, whatever comes: its method is idempotent, and nothing of it is yet to come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.kept.is_some() && self.body.is_none()
+    }
+
+    /// The same from its beginning, if it may be sent twice and everything that was sent of it is at hand. What the client has yet to
+    /// send follows.
+    pub(crate) fn again(&mut self) -> Option<Self> {
+        if let Some(rest) = self.rest.take() {
+            return Some(*rest);
+        }
+        let kept = self.kept.take()?;
+        Some(Self {
+            head: kept.head.clone(),
+            method: std::mem::take(&mut self.method),
+            body: self.body.take(),
+            activity: self.activity.take(),
+            framing: std::mem::take(&mut self.framing),
+            queue: kept.pieces.iter().cloned().collect(),
+            queued: kept.size,
+            left: self.left,
+            kept: Some(kept),
             ..Self::default()
         })
+    }
+
+    /// There is an answer: it is not sent again.
+    pub(crate) fn forget(&mut self) {
+        (self.kept, self.rest) = (None, None);
     }
 
     pub(crate) fn has_begun(&self) -> bool {
@@ -126,9 +158,11 @@ impl Upload {
         }
     }
 
-    /// Nobody takes the rest of it.
+    /// Nobody takes the rest of it. Who may send it again needs it all the same.
     pub(crate) fn give_up(&mut self) {
-        *self = Self { method: std::mem::take(&mut self.method), begun: true, ..Self::default() };
+        let rest = self.again();
+        let method = rest.as_ref().map_or_else(|| std::mem::take(&mut self.method), |rest| rest.method.clone());
+        *self = Self { method, begun: true, rest: rest.map(Box::new), ..Self::default() };
     }
 
     /// Sends what there is. Fails with what is wrong with the client, or with the connection.
@@ -218,6 +252,11 @@ impl Upload {
 
     fn enqueue(&mut self, bytes: Bytes) {
         self.queued += bytes.len();
+        self.kept.take_if(|kept| kept.size + bytes.len() > KEPT);
+        if let Some(kept) = &mut self.kept {
+            kept.size += bytes.len();
+            kept.pieces.push(bytes.clone());
+        }
         self.queue.push_back(bytes);
     }
 
@@ -259,6 +298,11 @@ pub(crate) enum Stop {
     Client(Failure),
     /// The instance takes no more of it. It may have answered all the same.
     Server,
+}
+
+/// Whether it makes no difference how often a request with this method comes (RFC 9110 section 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 
 /// Whether the length of a body is yet to be known.

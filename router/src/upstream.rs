@@ -129,6 +129,11 @@ impl Upstream {
         (!self.upload.has_begun()).then(|| std::mem::take(&mut self.upload))
     }
 
+    /// The request from its beginning, if not a byte of an answer came and it may be sent twice.
+    pub(crate) fn again(&mut self) -> Option<Upload> {
+        if self.read == 0 { self.upload.again() } else { None }
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         self.upload.progress()
     }
@@ -138,6 +143,7 @@ impl Upstream {
         self.send(context)?;
         loop {
             if let Some(mut head) = self.reader.read(&mut self.buffer, &self.upload.method)? {
+                self.upload.forget();
                 self.body = std::mem::replace(&mut head.body, Body::Over);
                 self.stays = head.stays;
                 if let Body::Length(length) = self.body {

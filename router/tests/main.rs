@@ -12,6 +12,7 @@ mod pages;
 mod passing;
 mod ports;
 mod restart;
+mod retries;
 mod rules;
 mod sleep;
 mod ssh;

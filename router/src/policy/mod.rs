@@ -2,6 +2,7 @@
 //! limits, and what an answer gets on its way out. An app about which nobody says anything has no [`Rules`], and pays nothing.
 
 mod auth;
+pub(crate) mod budget;
 mod cors;
 pub(crate) mod ejection;
 mod gate;
@@ -24,7 +25,7 @@ use crate::Timeouts;
 use crate::error_page::{self, Wants};
 use crate::failure::Failure;
 use crate::headers::Hop;
-use crate::table::Instance;
+use crate::table::{App, Instance};
 
 pub(crate) use gate::Gate;
 
@@ -106,6 +107,11 @@ impl Rules {
         // Digits: the other arm cannot happen.
         let hsts = hsts.and_then(|text| HeaderValue::try_from(text).ok());
         Self { policy, turn: AtomicUsize::new(0), gate, rates, guard, hsts }
+    }
+
+    /// Per cent of an app's requests that may be sent twice, if any.
+    pub(crate) fn retries(app: &App) -> Option<u8> {
+        app.rules.as_ref().map_or(Some(budget::USUAL), |rules| rules.policy.retries)
     }
 
     /// The next one in turn.
