@@ -1,7 +1,8 @@
 //! What people want of how routers treat the requests to their apps.
 
-use model::{Credential, RoutePolicy};
+use model::{ConfigVarName, Credential, RoutePolicy};
 
+use crate::config_vars::ConfigVars;
 use crate::policy::{self, Changes, Texts};
 use crate::rollouts::PolicySetting;
 use crate::setup::Kept;
@@ -11,24 +12,53 @@ use crate::{Actor, Controller, Error, accounts};
 /// The setting whose text is secret, and is hashed before anybody keeps it.
 const SECRET: &str = "basic_auth";
 
+/// Heroku's config vars for an app's own pages, and the setting that each is.
+const PAGES: [(&str, &str); 2] = [("ERROR_PAGE_URL", "error_page"), ("MAINTENANCE_PAGE_URL", "maintenance_page")];
+
+/// What an app's config vars say of its own pages. What is no address of a page is passed over.
+pub(crate) fn pages(config: &ConfigVars) -> Texts {
+    let page = |(name, setting): (&str, &str)| {
+        let text = config.get(&name.parse::<ConfigVarName>().ok()?)?;
+        RoutePolicy::default().set(setting, text).ok().map(|()| (setting.to_owned(), text.to_owned()))
+    };
+    PAGES.into_iter().filter_map(page).collect()
+}
+
+/// What is said of an app's policy by its config vars, by its app.json and by people; the last one counts.
+pub(crate) struct Said<'a> {
+    pub(crate) pages: &'a Texts,
+    pub(crate) own: &'a Texts,
+    pub(crate) set: &'a Texts,
+}
+
+impl Said<'_> {
+    fn merged(&self) -> Texts {
+        policy::merged(self.pages, &policy::merged(self.own, self.set))
+    }
+
+    fn source(&self, name: &str) -> &'static str {
+        let source = policy::source(name, self.own, self.set);
+        if source == "default" && self.pages.contains_key(name) { "config var" } else { source }
+    }
+}
+
 impl Controller {
     /// How routers treat the requests to an app.
     pub async fn routing_policy(&self, app: &App) -> Result<Vec<PolicySetting>, Error> {
-        let (own, set) = self.routing_texts(app).await?;
-        let policy = RoutePolicy::from_texts(&policy::merged(&own, &set));
-        let setting = |name: &&'static str| PolicySetting {
-            name,
-            value: policy.shown(name),
-            source: policy::source(name, &own, &set),
-        };
+        let (pages, own, set) = self.routing_texts(app).await?;
+        let said = Said { pages: &pages, own: &own, set: &set };
+        let policy = RoutePolicy::from_texts(&said.merged());
+        let setting =
+            |name: &&'static str| PolicySetting { name, value: policy.shown(name), source: said.source(name) };
         Ok(RoutePolicy::SETTINGS.iter().map(setting).collect())
     }
 
     /// Sets some of how routers treat the requests to an app, from now on, or leaves it to its app.json again. Once this returns, they do.
     pub async fn set_routing_policy(&self, app: &App, actor: &Actor, changes: &Changes) -> Result<(), Error> {
         let changes = self.hashed(changes).await?;
-        let (own, set) = self.routing_texts(app).await?;
-        let mut policy = RoutePolicy::from_texts(&policy::merged(&own, &policy::changed(&set, &changes)));
+        let (pages, own, set) = self.routing_texts(app).await?;
+        let said = Said { pages: &pages, own: &own, set: &policy::changed(&set, &changes) };
+        let mut policy = RoutePolicy::from_texts(&said.merged());
         policy::change("routing", &RoutePolicy::SETTINGS, &changes, |name, text| policy.set(name, text))?;
         policy.check().map_err(Error::Invalid)?;
         self.store.set_routing_settings(app.id, &changes, &self.stamp(actor)).await?;
@@ -39,18 +69,20 @@ impl Controller {
     }
 
     /// What routers are told of an app whose current release keeps this; none if nobody says anything.
-    pub(crate) fn route_policy(kept: &Kept, set: &Texts) -> Option<Box<RoutePolicy>> {
-        let policy = RoutePolicy::from_texts(&policy::merged(&kept.routing, set));
+    pub(crate) fn route_policy(pages: &Texts, kept: &Kept, set: &Texts) -> Option<Box<RoutePolicy>> {
+        let policy = RoutePolicy::from_texts(&Said { pages, own: &kept.routing, set }.merged());
         (policy != RoutePolicy::default()).then(|| Box::new(policy))
     }
 
-    /// What the app.json of an app's current release says, and what is set.
-    async fn routing_texts(&self, app: &App) -> Result<(Texts, Texts), Error> {
-        let own = match self.store.release(app.current_release).await? {
-            Some(release) => self.kept_of(&release).await?.routing,
-            None => Texts::new(),
+    /// What the config vars and the app.json of an app's current release say, and what is set.
+    async fn routing_texts(&self, app: &App) -> Result<(Texts, Texts, Texts), Error> {
+        let (pages, own) = match self.store.release(app.current_release).await? {
+            Some(release) => {
+                (pages(&self.store.release_config(release.id).await?), self.kept_of(&release).await?.routing)
+            }
+            None => <(Texts, Texts)>::default(),
         };
-        Ok((own, self.store.routing_settings(app.id).await?))
+        Ok((pages, own, self.store.routing_settings(app.id).await?))
     }
 
     /// The same with hashes in the place of passwords.
@@ -110,6 +142,34 @@ mod tests {
         assert_eq!(policy.max_concurrency, Some(5));
         ada.send("PATCH", path, &[], json!({"idle_timeout": null})).await;
         assert_eq!(told().expect("something").get("idle_timeout"), "2m");
+    }
+
+    #[tokio::test]
+    async fn herokus_config_vars_name_an_apps_own_pages() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let controller = &server.test.controller;
+        let app = controller.store.apps().await.expect("readable").remove(0);
+        let release = make_deploy_of(&controller.store, &app, &image(&["web"]), (&BTreeMap::new(), None)).await;
+        server.test.finish(&release, crate::store::Outcome::Succeeded).await;
+        let vars = json!({"ERROR_PAGE_URL": "//cdn.example/error.html", "MAINTENANCE_PAGE_URL": "nowhere"});
+        assert_eq!(ada.send("PATCH", "/apps/shop/config-vars", &[], vars).await.status, 200);
+        let release = controller.store.releases(app.id).await.expect("readable").pop().expect("a release");
+        server.test.finish(&release, crate::store::Outcome::Succeeded).await;
+        let path = "/apps/shop/routing-policy";
+        let settings = ada.get(path).await.body;
+        assert_eq!(find(&settings, "error_page"), "//cdn.example/error.html config var");
+        assert_eq!(find(&settings, "maintenance_page"), "off default", "no address of a page");
+        // Whoever tells routers reads one app, or all of them.
+        let standing = controller.store.standing(&[app.id]).await.expect("readable").remove(0);
+        assert_eq!(standing.pages["error_page"], "//cdn.example/error.html");
+        ada.send("PATCH", path, &[], json!({"maintenance_page": "<b>Off</b>"})).await;
+        let policy = controller.live.names.row(&app.id).and_then(|row| row.policy).expect("something is said");
+        assert_eq!(policy.get("error_page"), "//cdn.example/error.html");
+        assert_eq!(policy.get("maintenance_page"), "<b>Off</b>");
+        let set = ada.send("PATCH", path, &[], json!({"error_page": "off"})).await.body;
+        assert_eq!(find(&set, "error_page"), "off app", "what is set counts before");
+        assert_eq!(find(&set, "maintenance_page"), "HTML of 10 bytes app");
     }
 
     #[tokio::test]

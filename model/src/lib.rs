@@ -10,6 +10,7 @@ pub mod image;
 pub mod job;
 pub mod log;
 pub mod name;
+pub mod own_page;
 pub mod process;
 pub mod role;
 pub mod rollout;
@@ -36,6 +37,7 @@ pub use name::{
     AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,
     VolumeName,
 };
+pub use own_page::OwnPage;
 pub use process::{DynoSize, Process};
 pub use role::Role;
 pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};

@@ -14,6 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::name::Hostname;
+use crate::own_page::OwnPage;
 use crate::rollout::{duration, number, words};
 
 /// A policy as it is in force.
@@ -59,6 +60,10 @@ pub struct RoutePolicy {
     pub rate_limit: Option<Rate>,
     /// Whose pages may ask from a browser: origins, or `*`.
     pub cors: Vec<String>,
+    /// What visitors see when there is no answer of the app.
+    pub error_page: Option<OwnPage>,
+    /// What they see while it is in maintenance.
+    pub maintenance_page: Option<OwnPage>,
 }
 
 /// Which instance gets a request.
@@ -129,13 +134,15 @@ impl Default for RoutePolicy {
             basic_auth: Vec::new(),
             rate_limit: None,
             cors: Vec::new(),
+            error_page: None,
+            maintenance_page: None,
         }
     }
 }
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 20] = [
+    pub const SETTINGS: [&'static str; 22] = [
         "balance",
         "slow_start",
         "affinity",
@@ -156,6 +163,8 @@ impl RoutePolicy {
         "basic_auth",
         "rate_limit",
         "cors",
+        "error_page",
+        "maintenance_page",
     ];
 
     /// Sets what has this name; an error says what the text must be.
@@ -183,6 +192,8 @@ impl RoutePolicy {
             "basic_auth" => self.basic_auth = credentials(text)?,
             "rate_limit" => self.rate_limit = unless_off(text, str::parse)?,
             "cors" => self.cors = list(text, origin)?,
+            "error_page" => self.error_page = unless_off(text, str::parse)?,
+            "maintenance_page" => self.maintenance_page = unless_off(text, str::parse)?,
             _ => return Err(format!("one of {}", Self::SETTINGS.join(", "))),
         }
         Ok(())
@@ -212,13 +223,17 @@ impl RoutePolicy {
             "basic_auth" => joined(&self.basic_auth),
             "rate_limit" => or_off(self.rate_limit.as_ref()),
             "cors" => joined(&self.cors),
+            "error_page" => or_off(self.error_page.as_ref()),
+            "maintenance_page" => or_off(self.maintenance_page.as_ref()),
             _ => String::new(),
         }
     }
 
-    /// What has this name, as anybody may see it: without what follows from a password.
+    /// What has this name, as anybody may see it: without what follows from a password, and no more than fits a line.
     pub fn shown(&self, name: &str) -> String {
         match name {
+            "error_page" => or_off(self.error_page.as_ref().map(OwnPage::words).as_ref()),
+            "maintenance_page" => or_off(self.maintenance_page.as_ref().map(OwnPage::words).as_ref()),
             "basic_auth" => joined(&self.basic_auth.iter().map(|it| it.user.as_str()).collect::<Vec<_>>()),
             _ => self.get(name),
         }
@@ -539,11 +554,14 @@ mod tests {
             ("basic_auth", HASHED),
             ("rate_limit", "100/1m"),
             ("cors", "https://a.example,http://localhost:3000"),
+            ("error_page", "<h1>Sorry, off for a while</h1>"),
+            ("maintenance_page", "//www.example.com/a?b=c"),
         ] {
             policy.set(name, text).expect(name);
             assert_eq!(policy.get(name), text, "{name}");
         }
         assert!(RoutePolicy::SETTINGS.iter().all(|name| policy.get(name) != RoutePolicy::default().get(name)));
+        assert_eq!(policy.shown("error_page"), "HTML of 31 bytes");
         assert_eq!(policy.shown("basic_auth"), "ada,bob", "nobody is shown what follows from a password");
         let json = serde_json::to_string(&policy).expect("JSON");
         assert_eq!(serde_json::from_str::<RoutePolicy>(&json).expect("readable"), policy);
@@ -585,6 +603,10 @@ mod tests {
             ("rate_limit", "0/1m"),
             ("cors", "app.example.com"),
             ("cors", "https://app.example.com/path"),
+            ("error_page", "sorry.html"),
+            ("error_page", "https://"),
+            ("maintenance_page", "javascript://x"),
+            ("maintenance_page", "https://a.example/\"><script>"),
         ] {
             let rule = RoutePolicy::default().set(name, text).expect_err(text);
             assert!(rule.starts_with("must "), "{name} {text}: {rule}");

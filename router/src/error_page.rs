@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
+use model::{OwnPage, RoutePolicy};
 
 use crate::failure::Failure;
 
@@ -18,9 +19,10 @@ struct Page<'a> {
     footer: String,
 }
 
-/// Seconds after which an app in maintenance may be asked again, and one that has too much to do.
+/// Seconds after which an app in maintenance may be asked again, one that has too much to do, and one that did not answer.
 const MAINTENANCE: HeaderValue = HeaderValue::from_static("120");
 const BACKLOG: HeaderValue = HeaderValue::from_static("5");
+const UNAVAILABLE: HeaderValue = HeaderValue::from_static("10");
 
 /// In which form a client wants to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +117,36 @@ pub(crate) fn failure(failure: Failure, app: &str, request_id: &str, wants: Want
     let again = match failure {
         Failure::Maintenance => Some(MAINTENANCE),
         Failure::Backlog => Some(BACKLOG),
-        _ => None,
+        _ => (look.status == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE),
     };
     response.headers_mut().extend(again.map(|seconds| (RETRY_AFTER, seconds)));
     response
+}
+
+/// The same with the app's own page, if it has one for that and a page is wanted.
+pub(crate) fn own(failure: Failure, policy: &RoutePolicy, wants: Wants, page: Response<Bytes>) -> Response<Bytes> {
+    let own = match failure {
+        Failure::Maintenance => policy.maintenance_page.as_ref(),
+        // The visitor's own doing, or nobody's page yet.
+        Failure::BodyTooLarge | Failure::BadChunk | Failure::Blank => None,
+        _ => policy.error_page.as_ref(),
+    };
+    let title = if failure == Failure::Maintenance { "Offline for maintenance" } else { "Application error" };
+    match own.filter(|_| wants == Wants::Html) {
+        None => page,
+        Some(OwnPage::Html(html)) => page.map(|_| html.clone().into()),
+        Some(OwnPage::At(url)) => page.map(|_| frame(title, url).into()),
+    }
+}
+
+/// What is at `url`, and nothing else.
+fn frame(title: &str, url: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <title>{title}</title><style>html,body{{margin:0;height:100%}}iframe{{position:fixed;width:100%;height:100%;border:0}}\
+         </style></head>\n<body><iframe src=\"{}\"></iframe></body></html>\n",
+        escape(url)
+    )
 }
 
 /// The page for a host that no app has.

@@ -310,7 +310,12 @@ impl Exchange {
                 }
                 self.record.fail(failure);
                 let request_id = self.record.request.request_id.to_str().unwrap_or_default();
-                error_page::failure(failure, app.name.as_str(), request_id, Wants::of(&self.headers))
+                let wants = Wants::of(&self.headers);
+                let page = error_page::failure(failure, app.name.as_str(), request_id, wants);
+                match &app.rules {
+                    None => page,
+                    Some(rules) => error_page::own(failure, &rules.policy, wants, page),
+                }
             }
         };
         self.record.bytes = page.body().len() as u64;

@@ -1,10 +1,14 @@
 //! What a client gets when there is no app to answer, or no request to understand.
 
-use model::routes::{RouteMode, WorkloadAddresses};
-use router::Timeouts;
 use std::time::Duration;
 
-use crate::world::{World, get, mirror, send};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use model::routes::{RouteMode, WorkloadAddresses};
+use router::Timeouts;
+
+use crate::world::{World, get, instance, mirror, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_of_an_app_has_its_page_and_its_code() {
@@ -59,4 +63,35 @@ async fn a_request_that_can_be_read_in_two_ways_reaches_no_app() {
     }
     let long = format!("GET / HTTP/1.1\r\nHost: shop.localhost\r\nX: {}\r\n\r\n", "y".repeat(9000));
     assert!(send(world.address, long.as_bytes()).await.starts_with("HTTP/1.1 400"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_has_pages_of_its_own() {
+    let world = World::new(Timeouts::default()).await;
+    let pages = [("error_page", "<h1>Ours</h1>"), ("maintenance_page", "//cdn.example/sorry.html?a=1&b=2")];
+    world.rule_in("shop", RouteMode::Maintenance, &pages).await;
+    let page = get(world.address, "shop", "/").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("retry-after: 120"), "{page}");
+    assert!(page.contains("<iframe src=\"//cdn.example/sorry.html?a=1&amp;b=2\">"), "{page}");
+    assert!(!page.contains("undergoing maintenance"), "{page}");
+    world.logged(&["code=H80", "status=503"]).await;
+
+    world.rule_in("shop", RouteMode::NoWeb, &pages).await;
+    let page = get(world.address, "shop", "/").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("retry-after: 10"), "{page}");
+    assert!(page.contains("text/html") && page.ends_with("\r\n\r\n<h1>Ours</h1>"), "{page}");
+    let request = "GET / HTTP/1.1\r\nHost: shop.localhost\r\nAccept: application/json\r\nConnection: close\r\n\r\n";
+    let json = send(world.address, request.as_bytes()).await;
+    assert!(json.contains("\"id\":\"H14\"") && !json.contains("Ours"), "programs are told as before: {json}");
+
+    world.rule_in("shop", RouteMode::Blank, &pages).await;
+    assert!(get(world.address, "shop", "/").await.contains("nothing has been deployed"));
+    // What the app answers itself is its own page anyway.
+    let web = instance("ill", |_| async {
+        Response::builder().status(503).body(Full::from(Bytes::from_static(b"mine"))).expect("an answer")
+    })
+    .await;
+    world.instances("shop", &[&web]).await;
+    world.rule("shop", &pages).await;
+    assert!(get(world.address, "shop", "/").await.ends_with("mine"));
 }

@@ -150,11 +150,15 @@ impl World {
 
     /// Makes `<app>.localhost` an app whose workload has the same name, and treats its requests by these settings.
     pub(crate) async fn rule(&self, app: &str, settings: &[(&str, &str)]) {
+        self.rule_in(app, RouteMode::serve(WorkloadId(app.to_owned())), settings).await;
+    }
+
+    /// The same in `mode`.
+    pub(crate) async fn rule_in(&self, app: &str, mode: RouteMode, settings: &[(&str, &str)]) {
         let mut policy = RoutePolicy::default();
         for (name, text) in settings {
             policy.set(name, text).expect(name);
         }
-        let mode = RouteMode::serve(WorkloadId(app.to_owned()));
         let row = AppRoute { policy: Some(Box::new(policy)), ..app_row(app, mode) };
         let version = self.names.set(&app_id(app), Some(row));
         assert!(self.names.served(version, LONG).await);

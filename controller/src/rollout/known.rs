@@ -75,7 +75,7 @@ impl Reader {
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for standing in self.controller.store.standing(apps).await? {
-            let Standing { app, current, formation, domains, scaling, routing, manifest } = standing;
+            let Standing { app, current, formation, domains, scaling, routing, pages, manifest } = standing;
             let pending = candidates.get(&app.id);
             let candidate = pending.map(|it| it.release.clone());
             let rollout = pending.and_then(|it| it.rollout.clone());
@@ -88,7 +88,7 @@ impl Reader {
             };
             // What one app's file says that cannot be read holds up no other.
             let kept = Kept::read(manifest.as_deref()).unwrap_or_default();
-            let policy = Controller::route_policy(&kept, &routing);
+            let policy = Controller::route_policy(&pages, &kept, &routing);
             let idle = idle(&kept, &scaling);
             let desired = Desired {
                 app: app.id,

@@ -10,6 +10,8 @@ use model::routes::{AppRoute, RouteMode, Share};
 use model::{AppId, Hostname, RoutePolicy};
 
 use crate::live::{ROUTER_PATIENCE, Served};
+use crate::policy::Texts;
+use crate::routing;
 use crate::setup::Kept;
 use crate::store::App;
 use crate::{Controller, Error};
@@ -36,11 +38,14 @@ impl Controller {
             Some(app) => {
                 let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.hostname).collect();
                 let current = self.store.release(app.current_release).await?;
-                let kept = match &current {
-                    Some(release) => self.kept_of(release).await.unwrap_or_default(),
-                    None => Kept::default(),
+                let (pages, kept) = match &current {
+                    Some(release) => {
+                        let pages = self.store.release_config(release.id).await.map(|config| routing::pages(&config));
+                        (pages.unwrap_or_default(), self.kept_of(release).await.unwrap_or_default())
+                    }
+                    None => <(Texts, Kept)>::default(),
                 };
-                let policy = Self::route_policy(&kept, &self.store.routing_settings(id).await?);
+                let policy = Self::route_policy(&pages, &kept, &self.store.routing_settings(id).await?);
                 let deployed = current.is_some_and(|release| release.image.is_some());
                 let serve = serving.get(&id).map(|served| served.shares.clone()).unwrap_or_default();
                 Some(route(self, &app, Visit { domains, policy }, deployed, serve)?)

@@ -241,7 +241,7 @@ impl Store {
         Ok(self.secrets.seal(&config_row(release), &serde_json::to_vec(config)?)?)
     }
 
-    fn open_config(&self, release: ReleaseId, sealed: &str) -> Result<ConfigVars, StoreError> {
+    pub(super) fn open_config(&self, release: ReleaseId, sealed: &str) -> Result<ConfigVars, StoreError> {
         Ok(serde_json::from_slice(&self.secrets.unseal(&config_row(release), sealed)?)?)
     }
 

@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
 
-use model::{AppId, Hostname, ProcessType};
+use model::{AppId, Hostname, ProcessType, ReleaseId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::scaling::ScalingRow;
 use super::{App, FormationRow, Release, ScalingTexts, Store, StoreError, apps, releases, row};
+use crate::routing::pages;
 
 /// What a rollout has to know of an app.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Standing {
     pub scaling: BTreeMap<ProcessType, ScalingTexts>,
     /// What is set of how routers treat its requests.
     pub routing: BTreeMap<String, String>,
+    /// What the config vars of the current release say of the app's own pages.
+    pub pages: BTreeMap<String, String>,
     /// What is kept of the manifest of the current release, as JSON, if that says something of it.
     pub manifest: Option<String>,
 }
@@ -68,6 +71,18 @@ impl Store {
             .await?;
         let routing: Vec<OfApp<Policy>> =
             self.read(&format!("SELECT app_id, policy FROM routing_policies WHERE app_id IN ({list})")).await?;
+        let configs: Vec<OfApp<Config>> = self
+            .read(&format!(
+                "SELECT a.id AS app_id, r.id, r.config FROM apps a JOIN releases r ON r.id = a.current_release_id \
+                 WHERE a.id IN ({list})"
+            ))
+            .await?;
+        let open = |OfApp(app, Config(release, sealed)): OfApp<Config>| {
+            // Who cannot have its own pages has the router's.
+            let config = self.open_config(release, &sealed).unwrap_or_default();
+            (app, pages(&config))
+        };
+        let mut pages: HashMap<AppId, BTreeMap<String, String>> = configs.into_iter().map(open).collect();
         let deployed = current.into_iter().filter(|release| release.image.is_some());
         let mut current: HashMap<_, _> = deployed.map(|release| (release.app, release)).collect();
         let (mut formation, mut domains) = (by_app(formation), by_app(domains));
@@ -82,6 +97,7 @@ impl Store {
                 .and_then(|mut found| found.pop())
                 .map(|Policy(texts)| texts)
                 .unwrap_or_default(),
+            pages: pages.remove(&app.id).unwrap_or_default(),
             manifest: manifests.remove(&app.id).and_then(|mut found| found.pop()).map(|Manifest(text)| text),
             domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|Name(name)| name).collect(),
             app,
@@ -143,6 +159,14 @@ struct Policy(BTreeMap<String, String>);
 impl<'r> FromRow<'r, AnyRow> for Policy {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
         row::json(row, "policy").map(Self)
+    }
+}
+
+struct Config(ReleaseId, String);
+
+impl<'r> FromRow<'r, AnyRow> for Config {
+    fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(row::text(row, "id")?, row.try_get("config")?))
     }
 }
 
