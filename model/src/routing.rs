@@ -60,6 +60,8 @@ pub struct RoutePolicy {
     pub rate_limit: Option<Rate>,
     /// Whose pages may ask from a browser: origins, or `*`.
     pub cors: Vec<String>,
+    /// Answers are compressed for clients that take that.
+    pub compress: bool,
     /// What visitors see when there is no answer of the app.
     pub error_page: Option<OwnPage>,
     /// What they see while it is in maintenance.
@@ -134,6 +136,7 @@ impl Default for RoutePolicy {
             basic_auth: Vec::new(),
             rate_limit: None,
             cors: Vec::new(),
+            compress: false,
             error_page: None,
             maintenance_page: None,
         }
@@ -142,7 +145,7 @@ impl Default for RoutePolicy {
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 22] = [
+    pub const SETTINGS: [&'static str; 23] = [
         "balance",
         "slow_start",
         "affinity",
@@ -163,6 +166,7 @@ impl RoutePolicy {
         "basic_auth",
         "rate_limit",
         "cors",
+        "compress",
         "error_page",
         "maintenance_page",
     ];
@@ -192,6 +196,7 @@ impl RoutePolicy {
             "basic_auth" => self.basic_auth = credentials(text)?,
             "rate_limit" => self.rate_limit = unless_off(text, str::parse)?,
             "cors" => self.cors = list(text, origin)?,
+            "compress" => self.compress = on_or_off(text)?,
             "error_page" => self.error_page = unless_off(text, str::parse)?,
             "maintenance_page" => self.maintenance_page = unless_off(text, str::parse)?,
             _ => return Err(format!("one of {}", Self::SETTINGS.join(", "))),
@@ -223,6 +228,7 @@ impl RoutePolicy {
             "basic_auth" => joined(&self.basic_auth),
             "rate_limit" => or_off(self.rate_limit.as_ref()),
             "cors" => joined(&self.cors),
+            "compress" => flag(self.compress),
             "error_page" => or_off(self.error_page.as_ref()),
             "maintenance_page" => or_off(self.maintenance_page.as_ref()),
             _ => String::new(),
@@ -554,6 +560,7 @@ mod tests {
             ("basic_auth", HASHED),
             ("rate_limit", "100/1m"),
             ("cors", "https://a.example,http://localhost:3000"),
+            ("compress", "on"),
             ("error_page", "<h1>Sorry, off for a while</h1>"),
             ("maintenance_page", "//www.example.com/a?b=c"),
         ] {

@@ -16,6 +16,7 @@
 
 mod access_log;
 mod balance;
+mod compress;
 mod control;
 mod error_page;
 mod failure;

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::Timeouts;
 use crate::access_log::{AccessLog, Facts, Lines, Record};
 use crate::balance::Dice;
+use crate::compress::{self, Coding, Packed};
 use crate::error_page::Wants;
 use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
@@ -277,7 +278,9 @@ impl Exchange {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(answer, in_flight);
         }
-        self.pass(answer, in_flight)
+        let is_wanted = owner.rules.as_ref().is_some_and(|rules| rules.policy.compress);
+        let coding = if is_wanted { compress::prepare(&self.headers, status, &mut answer.head.headers) } else { None };
+        self.pass(answer, in_flight, coding)
     }
 
     /// Lets the request in by the rules of its app, if that has any.
@@ -459,7 +462,7 @@ impl Exchange {
     }
 
     /// Streams the answer to the client.
-    fn pass(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
+    fn pass(self, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
         let Self { worker, client, record, patience, .. } = self;
         let Answer { head, upstream } = answer;
         let idle_limit = worker.shared.timeouts.upstream_idle;
@@ -476,7 +479,12 @@ impl Exchange {
             rest,
             broken: None,
         };
-        let mut response = Response::new(Reply::App(Box::new(download)));
+        let download = Box::new(download);
+        let reply = match coding.filter(|_| !download.is_over()) {
+            None => Reply::App(download),
+            Some(coding) => Reply::Packed(Box::new(Packed::new(download, coding))),
+        };
+        let mut response = Response::new(reply);
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
         response
     }

@@ -14,19 +14,22 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::access_log::Record;
+use crate::compress::Packed;
 use crate::failure::Failure;
 use crate::proxy::Worker;
 use crate::socket::Activity;
 use crate::table::InFlight;
 use crate::upstream::Upstream;
 
-type Failed = Box<dyn Error + Send + Sync>;
+pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
 pub(crate) enum Reply {
     /// One of our own pages.
     Page(Full<Bytes>),
     /// From an app's instance.
     App(Box<Download>),
+    /// The same, compressed.
+    Packed(Box<Packed>),
     /// From the platform's own API.
     Platform(Incoming),
 }
@@ -45,6 +48,7 @@ impl Body for Reply {
         match &mut *self {
             Self::Page(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::App(body) => body.poll_frame(context),
+            Self::Packed(body) => body.poll_frame(context),
             Self::Platform(body) => Pin::new(body).poll_frame(context).map_err(Failed::from),
         }
     }
@@ -53,6 +57,7 @@ impl Body for Reply {
         match self {
             Self::Page(body) => body.is_end_stream(),
             Self::App(download) => download.is_over(),
+            Self::Packed(body) => body.is_over(),
             Self::Platform(body) => body.is_end_stream(),
         }
     }
@@ -61,6 +66,7 @@ impl Body for Reply {
         match self {
             Self::Page(body) => body.size_hint(),
             Self::App(download) => download.size_hint(),
+            Self::Packed(_) => SizeHint::default(),
             Self::Platform(body) => body.size_hint(),
         }
     }
@@ -84,7 +90,7 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -123,7 +129,7 @@ impl Download {
         Poll::Ready(Some(Err("the instance has nothing to say".into())))
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.broken.is_none() && self.upstream.as_deref().is_none_or(Upstream::is_over)
     }
 

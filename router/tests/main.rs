@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clients;
+mod compression;
 mod corpus;
 mod faults;
 mod files;
