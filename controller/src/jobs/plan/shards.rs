@@ -93,13 +93,21 @@ fn ended(shard: &mut Shard, (exit, at): (Exit, Timestamp), (spec, seen): (&JobSp
     }
 }
 
+/// How long it is at most until a shard that waits is tried again.
+pub(super) fn longest_pause(shard: &Shard, spec: &JobSpec) -> Duration {
+    if shard.tries == 0 { BUSY_PAUSE } else { retry_pause(shard.tries, spec).max(BUSY_PAUSE) }
+}
+
+/// How long after so many failures. A day at the latest, whatever the doubling comes to.
+fn retry_pause(failures: u32, spec: &JobSpec) -> Duration {
+    spec.retry_pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(Duration::from_secs(24 * 60 * 60))
+}
+
 fn failed(shard: &mut Shard, reason: String, (spec, at): (&JobSpec, Timestamp), is_ending: bool) {
     shard.instance = None;
     if shard.tries < spec.retries && !is_ending {
-        // A day at the latest, whatever the doubling comes to.
-        let pause = spec.retry_pause.saturating_mul(1 << shard.tries.min(16)).min(Duration::from_secs(24 * 60 * 60));
-        shard.not_before = Some(at.after(pause));
         shard.tries += 1;
+        shard.not_before = Some(at.after(retry_pause(shard.tries, spec)));
         shard.state = ShardState::Waiting;
     } else {
         shard.state = ShardState::Done;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use model::job::{Kind, Overlap};
 use model::{AppId, JobId, Timestamp};
 
+use super::shards::longest_pause;
 use super::{Plan, Start, process_id};
 use crate::store::{JobRun, JobRunState, ShardState};
 
@@ -39,8 +40,14 @@ impl Plan<'_> {
                 }
                 continue;
             }
-            if let Some(not_before) = run.shards[index].not_before.filter(|moment| *moment > self.now) {
-                self.wake_at(not_before);
+            let shard = &run.shards[index];
+            if let Some(not_before) = shard.not_before.filter(|moment| *moment > self.now) {
+                // Nobody waits longer because the clock was set back.
+                let latest = self.now.after(longest_pause(shard, spec));
+                if not_before > latest {
+                    self.runs[at].shards[index].not_before = Some(latest);
+                }
+                self.wake_at(not_before.min(latest));
                 continue;
             }
             let siblings = begun.get(&run.job).copied().unwrap_or_default();

@@ -415,6 +415,19 @@ fn what_there_is_no_room_for_is_tried_again_and_what_cannot_be_fails() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_puts_no_retry_off() {
+    let mut world = World::new(&[("schedule", "0 * * * *"), ("retries", "1"), ("retry_pause", "1m")]);
+    world.after(HOUR);
+    let first = world.started[0].clone();
+    world.end(&first, Exit::Code(1));
+    assert_eq!(world.tick().starts, []);
+    world.now = Timestamp::from_millis(world.now.as_millis() - 5 * 3_600_000);
+    let acts = world.tick();
+    assert_eq!((acts.starts, acts.wake), (vec![], Some(world.now.after(MINUTE))));
+    assert_eq!(world.after(MINUTE).starts.len(), 1);
+}
+
+#[test]
 fn a_removed_job_goes_once_nothing_of_it_runs_and_what_is_nobodys_is_ended() {
     let mut world = World::new(&[("schedule", "0 * * * *")]);
     world.after(HOUR);
