@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what a request costs the router, everything on, as a ratio to haproxy (without a log) in the same run. ROUNDS, 7 if not said;
-# CASES of scripts/bench-router/measure.py (`1 KiB|TLS`); PROXY_CORE and LOAD_CORE, 0 and 1. Nothing here passes or fails.
+# CASES of scripts/bench-router/measure.py (`1 KiB|TLS`, `tables`, `changes`); PROXY_CORE and LOAD_CORE, 0 and 1. Nothing here passes or fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -16,6 +16,16 @@ macro_rules! ids {
                 random.fill(&mut bytes);
                 Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
             }
+
+            /// Of these bytes, as [`Self::to_bytes`] has them.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(uuid::Uuid::from_bytes(bytes))
+            }
+
+            /// Its bytes, for where there are many.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.into_bytes()
+            }
         }
 
         impl std::fmt::Display for $name {

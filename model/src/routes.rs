@@ -5,9 +5,12 @@
 //! first, and reads one JSON [`Update`] a line: the first has `reset` set and is the whole table, later ones are changes.
 //! The router answers on the same connection with one JSON [`Ack`] a line.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::AppId;
@@ -20,8 +23,8 @@ use crate::traffic::Counts;
 #[serde(transparent)]
 pub struct WorkloadId(pub String);
 
-impl std::fmt::Display for WorkloadId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
@@ -120,16 +123,26 @@ pub struct Share {
 
 /// Earlier versions knew one workload for all requests.
 fn shares<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Share>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        One(WorkloadId),
-        Shares(Vec<Share>),
+    struct Form;
+
+    impl<'de> Visitor<'de> for Form {
+        type Value = Vec<Share>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a workload, or a list of workloads with their weights")
+        }
+
+        fn visit_str<E: Error>(self, workload: &str) -> Result<Self::Value, E> {
+            Ok(vec![Share { workload: WorkloadId(workload.to_owned()), weight: 1 }])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, shares: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(shares))
+        }
     }
-    Ok(match Form::deserialize(deserializer)? {
-        Form::One(workload) => vec![Share { workload, weight: 1 }],
-        Form::Shares(shares) => shares,
-    })
+
+    // Of many rows each is read in no time: nothing is tried first and then read again.
+    deserializer.deserialize_any(Form)
 }
 
 /// What a router knows of a workload's instances.

@@ -1,23 +1,25 @@
 //! The router alone, as it is in the platform, with a route table that stays as it is: for measurements (`make bench-router`).
 //!
 //! `router serve` runs one, `router publish` serves the table on the two sockets that a router follows; `router serve --hosts` does both.
+//! `router change` says how long it takes from a change of the table to the first request that is served by it.
 //! The access log goes to a file, by a queue and a thread of its own as in the platform.
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
 use engine::feed::Feed;
 use model::clock::{SystemClock, SystemRandom};
 use model::routes::{AppRoute, Endpoint, Proof, RouteMode, WorkloadAddresses, WorkloadId};
 use model::{AppId, LogSink, LogSource, Timestamp};
-use router::{RouterSettings, Timeouts, TlsEntrance};
+use router::{Router, RouterSettings, Timeouts, TlsEntrance};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +57,20 @@ enum Command {
         #[command(flatten)]
         table: TableArgs,
     },
+    /// Adds one host after another to a table that routers follow.
+    Change {
+        /// Where the sockets are.
+        #[arg(long)]
+        folder: PathBuf,
+        /// Routers that follow it.
+        #[arg(long, default_value_t = 1)]
+        routers: usize,
+        /// Changes.
+        #[arg(long, default_value_t = 200)]
+        times: u32,
+        #[command(flatten)]
+        table: TableArgs,
+    },
 }
 
 #[derive(Args)]
@@ -68,6 +84,9 @@ struct TableArgs {
     /// Name of the first host. The next ones are `h1.` and so on before it.
     #[arg(long, env = "BENCH_HOST", default_value = "bench.test")]
     host: String,
+    /// A process by which the instances are proven.
+    #[arg(long)]
+    proof: Option<u32>,
 }
 
 fn main() -> Result<(), Failed> {
@@ -84,6 +103,7 @@ fn main() -> Result<(), Failed> {
             Ok(router::serve(settings)?)
         }
         Command::Publish { folder, table } => publish(&folder, &table),
+        Command::Change { folder, routers, times, table } => change(&folder, routers, times, &table),
     }
 }
 
@@ -128,32 +148,115 @@ fn entrance(folder: &Path, listen: SocketAddr, certificate: &[PathBuf]) -> io::R
     Ok(TlsEntrance { listen: vec![listen], certificate: file, tickets: folder.join("tickets.json") })
 }
 
+type Names = Feed<AppId, AppRoute>;
+type Addresses = Feed<WorkloadId, WorkloadAddresses>;
+
 /// Serves the table until the end of the process.
 fn publish(folder: &Path, table: &TableArgs) -> Result<(), Failed> {
-    let (mut names, mut addresses) = (Vec::new(), Vec::new());
-    for number in 0..table.hosts {
-        let id: AppId = format!("00000000-0000-4000-8000-{number:012}").parse()?;
-        let workload = WorkloadId(format!("{id}.v1.web"));
-        let host = if number == 0 { table.host.clone() } else { format!("h{number}.{}", table.host) };
-        let mode = RouteMode::serve(workload.clone());
-        names.push((
-            id,
-            AppRoute { name: format!("app-{number}").parse()?, hosts: vec![host.parse()?], mode, policy: None },
-        ));
-        let endpoint = Endpoint {
-            instance: format!("i{number}"),
-            dyno: "web.1".to_owned(),
-            address: table.upstream,
-            proof: None::<Proof>,
-        };
-        addresses.push((workload, WorkloadAddresses { healthy: vec![endpoint], ..WorkloadAddresses::default() }));
-    }
-    let names: Feed<AppId, AppRoute> = Feed::new(names.into_iter().collect());
-    let addresses: Feed<WorkloadId, WorkloadAddresses> = Feed::new(addresses.into_iter().collect());
+    let (names, addresses) = feeds(table)?;
+    serve_feeds(folder, names, addresses)
+}
+
+fn serve_feeds(folder: &Path, names: Names, addresses: Addresses) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (at_names, at_addresses) = (folder.join("names.sock"), folder.join("addresses.sock"));
     runtime.block_on(async { tokio::try_join!(names.serve(&at_names), addresses.serve(&at_addresses)) })?;
     Ok(())
+}
+
+fn feeds(table: &TableArgs) -> Result<(Names, Addresses), Failed> {
+    let proof = table.proof.map(proof).transpose()?.flatten();
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    for number in 0..table.hosts {
+        let (id, workload) = app(number)?;
+        let host = if number == 0 { table.host.clone() } else { format!("h{number}.{}", table.host) };
+        names.push((id, route(number, &host, &workload)?));
+        let instance = format!("{:08x}-0000-4000-8000-{number:012}", number.wrapping_mul(2_654_435_769));
+        let endpoint = Endpoint { instance, dyno: "web.1".to_owned(), address: table.upstream, proof };
+        addresses.push((workload, WorkloadAddresses { healthy: vec![endpoint], ..WorkloadAddresses::default() }));
+    }
+    Ok((Feed::new(names.into_iter().collect()), Feed::new(addresses.into_iter().collect())))
+}
+
+fn app(number: u32) -> Result<(AppId, WorkloadId), Failed> {
+    let id: AppId = format!("00000000-0000-4000-8000-{number:012}").parse()?;
+    Ok((id, WorkloadId(format!("{id}.v1.web"))))
+}
+
+fn route(number: u32, host: &str, workload: &WorkloadId) -> Result<AppRoute, Failed> {
+    let (name, mode) = (format!("app-{number}").parse()?, RouteMode::serve(workload.clone()));
+    Ok(AppRoute { name, hosts: vec![host.parse()?], mode, policy: None })
+}
+
+fn proof(pid: u32) -> io::Result<Option<Proof>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(Proof::new(pid, &stat, std::fs::metadata(format!("/proc/{pid}/ns/net"))?.ino()))
+}
+
+/// Prints how long it takes until every router serves a host that is new.
+fn change(folder: &Path, routers: usize, times: u32, table: &TableArgs) -> Result<(), Failed> {
+    let (names, addresses) = feeds(table)?;
+    thread::spawn({
+        let (folder, names) = (folder.to_owned(), names.clone());
+        move || serve_feeds(&folder, names, addresses).unwrap_or_else(|error| fail(&error))
+    });
+    let (mut running, mut clients) = (Vec::new(), Vec::new());
+    for number in 0..routers {
+        let own = folder.join(format!("router-{number}"));
+        std::fs::create_dir_all(&own)?;
+        let sockets = [folder.join("names.sock"), folder.join("addresses.sock")];
+        let [names_socket, addresses_socket] = sockets;
+        let own = settings(&own, SocketAddr::from(([127, 0, 0, 1], 0)), None, 1)?;
+        let router = Router::start(RouterSettings { names_socket, addresses_socket, ..own })?;
+        let client = TcpStream::connect(router.addresses()[0])?;
+        client.set_nodelay(true)?;
+        clients.push(client);
+        running.push(router);
+    }
+    for client in &mut clients {
+        while !is_served(client, &table.host)? {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let (_, workload) = app(0)?;
+    let mut took = Vec::new();
+    for number in table.hosts..table.hosts + times {
+        let host = format!("new{number}.{}", table.host);
+        let ((id, _), row) = (app(number)?, route(number, &host, &workload)?);
+        // The last change has been forgotten by whoever had a hand in it.
+        thread::sleep(Duration::from_millis(20));
+        let began = Instant::now();
+        names.set(&id, Some(row));
+        for client in &mut clients {
+            while !is_served(client, &host)? {}
+        }
+        took.push(began.elapsed());
+    }
+    took.sort();
+    let (half, most) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    writeln!(io::stdout(), "{} {}", half.as_micros(), most.as_micros())?;
+    running.into_iter().for_each(Router::stop);
+    Ok(())
+}
+
+/// Whether a request to this host is answered well.
+fn is_served(client: &mut TcpStream, host: &str) -> io::Result<bool> {
+    client.write_all(format!("GET /1k HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        let count = client.read(&mut chunk)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend_from_slice(&chunk[..count]);
+        let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.and_then(|length| length.parse().ok()).unwrap_or_default();
+        if body.len() >= length {
+            return Ok(head.starts_with("http/1.1 200"));
+        }
+    }
 }
 
 /// Lines on their way into a file, which nobody waits for.

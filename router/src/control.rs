@@ -12,32 +12,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
-use model::AppId;
-use model::routes::{AddressesUpdate, NamesUpdate, WorkloadId};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::host::OwnHosts;
-use crate::merge::Merger;
+use crate::merge::{Addresses, Names};
 use crate::proxy::Shared;
 use crate::seats::Seats;
 use crate::server::{Entrance, Leave};
-use crate::snapshot::Snapshot;
 use crate::ssh::Door;
 use crate::table::Table;
 use crate::takeover::{Offer, Taken};
 use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
 use crate::trust::Trust;
-use crate::{RouterError, RouterSettings, follow, server, ssh};
+use crate::{RouterError, RouterSettings, follow, server, snapshot, ssh};
 
 /// What listeners for git over SSH are called where one process hands them to the next; the others see [`Entrance::letter`].
 const SSH: u8 = b's';
@@ -82,9 +79,9 @@ pub struct Router {
 impl Router {
     /// Starts one with the last table that was kept. Once this returns it serves, and a router that was there before does not.
     pub fn start(settings: RouterSettings) -> Result<Self, RouterError> {
-        let table = Arc::new(Table::new());
         let log = Arc::new(AccessLog::default());
         let (sender, news) = mpsc::unbounded_channel();
+        let table = Arc::new(Table::new(sender.clone()));
         let kept = Kept::new(&settings.certificates);
         let shown = Arc::new(Shown::new(kept.load()));
         let shared = Arc::new(Shared {
@@ -104,12 +101,13 @@ impl Router {
         let mut life = [0; 8];
         settings.random.fill(&mut life);
         let totals = Totals::new(u64::from_le_bytes(life));
-        let mut before = settings.takeover.as_deref().and_then(Taken::ask);
-        let (inherited, rows) = match &mut before {
-            Some(before) => (std::mem::take(&mut before.listeners), std::mem::take(&mut before.table)),
-            None => (Vec::new(), Snapshot::load(&settings.snapshot)),
-        };
-        let merger = Merger::new(table, rows, sender);
+        let mut halves = (Names::new(Arc::clone(&table)), Addresses::new(Arc::clone(&table), sender));
+        let take = |from: &_| snapshot::receive(from, &table, (&mut halves.0, &mut halves.1));
+        let mut before = settings.takeover.as_deref().and_then(|socket| Taken::ask(socket, take));
+        if before.is_none() {
+            snapshot::load(&settings.snapshot, &table, (&mut halves.0, &mut halves.1));
+        }
+        let inherited = before.as_mut().map(|before| std::mem::take(&mut before.listeners)).unwrap_or_default();
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
         let acceptor = acceptor(&settings, certificate.as_ref(), &shown)?;
         let (of_ssh, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(|(letter, _)| *letter == SSH);
@@ -135,9 +133,9 @@ impl Router {
         })?;
         let runtime = runtime()?;
         let control = spawn("router-control", {
-            let (names, addresses) = (settings.names_socket, settings.addresses_socket);
+            let (names, addresses) = ((halves.0, settings.names_socket), (halves.1, settings.addresses_socket));
             let certificates = Certificates { own: certificate, shown, kept, socket: settings.certificates_socket };
-            let feeds = Feeds { merger, news, totals, names, addresses, certificates };
+            let feeds = Feeds { table, news, totals, names, addresses, certificates };
             let (leave, end) = (leave.clone(), end.clone());
             move || feeds.follow(&runtime, &settings.snapshot, offer, (&leave, &end))
         })?;
@@ -334,7 +332,7 @@ fn raise_file_limit() {
 }
 
 /// Returns once another router serves in the place of this one.
-async fn hand_over(offer: Option<Offer>, table: impl Fn() -> Vec<u8>) {
+async fn hand_over(offer: Option<Offer>, table: &Arc<Table>) {
     if let Some(offer) = offer {
         match offer.hand_over(table).await {
             Ok(()) => return,
@@ -346,11 +344,11 @@ async fn hand_over(offer: Option<Offer>, table: impl Fn() -> Vec<u8>) {
 
 /// What the control thread works with.
 struct Feeds {
-    merger: Merger,
+    table: Arc<Table>,
     news: mpsc::UnboundedReceiver<News>,
     totals: Totals,
-    names: PathBuf,
-    addresses: PathBuf,
+    names: (Names, PathBuf),
+    addresses: (Addresses, PathBuf),
     certificates: Certificates,
 }
 
@@ -373,14 +371,8 @@ impl Certificates {
         let (outbox, totals) = (Outbox::default(), RefCell::new(Totals::new(0)));
         let (writer, changed) = mpsc::unbounded_channel();
         spawn_local(follow::keep_certificates(self.kept, Arc::clone(&self.shown), changed));
-        let apply = |update, kept: &[AppId]| {
-            for app in self.shown.apply(update, kept) {
-                // Who keeps them lives as long as this does.
-                let _ = writer.send(app);
-            }
-            Vec::new()
-        };
-        follow::follow(&self.socket, (&outbox, &totals), apply, || {}).await;
+        let mut half = follow::Certificates::new(self.shown, writer);
+        follow::follow(&self.socket, (&outbox, &totals), &mut half).await;
     }
 }
 
@@ -392,50 +384,27 @@ impl Feeds {
         offer: Option<Offer>,
         (leave, end): (&Leave, &CancellationToken),
     ) {
-        let merger = Rc::new(RefCell::new(self.merger));
-        let changed = Rc::new(Notify::new());
         let totals = Rc::new(RefCell::new(self.totals));
         let (to_names, to_addresses) = (Rc::new(Outbox::default()), Rc::new(Outbox::default()));
-        let (names, addresses, news) = (self.names, self.addresses, self.news);
+        let ((mut names, at_names), (mut addresses, at_addresses)) = (self.names, self.addresses);
+        let (news, changed) = (self.news, self.table.changed.subscribe());
         LocalSet::new().block_on(runtime, async {
             spawn_local({
                 let (totals, names, addresses) = (Rc::clone(&totals), Rc::clone(&to_names), Rc::clone(&to_addresses));
                 async move { traffic::sort(news, &totals, &names, &addresses).await }
             });
             spawn_local({
-                let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
-                async move {
-                    let apply = |mut update: NamesUpdate, kept: &[AppId]| {
-                        merger.borrow().keep_names(&mut update, kept);
-                        merger.borrow_mut().apply_names(update);
-                        changed.notify_one();
-                        Vec::new()
-                    };
-                    follow::follow(&names, (&to_names, &totals), apply, || {}).await;
-                }
+                let totals = Rc::clone(&totals);
+                async move { follow::follow(&at_names, (&to_names, &totals), &mut names).await }
             });
             spawn_local({
-                let (merger, changed, totals) = (Rc::clone(&merger), Rc::clone(&changed), Rc::clone(&totals));
-                async move {
-                    let apply = |mut update: AddressesUpdate, kept: &[WorkloadId]| {
-                        merger.borrow().keep_addresses(&mut update, kept);
-                        let first = merger.borrow_mut().apply_addresses(update);
-                        changed.notify_one();
-                        first
-                    };
-                    let alone = || {
-                        if merger.borrow_mut().prove() {
-                            changed.notify_one();
-                        }
-                    };
-                    follow::follow(&addresses, (&to_addresses, &totals), apply, alone).await;
-                }
+                let totals = Rc::clone(&totals);
+                async move { follow::follow(&at_addresses, (&to_addresses, &totals), &mut addresses).await }
             });
             spawn_local(self.certificates.follow());
-            let rows = Rc::clone(&merger);
             tokio::select! {
-                () = follow::keep(snapshot, merger, changed) => {}
-                () = hand_over(offer, || rows.borrow().rows().to_json()) => {
+                () = follow::keep(snapshot, &self.table, changed) => {}
+                () = hand_over(offer, &self.table) => {
                     leave.has_successor.store(true, Ordering::Relaxed);
                     leave.stop.cancel();
                 }

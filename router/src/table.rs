@@ -1,101 +1,147 @@
 //! The route table: host → app → workload → healthy instances, read by every worker without a lock.
 //!
-//! Names are many small immutable values behind atomic pointers, chosen by a hash of the host, so that what a change costs
-//! does not grow with the number of apps; each workload's instances are another one inside, so a crash or a scale event
-//! touches one app only. A request that began with an older value is still safe: an instance that left the table refuses new
-//! requests ([`Instance::enter`]), and the request then looks the table up again.
+//! It is rows of few bytes ([`Rows`]): what each app is by name, whose each host is, and where each workload's instances are. What a request
+//! needs, an [`App`] and its [`Workload`]s, is made of them when the first one comes, once for all workers, and hangs there until the row
+//! goes; a change of a row changes what was made of it. That a router knows a million apps costs what their rows do. A request that began
+//! with an older value is still safe: an instance that left the table refuses new requests ([`Instance::enter`]), and the request then looks
+//! the table up again.
 
-use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
-use model::routes::{Endpoint, WorkloadId};
+use model::routes::{AppRoute, Endpoint, RouteMode, WorkloadId};
 use model::{AppId, AppName, Hostname};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::balance::Dice;
+use crate::making::Making;
+use crate::pack::Packed;
 use crate::policy::ejection::Standing;
 use crate::policy::{Gate, Rules, sticky};
+use crate::rows::{Draft, Rows};
 use crate::traffic::News;
-
-/// Parts of the names: of 10,000 apps, 20 in each.
-const PARTS: u64 = 512;
-
-/// Host → app.
-type Hosts = HashMap<Box<str>, Arc<App>, RandomState>;
 
 /// What all workers read and one control thread writes.
 pub(crate) struct Table {
-    exact: Vec<ArcSwap<Hosts>>,
-    /// Says in which part a host is.
-    hasher: RandomState,
+    /// By the id of the app.
+    pub(crate) names: Rows<App>,
+    /// By the id of the workload.
+    pub(crate) addresses: Rows<Workload>,
+    /// The id of the app that a host means.
+    exact: Rows<()>,
     /// By what follows `*.`.
-    wildcard: ArcSwap<Hosts>,
-    /// Says "something changed" to requests that wait for an instance and to the pools.
+    wildcard: Rows<()>,
+    /// Whoever makes something of a row holds this, as does who changes rows.
+    making: Mutex<Making>,
+    /// Says "something changed" to requests that wait for an instance, and to who keeps the table on disk.
     pub(crate) changed: watch::Sender<()>,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        let exact = (0..PARTS).map(|_| ArcSwap::default()).collect();
-        Self { exact, hasher: RandomState::default(), wildcard: ArcSwap::default(), changed: watch::Sender::new(()) }
+    /// An empty one. Workers say by `news` what publishers are to know.
+    pub(crate) fn new(news: mpsc::UnboundedSender<News>) -> Self {
+        let (names, addresses, exact, wildcard) = (Rows::new(), Rows::new(), Rows::new(), Rows::new());
+        Self {
+            names,
+            addresses,
+            exact,
+            wildcard,
+            making: Mutex::new(Making::new(news)),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// The app that `host` (lower case, no port) means: by its exact name, else by the closest wildcard above it.
     pub(crate) fn find(&self, host: &str) -> Option<Arc<App>> {
-        if let Some(app) = self.exact[self.part(host)].load().get(host) {
-            return Some(Arc::clone(app));
-        }
-        let wildcard = self.wildcard.load();
+        let mut owner = owner(&self.exact, host);
         let mut rest = host;
-        while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(app) = wildcard.get(parent) {
-                return Some(Arc::clone(app));
-            }
+        while let (None, Some((_, parent))) = (owner, rest.split_once('.')) {
+            owner = self::owner(&self.wildcard, parent);
             rest = parent;
         }
-        None
+        let id = owner?;
+        let key = id.to_bytes();
+        self.names.live(&key).or_else(|| {
+            let mut making = self.making();
+            self.names.liven(&key, |row| Some(self.make_app(&mut making, id, AppRoute::unpack(row)?, None)))
+        })
+    }
+
+    /// Whose a host is by the table; not by a wildcard above it.
+    pub(crate) fn owner(&self, host: &Hostname) -> Option<AppId> {
+        let (rows, name) = self.place(host);
+        owner(rows, name)
     }
 
     /// Takes hosts from the apps that had them, then gives hosts to apps. A host that another app has by now stays there.
-    pub(crate) fn change(&self, taken: Vec<(Hostname, AppId)>, given: Vec<(Hostname, Arc<App>)>) {
-        let mut touched: HashMap<Option<usize>, Hosts> = HashMap::new();
-        let mut hosts_with = |host: &Hostname, act: &mut dyn FnMut(&mut Hosts, &str)| {
-            let (place, name) = match host.as_str().strip_prefix("*.") {
-                Some(parent) => (None, parent),
-                None => (Some(self.part(host.as_str())), host.as_str()),
-            };
-            let copy = || Hosts::clone(&self.at(place).load());
-            act(touched.entry(place).or_insert_with(copy), name);
+    pub(crate) fn move_hosts(&self, taken: &[(Hostname, AppId)], given: &[(Hostname, AppId)]) {
+        let (mut exact, mut wildcard) = (Draft::default(), Draft::default());
+        let taken = taken.iter().filter(|(host, id)| self.owner(host) == Some(*id)).map(|(host, _)| (host, None));
+        for (host, id) in taken.chain(given.iter().map(|(host, id)| (host, Some(id.to_bytes())))) {
+            let (rows, name) = self.place(host);
+            let draft = if std::ptr::eq(rows, &raw const self.exact) { &mut exact } else { &mut wildcard };
+            draft.set(name.as_bytes(), id.as_ref().map(<[u8; 16]>::as_slice));
+        }
+        for (rows, draft) in [(&self.exact, exact), (&self.wildcard, wildcard)] {
+            rows.change(&draft, 0, |change| change(&mut |_, _, _| None));
+        }
+    }
+
+    pub(crate) fn making(&self) -> MutexGuard<'_, Making> {
+        // Nothing panics while it holds the lock, and what it guards is whole after every statement anyway.
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What requests need of an app. One that is made anew goes on with the rules that it had, if it has the same policy.
+    pub(crate) fn make_app(
+        &self,
+        making: &mut Making,
+        id: AppId,
+        route: AppRoute,
+        before: Option<&Arc<Rules>>,
+    ) -> Arc<App> {
+        let rules = route.policy.map(|policy| {
+            let known = before.filter(|rules| rules.policy == *policy);
+            known.map_or_else(|| Arc::new(Rules::new(*policy)), Arc::clone)
+        });
+        let mode = match route.mode {
+            RouteMode::Blank => Mode::Blank,
+            RouteMode::Maintenance => Mode::Maintenance,
+            RouteMode::NoWeb => Mode::NoWeb,
+            RouteMode::Serve(shares) => {
+                let shares = shares.into_iter().map(|share| (self.workload(making, share.workload), share.weight));
+                Mode::Serve(Shares::new(shares))
+            }
         };
-        for (host, app) in taken {
-            hosts_with(&host, &mut |hosts, name| {
-                if hosts.get(name).is_some_and(|known| known.id == app) {
-                    hosts.remove(name);
-                }
-            });
-        }
-        for (host, app) in given {
-            hosts_with(&host, &mut |hosts, name| drop(hosts.insert(name.into(), Arc::clone(&app))));
-        }
-        for (place, hosts) in touched {
-            self.at(place).store(Arc::new(hosts));
-        }
+        Arc::new(App { id, name: route.name, mode, rules })
     }
 
-    fn part(&self, host: &str) -> usize {
-        usize::try_from(self.hasher.hash_one(host) % PARTS).unwrap_or_default()
+    /// What requests need of a workload.
+    pub(crate) fn workload(&self, making: &mut Making, id: WorkloadId) -> Arc<Workload> {
+        let known = self.addresses.liven(&id.packed(), |row| making.workload_of(&id, row));
+        known.unwrap_or_else(|| making.workload_without_row(id))
     }
 
-    fn at(&self, place: Option<usize>) -> &ArcSwap<Hosts> {
-        place.map_or(&self.wildcard, |part| &self.exact[part])
+    /// Bytes that rows take.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.names.size() + self.addresses.size() + self.exact.size() + self.wildcard.size()
     }
+
+    fn place<'a>(&'a self, host: &'a Hostname) -> (&'a Rows<()>, &'a str) {
+        match host.as_str().strip_prefix("*.") {
+            Some(parent) => (&self.wildcard, parent),
+            None => (&self.exact, host.as_str()),
+        }
+    }
+}
+
+fn owner(rows: &Rows<()>, host: &str) -> Option<AppId> {
+    rows.read(host.as_bytes(), AppId::unpack)?
 }
 
 pub(crate) struct App {
@@ -168,6 +214,8 @@ pub(crate) struct Label {
 pub(crate) struct Workload {
     pub(crate) label: Arc<Label>,
     pub(crate) instances: ArcSwap<Instances>,
+    /// Its instances are fewer than its row says, because nobody but that says so.
+    pub(crate) is_doubtful: AtomicBool,
     /// Publishers were told that it is wanted, since its instances last changed.
     asked: AtomicBool,
     news: mpsc::UnboundedSender<News>,
@@ -175,7 +223,8 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn new(label: Label, news: mpsc::UnboundedSender<News>) -> Self {
-        Self { label: Arc::new(label), instances: ArcSwap::default(), asked: AtomicBool::new(false), news }
+        let (is_doubtful, asked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { label: Arc::new(label), instances: ArcSwap::default(), is_doubtful, asked, news }
     }
 
     pub(crate) fn set(&self, instances: Instances) {

@@ -6,13 +6,14 @@
 //! nobody who hands anything over, listens by itself, and fails as ever where an address is taken.
 
 use std::fs::{self, Permissions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -25,7 +26,8 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot;
+use crate::table::Table;
 
 /// For a router to hand over the next thing, or to take it. It takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,16 +45,16 @@ pub(crate) type Listener = (u8, OwnedFd);
 pub(crate) struct Taken {
     from: UnixStream,
     pub(crate) listeners: Vec<(u8, TcpListener)>,
-    pub(crate) table: Snapshot,
 }
 
 impl Taken {
-    /// Asks the router at `socket`, if there is one.
-    pub(crate) fn ask(socket: &Path) -> Option<Self> {
+    /// Asks the router at `socket`, if there is one. `take` takes its table.
+    pub(crate) fn ask(socket: &Path, take: impl FnOnce(&UnixStream) -> io::Result<()>) -> Option<Self> {
         // Nobody listens at the socket of one that has ended.
         let from = UnixStream::connect(socket).ok()?;
-        match own(&from).and_then(|()| receive(&from)) {
-            Ok((listeners, table)) => Some(Self { from, listeners, table }),
+        let received = own(&from).and_then(|()| receive(&from));
+        match received.and_then(|listeners| take(&from).map(|()| listeners)) {
+            Ok(listeners) => Some(Self { from, listeners }),
             Err(error) => {
                 tracing::warn!(error = %error, socket = %socket.display(), "the router that runs hands nothing over; this one listens by itself");
                 None
@@ -84,7 +86,7 @@ impl Offer {
     }
 
     /// Hands the listeners and the `table` to whoever comes, and returns once somebody serves with them.
-    pub(crate) async fn hand_over(self, table: impl Fn() -> Vec<u8>) -> io::Result<()> {
+    pub(crate) async fn hand_over(self, table: &Arc<Table>) -> io::Result<()> {
         let Self { path, socket, mut place, mut listeners } = self;
         let mut socket = tokio::net::UnixListener::from_std(socket)?;
         loop {
@@ -93,7 +95,7 @@ impl Offer {
                 continue;
             };
             let result;
-            (result, listeners) = hand_over_to(stream, listeners, table()).await?;
+            (result, listeners) = hand_over_to(stream, listeners, Arc::clone(table)).await?;
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -143,7 +145,7 @@ fn own(stream: &UnixStream) -> io::Result<()> {
 async fn hand_over_to(
     stream: tokio::net::UnixStream,
     listeners: Vec<Listener>,
-    table: Vec<u8>,
+    table: Arc<Table>,
 ) -> io::Result<(io::Result<()>, Vec<Listener>)> {
     let stream = stream.into_std()?;
     let given = spawn_blocking(move || {
@@ -164,7 +166,7 @@ async fn hand_over_to(
     Ok((result, listeners))
 }
 
-fn give(mut to: &UnixStream, listeners: &[Listener], table: &[u8]) -> io::Result<()> {
+fn give(mut to: &UnixStream, listeners: &[Listener], table: &Table) -> io::Result<()> {
     to.set_nonblocking(false)?;
     to.set_write_timeout(Some(PATIENCE))?;
     for (letter, listener) in listeners {
@@ -175,11 +177,10 @@ fn give(mut to: &UnixStream, listeners: &[Listener], table: &[u8]) -> io::Result
         sendmsg(to, &[IoSlice::new(&[*letter])], &mut ancillary, SendFlags::NOSIGNAL)?;
     }
     to.write_all(&[ALL])?;
-    to.write_all(&(table.len() as u64).to_be_bytes())?;
-    to.write_all(table)
+    snapshot::give(table, to)
 }
 
-fn receive(mut from: &UnixStream) -> io::Result<(Vec<(u8, TcpListener)>, Snapshot)> {
+fn receive(from: &UnixStream) -> io::Result<Vec<(u8, TcpListener)>> {
     from.set_read_timeout(Some(PATIENCE))?;
     let mut listeners = Vec::new();
     loop {
@@ -191,7 +192,7 @@ fn receive(mut from: &UnixStream) -> io::Result<(Vec<(u8, TcpListener)>, Snapsho
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if letter == [ALL] {
-            break;
+            return Ok(listeners);
         }
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -199,9 +200,4 @@ fn receive(mut from: &UnixStream) -> io::Result<(Vec<(u8, TcpListener)>, Snapsho
             }
         }
     }
-    let mut length = [0; 8];
-    from.read_exact(&mut length)?;
-    let mut table = Vec::new();
-    from.take(u64::from_be_bytes(length)).read_to_end(&mut table)?;
-    Ok((listeners, Snapshot::of_running(&table)?))
 }

@@ -59,8 +59,8 @@ def cpu(pid):
     return total
 
 
-def memory(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+def memory(pid, which="VmRSS"):
+    return int(re.search(rf"{which}:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
 running = []
@@ -121,7 +121,7 @@ http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush o
 """)
 
 
-def haproxy(plain, tls):
+def haproxy(plain, tls, hosts=1):
     (FOLDER / "haproxy.cfg").write_text(f"""global
   nbthread 1
   maxconn 8000
@@ -137,18 +137,20 @@ frontend all
   http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
   http-request set-header X-Request-Id %[uuid()]
   http-request set-header X-Request-Start %[date(0,ms)]
-  default_backend instance
-backend instance
+  {"default_backend b0" if hosts == 1 else f"use_backend %[req.hdr(host),lower,map({FOLDER}/hosts.map,b0)]"}
+""" + "".join(f"""backend b{number}
   http-reuse always
   server one 127.0.0.1:{INSTANCE} pool-max-conn 2048
-""")
+""" for number in range(hosts)))
+    (FOLDER / "hosts.map").write_text("".join(f"h{number}.{HOST} b{number}\n" for number in range(1, hosts)))
     return start("haproxy", "-f", FOLDER / "haproxy.cfg", core=PROXY_CORE)
 
 
-def router(plain, tls, hosts, folder="router"):
+def router(plain, tls, hosts, folder="router", *options):
     place = FOLDER / folder
     place.mkdir()
-    publisher = start(ROUTER, "publish", "--folder", place, "--hosts", str(hosts), "--host", HOST, "--upstream", f"127.0.0.1:{INSTANCE}")
+    publisher = start(ROUTER, "publish", "--folder", place, "--hosts", str(hosts), "--host", HOST, "--upstream", f"127.0.0.1:{INSTANCE}",
+                      *options)
     while not (place / "addresses.sock").exists():
         time.sleep(0.01)
     serving = start(ROUTER, "serve", "--folder", place, "--listen", f"127.0.0.1:{plain}", "--tls-listen", f"127.0.0.1:{tls}",
@@ -156,11 +158,15 @@ def router(plain, tls, hosts, folder="router"):
     return publisher, serving
 
 
-def compare(proxies):
-    print(f"{'case':26} {'haproxy':>9} {'router':>9} {'ratio':>6}   (µs of CPU a request, medians of {ROUNDS} rounds)", flush=True)
+def is_wanted(name):
     wanted = os.environ.get("CASES")
-    for name, load in CASES.items():
-        if wanted and not any(part.strip() and part.strip() in name for part in wanted.split("|")):
+    return not wanted or any(part.strip() and part.strip() in name for part in wanted.split("|"))
+
+
+def compare(proxies, cases=CASES):
+    print(f"{'case':26} {'haproxy':>9} {'router':>9} {'ratio':>6}   (µs of CPU a request, medians of {ROUNDS} rounds)", flush=True)
+    for name, load in cases.items():
+        if not is_wanted(name):
             continue
         costs = {proxy: [] for proxy in proxies}
         for number in range(ROUNDS + 1):
@@ -189,33 +195,83 @@ def syscalls(pid, port):
     print("system calls a request: " + ", ".join(f"{name} {count:.2f}" for name, count in calls.items()))
 
 
-def tables():
+def tables(instance):
+    """How much a table takes, and how soon a router that starts answers by the one on its disk, without any publisher."""
     for hosts in (10_000, 1_000_000):
         plain = free_port()
         empty = router(free_port(), free_port(), 1, f"empty-{hosts}")
         time.sleep(1)
         base = memory(empty[1].pid)
-        both = router(plain, free_port(), hosts, f"hosts-{hosts}")
+        both = router(plain, free_port(), hosts, f"hosts-{hosts}", "--proof", str(instance))
         wait_for(plain)
-        while not answers(plain, f"h{hosts - 1}.{HOST}"):
+        last = f"h{hosts - 1}.{HOST}"
+        while not answers(plain, last):
             time.sleep(0.1)
+        kept = FOLDER / f"hosts-{hosts}" / "table.json"
+        while not kept.exists() or subprocess.run(["grep", "-q", f'"{last}"', kept]).returncode:
+            time.sleep(1)
         time.sleep(3)
-        first = memory(both[1].pid)
+        first, most = memory(both[1].pid), memory(both[1].pid, "VmHWM")
+        print(f"{hosts} hosts: {first:.0f} MiB, {first - base:.0f} of them the table; {most:.0f} at most while it came", flush=True)
         stop(both[1])
-        began = time.monotonic()
-        again = start(ROUTER, "serve", "--folder", FOLDER / f"hosts-{hosts}", "--listen", f"127.0.0.1:{plain}")
-        wait_for(plain)
-        print(f"{hosts} hosts: {first:.0f} MiB, {first - base:.0f} of them the table; takes requests {(time.monotonic() - began) * 1000:.0f} ms after its start")
-        for process in (again, both[0], *empty):
+        stop(both[0])
+        took = []
+        for _ in range(ROUNDS):
+            began = time.monotonic()
+            again = start(ROUTER, "serve", "--folder", FOLDER / f"hosts-{hosts}", "--listen", f"127.0.0.1:{plain}")
+            wait_for(plain)
+            ready = time.monotonic()
+            if not answers(plain, last):
+                sys.exit("the table on disk is not served")
+            took.append((ready - began, time.monotonic() - began))
+            resting, peak = memory(again.pid), memory(again.pid, "VmHWM")
+            stop(again)
+        ready, answered = (statistics.median(times) * 1000 for times in zip(*took))
+        print(f"{hosts} hosts on disk: takes requests {ready:.0f} ms after its start, has answered one after {answered:.0f} ms; "
+              f"{resting:.0f} MiB, {peak:.0f} at most", flush=True)
+        for process in empty:
             stop(process)
 
 
-def main():
-    prepare()
-    start("nginx", "-c", FOLDER / "nginx.conf", core=LOAD_CORE)
-    wait_for(INSTANCE)
+def many_hosts():
+    """What a request costs if it is to any of 10,000 hosts, each with an instance of its own."""
+    (FOLDER / "any.lua").write_text(f"""local seeds = 0
+setup = function(thread) seeds = seeds + 1; thread:set("seed", os.time() * 10 + seeds) end
+init = function() math.randomseed(seed) end
+request = function()
+  return wrk.format("GET", "/1k", {{ Host = "h" .. math.random(1, 9999) .. ".{HOST}" }})
+end
+""")
     ports = {name: (free_port(), free_port()) for name in ("haproxy", "router")}
-    theirs, (_, ours) = haproxy(*ports["haproxy"]), router(*ports["router"], 1)
+    began = time.monotonic()
+    theirs = haproxy(*ports["haproxy"], 10_000)
+    wait_for(ports["haproxy"][0])
+    print(f"10000 hosts: haproxy takes requests {(time.monotonic() - began) * 1000:.0f} ms after its start", flush=True)
+    publisher, ours = router(*ports["router"], 10_000, "many")
+    wait_for(ports["router"][0])
+    while not answers(ports["router"][0], f"h9999.{HOST}"):
+        time.sleep(0.1)
+    before = memory(ours.pid)
+    compare({"haproxy": (theirs.pid, *ports["haproxy"]), "router": (ours.pid, *ports["router"])}, {"10,000 hosts": wrk(64, "/", "any.lua")})
+    print(f"memory after that: haproxy {memory(theirs.pid):.0f} MiB, router {memory(ours.pid):.0f} MiB ({before:.0f} before)", flush=True)
+    for process in (theirs, ours, publisher):
+        stop(process)
+
+
+def changes():
+    """How long it takes from a change of the route table to the first request that is served by it."""
+    for routers in (1, 10):
+        place = FOLDER / f"change-{routers}"
+        place.mkdir()
+        out = subprocess.run([ROUTER, "change", "--folder", place, "--routers", str(routers), "--hosts", "10000", "--host", HOST,
+                              "--upstream", f"127.0.0.1:{INSTANCE}"], capture_output=True, text=True, timeout=300, check=True).stdout
+        half, most = (int(number) / 1000 for number in out.split())
+        print(f"a new route among 10000, {routers} routers: served after {half:.2f} ms (median), {most:.2f} ms (99 of 100)", flush=True)
+
+
+def one_host():
+    ports = {name: (free_port(), free_port()) for name in ("haproxy", "router")}
+    theirs, (publisher, ours) = haproxy(*ports["haproxy"]), router(*ports["router"], 1)
     for plain, tls in ports.values():
         wait_for(plain)
         wait_for(tls)
@@ -226,8 +282,22 @@ def main():
     compare({"haproxy": (theirs.pid, *ports["haproxy"]), "router": (ours.pid, *ports["router"])})
     print(f"memory after that: haproxy {memory(theirs.pid):.1f} MiB, router {memory(ours.pid):.1f} MiB")
     syscalls(ours.pid, ports["router"][0])
-    if not os.environ.get("CASES"):
-        tables()
+    for process in (theirs, ours, publisher):
+        stop(process)
+
+
+def main():
+    prepare()
+    instance = start("nginx", "-c", FOLDER / "nginx.conf", core=LOAD_CORE)
+    wait_for(INSTANCE)
+    if any(is_wanted(name) for name in CASES):
+        one_host()
+    if is_wanted("tables"):
+        tables(instance.pid)
+    if is_wanted("10,000 hosts"):
+        many_hosts()
+    if is_wanted("changes"):
+        changes()
 
 
 def run(measure):
