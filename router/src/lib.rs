@@ -67,6 +67,12 @@ use model::{Clock, Hostname, LogSink, Random};
 
 pub use control::{Router, serve};
 
+/// Panics if an instance would read another request than the router does of what a client sends. For fuzzing.
+#[cfg(fuzzing)]
+pub fn check_head(bytes: &[u8]) -> bool {
+    inbound::check(bytes)
+}
+
 /// All that a router needs to know.
 pub struct RouterSettings {
     /// Where it listens. Port 0 takes a free one. `::1` is left out on a machine without IPv6, if there is another address.

@@ -234,7 +234,10 @@ impl Exchange {
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
-        let (stamp, head) = request_head(&parts, &body, &client.hop, started, || worker.new_request_id());
+        let (stamp, head) =
+            request_head(&parts, upload::is_chunked(&parts.headers, &body), &client.hop, started, || {
+                worker.new_request_id()
+            });
         let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
         client.activity.set_patience(Some(patience.idle));
         let limit = app.rules.as_ref().and_then(|rules| rules.policy.max_body);
@@ -524,9 +527,9 @@ pub(crate) fn switching(mut headers: HeaderMap, upgrade: Option<HeaderValue>) ->
 }
 
 /// The head of a request as an instance gets it.
-fn request_head(
+pub(crate) fn request_head(
     parts: &Parts,
-    body: &Inbound,
+    is_chunked: bool,
     hop: &Hop,
     started: i64,
     new_id: impl FnOnce() -> HeaderValue,
@@ -537,7 +540,7 @@ fn request_head(
     line(&[parts.method.as_str().as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\n"]);
     let give = |name: &HeaderName, value: &[u8]| line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
     let stamp = headers::forward_request(&parts.headers, hop, started, new_id, give);
-    if upload::is_chunked(&parts.headers, body) {
+    if is_chunked {
         line(&[b"transfer-encoding: chunked\r\n"]);
     }
     line(&[b"\r\n"]);

@@ -120,6 +120,7 @@ fn heads() -> Vec<(Want, String)> {
         "GET / a HTTP/1.1",
         "GET /\0 HTTP/1.1",
         "GET x HTTP/1.1",
+        "GET /a#/../b HTTP/1.1",
         "GET * HTTP/1.1",
         "G(T / HTTP/1.1",
         " GET / HTTP/1.1",

@@ -74,6 +74,10 @@ fn request(parsed: &httparse::Request<'_, '_>, head: &[u8]) -> Result<Request<()
         from..from + part.len()
     };
     let (Some(method), Some(path)) = (parsed.method, parsed.path) else { return Err(NO_TARGET) };
+    if path.contains('#') {
+        // `Uri` would leave it out, and whoever is in front of us may have looked at what it has.
+        return Err(Refusal(StatusCode::BAD_REQUEST, "The request target must have no fragment (#)."));
+    }
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| NO_TARGET)?;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice(range(path.as_bytes()))).map_err(|_| NO_TARGET)?;

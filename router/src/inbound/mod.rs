@@ -3,6 +3,8 @@
 
 mod answer;
 mod head;
+#[cfg(any(test, fuzzing))]
+mod twice;
 mod wire;
 
 use std::cell::RefCell;
@@ -33,6 +35,8 @@ use crate::upstream::Scratch;
 use answer::{Answer, Asked, Desk};
 use wire::{Next, Wire};
 
+#[cfg(fuzzing)]
+pub(crate) use twice::check;
 pub(crate) use wire::{Broken, Inbound};
 
 /// What is read of a client at once, if nothing tells of more.
