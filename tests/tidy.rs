@@ -151,7 +151,8 @@ fn functions_are_short() {
 #[test]
 fn no_module_is_forgotten() {
     let mut folders: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    for path in sources() {
+    // cargo finds examples by itself.
+    for path in sources().into_iter().filter(|path| !path.parent().is_some_and(|folder| folder.ends_with("examples"))) {
         folders.entry(path.parent().expect("a folder").to_owned()).or_default().push(path);
     }
     let mut offences = Vec::new();

@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, Full};
 use model::routes::Endpoint;
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener};
 
 use crate::world::{LONG, World, instance, listen, mirror, named, raw, read_head, send};
 
@@ -155,4 +155,31 @@ async fn empty_lines_of_an_instance_hold_nobody_up() {
     world.serve("shop", &[&empty]).await;
     let answer = send(world.address, format!("{GET}Connection: close\r\n\r\n").as_bytes()).await;
     assert!(answer.ends_with("hi"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_answered_may_take_the_rest_of_the_request_all_the_same() {
+    const LENGTH: usize = 8 << 20;
+    let world = World::new(Timeouts::default()).await;
+    let listener = UnixListener::bind(world.folder.path().join("controller.sock")).expect("a socket");
+    let controller = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        assert!(read_head(&mut stream).await.starts_with("POST /big "));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nknown").await.expect("sent");
+        let mut left = LENGTH;
+        let mut buffer = vec![0; 65_536];
+        while left > 0 {
+            let length = stream.read(&mut buffer).await.expect("the rest");
+            assert_ne!(length, 0, "{left} bytes are missing");
+            left -= length;
+        }
+    });
+    let mut client = TcpStream::connect(world.address).await.expect("a connection");
+    let head = format!("POST /big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LENGTH}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.expect("sent");
+    // The answer is there before anything of the body is.
+    let answer = read_head(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    client.write_all(&vec![b'x'; LENGTH]).await.expect("all of it is taken");
+    tokio::time::timeout(LONG, controller).await.expect("in time").expect("it has everything");
 }

@@ -209,8 +209,14 @@ fn a_clock_that_jumps_by_an_hour_changes_nothing_that_runs() {
     jump("+0");
     let (library, file) = (faketime(), offset.clone());
     let text = |path: &Path| path.to_str().expect("text").to_owned();
+    // libfaketime shares something between a process and those that come of it, which goes with the first one; `platform up` goes at once.
+    let mut first = Command::new("cat").env("LD_PRELOAD", &library).stdin(Stdio::piped()).spawn().expect("cat");
+    let shared = format!("/faketime_sem_{0} /faketime_shm_{0}", first.id());
+    let is_there = || Path::new(&format!("/dev/shm/sem.faketime_sem_{}", first.id())).exists();
+    crate::until("libfaketime is ready", is_there);
     let platform = Platform::start(&[
         ("LD_PRELOAD", &text(&library)),
+        ("FAKETIME_SHARED", &shared),
         ("FAKETIME_TIMESTAMP_FILE", &text(&file)),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
@@ -234,5 +240,8 @@ fn a_clock_that_jumps_by_an_hour_changes_nothing_that_runs() {
         crate::until("both are up", || up(&app).len() == 2);
         instances = up(&app);
     }
+    drop(platform);
+    drop(first.stdin.take());
+    first.wait().expect("it ends with its input");
     let _ = std::fs::remove_file(offset);
 }

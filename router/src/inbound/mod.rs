@@ -218,6 +218,12 @@ impl Connection {
         let result = result.await;
         let stays = answer.stays;
         drop(answer);
+        if result.is_ok() && !is_switch {
+            // Whoever has answered may want the rest of the request all the same.
+            let is_unread = || Rc::strong_count(&self.wire) == 1;
+            poll_fn(|context| if is_unread() { Poll::Ready(()) } else { self.wire.borrow_mut().poll_over(context) })
+                .await;
+        }
         let is_read = self.wire.borrow().body.is_over();
         match result {
             Err(error) => {

@@ -49,6 +49,15 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Self::Http1(wire) = self {
+            let watcher = wire.try_borrow_mut().ok().and_then(|mut wire| wire.watcher.take());
+            watcher.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 impl body::Body for Inbound {
     type Data = Bytes;
     type Error = Broken;
@@ -243,15 +252,21 @@ impl Wire {
         Poll::Ready(Ok(length))
     }
 
+    /// Ready when the body has been read. Who waits is woken as well when nobody reads it any more.
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.body.is_over() {
+            return Poll::Ready(());
+        }
+        match &mut self.watcher {
+            Some(watcher) => watcher.clone_from(context.waker()),
+            None => self.watcher = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
     /// Ready when a client has gone whose request is here and that has sent nothing since.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.body.is_over() {
-            match &mut self.watcher {
-                Some(watcher) => watcher.clone_from(context.waker()),
-                None => self.watcher = Some(context.waker().clone()),
-            }
-            return Poll::Pending;
-        }
+        ready!(self.poll_over(context));
         if !self.buffer.is_empty() {
             // The next request is there.
             return Poll::Pending;
