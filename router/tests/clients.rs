@@ -166,20 +166,21 @@ async fn who_has_answered_may_take_the_rest_of_the_request_all_the_same() {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         assert!(read_head(&mut stream).await.starts_with("POST /big "));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nknown").await.expect("sent");
-        let mut left = LENGTH;
-        let mut buffer = vec![0; 65_536];
-        while left > 0 {
-            let length = stream.read(&mut buffer).await.expect("the rest");
-            assert_ne!(length, 0, "{left} bytes are missing");
-            left -= length;
+        let mut said = Vec::new();
+        while !said.ends_with(b"\r\n0\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut said).await.expect("the rest"), 0, "{} bytes came", said.len());
         }
+        assert!(said.len() > LENGTH, "{} bytes came", said.len());
     });
     let mut client = TcpStream::connect(world.address).await.expect("a connection");
-    let head = format!("POST /big HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LENGTH}\r\n\r\n");
+    let head = "POST /big HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.write_all(head.as_bytes()).await.expect("sent");
     // The answer is there before anything of the body is.
     let answer = read_head(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    client.write_all(&vec![b'x'; LENGTH]).await.expect("all of it is taken");
+    for _ in 0..LENGTH / 4096 {
+        client.write_all(format!("1000\r\n{}\r\n", "x".repeat(4096)).as_bytes()).await.expect("all of it is taken");
+    }
+    client.write_all(b"0\r\n\r\n").await.expect("and the end");
     tokio::time::timeout(LONG, controller).await.expect("in time").expect("it has everything");
 }
