@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::cork::Cork;
 use crate::error_page::{self, Wants};
 use crate::headers::Hop;
 use crate::inbound::Inbound;
@@ -81,19 +83,20 @@ pub(crate) async fn serve<S>(
             let (hop, wanted, handover) = (Rc::clone(&hop), wanted.clone(), Rc::default());
             let client = Client { hop, wanted, activity, http2: true, handover };
             let (worker, client) = (Rc::clone(&worker), Rc::new(client));
-            async move {
+            // In its own place in memory: hyper and tokio hand it on four times, and it is large.
+            Box::pin(async move {
                 let response = answer(worker, client, request).await;
                 stream.has_answer.set(true);
                 Ok::<_, Infallible>(response)
-            }
+            })
         }
     });
-    let connection = builder(Spawn(Rc::clone(&streams)))
-        .serve_connection(TokioIo::new(ClientStream::new(stream, activity)), service);
+    let (stream, cork) = Cork::new(ClientStream::new(stream, activity));
+    let connection = builder(Spawn(Rc::clone(&streams))).serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        result = connection.as_mut() => return ended(result),
+        () = drive(connection.as_mut(), &cork) => return,
         () = streams.taken_back() => {
             tracing::debug!("a client took back its requests, one after the other");
             return;
@@ -105,14 +108,28 @@ pub(crate) async fn serve<S>(
     streams.changed_at.set(Instant::now());
     tokio::select! {
         biased;
-        result = connection => ended(result),
+        () = drive(connection, &cork) => {}
         () = streams.rest(FAREWELL) => {}
     }
 }
 
-fn ended(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::trace!(error = %error, "a client's connection broke");
+/// Runs a connection to its end. What its streams said goes when all that can be done at the moment is done.
+async fn drive<C, S>(mut connection: Pin<&mut C>, cork: &Cork<S>)
+where
+    C: Future<Output = hyper::Result<()>>,
+    S: AsyncWrite + Unpin,
+{
+    let end = poll_fn(|context| {
+        if let Poll::Ready(end) = connection.as_mut().poll(context) {
+            return Poll::Ready(end.map_err(Box::<dyn Error>::from));
+        }
+        match cork.poll_pull(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    });
+    if let Err(error) = end.await {
+        tracing::trace!(%error, "a client's connection broke");
     }
 }
 

@@ -18,6 +18,7 @@ mod access_log;
 mod balance;
 mod compress;
 mod control;
+mod cork;
 mod error_page;
 mod failure;
 mod follow;
