@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::request::Builder as RequestBuilder;
 use ureq::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 use url::Url;
@@ -318,7 +320,9 @@ pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
 }
 
 fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Agent::config_builder()
+        .tls_config(TlsConfig::builder().unversioned_rustls_crypto_provider(provider).build())
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT_LIMIT))
         .user_agent(concat!("platform-cli/", env!("CARGO_PKG_VERSION")))

@@ -174,7 +174,7 @@ impl Controller {
         }
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
             .map_err(|_| invalid("private_key must be a key in PEM, without a passphrase"))?;
-        let provider = rustls::crypto::ring::default_provider();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => invalid("private_key does not belong to the certificate"),
             _ => invalid("private_key must be an RSA key, or one of ECDSA or Ed25519"),

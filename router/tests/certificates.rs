@@ -96,7 +96,7 @@ impl Secure {
     }
 
     fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("TLS");
         config.with_root_certificates(self.roots.clone()).with_no_client_auth()
     }
@@ -297,6 +297,6 @@ impl rustls::client::danger::ServerCertVerifier for Anybody {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

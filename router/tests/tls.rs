@@ -35,7 +35,7 @@ impl Secure {
         authority.ensure(&"platform.example".parse().expect("a host name"), SystemClock.now()).expect("certificates");
         let mut trusted = RootCertStore::empty();
         trusted.add(CertificateDer::from_pem_file(authority.certificate()).expect("a certificate")).expect("trusted");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
         let config = config.with_root_certificates(trusted.clone()).with_no_client_auth();
         let tickets = folder.path().join("tickets.json");
@@ -176,7 +176,7 @@ async fn the_router_chooses_the_cipher() {
     let mut chosen = Vec::new();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         for is_reversed in [false, true] {
-            let mut provider = rustls::crypto::ring::default_provider();
+            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
             if is_reversed {
                 provider.cipher_suites.reverse();
             }
