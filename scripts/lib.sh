@@ -62,6 +62,24 @@ progress() {
   fi
 }
 
+# from_pypi PACKAGE VERSION [PACKAGE==VERSION...]: these packages, in a folder that is kept. Sets `venv`.
+from_pypi() {
+  venv=${XDG_CACHE_HOME:-$HOME/.cache}/platform/$1-$2
+  [ ! -e "$venv/whole" ] || return 0
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "$1==$2" "${@:3}"
+  touch "$venv/whole"
+}
+# free_port: one of this machine's that nobody listens at
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# wait_for_port PORT: until somebody listens at it, 10 s at most
+wait_for_port() {
+  for _ in $(seq 100); do
+    (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    sleep 0.1
+  done
+  die "Nobody listens at port $1."
+}
 # Where cargo puts the release binary.
 built_binary() { echo "${CARGO_TARGET_DIR:-target}/release/platform"; }
 

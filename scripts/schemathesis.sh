@@ -3,13 +3,9 @@
 # fake, and fails if an answer is a failure or is not as described. The same requests every time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
-version=4.32.5
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/platform/schemathesis-$version
-if [ ! -x "$venv/bin/schemathesis" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
-fi
+from_pypi schemathesis 4.32.5
 export SCHEMATHESIS=$venv/bin/schemathesis SCHEMATHESIS_CONFIG=$PWD/scripts/schemathesis.toml
 exec cargo test -p controller --lib -- --ignored --exact --nocapture \
     api::schemathesis::no_answer_is_a_failure_or_outside_the_schema

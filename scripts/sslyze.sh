@@ -2,26 +2,19 @@
 # Lets sslyze look at the router's TLS, and fails if it is not what Mozilla recommends (`intermediate`) or open to a known attack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
-version=6.3.1
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/platform/sslyze-$version
-if [ ! -x "$venv/bin/sslyze" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "sslyze==$version"
-fi
+from_pypi sslyze 6.3.1
 cargo build --quiet -p router --example router
 work=$(mktemp -d)
 trap 'kill "$router" 2>/dev/null || true; rm -rf "$work"' EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
     -keyout "$work/key.pem" -out "$work/certificate.pem" 2>/dev/null
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(free_port)
 "${CARGO_TARGET_DIR:-target}/debug/examples/router" serve --folder "$work" --listen 127.0.0.1:0 --tls-listen "127.0.0.1:$port" \
     --certificate "$work/certificate.pem" --certificate "$work/key.pem" 2>/dev/null &
 router=$!
-for _ in $(seq 100); do
-    (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-    sleep 0.1
-done
+wait_for_port "$port"
 "$venv/bin/sslyze" --mozilla_config=intermediate "localhost:$port" >"$work/report" 2>/dev/null || true
 grep -q 'SCANS COMPLETED' "$work/report" || { cat "$work/report"; exit 1; }
 # No public authority has signed this certificate: that finding alone has to be there.

@@ -20,5 +20,7 @@ title "Certificates from a real authority"
 scripts/acme.sh
 title "TLS as sslyze sees it"
 scripts/sslyze.sh
+title "WebSockets as kosoku sees them"
+scripts/kosoku.sh
 title "Tests of the controller on PostgreSQL"
 PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib
