@@ -21,9 +21,17 @@ const ISSUED: &str = "cert issued";
 struct Domain {
     hostname: String,
     kind: String,
+    path: Option<String>,
     acm_status: Option<String>,
     acm_status_reason: Option<String>,
     updated_at: String,
+}
+
+impl Domain {
+    /// The default one has the platform's, and a path of a host that of the host.
+    fn needs_one(&self) -> bool {
+        self.kind == "custom" && self.path.is_none()
+    }
 }
 
 /// Show how far the platform is with certificates for an app's domains
@@ -155,7 +163,7 @@ fn wait(client: &Client, app: &str) -> Result<Value> {
         let value = client.list(&["apps", app, "domains"])?;
         let domains: Vec<Domain> = client::typed(&value)?;
         let is_done = |domain: &Domain| {
-            domain.kind != "custom" || [Some(ISSUED), Some("failed")].contains(&domain.acm_status.as_deref())
+            !domain.needs_one() || [Some(ISSUED), Some("failed")].contains(&domain.acm_status.as_deref())
         };
         if domains.iter().all(is_done) {
             return Ok(value);
@@ -177,7 +185,7 @@ fn show(cx: &Context, domains: &Value) -> Result<()> {
             let reason = domain.acm_status_reason.unwrap_or_default();
             vec![domain.hostname.into(), Field::from(status).mood(mood), since.into(), reason.into()]
         };
-        let custom = domains.into_iter().filter(|domain| domain.kind == "custom").map(row).collect();
+        let custom = domains.into_iter().filter(Domain::needs_one).map(row).collect();
         let empty = "The app has no domains of its own. Add one with `platform domains:add HOSTNAME`.";
         out.table(&["Domain", "Certificate", "Since", "Reason"], custom, empty)
     })

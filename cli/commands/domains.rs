@@ -35,15 +35,20 @@ impl List {
 /// Add domains to an app
 ///
 /// The platform answers for the domain at once. Point the domain's DNS at this machine yourself.
+/// A path after the host name lets the app answer only that and what is below it; the host is a domain of another app of yours.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   $ platform domains:add www.example.com -a my-app
-  $ platform domains:add '*.example.com'")]
+  $ platform domains:add '*.example.com'
+  $ platform domains:add www.example.com/api --strip -a my-api")]
 pub(crate) struct Add {
-    /// Host names; the first label may be `*`
+    /// Host names, of which the first label may be `*`, or paths of them
     #[arg(required = true, value_name = "HOSTNAME")]
     hostnames: Vec<String>,
+    /// The app does not see the path, only what follows it
+    #[arg(long)]
+    strip: bool,
     #[command(flatten)]
     app: AppArg,
 }
@@ -53,11 +58,12 @@ impl Add {
         let (client, name) = cx.app(&self.app)?;
         let mut all = Vec::new();
         for hostname in &self.hostnames {
-            let content = json!({ "hostname": hostname, "sni_endpoint": null });
+            let content = json!({ "hostname": hostname, "sni_endpoint": null, "strip": self.strip });
             let made = cx
                 .out
                 .step(&format!("Adding {hostname} to {name}"), || client.post(&["apps", &name, "domains"], &content))?;
-            if let Some(cname) = client::typed::<Domain>(&made)?.cname {
+            let domain: Domain = client::typed(&made)?;
+            if let Some(cname) = domain.cname.filter(|_| domain.path.is_none()) {
                 cx.out.note(&format!("Point the DNS of {hostname} at {cname}."));
             }
             all.push(made);
@@ -90,6 +96,7 @@ impl Info {
                 ("App", name.as_str().into()),
                 ("Kind", kind.into()),
                 ("DNS target", domain.cname.unwrap_or_default().into()),
+                ("The app sees", if domain.strip { "what follows the path" } else { "the whole path" }.into()),
             ])
         })
     }
@@ -115,7 +122,8 @@ impl Clear {
         let what = format!("This removes all custom domains of {name}.");
         let command = format!("platform domains:clear -a {name} --confirm {name}");
         context::confirm(&name, self.confirm, (&what, &command))?;
-        let custom: Vec<_> = domains.into_iter().filter(|domain| domain.kind != "heroku").collect();
+        // Paths of a host before the host.
+        let custom: Vec<_> = domains.into_iter().rev().filter(|domain| domain.kind != "heroku").collect();
         let clear = || {
             let remove = |domain: &Domain| client.delete(&["apps", &name, "domains", &domain.hostname]);
             custom.iter().map(remove).collect::<Result<Vec<_>>>()

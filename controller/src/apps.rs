@@ -79,6 +79,7 @@ impl Controller {
         if volumes.is_none() {
             self.check_no_volumes(app).await?;
         }
+        self.check_hosts_are_free(app).await?;
         self.store.delete_app(app, volumes, &self.stamp(actor)).await?;
         self.announce(app.id).await;
         self.live.litter.notify_one();

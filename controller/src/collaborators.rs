@@ -90,6 +90,7 @@ impl Controller {
     /// Gives an app to a team that the actor may bring apps to, or back out of a team to one of its admins.
     pub async fn give_app(&self, actor: &Actor, app: &App, recipient: &str) -> Result<App, Error> {
         self.check_role(actor, app, Role::Admin).await?;
+        self.check_shares_no_host(app).await?;
         let owner = if recipient.contains('@') {
             let user = self.find_user(recipient).await?;
             if user.id != actor.user.id {
@@ -110,6 +111,7 @@ impl Controller {
     /// Offers an app to a user, who may take it or not.
     pub async fn offer_app(&self, actor: &Actor, app: &App, recipient: &str) -> Result<Offer, Error> {
         self.check_role(actor, app, Role::Admin).await?;
+        self.check_shares_no_host(app).await?;
         let recipient = self.find_user(recipient).await?;
         if app.team.is_none() && recipient.id == app.owner.id {
             return Err(Error::Invalid(format!("recipient {} owns the app already", recipient.email)));
@@ -141,6 +143,9 @@ impl Controller {
         let giver = self.store.role(offer.owner.id, app.id).await?;
         if accepts && giver != Some(Role::Admin) {
             return Err(Error::Conflict(format!("{} cannot give the app any more.", offer.owner.email)));
+        }
+        if accepts {
+            self.check_shares_no_host(&app).await?;
         }
         let stamp = self.stamp(actor);
         if !self.store.answer_offer(offer, accepts.then_some(&app), &stamp).await? {

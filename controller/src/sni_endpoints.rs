@@ -85,7 +85,7 @@ impl Controller {
         for domain in self.store.domains(app.id).await? {
             let shown = domain.sni_endpoint.as_ref().map(|(id, _)| *id);
             let is_free = shown.is_none_or(|id| id != endpoint.id && managed.contains(&id));
-            if is_free && is_for(&names, &domain.hostname) {
+            if is_free && domain.place.path.is_none() && is_for(&names, &domain.place.host) {
                 self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
             }
         }

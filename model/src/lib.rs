@@ -34,8 +34,8 @@ pub use image::{Digest, Foreign, Image, ImageConfig, Layer};
 pub use job::JobSpec;
 pub use log::{LogSink, LogSource};
 pub use name::{
-    AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PipelineName, ProcessType, TeamName,
-    VolumeName,
+    AddonName, AppName, AttachmentName, ConfigVarName, Email, Hostname, NameError, PathPrefix, PipelineName,
+    ProcessType, TeamName, VolumeName,
 };
 pub use own_page::OwnPage;
 pub use process::{DynoSize, Process};

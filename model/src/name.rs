@@ -91,6 +91,17 @@ names! {
     /// A DNS host name in lower case, without a trailing dot and without a port; the first label may be `*`.
     Hostname, is_hostname,
         "Host names are labels of letters, digits and dashes joined by dots, at most 253 characters; only the first label may be *";
+    /// Where on a host an app begins: `/api` is that path and whatever is below it.
+    PathPrefix, is_path_prefix,
+        "Paths begin with a slash, are of letters, digits, dashes, dots, underscores and tildes between slashes, and have at most 200 characters; no part is . or ..";
+}
+
+/// Only what every server reads in the same way: nothing that is written differently once it is encoded, decoded or tidied.
+fn is_path_prefix(text: &str) -> bool {
+    let part = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+    };
+    text.len() <= 200 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(part))
 }
 
 fn is_app_name(text: &str) -> bool {
@@ -154,6 +165,18 @@ fn is_hostname(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn path_prefixes_are_what_every_server_reads_in_the_same_way() {
+        for good in ["/api", "/api/v1.2", "/~ada/a_b-c"] {
+            assert!(good.parse::<PathPrefix>().is_ok(), "{good}");
+        }
+        let long = format!("/{}", "a".repeat(200));
+        for bad in ["", "/", "api", "/api/", "//api", "/a//b", "/.", "/a/../b", "/a%20b", "/a;b", "/a?b", "/ü", &long]
+        {
+            assert!(bad.parse::<PathPrefix>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn accepts_what_heroku_accepts_and_refuses_the_rest() {

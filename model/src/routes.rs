@@ -14,7 +14,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::AppId;
-use crate::name::{AppName, Hostname};
+use crate::name::{AppName, Hostname, PathPrefix};
 use crate::routing::RoutePolicy;
 use crate::traffic::Counts;
 
@@ -83,11 +83,47 @@ pub struct AppRoute {
     pub name: AppName,
     /// Every host name that means this app, the default one first.
     pub hosts: Vec<Hostname>,
+    /// Parts of hosts that mean this app, whoever has the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Place>,
     /// What to do with a request.
     pub mode: RouteMode,
     /// How to do it, if its owner says anything about that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Box<RoutePolicy>>,
+}
+
+/// Where an app answers: a host, or a path of one and what is below that.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// Of requests.
+    pub host: Hostname,
+    /// None is the whole host, but for the paths that others have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathPrefix>,
+    /// The app does not see the path, only what follows it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip: bool,
+}
+
+impl Place {
+    /// Whether it cannot be had beside the other one: strip or not.
+    pub fn is_where(&self, other: &Self) -> bool {
+        self.host == other.host && self.path == other.path
+    }
+}
+
+impl From<Hostname> for Place {
+    fn from(host: Hostname) -> Self {
+        Self { host, path: None, strip: false }
+    }
+}
+
+/// As in an address: `www.example.com/api`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path.as_ref().map(PathPrefix::as_str).unwrap_or_default())
+    }
 }
 
 /// What to do with a request to an app.

@@ -185,7 +185,7 @@ fn app(number: u32) -> Result<(AppId, WorkloadId), Failed> {
 
 fn route(number: u32, host: &str, workload: &WorkloadId) -> Result<AppRoute, Failed> {
     let (name, mode) = (format!("app-{number}").parse()?, RouteMode::serve(workload.clone()));
-    Ok(AppRoute { name, hosts: vec![host.parse()?], mode, policy: None })
+    Ok(AppRoute { name, hosts: vec![host.parse()?], places: vec![], mode, policy: None })
 }
 
 fn proof(pid: u32) -> io::Result<Option<Proof>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::routes::{Ack, AppRoute, Endpoint, WorkloadAddresses, WorkloadId};
+use model::routes::{Ack, AppRoute, Endpoint, Place, WorkloadAddresses, WorkloadId};
 use model::{AppId, Hostname};
 use tokio::sync::mpsc;
 
@@ -24,8 +24,8 @@ pub(crate) struct Names {
     update: u32,
     rows: Draft,
     unset: Vec<AppId>,
-    taken: Vec<(Hostname, AppId)>,
-    given: Vec<(Hostname, AppId)>,
+    taken: Vec<(Place, AppId)>,
+    given: Vec<(Place, AppId)>,
 }
 
 impl Names {
@@ -41,18 +41,22 @@ impl Names {
     }
 
     fn remove(&mut self, key: &[u8]) {
-        self.take_hosts(key, &[]);
+        self.take_places(key, &[]);
         self.rows.set(key, None);
     }
 
-    /// Notes which hosts an app has and is to have no more.
-    fn take_hosts(&mut self, key: &[u8], stay: &[Hostname]) {
+    /// Notes which places an app has and is to have no more.
+    fn take_places(&mut self, key: &[u8], stay: &[Place]) {
         let (Some(id), Some(Some(row))) = (AppId::unpack(key), self.table.names.read(key, AppRoute::unpack)) else {
             return;
         };
-        let gone = row.hosts.into_iter().filter(|host| !stay.contains(host));
-        self.taken.extend(gone.map(|host| (host, id)));
+        let gone = places(row.hosts, row.places).filter(|place| !stay.iter().any(|other| place.is_where(other)));
+        self.taken.extend(gone.map(|place| (place, id)));
     }
+}
+
+fn places(hosts: Vec<Hostname>, places: Vec<Place>) -> impl Iterator<Item = Place> {
+    hosts.into_iter().map(Place::from).chain(places)
 }
 
 impl Half for Names {
@@ -67,16 +71,18 @@ impl Half for Names {
     fn set(&mut self, id: AppId, route: AppRoute) {
         let (key, row) = (id.packed(), route.packed());
         let is_same = self.table.names.is_told(&key, &row, self.update);
+        let places: Vec<Place> = places(route.hosts, route.places).collect();
         if !is_same {
-            self.take_hosts(&key, &route.hosts);
+            self.take_places(&key, &places);
             self.rows.set(&key, Some(&row));
         }
-        // Two apps may have claimed a host, of which one has let go by now.
-        let is_to_have = |host: &Hostname| match self.table.owner(host) {
-            Some(owner) => !is_same && owner != id,
+        // Two apps may have claimed a place, of which one has let go by now.
+        let is_to_have = |place: &Place| match self.table.slot(place) {
+            Some(slot) if slot.app == id => slot.strip != place.strip,
+            Some(_) => !is_same,
             None => true,
         };
-        self.given.extend(route.hosts.into_iter().filter(is_to_have).map(|host| (host, id)));
+        self.given.extend(places.into_iter().filter(is_to_have).map(|place| (place, id)));
         if self.rows.size() >= PORTION {
             self.apply();
         }
@@ -96,7 +102,7 @@ impl Half for Names {
                 Some(table.make_app(&mut making, id, AppRoute::unpack(change.row?)?, before.rules.as_ref()))
             });
         });
-        table.move_hosts(&std::mem::take(&mut self.taken), &std::mem::take(&mut self.given));
+        table.move_places(&std::mem::take(&mut self.taken), &std::mem::take(&mut self.given));
     }
 
     fn unset(&mut self, id: AppId) {
@@ -376,7 +382,7 @@ mod tests {
         }
 
         fn find(&self, host: &str) -> Arc<App> {
-            self.table.find(host).expect("an app")
+            self.table.find(host, "/").expect("an app").0
         }
 
         fn workloads(&self, host: &str) -> Vec<Arc<Workload>> {
@@ -422,7 +428,7 @@ mod tests {
 
     fn row(number: u32, hosts: &[&str], mode: RouteMode) -> (AppId, AppRoute) {
         let hosts = hosts.iter().map(|host| host.parse().expect("a host name")).collect();
-        (id(number), AppRoute { name: "shop".parse().expect("a name"), hosts, mode, policy: None })
+        (id(number), AppRoute { name: "shop".parse().expect("a name"), hosts, places: vec![], mode, policy: None })
     }
 
     fn serve(workload: &str) -> RouteMode {
@@ -433,7 +439,7 @@ mod tests {
     fn a_host_moves_between_apps_in_either_order_and_what_nobody_serves_is_forgotten() {
         let mut world = World::new();
         let row = |number, hosts: &[&str], workload: &str| row(number, hosts, serve(workload));
-        let who = |world: &World, host: &str| world.table.find(host).map(|app| app.id);
+        let who = |world: &World, host: &str| world.table.find(host, "/").ok().map(|(app, _)| app.id);
         let both = |world: &World| [who(world, "old.localhost"), who(world, "new.localhost")];
         world.say_names(false, vec![row(1, &["old.localhost", "*.shop.example"], "w1")], &[]);
         assert_eq!(who(&world, "a.b.shop.example"), Some(id(1)));
@@ -464,7 +470,7 @@ mod tests {
         world.say_addresses(true, vec![("w1", healthy(&["a", "b"])), ("w2", healthy(&["c"]))]);
         assert_eq!(world.instances("shop.localhost"), ["a", "b"]);
         assert_eq!(world.instances("deep.www.shop.example"), ["a", "b"]);
-        assert!(world.table.find("shop.example").is_none(), "a wildcard does not mean its parent");
+        assert!(world.table.find("shop.example", "/").is_err(), "a wildcard does not mean its parent");
 
         let workload = world.workloads("shop.localhost").remove(0);
         let kept = Arc::clone(&workload.instances.load().healthy[1]);
@@ -483,6 +489,53 @@ mod tests {
         assert_eq!(world.drained(), ["b", "c"]);
         world.say_addresses(false, vec![("w2", healthy(&["d"]))]);
         assert_eq!(world.instances("shop.localhost"), ["d"], "who waits for it finds it");
+    }
+
+    #[test]
+    fn parts_of_a_host_come_and_go_with_their_apps_and_the_rest_stays() {
+        let mut world = World::new();
+        let at = |number, hosts: &[&str], places: &[(&str, bool)]| {
+            let (id, mut route) = row(number, hosts, RouteMode::Blank);
+            let place = |(path, strip): &(&str, bool)| Place {
+                host: "www.shop.example".parse().expect("a host name"),
+                path: Some(path.parse().expect("a path")),
+                strip: *strip,
+            };
+            route.places = places.iter().map(place).collect();
+            (id, route)
+        };
+        let who = |world: &World, path: &str| {
+            world
+                .table
+                .find("www.shop.example", path)
+                .ok()
+                .map(|(app, mounted)| (app.id, mounted.is_some_and(|it| it.strip)))
+        };
+        let of = |number| Some((id(number), false));
+        world.say_names(
+            true,
+            vec![at(1, &["www.shop.example"], &[]), at(2, &[], &[("/api", false), ("/a", false)])],
+            &[],
+        );
+        assert_eq!([who(&world, "/"), who(&world, "/api/x"), who(&world, "/a")], [of(1), of(2), of(2)]);
+        world.say_names(false, vec![at(2, &[], &[("/api", true)])], &[]);
+        assert_eq!([who(&world, "/api"), who(&world, "/a")], [Some((id(2), true)), of(1)]);
+        // Another app has taken it before that is known.
+        world.say_names(false, vec![at(3, &[], &[("/api", false)])], &[]);
+        world.say_names(false, vec![], &[id(2)]);
+        assert_eq!([who(&world, "/api"), who(&world, "/")], [of(3), of(1)]);
+        world.say_names(false, vec![at(1, &[], &[])], &[]);
+        assert_eq!([who(&world, "/api"), who(&world, "/")], [of(3), None]);
+        world.say_names(false, vec![at(4, &["*.shop.example"], &[])], &[]);
+        assert_eq!(
+            [who(&world, "/api"), who(&world, "/")],
+            [of(3), of(4)],
+            "the rest is whose it is without the parts"
+        );
+        let unclear = world.table.find("www.shop.example", "/x/../api").err();
+        assert_eq!(unclear, Some(crate::table::Nowhere::Unclear));
+        world.say_names(true, vec![at(1, &["www.shop.example"], &[])], &[]);
+        assert_eq!([who(&world, "/api"), who(&world, "/x/../api")], [of(1), of(1)], "it has one app again");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use model::AppId;
-use model::routes::{AppRoute, Endpoint, Proof, RouteMode, Share, WorkloadAddresses, WorkloadId};
+use model::routes::{AppRoute, Endpoint, Place, Proof, RouteMode, Share, WorkloadAddresses, WorkloadId};
+use model::{AppId, PathPrefix};
 use uuid::Uuid;
 
 /// What has a form of few bytes.
@@ -22,6 +22,8 @@ pub(crate) trait Packed: Sized {
 
 /// Length of an id as it is written: `8-4-4-4-12` digits.
 const ID: usize = 36;
+/// Beside an app's mode: it has parts of hosts.
+const PLACES: u64 = 4;
 
 impl Packed for AppId {
     fn pack(&self, to: &mut Vec<u8>) {
@@ -53,7 +55,15 @@ impl Packed for AppRoute {
             RouteMode::NoWeb => 2,
             RouteMode::Serve(_) => 3,
         };
-        put_number(to, mode);
+        let has_places = !self.places.is_empty();
+        put_number(to, mode | if has_places { PLACES } else { 0 });
+        if has_places {
+            put_list(to, &self.places, |to, place| {
+                put_text(to, place.host.as_str());
+                put_text(to, place.path.as_ref().map(PathPrefix::as_str).unwrap_or_default());
+                put_number(to, place.strip.into());
+            });
+        }
         if let RouteMode::Serve(shares) = &self.mode {
             put_list(to, shares, |to, share| {
                 put_text(to, &share.workload.0);
@@ -73,14 +83,21 @@ impl Packed for AppRoute {
         let share = |from: &mut Reader<'_>| {
             Some(Share { workload: WorkloadId(from.text()?), weight: u32::try_from(from.number()?).ok()? })
         };
-        let mode = match from.number()? {
+        let mode = from.number()?;
+        let place = |from: &mut Reader<'_>| {
+            let (host, path) = (from.text()?.parse().ok()?, from.text()?);
+            let path = if path.is_empty() { None } else { Some(path.parse().ok()?) };
+            Some(Place { host, path, strip: from.number()? == 1 })
+        };
+        let places = if mode & PLACES == 0 { Vec::new() } else { from.list(place)? };
+        let mode = match mode & !PLACES {
             0 => RouteMode::Blank,
             1 => RouteMode::Maintenance,
             2 => RouteMode::NoWeb,
             _ => RouteMode::Serve(from.list(share)?),
         };
         let policy = if from.0.is_empty() { None } else { Some(serde_json::from_slice(from.0).ok()?) };
-        Some(Self { name, hosts, mode, policy })
+        Some(Self { name, hosts, places, mode, policy })
     }
 }
 
@@ -267,8 +284,13 @@ mod tests {
             comes_back(&WorkloadId(text.to_owned()));
         }
         let hosts = ["shop.example", "*.shop.example"].map(|host| host.parse().expect("a host name"));
-        let route =
-            |mode| AppRoute { name: "shop".parse().expect("a name"), hosts: hosts.to_vec(), mode, policy: None };
+        let route = |mode| AppRoute {
+            name: "shop".parse().expect("a name"),
+            hosts: hosts.to_vec(),
+            places: vec![],
+            mode,
+            policy: None,
+        };
         let share = |weight| Share { workload: WorkloadId("w".to_owned()), weight };
         let served = RouteMode::Serve(vec![share(0), share(u32::MAX)]);
         for mode in [RouteMode::Blank, RouteMode::Maintenance, RouteMode::NoWeb, served] {
@@ -276,7 +298,18 @@ mod tests {
         }
         let mut policy = RoutePolicy::default();
         policy.set("queue", "5").expect("a setting");
-        comes_back(&AppRoute { policy: Some(Box::new(policy)), ..route(RouteMode::Blank) });
+        let policy = Some(Box::new(policy));
+        comes_back(&AppRoute { policy: policy.clone(), ..route(RouteMode::Blank) });
+        let [place, stripped] = [false, true].map(|strip| Place {
+            host: hosts[0].clone(),
+            path: Some("/api".parse().expect("a path")),
+            strip,
+        });
+        comes_back(&AppRoute {
+            places: vec![place, stripped],
+            policy,
+            ..route(RouteMode::serve(WorkloadId("w".into())))
+        });
 
         let proof = Proof { pid: u32::MAX, started: u64::MAX, netns: 4_026_532_000 };
         let endpoint = |address: &str, proof| Endpoint {

@@ -31,6 +31,7 @@ use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
 use crate::inbound::{Handed, Inbound, Inbox};
+use crate::place::Mounted;
 use crate::policy::budget::Budgets;
 use crate::policy::{Asked, Patience, Refused, Rules, Visit, ejection};
 use crate::pool::Pool;
@@ -40,7 +41,7 @@ use crate::search::Search;
 use crate::seats::Seats;
 use crate::socket::Activity;
 use crate::strict::Refusal;
-use crate::table::{App, InFlight, Instance, Table};
+use crate::table::{App, InFlight, Instance, Nowhere, Table};
 use crate::tls::Shown;
 use crate::traffic::{News, Tally};
 use crate::trust::Trust;
@@ -55,6 +56,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const COMPLAINS: Duration = Duration::from_secs(10);
 /// Of most heads of requests, with what is added to them.
 const HEAD_SIZE: usize = 1024;
+/// The part of the path that a request came with, and its app does not see.
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -177,10 +180,16 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
     if worker.shared.own_hosts.contain(&host) {
         return platform::forward(&worker, &client, request).await;
     }
-    let Some(app) = worker.shared.table.find(&host) else {
-        return Reply::page(error_page::no_such_app(&host, Wants::of(request.headers())));
+    let found = worker.shared.table.find(&host, request.uri().path());
+    let (app, mounted) = match found {
+        Ok(found) => found,
+        Err(Nowhere::Unknown) => return Reply::page(error_page::no_such_app(&host, Wants::of(request.headers()))),
+        Err(Nowhere::Unclear) => {
+            let reason = "The path can be read as that of another application.";
+            return Reply::page(error_page::refused(StatusCode::BAD_REQUEST, reason, Wants::of(request.headers())));
+        }
     };
-    let (exchange, request) = Exchange::begin(worker, client, &app, request);
+    let (exchange, request) = Exchange::begin(worker, client, (&app, mounted), request);
     exchange.run(&host, app, request).await
 }
 
@@ -206,6 +215,8 @@ struct Exchange {
     /// Of the request, as the client sent them.
     headers: HeaderMap,
     patience: Patience,
+    /// By which part of its path it came, if the app has only that of its host.
+    mounted: Option<Mounted>,
     /// What to do with the answer, if the app has rules.
     visit: Option<Rc<Visit>>,
 }
@@ -229,13 +240,18 @@ enum Left {
 }
 
 impl Exchange {
-    fn begin(worker: Rc<Worker>, client: Rc<Client>, app: &App, mut request: Request<Inbound>) -> (Self, Upload) {
+    fn begin(
+        worker: Rc<Worker>,
+        client: Rc<Client>,
+        (app, mounted): (&App, Option<Mounted>),
+        mut request: Request<Inbound>,
+    ) -> (Self, Upload) {
         let arrived = Instant::now();
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
         let (stamp, head) =
-            request_head(&parts, upload::is_chunked(&parts.headers, &body), &client.hop, started, || {
+            request_head((&parts, mounted), upload::is_chunked(&parts.headers, &body), &client.hop, started, || {
                 worker.new_request_id()
             });
         let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
@@ -259,12 +275,12 @@ impl Exchange {
             tls: client.hop.tls,
         };
         let record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
-        (Self { worker, client, record, upgrade, headers: parts.headers, patience, visit: None }, upload)
+        (Self { worker, client, record, upgrade, headers: parts.headers, patience, mounted, visit: None }, upload)
     }
 
     async fn run(mut self, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
         let answered = match self.admit(&owner, host).await {
-            Ok(()) => self.dispatch(host, &owner, request).await.map_err(Refused::Failure),
+            Ok(()) => self.dispatch(&owner, request).await.map_err(Refused::Failure),
             Err(refused) => Err(refused),
         };
         let (mut answer, in_flight) = match answered {
@@ -293,6 +309,8 @@ impl Exchange {
             hop: &self.client.hop,
             is_linked: self.client.wanted.is_some(),
             host,
+            app: (app.id, self.mounted),
+            table: &self.worker.shared.table,
             method: &self.record.request.method,
             uri: &self.record.request.uri,
             headers: &self.headers,
@@ -332,16 +350,11 @@ impl Exchange {
     }
 
     /// Tries instances until one has answered.
-    async fn dispatch(
-        &mut self,
-        host: &str,
-        app: &Arc<App>,
-        mut request: Upload,
-    ) -> Result<(Answer, InFlight), Failure> {
+    async fn dispatch(&mut self, app: &Arc<App>, mut request: Upload) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
         let (visit, began) = (self.visit.clone(), self.record.request.arrived);
         let from = (&*worker.shared.table, &worker.shared.timeouts);
-        let mut search = Search::new(from, (host, began), Arc::clone(app), visit.as_deref());
+        let mut search = Search::new(from, (Arc::clone(app), visit.as_deref()), began);
         worker.budgets.deposit(app.id, began);
         let mut broken: Option<Arc<Instance>> = None;
         loop {
@@ -526,20 +539,34 @@ pub(crate) fn switching(mut headers: HeaderMap, upgrade: Option<HeaderValue>) ->
     response
 }
 
-/// The head of a request as an instance gets it.
+/// The head of a request as an instance gets it. What its app does not see of the path it is told in a header, after what a proxy says that is
+/// trusted and took something off the path before.
 pub(crate) fn request_head(
-    parts: &Parts,
+    (parts, mounted): (&Parts, Option<Mounted>),
     is_chunked: bool,
     hop: &Hop,
     started: i64,
     new_id: impl FnOnce() -> HeaderValue,
 ) -> (Stamp, Bytes) {
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let stripped = mounted.filter(|mounted| mounted.strip);
+    let seen = stripped.map_or(Cow::Borrowed(path), |mounted| mounted.seen(path));
     let mut head = Vec::with_capacity(HEAD_SIZE);
     let mut line = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
-    line(&[parts.method.as_str().as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\n"]);
-    let give = |name: &HeaderName, value: &[u8]| line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
+    line(&[parts.method.as_str().as_bytes(), b" ", seen.as_bytes(), b" HTTP/1.1\r\n"]);
+    let mut before = Vec::new();
+    let give = |name: &HeaderName, value: &[u8]| {
+        if stripped.is_some() && *name == FORWARDED_PREFIX {
+            before = value.to_vec();
+        } else {
+            line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
+        }
+    };
     let stamp = headers::forward_request(&parts.headers, hop, started, new_id, give);
+    if let Some(mounted) = stripped {
+        let before = before.strip_suffix(b"/").unwrap_or(&before);
+        line(&[b"x-forwarded-prefix: ", before, mounted.prefix(path).as_bytes(), b"\r\n"]);
+    }
     if is_chunked {
         line(&[b"transfer-encoding: chunked\r\n"]);
     }

@@ -19,7 +19,6 @@ const ATTEMPTS: usize = 10;
 pub(crate) struct Search<'a> {
     table: &'a Table,
     timeouts: &'a Timeouts,
-    host: &'a str,
     app: Arc<App>,
     /// What the request wants of the app's rules.
     visit: Option<&'a Visit>,
@@ -47,12 +46,11 @@ enum Look {
 impl<'a> Search<'a> {
     pub(crate) fn new(
         (table, timeouts): (&'a Table, &'a Timeouts),
-        (host, began): (&'a str, Instant),
-        app: Arc<App>,
-        visit: Option<&'a Visit>,
+        (app, visit): (Arc<App>, Option<&'a Visit>),
+        began: Instant,
     ) -> Self {
         let (tried, failed, changes) = (Vec::new(), None, None);
-        Self { table, timeouts, host, app, visit, began, tried, failed, changes }
+        Self { table, timeouts, app, visit, began, tried, failed, changes }
     }
 
     /// The next instance to try. Waits while one is booting, and gives up with what the client is told.
@@ -76,7 +74,7 @@ impl<'a> Search<'a> {
                 // What changed before somebody listened is not told, so the next turn looks before it waits.
                 None => self.changes = Some(self.table.changed.subscribe()),
             }
-            self.app = self.table.find(self.host).ok_or(Failure::NoWeb)?;
+            self.app = self.table.app(self.app.id).ok_or(Failure::NoWeb)?;
         }
     }
 
@@ -92,7 +90,7 @@ impl<'a> Search<'a> {
         loop {
             let mut freed = pin!(gate.freed.notified());
             freed.as_mut().enable();
-            self.app = self.table.find(self.host).ok_or(Failure::NoWeb)?;
+            self.app = self.table.app(self.app.id).ok_or(Failure::NoWeb)?;
             match self.look(dice)? {
                 Look::Go(in_flight) => return Ok(Some(in_flight)),
                 Look::Hold { .. } => return Ok(None),

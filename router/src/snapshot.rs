@@ -232,7 +232,7 @@ mod tests {
         let text = fs::read_to_string(&path).expect("text");
         let (again, known) = loaded(&path, &all);
         assert_eq!(known, [(1, 1, 0), (0, 3, 0), (0, 2, 0)]);
-        assert_eq!(again.find("www.shop.example").map(|app| app.id), Some(id));
+        assert_eq!(again.find("www.shop.example", "/").ok().map(|(app, _)| app.id), Some(id));
         // Nobody stood for it since.
         save(&again, &path).expect("saved");
         assert_eq!(loaded(&path, &all).1, [(1, 1, 0), (0, 3, 0), (0, 2, 0)]);
@@ -247,7 +247,7 @@ mod tests {
             fs::write(&path, &text[..length]).expect("written");
             let (table, known) = loaded(&path, &all);
             assert_eq!(known, [(0, 0, 0); 3], "half of a table is none");
-            assert!(table.find("shop.example").is_none());
+            assert!(table.find("shop.example", "/").is_err());
         }
     }
 }

@@ -6,13 +6,14 @@
 //! with an older value is still safe: an instance that left the table refuses new requests ([`Instance::enter`]), and the request then looks
 //! the table up again.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use model::routes::{AppRoute, Endpoint, RouteMode, WorkloadId};
+use model::routes::{AppRoute, Endpoint, Place, RouteMode, WorkloadId};
 use model::{AppId, AppName, Hostname};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use crate::balance::Dice;
 use crate::making::Making;
 use crate::pack::Packed;
+use crate::place::{self, Chosen, Mounted, Parts, Slot};
 use crate::policy::ejection::Standing;
 use crate::policy::{Gate, Rules, sticky};
 use crate::rows::{Draft, Rows};
@@ -31,10 +33,12 @@ pub(crate) struct Table {
     pub(crate) names: Rows<App>,
     /// By the id of the workload.
     pub(crate) addresses: Rows<Workload>,
-    /// The id of the app that a host means.
+    /// The id of the app that a host means, or the [`Parts`] of a host that several share.
     exact: Rows<()>,
     /// By what follows `*.`.
     wildcard: Rows<()>,
+    /// There are or were hosts that several share.
+    has_parts: AtomicBool,
     /// Whoever makes something of a row holds this, as does who changes rows.
     making: Mutex<Making>,
     /// Says "something changed" to requests that wait for an instance, and to who keeps the table on disk.
@@ -50,20 +54,25 @@ impl Table {
             addresses,
             exact,
             wildcard,
+            has_parts: AtomicBool::new(false),
             making: Mutex::new(Making::new(news)),
             changed: watch::Sender::new(()),
         }
     }
 
-    /// The app that `host` (lower case, no port) means: by its exact name, else by the closest wildcard above it.
-    pub(crate) fn find(&self, host: &str) -> Option<Arc<App>> {
-        let mut owner = owner(&self.exact, host);
-        let mut rest = host;
-        while let (None, Some((_, parent))) = (owner, rest.split_once('.')) {
-            owner = self::owner(&self.wildcard, parent);
-            rest = parent;
+    /// The app that `host` (lower case, no port) means for this path: by its exact name, else by the closest wildcard above it.
+    #[inline]
+    pub(crate) fn find(&self, host: &str, path: &str) -> Result<(Arc<App>, Option<Mounted>), Nowhere> {
+        let Chosen { app, is_shared } = self.choose(host, path.as_bytes());
+        if is_shared && place::readings(path).iter().any(|reading| self.choose(host, reading).app != app) {
+            return Err(Nowhere::Unclear);
         }
-        let id = owner?;
+        let (id, mounted) = app.ok_or(Nowhere::Unknown)?;
+        self.app(id).map(|app| (app, mounted)).ok_or(Nowhere::Unknown)
+    }
+
+    /// The app with this id.
+    pub(crate) fn app(&self, id: AppId) -> Option<Arc<App>> {
         let key = id.to_bytes();
         self.names.live(&key).or_else(|| {
             let mut making = self.making();
@@ -71,24 +80,77 @@ impl Table {
         })
     }
 
-    /// Whose a host is by the table; not by a wildcard above it.
-    pub(crate) fn owner(&self, host: &Hostname) -> Option<AppId> {
-        let (rows, name) = self.place(host);
-        owner(rows, name)
+    fn choose(&self, host: &str, path: &[u8]) -> Chosen {
+        let choose = |rows: &Rows<()>, host: &str| {
+            rows.read(host.as_bytes(), |row| place::choose(row, path)).unwrap_or_default()
+        };
+        let mut chosen = choose(&self.exact, host);
+        let mut rest = host;
+        while let (None, Some((_, parent))) = (chosen.app, rest.split_once('.')) {
+            let above = choose(&self.wildcard, parent);
+            chosen = Chosen { app: above.app, is_shared: chosen.is_shared || above.is_shared };
+            rest = parent;
+        }
+        chosen
     }
 
-    /// Takes hosts from the apps that had them, then gives hosts to apps. A host that another app has by now stays there.
-    pub(crate) fn move_hosts(&self, taken: &[(Hostname, AppId)], given: &[(Hostname, AppId)]) {
+    /// Whose a place is by the table; not by a wildcard above it.
+    pub(crate) fn slot(&self, place: &Place) -> Option<Slot> {
+        self.parts(&place.host)?.get(place.path.as_ref())
+    }
+
+    /// Whose the parts of a host are.
+    pub(crate) fn parts(&self, host: &Hostname) -> Option<Parts> {
+        let (rows, name) = self.row_of(host);
+        rows.read(name.as_bytes(), Parts::unpack)?
+    }
+
+    /// Takes places from the apps that had them, then gives places to apps. One that another app has by now stays there.
+    pub(crate) fn move_places(&self, taken: &[(Place, AppId)], given: &[(Place, AppId)]) {
+        let mut shared = self.shared(taken, given);
         let (mut exact, mut wildcard) = (Draft::default(), Draft::default());
-        let taken = taken.iter().filter(|(host, id)| self.owner(host) == Some(*id)).map(|(host, _)| (host, None));
-        for (host, id) in taken.chain(given.iter().map(|(host, id)| (host, Some(id.to_bytes())))) {
-            let (rows, name) = self.place(host);
+        let mut set = |host: &Hostname, row: Option<&[u8]>| {
+            let (rows, name) = self.row_of(host);
             let draft = if std::ptr::eq(rows, &raw const self.exact) { &mut exact } else { &mut wildcard };
-            draft.set(name.as_bytes(), id.as_ref().map(<[u8; 16]>::as_slice));
+            draft.set(name.as_bytes(), row);
+        };
+        for (place, id) in taken {
+            match shared.get_mut(&place.host) {
+                Some(parts) => parts.take(place, *id),
+                None if self.slot(place).is_some_and(|slot| slot.app == *id) => set(&place.host, None),
+                None => {}
+            }
+        }
+        for (place, id) in given {
+            match shared.get_mut(&place.host) {
+                Some(parts) => parts.give(place, *id),
+                None => set(&place.host, Some(&id.to_bytes())),
+            }
+        }
+        for (host, parts) in shared {
+            set(host, (!parts.is_empty()).then(|| parts.packed()).as_deref());
         }
         for (rows, draft) in [(&self.exact, exact), (&self.wildcard, wildcard)] {
             rows.change(&draft, 0, |change| change(&mut |_, _, _| None));
         }
+    }
+
+    /// Those of the hosts that several share, or are to share, as they are now.
+    fn shared<'a>(&self, taken: &'a [(Place, AppId)], given: &'a [(Place, AppId)]) -> HashMap<&'a Hostname, Parts> {
+        let is_part = |(place, _): &(Place, AppId)| place.path.is_some();
+        let mut shared = HashMap::new();
+        // Most routers know of none, and have no time to look.
+        if !self.has_parts.load(Ordering::Relaxed) && !given.iter().any(is_part) {
+            return shared;
+        }
+        self.has_parts.store(true, Ordering::Relaxed);
+        for (place, _) in taken.iter().chain(given) {
+            let (rows, name) = self.row_of(&place.host);
+            if place.path.is_some() || rows.read(name.as_bytes(), place::is_shared) == Some(true) {
+                shared.entry(&place.host).or_insert_with(|| self.parts(&place.host).unwrap_or_default());
+            }
+        }
+        shared
     }
 
     pub(crate) fn making(&self) -> MutexGuard<'_, Making> {
@@ -132,7 +194,7 @@ impl Table {
         self.names.size() + self.addresses.size() + self.exact.size() + self.wildcard.size()
     }
 
-    fn place<'a>(&'a self, host: &'a Hostname) -> (&'a Rows<()>, &'a str) {
+    fn row_of<'a>(&'a self, host: &'a Hostname) -> (&'a Rows<()>, &'a str) {
         match host.as_str().strip_prefix("*.") {
             Some(parent) => (&self.wildcard, parent),
             None => (&self.exact, host.as_str()),
@@ -140,8 +202,13 @@ impl Table {
     }
 }
 
-fn owner(rows: &Rows<()>, host: &str) -> Option<AppId> {
-    rows.read(host.as_bytes(), AppId::unpack)?
+/// Why a request belongs to no app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nowhere {
+    /// No app has the host, or none has this path of it.
+    Unknown,
+    /// Its path can be read as that of another app.
+    Unclear,
 }
 
 pub(crate) struct App {

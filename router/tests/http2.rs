@@ -24,8 +24,8 @@ use crate::world::{LONG, World, instance, mirror, named, raw, read_head, until};
 
 const SOON: Duration = Duration::from_millis(100);
 
-type Body = BoxBody<Bytes, Infallible>;
-type Sender = SendRequest<Body>;
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Sender = SendRequest<Body>;
 
 async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Sender {
     let (sender, connection) =
@@ -39,7 +39,7 @@ pub(crate) async fn client(world: &World) -> Sender {
     speak(TcpStream::connect(world.address).await.expect("a connection")).await
 }
 
-fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     Empty::new().boxed()
 }
 
@@ -67,11 +67,11 @@ fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("http://shop.localhost{path}"))
 }
 
-async fn send(sender: &mut Sender, request: Request<Body>) -> Response<Incoming> {
+pub(crate) async fn send(sender: &mut Sender, request: Request<Body>) -> Response<Incoming> {
     tokio::time::timeout(LONG, sender.send_request(request)).await.expect("in time").expect("an answer")
 }
 
-async fn text(response: Response<Incoming>) -> String {
+pub(crate) async fn text(response: Response<Incoming>) -> String {
     String::from_utf8_lossy(&response.into_body().collect().await.expect("a body").to_bytes()).into_owned()
 }
 

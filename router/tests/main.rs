@@ -11,6 +11,7 @@ mod http2;
 mod introduced;
 mod pages;
 mod passing;
+mod places;
 mod ports;
 mod restart;
 mod retries;

@@ -235,7 +235,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
 
 pub(crate) fn app_row(app: &str, mode: RouteMode) -> AppRoute {
     let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
-    AppRoute { name: app.parse().expect("a name"), hosts, mode, policy: None }
+    AppRoute { name: app.parse().expect("a name"), hosts, places: vec![], mode, policy: None }
 }
 
 fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {

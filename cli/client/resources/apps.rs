@@ -149,8 +149,13 @@ pub(crate) struct SourceBlob {
 /// `GET /apps/:app/domains`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Domain {
-    /// The host name.
+    /// The host name, and the path after it.
     pub(crate) hostname: String,
+    /// That path, if it has one.
+    pub(crate) path: Option<String>,
+    /// The app does not see the path.
+    #[serde(default)]
+    pub(crate) strip: bool,
     /// `heroku` for the app's own name, `custom` for those added.
     pub(crate) kind: String,
     /// What a DNS record should point at.

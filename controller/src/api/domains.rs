@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::auth::Access;
 use super::error::ApiError;
-use super::input::{Body, Reference, Text};
+use super::input::{Body, Flag, Reference, Text};
 use super::output::{Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::domains::AppDomain;
@@ -17,8 +17,10 @@ use crate::{Controller, Error, Settings};
 /// A new custom domain.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct CreateDomain {
-    /// The host name that its visitors use.
+    /// The host name that its visitors use, and after it a path, if the app is to answer only that and what is below it.
     hostname: Text,
+    /// The app does not see the path, but as `X-Forwarded-Prefix`.
+    strip: Option<Flag>,
     /// A certificate of the app's that it shows, by name or id.
     sni_endpoint: Option<Reference>,
 }
@@ -45,8 +47,12 @@ pub(super) struct DomainAnswer {
     id: Id,
     /// `custom`, or `heroku` for the app's own.
     kind: &'static str,
+    /// Of the host name, if the app answers only that and what is below it.
+    path: Option<String>,
     sni_endpoint: Option<Named>,
     status: &'static str,
+    /// Whether the app does not see the path.
+    strip: bool,
     updated_at: Time,
 }
 
@@ -73,7 +79,9 @@ pub(super) async fn create(
     if let Some(certificate) = &wish.sni_endpoint {
         controller.find_certificate(&access.app, &certificate.0).await?;
     }
-    let mut domain = controller.add_domain(&access.app, &access.actor, &wish.hostname.0).await?;
+    let mut domain = controller
+        .add_domain(&access.app, &access.actor, (&wish.hostname.0, wish.strip.is_some_and(|strip| strip.0)))
+        .await?;
     if let Some(certificate) = &wish.sni_endpoint {
         domain = controller.set_certificate(&access.app, &access.actor, (&domain, Some(&certificate.0))).await?;
     }
@@ -124,11 +132,13 @@ fn answer(settings: &Settings, app: &App, domain: &AppDomain) -> Result<DomainAn
         app: Named::from(app),
         cname: domain.custom.then(|| target.to_string()),
         created_at: domain.created_at.into(),
-        hostname: domain.hostname.to_string(),
+        hostname: domain.place.to_string(),
         id: Id::of(&domain.id),
         kind: if domain.custom { "custom" } else { "heroku" },
         sni_endpoint: domain.sni_endpoint.as_ref().map(|(id, name)| Named::new(id, name)),
+        path: domain.place.path.as_ref().map(ToString::to_string),
         status: "none",
+        strip: domain.place.strip,
         updated_at: domain.updated_at.into(),
     })
 }

@@ -268,6 +268,68 @@ async fn a_custom_domain_belongs_to_one_app_and_takes_nothing_over() {
 }
 
 #[tokio::test]
+async fn apps_of_one_owner_share_a_host_by_path() {
+    let server = Server::start().await;
+    let ada = server.user_with_app("ada@example.com", "shop").await;
+    ada.send("POST", "/apps", &[], json!({"name": "calls"})).await;
+    let eve = server.user_with_app("eve@example.com", "other").await;
+    let wish = |hostname: &str, strip: bool| json!({"hostname": hostname, "sni_endpoint": null, "strip": strip});
+    let early = ada.send("POST", "/apps/calls/domains", &[], wish("www.example.com/api", true)).await;
+    assert!(early.status == 422 && early.text.contains("platform domains:add www.example.com"), "{}", early.text);
+    ada.send("POST", "/apps/shop/domains", &[], wish("www.example.com", false)).await;
+    let added = ada.send("POST", "/apps/calls/domains", &[], wish("WWW.example.com/API/", true)).await;
+    assert_eq!((added.status, &added.body["hostname"]), (201, &json!("www.example.com/API")), "{}", added.text);
+    assert_eq!((&added.body["path"], &added.body["strip"]), (&json!("/API"), &json!(true)));
+    let hosts = ada.get("/apps/calls/domains").await;
+    assert_eq!(hosts.body.as_array().map(Vec::len), Some(2), "{}", hosts.text);
+    let (id, names) = (added.body["app"]["id"].as_str().expect("an id"), &server.test.controller.live.names);
+    let route = names.row(&id.parse().expect("an id")).expect("a row");
+    let places: Vec<_> = route.places.iter().map(|place| (place.to_string(), place.strip)).collect();
+    assert_eq!(places, [("www.example.com/API".to_owned(), true)]);
+    for (hostname, strip, why) in [
+        ("www.example.com/API", false, "already taken"),
+        ("www.example.com/a/../b", false, "Paths begin"),
+        ("www.example.com/a%20b", false, "Paths begin"),
+        ("shop.localhost/api", false, "belongs to the platform"),
+        ("other.example.com", true, "has none"),
+    ] {
+        let refused = ada.send("POST", "/apps/calls/domains", &[], wish(hostname, strip)).await;
+        assert!(refused.status == 422 && refused.text.contains(why), "{hostname}: {}", refused.text);
+    }
+    let foreign = eve.send("POST", "/apps/other/domains", &[], wish("www.example.com/eve", false)).await;
+    assert!(foreign.status == 422 && foreign.text.contains("somebody else's app"), "{}", foreign.text);
+    assert!(!foreign.text.contains("shop"), "{}", foreign.text);
+    let collaborator = json!({"user": "eve@example.com", "role": "operate"});
+    ada.send("POST", "/apps/shop/collaborators", &[], collaborator).await;
+    let foreign = eve.send("POST", "/apps/other/domains", &[], wish("www.example.com/eve", false)).await;
+    assert!(foreign.status == 422 && foreign.text.contains("have one owner"), "{}", foreign.text);
+    for (method, path) in [("DELETE", "/apps/shop/domains/www.example.com"), ("DELETE", "/apps/shop")] {
+        let refused = ada.send(method, path, &[], Value::Null).await;
+        assert!(
+            refused.text.contains("domains:remove www.example.com/API -a calls"),
+            "{}: {}",
+            refused.status,
+            refused.text
+        );
+    }
+    for app in ["shop", "calls"] {
+        let offer = json!({"app": app, "recipient": "eve@example.com"});
+        let refused = ada.send("POST", "/account/app-transfers", &[], offer).await;
+        assert!(
+            refused.status == 409 && refused.text.contains("have one owner"),
+            "{}: {}",
+            refused.status,
+            refused.text
+        );
+    }
+    let shown = json!({"sni_endpoint": null});
+    let refused = ada.send("PATCH", "/apps/calls/domains/www.example.com%2FAPI", &[], shown).await;
+    assert!(refused.status == 422 && refused.text.contains("the certificate of the domain www"), "{}", refused.text);
+    assert_eq!(ada.send("DELETE", "/apps/calls/domains/www.example.com%2FAPI", &[], Value::Null).await.status, 200);
+    assert_eq!(ada.send("DELETE", "/apps/shop/domains/www.example.com", &[], Value::Null).await.status, 200);
+}
+
+#[tokio::test]
 async fn bodies_are_limited_and_must_be_json() {
     let server = Server::start().await;
     let ada = server.user("ada@example.com").await;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{AppId, Digest, Hostname, ProcessType, RoutePolicy};
+use model::routes::Place;
+use model::{AppId, Digest, ProcessType, RoutePolicy};
 
 use super::phase::PROCESS_TYPE;
 use super::plan::{Desired, Progress, Scale, Stage, Target};
@@ -24,7 +25,7 @@ pub(super) struct Known {
     /// The candidate as it should run; it is desired once its release command is over.
     pub(super) target: Option<Target>,
     pub(super) desired: Desired,
-    pub(super) domains: Vec<Hostname>,
+    pub(super) domains: Vec<Place>,
     /// How routers treat its requests, if anybody says anything.
     pub(super) policy: Option<Box<RoutePolicy>>,
 }

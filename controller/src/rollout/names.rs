@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use engine::WorkloadId;
-use model::routes::{AppRoute, RouteMode, Share};
-use model::{AppId, Hostname, RoutePolicy};
+use model::routes::{AppRoute, Place, RouteMode, Share};
+use model::{AppId, RoutePolicy};
 
 use crate::live::{ROUTER_PATIENCE, Served};
 use crate::policy::Texts;
@@ -36,7 +36,7 @@ impl Controller {
         let serving = self.live.serving.lock().await;
         let route = match self.store.app(id).await? {
             Some(app) => {
-                let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.hostname).collect();
+                let domains = self.store.domains(id).await?.into_iter().map(|domain| domain.place).collect();
                 let current = self.store.release(app.current_release).await?;
                 let (pages, kept) = match &current {
                     Some(release) => {
@@ -86,8 +86,8 @@ impl Controller {
 
 /// How visitors come to an app.
 pub(super) struct Visit {
-    /// By which names, beside its own.
-    pub(super) domains: Vec<Hostname>,
+    /// By which names and parts of names, beside its own.
+    pub(super) domains: Vec<Place>,
     /// How routers treat them, if anybody says anything.
     pub(super) policy: Option<Box<RoutePolicy>>,
 }
@@ -110,8 +110,10 @@ pub(super) fn route(
     } else {
         RouteMode::Blank
     };
-    let hosts = std::iter::once(default).chain(visit.domains).chain(controller.link_host(app.id)).collect();
-    Ok(AppRoute { name: app.name.clone(), hosts, mode, policy: visit.policy })
+    let (places, domains): (Vec<_>, Vec<_>) = visit.domains.into_iter().partition(|place| place.path.is_some());
+    let domains = domains.into_iter().map(|place| place.host);
+    let hosts = std::iter::once(default).chain(domains).chain(controller.link_host(app.id)).collect();
+    Ok(AppRoute { name: app.name.clone(), hosts, places, mode, policy: visit.policy })
 }
 
 /// What is said of a release that is live though a router did not say that it serves it.

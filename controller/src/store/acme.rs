@@ -75,7 +75,7 @@ fn order(row: &AnyRow, status: AcmStatus) -> Result<DomainOrder, sqlx::Error> {
 
 const MANAGED: &str = "FROM domains d JOIN apps a ON a.id = d.app_id AND a.acm = 1 \
      LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id LEFT JOIN domain_orders o ON o.domain_id = d.id \
-     WHERE (s.id IS NULL OR s.acm = 1)";
+     WHERE d.path IS NULL AND (s.id IS NULL OR s.acm = 1)";
 const ORDER: &str = "o.status, o.reason, o.failures, o.due_at, o.updated_at AS order_updated_at";
 
 impl Store {

@@ -1,4 +1,5 @@
-use model::{AppId, DomainId, Hostname, SniEndpointId, Timestamp};
+use model::routes::Place;
+use model::{AppId, AppName, DomainId, SniEndpointId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
@@ -12,8 +13,8 @@ pub struct Domain {
     pub id: DomainId,
     /// Of which app.
     pub app: AppId,
-    /// Unique on this platform.
-    pub hostname: Hostname,
+    /// A host, or a path of one. Unique on this platform.
+    pub place: Place,
     /// The certificate that it shows: its id and its name.
     pub sni_endpoint: Option<(SniEndpointId, String)>,
     /// When it was added.
@@ -27,7 +28,7 @@ impl<'r> FromRow<'r, AnyRow> for Domain {
         Ok(Self {
             id: row::text(row, "id")?,
             app: row::text(row, "app_id")?,
-            hostname: row::text(row, "hostname")?,
+            place: place(row)?,
             sni_endpoint: row::optional_text(row, "sni_endpoint_id")?.zip(row.try_get("sni_endpoint_name")?),
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
@@ -35,22 +36,37 @@ impl<'r> FromRow<'r, AnyRow> for Domain {
     }
 }
 
-const SELECT: &str = "SELECT d.id, d.app_id, d.hostname, d.sni_endpoint_id, s.name AS sni_endpoint_name, d.created_at, \
-     d.updated_at FROM domains d LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id";
+/// Where a row of the table says that its app answers.
+pub(super) fn place(row: &AnyRow) -> Result<Place, sqlx::Error> {
+    let (address, path): (String, Option<_>) = (row.try_get("hostname")?, row::optional_text(row, "path")?);
+    let host = address.split('/').next().unwrap_or_default().parse();
+    let host = host.map_err(|error| sqlx::Error::ColumnDecode { index: "hostname".into(), source: Box::new(error) })?;
+    Ok(Place { host, path, strip: row::flag(row, "strip")? })
+}
+
+const SELECT: &str = "SELECT d.id, d.app_id, d.hostname, d.path, d.strip, d.sni_endpoint_id, s.name AS sni_endpoint_name, \
+     d.created_at, d.updated_at FROM domains d LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id";
 
 impl Store {
     /// Adds a custom domain.
     pub async fn insert_domain(&self, domain: &Domain, stamp: &Stamp) -> Result<(), StoreError> {
         let mut tx = self.begin(stamp).await?;
-        sqlx::query("INSERT INTO domains (id, app_id, hostname, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
-            .bind(domain.id.to_string())
-            .bind(domain.app.to_string())
-            .bind(domain.hostname.as_str())
-            .bind(domain.created_at.as_millis())
-            .bind(domain.updated_at.as_millis())
-            .execute(&mut *tx)
-            .await
-            .map_err(StoreError::taken("Hostname"))?;
+        let Place { host, path, strip } = &domain.place;
+        sqlx::query(
+            "INSERT INTO domains (id, app_id, hostname, path, strip, host_id, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, (SELECT id FROM domains WHERE hostname = $6), $7, $8)",
+        )
+        .bind(domain.id.to_string())
+        .bind(domain.app.to_string())
+        .bind(domain.place.to_string())
+        .bind(path.as_ref().map(model::PathPrefix::as_str))
+        .bind(i64::from(*strip))
+        .bind(path.as_ref().map(|_| host.as_str()))
+        .bind(domain.created_at.as_millis())
+        .bind(domain.updated_at.as_millis())
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::taken("Hostname"))?;
         tx.record(changed(domain, Action::Create));
         tx.commit().await
     }
@@ -59,6 +75,40 @@ impl Store {
     pub async fn domains(&self, app: AppId) -> Result<Vec<Domain>, StoreError> {
         let sql = format!("{SELECT} WHERE d.app_id = $1 ORDER BY d.hostname");
         Ok(sqlx::query_as(&sql).bind(app.to_string()).fetch_all(&self.pool).await?)
+    }
+
+    /// The domain that is a whole host.
+    pub async fn domain_of_host(&self, host: &model::Hostname) -> Result<Option<Domain>, StoreError> {
+        let sql = format!("{SELECT} WHERE d.hostname = $1");
+        Ok(sqlx::query_as(&sql).bind(host.as_str()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The paths of a host, with the apps that answer there.
+    pub async fn paths_of_host(&self, host: DomainId) -> Result<Vec<(Place, AppName)>, StoreError> {
+        self.paths("d.host_id = $1", &host.to_string()).await
+    }
+
+    /// The paths of the hosts of an app, with the other apps that answer there.
+    pub async fn paths_of_others(&self, app: AppId) -> Result<Vec<(Place, AppName)>, StoreError> {
+        let filter = "d.host_id IN (SELECT id FROM domains WHERE app_id = $1) AND d.app_id <> $1";
+        self.paths(filter, &app.to_string()).await
+    }
+
+    /// The paths of hosts that an app and others share, with the apps that answer there.
+    pub async fn shared_paths(&self, app: AppId) -> Result<Vec<(Place, AppName)>, StoreError> {
+        let filter = "(d.app_id <> $1 AND d.host_id IN (SELECT id FROM domains WHERE app_id = $1)) \
+             OR (d.app_id = $1 AND d.host_id IN (SELECT id FROM domains WHERE app_id <> $1))";
+        self.paths(filter, &app.to_string()).await
+    }
+
+    async fn paths(&self, filter: &str, id: &str) -> Result<Vec<(Place, AppName)>, StoreError> {
+        let sql = format!(
+            "SELECT d.hostname, d.path, d.strip, a.name FROM domains d JOIN apps a ON a.id = d.app_id WHERE {filter} \
+             ORDER BY d.hostname"
+        );
+        let rows = sqlx::query(&sql).bind(id).fetch_all(&self.pool).await?;
+        let read = |row: &AnyRow| -> Result<_, sqlx::Error> { Ok((place(row)?, row::text(row, "name")?)) };
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
     }
 
     /// The custom domains of all apps.
@@ -79,6 +129,6 @@ impl Store {
 }
 
 fn changed(domain: &Domain, action: Action) -> NewEvent {
-    let data = json!({ "hostname": domain.hostname });
+    let data = json!({ "hostname": domain.place.to_string() });
     NewEvent { app: Some(domain.app), resource: Resource::Domain, id: domain.id.to_string(), action, data }
 }

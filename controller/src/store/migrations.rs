@@ -39,6 +39,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (30, "volumes", include_str!("../../../migrations/0030_volumes.sql")),
     (31, "certificates", include_str!("../../../migrations/0031_certificates.sql")),
     (32, "routing", include_str!("../../../migrations/0032_routing.sql")),
+    (33, "domain paths", include_str!("../../../migrations/0033_domain_paths.sql")),
 ];
 
 /// The migrations of this version.

@@ -173,7 +173,8 @@ impl Store {
             .bind(domain.id.to_string())
             .execute(&mut *tx)
             .await?;
-        let data = json!({ "hostname": domain.hostname, "sni_endpoint": endpoint.map(|endpoint| &endpoint.name) });
+        let data =
+            json!({ "hostname": domain.place.to_string(), "sni_endpoint": endpoint.map(|endpoint| &endpoint.name) });
         let (id, action) = (domain.id.to_string(), Action::Update);
         tx.record(NewEvent { app: Some(domain.app), resource: Resource::Domain, id, action, data });
         tx.commit().await

@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, HashMap};
 
-use model::{AppId, Hostname, ProcessType, ReleaseId};
+use model::routes::Place;
+use model::{AppId, ProcessType, ReleaseId};
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::scaling::ScalingRow;
-use super::{App, FormationRow, Release, ScalingTexts, Store, StoreError, apps, releases, row};
+use super::{App, FormationRow, Release, ScalingTexts, Store, StoreError, apps, domains, releases, row};
 use crate::routing::pages;
 
 /// What a rollout has to know of an app.
@@ -18,7 +19,7 @@ pub struct Standing {
     /// How many of what should run, by process type.
     pub formation: Vec<FormationRow>,
     /// Its custom domains by name.
-    pub domains: Vec<Hostname>,
+    pub domains: Vec<Place>,
     /// What is set of how its process types scale by themselves.
     pub scaling: BTreeMap<ProcessType, ScalingTexts>,
     /// What is set of how routers treat its requests.
@@ -53,8 +54,10 @@ impl Store {
                  WHERE app_id IN ({list}) ORDER BY process_type"
             ))
             .await?;
-        let domains: Vec<OfApp<Name>> = self
-            .read(&format!("SELECT app_id, hostname FROM domains WHERE app_id IN ({list}) ORDER BY hostname"))
+        let domains: Vec<OfApp<At>> = self
+            .read(&format!(
+                "SELECT app_id, hostname, path, strip FROM domains WHERE app_id IN ({list}) ORDER BY hostname"
+            ))
             .await?;
         let scaling: Vec<OfApp<ScalingRow>> = self
             .read(&format!("SELECT app_id, process_type, policy FROM scaling_policies WHERE app_id IN ({list})"))
@@ -99,7 +102,7 @@ impl Store {
                 .unwrap_or_default(),
             pages: pages.remove(&app.id).unwrap_or_default(),
             manifest: manifests.remove(&app.id).and_then(|mut found| found.pop()).map(|Manifest(text)| text),
-            domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|Name(name)| name).collect(),
+            domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|At(place)| place).collect(),
             app,
         };
         Ok(apps.into_iter().map(standing).collect())
@@ -138,11 +141,11 @@ impl<'r, T: FromRow<'r, AnyRow>> FromRow<'r, AnyRow> for OfApp<T> {
     }
 }
 
-struct Name(Hostname);
+struct At(Place);
 
-impl<'r> FromRow<'r, AnyRow> for Name {
+impl<'r> FromRow<'r, AnyRow> for At {
     fn from_row(row: &'r AnyRow) -> Result<Self, sqlx::Error> {
-        row::text(row, "hostname").map(Self)
+        domains::place(row).map(Self)
     }
 }
 

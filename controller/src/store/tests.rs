@@ -296,7 +296,7 @@ async fn domains(store: &Store) {
     let domain = |app: &App| Domain {
         id: model::DomainId::random(&SystemRandom),
         app: app.id,
-        hostname: "www.example.com".parse().expect("a host"),
+        place: "www.example.com".parse::<model::Hostname>().expect("a host").into(),
         sni_endpoint: None,
         created_at: now(),
         updated_at: now(),
@@ -305,7 +305,31 @@ async fn domains(store: &Store) {
     store.insert_domain(&mine, &stamp()).await.expect("inserted");
     assert!(matches!(store.insert_domain(&domain(&second), &stamp()).await, Err(StoreError::Taken("Hostname"))));
     assert_eq!(store.domains(first.id).await.expect("readable"), std::slice::from_ref(&mine));
-    store.delete_domain(&mine, &stamp()).await.expect("deleted");
+    // A path of it is another app's, and as long as it is the host stays.
+    let path = |app: &App| {
+        let place =
+            model::routes::Place { path: Some("/api".parse().expect("a path")), strip: true, ..mine.place.clone() };
+        Domain { place, ..domain(app) }
+    };
+    let part = path(&second);
+    store.insert_domain(&part, &stamp()).await.expect("inserted");
+    assert!(matches!(store.insert_domain(&path(&first), &stamp()).await, Err(StoreError::Taken("Hostname"))));
+    assert_eq!(store.domains(second.id).await.expect("readable"), std::slice::from_ref(&part));
+    let standing = store.standing(&[second.id]).await.expect("readable").remove(0);
+    assert_eq!(standing.domains, std::slice::from_ref(&part.place));
+    let paths = vec![(part.place.clone(), second.name.clone())];
+    assert_eq!(store.paths_of_host(mine.id).await.expect("readable"), paths);
+    assert_eq!(store.paths_of_others(first.id).await.expect("readable"), paths);
+    for app in [&first, &second] {
+        assert_eq!(store.shared_paths(app.id).await.expect("readable"), paths);
+    }
+    assert!(store.delete_domain(&mine, &stamp()).await.is_err(), "also if somebody adds one meanwhile");
+    store.delete_domain(&part, &stamp()).await.expect("deleted");
+    // Both of one app go with it.
+    store.insert_domain(&path(&first), &stamp()).await.expect("inserted");
+    assert!(store.paths_of_others(first.id).await.expect("readable").is_empty());
+    assert!(store.shared_paths(first.id).await.expect("readable").is_empty());
+    store.delete_app(&first, None, &stamp()).await.expect("deleted");
     assert!(store.all_domains().await.expect("readable").is_empty());
 }
 

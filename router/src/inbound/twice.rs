@@ -104,7 +104,7 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
     };
     let hop = Hop::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80, None);
     let id = || HeaderValue::from_static("made-up");
-    let (_, sent) = request_head(&parts, matches!(body, Body::Chunked(_)), &hop, 1, id);
+    let (_, sent) = request_head((&parts, None), matches!(body, Body::Chunked(_)), &hop, 1, id);
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let ours = Meaning {
         method: parts.method.to_string(),

@@ -19,13 +19,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, STRICT_TRANSPORT_SECURITY};
 use http::{Method, Response, StatusCode, Uri};
-use model::{Match, RoutePolicy};
+use model::{AppId, Match, RoutePolicy};
 
 use crate::Timeouts;
 use crate::error_page::{self, Wants};
 use crate::failure::Failure;
 use crate::headers::Hop;
-use crate::table::{App, Instance};
+use crate::place::Mounted;
+use crate::table::{App, Instance, Table};
 
 pub(crate) use gate::Gate;
 
@@ -46,11 +47,21 @@ pub(crate) struct Asked<'a> {
     /// It comes from another app, which its owner linked to this one: nobody has to be kept out.
     pub(crate) is_linked: bool,
     pub(crate) host: &'a str,
+    /// Whose it is, and by which part of its path.
+    pub(crate) app: (AppId, Option<Mounted>),
+    pub(crate) table: &'a Table,
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
     /// Where TLS is taken, if it is.
     pub(crate) tls_port: Option<u16>,
+}
+
+impl<'a> Asked<'a> {
+    /// The path of its host that the app has, if not all.
+    pub(crate) fn prefix(&self) -> Option<&'a str> {
+        self.app.1.map(|mounted| mounted.prefix(self.uri.path()))
+    }
 }
 
 /// What is remembered of a request that was let in until its answer is there.
@@ -60,8 +71,8 @@ pub(crate) struct Visit {
     pub(crate) wants_newest: bool,
     /// Where the client was before, as its cookie says.
     pub(crate) came_back: Option<String>,
-    /// Its answer says where it was.
-    is_sticky: bool,
+    /// Its answer says where it was, to whoever asks for something below this path.
+    sticky: Option<Box<str>>,
     is_secure: bool,
     cors: Option<HeaderValue>,
     hsts: Option<HeaderValue>,
@@ -138,7 +149,7 @@ impl Rules {
         Ok(Visit {
             wants_newest: self.policy.canary_match.as_ref().is_some_and(|wanted| matches(wanted, asked.headers)),
             came_back: self.policy.affinity.then(|| sticky::read(asked.headers)).flatten(),
-            is_sticky: self.policy.affinity,
+            sticky: self.policy.affinity.then(|| asked.prefix().unwrap_or("/").into()),
             is_secure,
             cors: cors::allowed(&self.policy.cors, asked.headers),
             hsts: self.hsts.clone().filter(|_| is_secure),
@@ -183,10 +194,10 @@ impl Visit {
         if let Some(origin) = &self.cors {
             cors::allow(headers, origin);
         }
-        if let Some(instance) = instance.filter(|_| self.is_sticky)
+        if let (Some(instance), Some(path)) = (instance, &self.sticky)
             && self.came_back.as_deref() != Some(instance.token())
         {
-            sticky::write(headers, instance.token(), self.is_secure);
+            sticky::write(headers, (instance.token(), path), self.is_secure);
         }
     }
 }

@@ -30,9 +30,10 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
 }
 
-pub(super) fn write(headers: &mut HeaderMap, token: &str, is_secure: bool) {
+/// Apps that share a host each have their own, by its path.
+pub(super) fn write(headers: &mut HeaderMap, (token, path): (&str, &str), is_secure: bool) {
     let secure = if is_secure { "; Secure" } else { "" };
-    let text = format!("{NAME}={token}; Path=/; Max-Age={KEPT}; HttpOnly; SameSite=Lax{secure}");
+    let text = format!("{NAME}={token}; Path={path}; Max-Age={KEPT}; HttpOnly; SameSite=Lax{secure}");
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.append(SET_COOKIE, value);
     }

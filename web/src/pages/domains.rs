@@ -21,12 +21,15 @@ pub(super) struct Domains {
     app: Head,
     names: Vec<Domain>,
     hostname: String,
+    strip: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Domain {
     hostname: String,
     url: String,
+    /// The app does not see its path.
+    strip: bool,
     custom: bool,
     since: Moment,
     /// How far the platform is with a certificate for it.
@@ -37,7 +40,7 @@ struct Domain {
 
 /// `GET /console/apps/{app}/domains`
 pub(crate) async fn show(State(controller): State<Arc<Controller>>, by: AppVisit) -> Result<Response, PageError> {
-    show_page(&by.visit, "domains.html", &Domains::load(&controller, &by, "").await?)
+    show_page(&by.visit, "domains.html", &Domains::load(&controller, &by, ("", false)).await?)
 }
 
 /// `POST /console/apps/{app}/domains`
@@ -46,11 +49,11 @@ pub(crate) async fn add(
     form: Form<AppVisit>,
 ) -> Result<Response, PageError> {
     let by = &form.by;
-    let hostname = form.fields.get("hostname").trim();
-    match controller.add_domain(&by.app, &by.visit.actor, hostname).await {
-        Ok(domain) => Ok(Notice::done(format!("{} was added", domain.hostname)).then(&domains_path(by))),
+    let wish = (form.fields.get("hostname").trim(), form.fields.filled("strip").is_some());
+    match controller.add_domain(&by.app, &by.visit.actor, wish).await {
+        Ok(domain) => Ok(Notice::done(format!("{} was added", domain.place)).then(&domains_path(by))),
         Err(error) => {
-            let mut page = Domains::load(&controller, by, hostname).await?;
+            let mut page = Domains::load(&controller, by, wish).await?;
             page.page.refuse(refusal(error)?);
             show_again("domains.html", &page)
         }
@@ -68,7 +71,7 @@ pub(crate) async fn remove(
         Err(error) => Err(error),
     };
     let notice = match removed {
-        Ok(domain) => Notice::done(format!("{} was removed", domain.hostname)),
+        Ok(domain) => Notice::done(format!("{} was removed", domain.place)),
         Err(controller::Error::NotFound(_)) => Notice::refused("That domain is gone already."),
         Err(error) => Notice::refused(refusal(error)?),
     };
@@ -89,11 +92,13 @@ fn domains_path(by: &AppVisit) -> String {
 }
 
 impl Domains {
-    async fn load(controller: &Controller, by: &AppVisit, hostname: &str) -> Result<Self, PageError> {
+    async fn load(controller: &Controller, by: &AppVisit, (hostname, strip): (&str, bool)) -> Result<Self, PageError> {
         let now = controller.clock.now();
         let domain = |domain: controller::domains::AppDomain| Domain {
-            url: controller.settings.public_url(&domain.hostname),
-            hostname: domain.hostname.to_string(),
+            url: controller.settings.public_url(&domain.place.host)
+                + domain.place.path.as_ref().map(model::PathPrefix::as_str).unwrap_or_default(),
+            hostname: domain.place.to_string(),
+            strip: domain.place.strip,
             custom: domain.custom,
             since: Moment::new(domain.created_at, now),
             certificate: domain.acm.as_ref().map(|(status, _)| pill(*status)),
@@ -104,6 +109,7 @@ impl Domains {
             app: Head::load(controller, by, "domains").await?,
             names: controller.domains(&by.app).await?.into_iter().map(domain).collect(),
             hostname: hostname.to_owned(),
+            strip,
         })
     }
 
@@ -113,6 +119,7 @@ impl Domains {
         let domain = |custom| Domain {
             hostname: HOSTILE.to_owned(),
             url: HOSTILE.to_owned(),
+            strip: custom,
             custom,
             since: moment(),
             certificate: custom.then(|| pill(AcmStatus::Failing)),
@@ -123,6 +130,7 @@ impl Domains {
             app: head("domains"),
             names: vec![domain(false), domain(true)],
             hostname: HOSTILE.to_owned(),
+            strip: true,
         }
     }
 }
