@@ -2,12 +2,15 @@
 //! push, a log tail or a shell may be silent for hours.
 
 use std::error::Error;
+use std::io;
+use std::time::Duration;
 
 use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use crate::error_page;
 use crate::headers;
@@ -16,7 +19,10 @@ use crate::proxy::{Client, Worker, switching};
 use crate::reply::Reply;
 use crate::tunnel::{self, Ends};
 
-/// Passes `request` to the controller; 503 while it is away.
+/// How often it is looked whether the controller is there again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Passes `request` to the controller; 503 while it is away for longer than a restart takes.
 pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Request<Inbound>) -> Response<Reply> {
     client.activity.set_patience(None);
     let wants_html =
@@ -67,12 +73,23 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
     response.map(Reply::Platform)
 }
 
+/// A controller that is being replaced will be there in a moment: until it has heard of a request, there is no harm in waiting.
+async fn connect(worker: &Worker) -> io::Result<UnixStream> {
+    let until = Instant::now() + worker.shared.timeouts.connect;
+    loop {
+        match UnixStream::connect(&worker.shared.controller_socket).await {
+            Err(_) if Instant::now() < until => sleep(AGAIN).await,
+            result => return result,
+        }
+    }
+}
+
 /// A connection per request: on a Unix socket that costs microseconds, and a restarted controller is found at once.
 pub(crate) async fn send<B>(worker: &Worker, request: Request<B>) -> Result<Response<Incoming>, Box<dyn Error>>
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
-    let stream = UnixStream::connect(&worker.shared.controller_socket).await?;
+    let stream = connect(worker).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {

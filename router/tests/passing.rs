@@ -10,8 +10,9 @@ use model::routes::WorkloadAddresses;
 use router::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
+use tokio::time::timeout;
 
-use crate::world::{World, get, instance, mirror, named, nobody, read_head, send};
+use crate::world::{LONG, World, get, instance, mirror, named, nobody, read_head, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_sees_the_request_and_who_sent_it() {
@@ -81,7 +82,8 @@ async fn a_connection_is_used_again_and_an_answer_to_head_has_no_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_platforms_own_hosts_go_to_the_controller() {
-    let world = World::new(Timeouts { response: Duration::from_millis(1), ..Timeouts::default() }).await;
+    let (response, connect) = (Duration::from_millis(1), Duration::from_millis(50));
+    let world = World::new(Timeouts { response, connect, ..Timeouts::default() }).await;
     let request = "GET /apps HTTP/1.1\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n";
     let away = send(world.address, request.as_bytes()).await;
     assert!(away.starts_with("HTTP/1.1 503") && away.contains("retry-after: 2"), "{away}");
@@ -112,6 +114,29 @@ async fn the_platforms_own_hosts_go_to_the_controller() {
     let attach = "POST /attach HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: platform-attach\r\n\r\n";
     let answer = send(world.address, attach.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 101") && answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_a_controller_that_is_being_replaced_waits_for_the_next_one() {
+    let world = World::new(Timeouts { connect: LONG, ..Timeouts::default() }).await;
+    let socket = world.folder.path().join("controller.sock");
+    // Of the one before: nobody listens any more.
+    drop(UnixListener::bind(&socket).expect("a socket"));
+    let mut client = TcpStream::connect(world.address).await.expect("a connection");
+    client.write_all(b"GET /apps HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.expect("sent");
+    // Whatever comes after it is answered: it has found nobody by then.
+    assert!(get(world.address, "nobody", "/").await.starts_with("HTTP/1.1 404"));
+    std::fs::remove_file(&socket).expect("removed");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let (mut stream, _) = timeout(LONG, listener.accept()).await.expect("in time").expect("a connection");
+    let head = read_head(&mut stream).await;
+    stream
+        .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).as_bytes())
+        .await
+        .expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("GET /apps HTTP/1.1"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
