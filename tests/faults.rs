@@ -6,6 +6,7 @@ mod stores;
 mod strike;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::load::{Load, Seen};
 use crate::platform::{App, Platform};
@@ -21,6 +22,17 @@ pub(crate) fn kill(platform: &Platform, role: &str) {
     let old = pid(platform, role).expect("a running role");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL).expect("killed");
     crate::until("the role is back", || pid(platform, role) != Some(old) && platform.cli(&["status"]).ok);
+}
+
+/// Kills the router. In how many milliseconds the next visitor has an answer.
+fn until_answered_again(app: &App<'_>) -> u128 {
+    let old = pid(app.platform, "router").expect("a router");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL).expect("killed");
+    let killed = Instant::now();
+    while !app.platform.try_get(&app.host(), "/").is_ok_and(|answer| answer.status == 200) {}
+    let took = killed.elapsed().as_millis();
+    crate::until("the role is back", || pid(app.platform, "router") != Some(old) && app.platform.cli(&["status"]).ok);
+    took
 }
 
 /// What the kernel and the OCI runtime hold for instances of this platform.
@@ -76,7 +88,10 @@ fn killing_any_role_under_load_costs_no_running_app() {
         }
     }
     for _ in 0..3 {
-        Load::around(&app, || kill(&platform, "router"));
+        Load::around(&app, || {
+            let took = until_answered_again(&app);
+            strike::say(&format!("| the router is killed, until a new connection has its answer | {took} ms | |"));
+        });
     }
     crate::until("two instances run", all_up);
     assert_eq!((Held::by(&platform), instances()), before, "the same instances, and nothing left over");
