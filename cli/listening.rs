@@ -45,6 +45,12 @@ pub(crate) fn public(ours: &[i32], run: &Path) -> Vec<Listener> {
     found
 }
 
+/// Whether a process listens at all.
+pub(crate) fn listens(pid: i32) -> bool {
+    let own = sockets_of(pid);
+    listening().iter().any(|(inode, _)| own.contains(inode))
+}
+
 /// All TCP sockets of this network namespace that listen, by their inodes. Those of other namespaces, such as instances', have others.
 fn listening() -> Vec<(String, SocketAddr)> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];

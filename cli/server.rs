@@ -1,5 +1,6 @@
 //! Wiring: which processes make a platform on one machine, and what each is told. Besides the settings, the only file that names an engine.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) use engine_containerd::Subnet;
 use engine_containerd::{HostClient, HostSettings};
 use model::Clock;
 use model::clock::{SystemClock, SystemRandom};
+use nix::fcntl::{Flock, FlockArg};
 use router::tls::{Authority, AuthorityError};
 use router::{RouterSettings, SshEntrance, Timeouts, TlsEntrance};
 
@@ -40,6 +42,9 @@ pub(crate) enum RoleName {
 
 /// What a platform that uses its own containerd calls that process.
 pub(crate) const CONTAINERD: &str = "containerd";
+
+/// Routers that may run at once: one takes over from another while others before it still drain.
+const ROUTERS: usize = 8;
 
 impl RoleName {
     /// All of them.
@@ -113,6 +118,11 @@ impl Places {
         }
     }
 
+    /// Where one router takes over from another.
+    fn takeover(&self) -> PathBuf {
+        self.run.join("takeover.sock")
+    }
+
     /// Whether the platform runs a containerd of its own.
     pub(crate) fn has_own_containerd(&self) -> bool {
         self.settings.containerd_socket.is_empty()
@@ -147,6 +157,7 @@ impl Places {
             args: vec!["role".to_owned(), name.as_str().to_owned()],
             log: None,
             stop_limit: name.stop_limit(),
+            takeover: (name == RoleName::Router).then(|| self.takeover()),
         };
         let containerd = self.has_own_containerd().then(|| Role {
             name: CONTAINERD,
@@ -154,6 +165,7 @@ impl Places {
             args: vec!["--config".to_owned(), self.containerd_config().display().to_string()],
             log: Some(self.containerd_log()),
             stop_limit: Duration::from_secs(10),
+            takeover: None,
         });
         RoleName::ALL.map(role).into_iter().chain(containerd).collect()
     }
@@ -195,6 +207,23 @@ impl Places {
         let folder = self.settings.home.join("logs");
         let limits = LogLimits { app_bytes: self.settings.log_limit.0 };
         Writer::open(&folder, writer, limits).map(Arc::new).map_err(cannot("use", &folder))
+    }
+
+    /// While one router takes over from another both write, and a name is of one writer.
+    fn router_logs(&self) -> Result<Arc<Writer>> {
+        for number in 1..=ROUTERS {
+            let name = RoleName::Router.as_str();
+            let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+            let path = self.run.join(format!("{name}.lock"));
+            let file = File::options().create(true).append(true).open(&path).map_err(cannot("open", &path))?;
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Until the process ends.
+                Box::leak(Box::new(lock));
+                return self.logs(&name);
+            }
+        }
+        Err(CliError::failed(format!("{ROUTERS} routers of this platform run already"))
+            .hint("Those that were replaced are gone within half a minute."))
     }
 
     fn packages(&self) -> Result<PackageAccess> {
@@ -281,12 +310,12 @@ impl Places {
             snapshot: self.settings.home.join("routes.json"),
             certificates_socket: sockets.certificates,
             certificates: self.settings.home.join("certificates"),
-            takeover: Some(self.run.join("takeover.sock")),
+            takeover: Some(self.takeover()),
             proxy_protocol: self.settings.proxy_protocol.0.clone(),
             trusted_proxies: self.settings.trusted_proxies.0.clone(),
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
-            log: self.logs(RoleName::Router.as_str())?,
+            log: self.router_logs()?,
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
         })

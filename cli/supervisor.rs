@@ -1,25 +1,31 @@
 //! Keeps the platform's roles alive: each its own process, started again whenever it ends.
 //!
 //! The supervisor holds nothing that anybody needs. When it is killed the roles go on without it, and the next
-//! one replaces them.
+//! one replaces them: each once the old one has ended, but for a router, which takes over from the old one and leaves it to drain.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::listening;
+
 /// A role that stayed up this long has started well: its next end is answered by an immediate restart. Short, because visitors
 /// wait for the router.
 const SETTLED: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often a process that has a successor is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// One long-running process of the platform.
 #[derive(Debug, Clone)]
@@ -34,6 +40,8 @@ pub(crate) struct Role {
     pub(crate) log: Option<PathBuf>,
     /// How long it may take to end after SIGTERM.
     pub(crate) stop_limit: Duration,
+    /// Where the next process finds the one that runs and takes over from it; without one it comes after that has ended.
+    pub(crate) takeover: Option<PathBuf>,
 }
 
 /// The lock that makes this the only supervisor of a platform; released when dropped.
@@ -59,15 +67,21 @@ impl Lock {
 pub(crate) async fn run(run: &Path, roles: Vec<Role>, mut stop: watch::Receiver<bool>) {
     let mut keepers = Vec::new();
     for role in roles {
-        end_leftover(run, &role).await;
         let (ended, wait_ended) = watch::channel(false);
-        let keeper = tokio::spawn(keep(run.to_owned(), role, wait_ended));
-        keepers.push((ended, keeper));
+        let mut tasks = Vec::new();
+        for old in step_back(run, &role).await {
+            tracing::info!(role = role.name, pid = old.pid.as_raw(), "replacing the role of an earlier supervisor");
+            tasks.push(tokio::spawn(see_off(old, role.stop_limit, wait_ended.clone())));
+        }
+        tasks.push(tokio::spawn(keep(run.to_owned(), role, wait_ended)));
+        keepers.push((ended, tasks));
     }
     stopped(&mut stop).await;
-    for (ended, keeper) in keepers {
+    for (ended, tasks) in keepers {
         ended.send_replace(true);
-        let _ = keeper.await;
+        for task in tasks {
+            let _ = task.await;
+        }
     }
 }
 
@@ -140,18 +154,106 @@ async fn end(child: &mut Child, limit: Duration) {
     }
 }
 
-/// Ends the role's process of an earlier supervisor that was killed.
-async fn end_leftover(run: &Path, role: &Role) {
-    let Some(pid) = running(run, role.name) else { return };
-    tracing::info!(role = role.name, pid = pid.as_raw(), "ending the role of an earlier supervisor");
-    let _ = kill(pid, Signal::SIGTERM);
-    let limit = Instant::now() + role.stop_limit;
-    while running(run, role.name).is_some() {
-        if Instant::now() > limit {
-            let _ = kill(pid, Signal::SIGKILL);
+/// A role's process of an earlier supervisor: one that was killed, or what this one was before it became a newer version.
+#[derive(Debug)]
+struct Old {
+    /// Says to whoever comes next that it is there.
+    file: PathBuf,
+    pid: Pid,
+    started: u64,
+}
+
+impl Old {
+    fn is_gone(&self) -> bool {
+        let Some((state, started)) = stat(self.pid.as_raw().cast_unsigned()) else { return true };
+        if state == "Z" && started == self.started {
+            // A child of what this process was before.
+            let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
         }
-        sleep(Duration::from_millis(10)).await;
+        state == "Z" || started != self.started
     }
+
+    fn signal(&self, signal: Signal) {
+        if !self.is_gone() {
+            let _ = kill(self.pid, signal);
+        }
+    }
+
+    async fn end(self, limit: Duration) {
+        self.signal(Signal::SIGTERM);
+        let end = Instant::now() + limit;
+        while !self.is_gone() {
+            if Instant::now() > end {
+                self.signal(Signal::SIGKILL);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let _ = std::fs::remove_file(self.file);
+    }
+}
+
+/// Makes room for a new process of a role. Ends the one that there is, unless that hands over: whoever is left then goes by itself.
+async fn step_back(run: &Path, role: &Role) -> Vec<Old> {
+    if let Some((pid, _)) = process(run, role.name) {
+        let renamed = std::fs::rename(pid_file(run, role.name), pid_file(run, &format!("{}-{pid}.old", role.name)));
+        if let Err(error) = renamed {
+            tracing::error!(role = role.name, %pid, %error, "cannot note down the role of an earlier supervisor");
+        }
+    }
+    let olds = olds(run, role.name);
+    let Some(takeover) = &role.takeover else {
+        for old in olds {
+            tracing::info!(role = role.name, pid = old.pid.as_raw(), "ending the role of an earlier supervisor");
+            old.end(role.stop_limit).await;
+        }
+        return Vec::new();
+    };
+    if UnixStream::connect(takeover).is_err() {
+        // It lets go of its addresses at once, and the new one need not wait for the rest.
+        for old in &olds {
+            old.signal(Signal::SIGTERM);
+        }
+    }
+    olds
+}
+
+/// Waits until an old process is gone. As long as it listens nobody has taken over from it, and it is needed. Without that it has its
+/// limit.
+async fn see_off(old: Old, limit: Duration, mut stop: watch::Receiver<bool>) {
+    let leaves = async {
+        let mut let_go: Option<Instant> = None;
+        while !old.is_gone() && let_go.is_none_or(|since| since.elapsed() < limit) {
+            if !listening::listens(old.pid.as_raw()) {
+                let_go.get_or_insert_with(Instant::now);
+            }
+            sleep(GLANCE).await;
+        }
+    };
+    tokio::select! {
+        () = leaves => {}
+        () = stopped(&mut stop) => {}
+    }
+    old.end(limit).await;
+}
+
+fn olds(run: &Path, role: &str) -> Vec<Old> {
+    let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let ours = names
+        .filter(|name| name.strip_prefix(role).is_some_and(|rest| rest.starts_with('-') && rest.ends_with(".old.pid")));
+    let mut olds = Vec::new();
+    for name in ours {
+        match process(run, name.trim_end_matches(".pid")) {
+            Some((pid, started)) => olds.push(Old { file: run.join(name), pid, started }),
+            None => drop(std::fs::remove_file(run.join(name))),
+        }
+    }
+    olds
+}
+
+/// Processes of a role that were there before the present one, and are yet to leave.
+pub(crate) fn older(run: &Path, role: &str) -> Vec<Pid> {
+    olds(run, role).into_iter().map(|old| old.pid).collect()
 }
 
 /// Opens a log to write to. Every writer appends, so that [`bound_log`] can take from a file that several hold open.
@@ -199,12 +301,17 @@ fn process(run: &Path, role: &str) -> Option<(Pid, u64)> {
     (started_at(pid) == Some(started)).then(|| (Pid::from_raw(pid.cast_signed()), started))
 }
 
-/// When a process started, in clock ticks since boot; none if it is gone or a zombie (proc(5), `/proc/pid/stat` field 22).
+/// When a process started, in clock ticks since boot; none if it is gone or a zombie.
 fn started_at(pid: u32) -> Option<u64> {
+    stat(pid).filter(|(state, _)| state != "Z").map(|(_, started)| started)
+}
+
+/// A process's state, and when it started (proc(5), `/proc/pid/stat` fields 3 and 22).
+fn stat(pid: u32) -> Option<(String, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
+    Some(((*fields.first()?).to_owned(), fields.get(19)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -213,7 +320,19 @@ mod tests {
 
     fn sleeper(name: &'static str) -> Role {
         let args = vec!["600".to_owned()];
-        Role { name, program: "sleep".into(), args, log: None, stop_limit: Duration::from_secs(10) }
+        Role { name, program: "sleep".into(), args, log: None, stop_limit: Duration::from_secs(10), takeover: None }
+    }
+
+    /// Becomes what an earlier supervisor left, and holds `held` as if it listened there.
+    fn leftover(run: &Path, role: &Role, held: Stdio) -> (std::process::Child, Pid) {
+        let child = std::process::Command::new("sleep").arg("600").stdin(held).spawn().expect("sleep");
+        write_pid(run, role.name, child.id()).expect("written");
+        let pid = running(run, role.name).expect("it runs");
+        (child, pid)
+    }
+
+    fn is_there(pid: Pid) -> bool {
+        started_at(pid.as_raw().cast_unsigned()).is_some()
     }
 
     async fn pid_of(run: &Path, role: &str, other_than: Option<Pid>) -> Pid {
@@ -247,12 +366,56 @@ mod tests {
     async fn a_new_supervisor_replaces_what_a_killed_one_left() {
         let folder = tempfile::tempdir().expect("a folder");
         let role = sleeper("a");
-        let mut leftover = start(folder.path(), &role).expect("started");
-        // Whoever started it reaps it; here that is this test.
-        let reaped = tokio::spawn(async move { leftover.wait().await });
-        end_leftover(folder.path(), &role).await;
-        assert_eq!(running(folder.path(), "a"), None);
-        reaped.await.expect("no panic").expect("reaped");
+        let (_, pid) = leftover(folder.path(), &role, Stdio::null());
+        assert!(step_back(folder.path(), &role).await.is_empty());
+        assert!(!is_there(pid));
+        assert_eq!((running(folder.path(), "a"), older(folder.path(), "a")), (None, vec![]));
+    }
+
+    #[tokio::test]
+    async fn who_hands_over_is_not_ended_before_somebody_took_over_and_at_the_end_both_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run_dir = folder.path().to_owned();
+        let takeover = run_dir.join("takeover.sock");
+        let _offer = std::os::unix::net::UnixListener::bind(&takeover).expect("a socket");
+        let role = Role { takeover: Some(takeover), stop_limit: Duration::from_millis(1), ..sleeper("a") };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let held = Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().expect("its twin")));
+        let (_, old) = leftover(&run_dir, &role, held);
+        // Whoever only looks like the role is none of it.
+        let (mut other, _) = leftover(&run_dir, &sleeper("a2"), Stdio::null());
+        let (stop, stopped) = watch::channel(false);
+        let supervisor = tokio::spawn({
+            let run_dir = run_dir.clone();
+            async move { run(&run_dir, vec![role], stopped).await }
+        });
+        let mut new = pid_of(&run_dir, "a", Some(old)).await;
+        // A new one that dies again and again takes over nothing.
+        for _ in 0..3 {
+            kill(new, Signal::SIGKILL).expect("killed");
+            new = pid_of(&run_dir, "a", Some(new)).await;
+            assert_eq!((is_there(old), older(&run_dir, "a")), (true, vec![old]));
+        }
+        stop.send_replace(true);
+        supervisor.await.expect("ended");
+        assert_eq!((is_there(old), is_there(new)), (false, false));
+        assert_eq!((running(&run_dir, "a"), older(&run_dir, "a")), (None, vec![]));
+        other.kill().expect("it was left alone");
+        other.wait().expect("ended");
+    }
+
+    #[tokio::test]
+    async fn who_let_go_and_does_not_leave_is_ended() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let takeover = folder.path().join("takeover.sock");
+        let _offer = std::os::unix::net::UnixListener::bind(&takeover).expect("a socket");
+        let role = Role { takeover: Some(takeover), ..sleeper("a") };
+        let (_, pid) = leftover(folder.path(), &role, Stdio::null());
+        let (_stop, stopped) = watch::channel(false);
+        for old in step_back(folder.path(), &role).await {
+            see_off(old, Duration::ZERO, stopped.clone()).await;
+        }
+        assert_eq!((is_there(pid), older(folder.path(), "a")), (false, vec![]));
     }
 
     #[test]

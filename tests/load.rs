@@ -17,6 +17,8 @@ pub(crate) struct Load {
     failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
     stop: AtomicBool,
+    /// Whether a connection that is kept may end with an answer that says so.
+    router_may_leave: bool,
 }
 
 /// The sum of that.
@@ -45,7 +47,17 @@ impl Load {
     /// Runs `during` while visitors use `app`: two with a connection for each request, one that keeps its connection, and one with a
     /// `WebSocket`.
     pub(crate) fn around(app: &App<'_>, during: impl FnOnce()) -> Seen {
+        Self::of_kind(false, app, during)
+    }
+
+    /// The same while routers come and go. Whoever keeps a connection goes to the next one when it is told to.
+    pub(crate) fn around_routers(app: &App<'_>, during: impl FnOnce()) -> Seen {
+        Self::of_kind(true, app, during)
+    }
+
+    fn of_kind(router_may_leave: bool, app: &App<'_>, during: impl FnOnce()) -> Seen {
         let load = Self {
+            router_may_leave,
             answered: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -95,7 +107,7 @@ impl Load {
         Ok(())
     }
 
-    /// Asks over one connection until it is over. Nobody but this visitor may end it.
+    /// Asks over one connection until it is over. Nobody but this visitor may end it, but for a router that leaves and says so.
     fn ask_over_one_connection(&self, app: &App<'_>) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("a connection that is kept: {error}");
         let mut stream = BufReader::new(TcpStream::connect(app.platform.address()).map_err(|error| failed(&error))?);
@@ -111,6 +123,9 @@ impl Load {
                 return Err(failed(&head));
             }
             self.well();
+            if self.router_may_leave && head.to_ascii_lowercase().contains("connection: close") {
+                return Ok(());
+            }
         }
         Ok(())
     }

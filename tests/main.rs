@@ -32,6 +32,7 @@ mod scaling;
 mod sizes;
 mod terminal;
 mod tidy;
+mod upgrade;
 mod volumes;
 
 /// Waits for something that will come by itself. The limit only ends a test that has failed.

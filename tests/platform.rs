@@ -79,9 +79,14 @@ impl Platform {
     pub(crate) fn start_in(home: PathBuf, number: u32, settings: &[(&str, &str)]) -> Self {
         let platform = Self::prepare(home, number);
         platform.up(settings);
-        platform.cli(&["stack:update", "--if-missing"]).expect_ok();
-        platform.cli(&["users:create", "dev@localhost", "--login"]).expect_ok();
+        platform.welcome();
         platform
+    }
+
+    /// Gives a platform that is up what it lacks: a stack, and a first user who is logged in.
+    pub(crate) fn welcome(&self) {
+        self.cli(&["stack:update", "--if-missing"]).expect_ok();
+        self.cli(&["users:create", "dev@localhost", "--login"]).expect_ok();
     }
 
     fn prepare(home: PathBuf, number: u32) -> Self {

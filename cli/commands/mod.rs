@@ -46,6 +46,7 @@ mod platform;
 mod port;
 mod ps;
 mod releases;
+mod reload;
 mod repository;
 mod rollback;
 mod rollouts;
@@ -365,6 +366,7 @@ commands! {
 
     /// The platform itself
     "up" [] Up(platform::Up),
+    "reload" [] Reload(reload::Reload),
     "down" [] Down(platform::Down),
     "status" [] Status(platform::Status),
     "disk" [] Disk(disk::OfPlatform),

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::client::Client;
+use crate::commands::reload;
 use crate::context::Context;
 use crate::credentials::Credentials;
 use crate::error::{CliError, Result};
@@ -28,9 +29,9 @@ use crate::server::{self, CONTAINERD, Places, RoleName, cannot};
 use crate::supervisor::{self, Lock};
 
 /// How often somebody who waits looks again.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// How long a start may take on a slow machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long the kernel may take to take apart a router that was killed, which has its addresses until then.
 const DYING: Duration = Duration::from_secs(2);
 /// A log of the platform that is larger than this is put aside, in bytes.
@@ -56,6 +57,9 @@ pub(crate) struct Up {
     /// Leave it running in the background, and return once it answers
     #[arg(short, long)]
     detach: bool,
+    /// Only say whether it could start
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    check: bool,
 }
 
 impl Up {
@@ -65,6 +69,9 @@ impl Up {
         check_programs(&places)?;
         check_kernel()?;
         check_addresses(&places)?;
+        if self.check {
+            return places.migrate(Mode::Try).map(drop);
+        }
         if self.detach { detach(cx, &places) } else { supervise(cx, &places) }
     }
 }
@@ -79,14 +86,20 @@ fn supervise(cx: &Context, places: &Places) -> Result<()> {
     // Here, where somebody reads what is wrong with it. The controller would say it to nobody.
     places.migrate(Mode::Apply)?;
     let program = this_program()?;
+    reload::note_program(places, &program)?;
     server::runtime()?.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let signal = |kind| signal(kind).map_err(|error| CliError::failed("Cannot wait for signals").because(&error));
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut become_next = signal(SignalKind::from_raw(reload::RELOAD as i32))?;
+        let next = program.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = become_next.recv() => reload::become_the_next(&next),
+                }
             }
             stop.send_replace(true);
         });
@@ -190,13 +203,16 @@ fn start_detached(places: &Places) -> Result<()> {
         .process_group(0)
         .spawn()
         .map_err(cannot("start", &program))?;
-    wait_until_up(places, child).map_err(|error| {
-        let text = std::fs::read(log).unwrap_or_default();
-        let text = String::from_utf8_lossy(text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default());
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(20)..].join("\n");
-        error.hint(format!("The end of its log, {}:\n{last}", log.display()))
-    })
+    wait_until_up(places, child)
+        .map_err(|error| error.hint(format!("The end of its log, {}:\n{}", log.display(), end_of_log(log, begin))))
+}
+
+/// The last lines of what a log got since it was this long.
+pub(super) fn end_of_log(log: &Path, begin: u64) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default());
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn wait_until_up(places: &Places, mut child: Child) -> Result<()> {
@@ -273,6 +289,7 @@ fn stop(cx: &Context, places: &Places) -> Result<()> {
 
 fn is_anything_up(places: &Places) -> bool {
     ["up"].into_iter().chain(role_names(places)).any(|name| supervisor::running(&places.run, name).is_some())
+        || !older_routers(places).is_empty()
         || places.has_containers()
 }
 
@@ -316,6 +333,13 @@ impl Status {
         if supervisor::running(&places.run, "up").is_none() && states.iter().any(|state| state.pid.is_some()) {
             cx.out.note("Nothing keeps these processes alive: whatever did was killed. `platform up` takes them over.");
         }
+        for pid in older_routers(&places) {
+            cx.out.note(&if listening::listens(pid) {
+                format!("An older router (process {pid}) still takes the requests: the present one has not taken over. The log says why.")
+            } else {
+                format!("An older router (process {pid}) answers what it had, and is gone within half a minute.")
+            });
+        }
         for Listener { pid, program, address } in listeners(&places, &states) {
             cx.out.note(&format!(
                 "{program} (process {pid}) listens on {address}, which other machines may reach. Only the router should: stop it, or \
@@ -335,10 +359,10 @@ fn ssh_fingerprint(places: &Places) -> Option<String> {
 }
 
 /// One process of the platform.
-struct State {
-    role: &'static str,
-    pid: Option<i32>,
-    answers: bool,
+pub(super) struct State {
+    pub(super) role: &'static str,
+    pub(super) pid: Option<i32>,
+    pub(super) answers: bool,
 }
 
 impl State {
@@ -350,13 +374,20 @@ impl State {
 /// What listens where others get to and is not the router.
 fn listeners(places: &Places, states: &[State]) -> Vec<Listener> {
     let supervisor = supervisor::running(&places.run, "up").map(nix::unistd::Pid::as_raw);
-    let router = states.iter().find(|state| state.role == RoleName::Router.as_str()).and_then(|state| state.pid);
+    let mut routers = older_routers(places);
+    routers.extend(states.iter().find(|state| state.role == RoleName::Router.as_str()).and_then(|state| state.pid));
     let ours: Vec<i32> = states.iter().filter_map(|state| state.pid).chain(supervisor).collect();
-    listening::public(&ours, &places.run).into_iter().filter(|one| Some(one.pid) != router).collect()
+    listening::public(&ours, &places.run).into_iter().filter(|one| !routers.contains(&one.pid)).collect()
+}
+
+/// Those that the present one replaces.
+fn older_routers(places: &Places) -> Vec<i32> {
+    let older = supervisor::older(&places.run, RoleName::Router.as_str());
+    older.into_iter().map(nix::unistd::Pid::as_raw).collect()
 }
 
 /// The platform on this machine, for programs.
-fn report(places: &Places, states: &[State]) -> Value {
+pub(super) fn report(places: &Places, states: &[State]) -> Value {
     json!({
         "url": places.settings.url(),
         "home": places.settings.home,
@@ -374,13 +405,15 @@ fn role_names(places: &Places) -> impl Iterator<Item = &'static str> {
     RoleName::ALL.map(RoleName::as_str).into_iter().chain(containerd)
 }
 
-fn states(places: &Places) -> Result<Vec<State>> {
+pub(super) fn states(places: &Places) -> Result<Vec<State>> {
     let runtime = server::runtime()?;
     let state = |role: &'static str, answers| {
         let pid = supervisor::running(&places.run, role).map(nix::unistd::Pid::as_raw);
         State { role, pid, answers: pid.is_some() && answers && !supervisor::is_leftover(&places.run, role) }
     };
-    let routed = places.settings.listen.0.iter().all(|address| TcpStream::connect(address).is_ok());
+    // Who is let in may have come to the one before.
+    let routed = places.settings.listen.0.iter().all(|address| TcpStream::connect(address).is_ok())
+        && !older_routers(places).into_iter().any(listening::listens);
     let controls = Client::local(&places.control())?.get(&["health"]).is_ok();
     let hosts = runtime.block_on(places.host().list()).is_ok();
     let mut states = vec![
@@ -476,7 +509,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A router that cannot listen tries again and again: said here, before anything is started.
 fn check_addresses(places: &Places) -> Result<()> {
-    if supervisor::running(&places.run, RoleName::Router.as_str()).is_some() {
+    if supervisor::running(&places.run, RoleName::Router.as_str()).is_some() || !older_routers(places).is_empty() {
         return Ok(());
     }
     let plain = places.settings.listen.0.iter().map(|address| (*address, "listen"));
