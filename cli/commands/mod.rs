@@ -41,6 +41,7 @@ mod links;
 mod locks;
 mod logs;
 mod man;
+mod metrics;
 mod pipelines;
 mod platform;
 mod port;
@@ -208,6 +209,8 @@ commands! {
     "jobs:runs:info" ["cron:runs:info"] JobsRunsInfo(jobs::RunInfo),
     "jobs:logs" ["cron:logs"] JobsLogs(jobs::JobLogs),
     "logs" [] Logs(logs::Logs),
+    "metrics" [] Metrics(metrics::Show),
+    "metrics:paths" [] MetricsPaths(metrics::Paths),
     "drains" [] Drains(drains::List),
     "drains:add" [] DrainsAdd(drains::Add),
     "drains:remove" [] DrainsRemove(drains::Remove),

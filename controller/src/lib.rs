@@ -43,6 +43,7 @@ mod links;
 mod live;
 pub mod logins;
 pub mod logs;
+pub mod metrics;
 mod outbound;
 pub mod overview;
 pub mod people;

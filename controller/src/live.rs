@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use engine::details::Details;
 use engine::feed::Feed;
 use model::certificate::{AppCertificates, Challenge};
 use model::routes::{AppRoute, Share};
@@ -34,6 +35,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Live {
     /// The names half of the route table, on its way to the routers.
     pub names: Feed<AppId, AppRoute>,
+    /// What routers count in detail.
+    pub details: Details,
     /// Certificates of apps, on their way to the routers.
     pub certificates: Feed<AppId, AppCertificates>,
     /// What certificate authorities are going to ask routers for.
@@ -104,8 +107,10 @@ pub(crate) type Stages = Vec<(&'static str, Duration)>;
 
 impl Default for Live {
     fn default() -> Self {
+        let details = Details::default();
         Self {
-            names: Feed::new(BTreeMap::new()),
+            names: Feed::new(BTreeMap::new()).with_details(&details),
+            details,
             certificates: Feed::new(BTreeMap::new()),
             challenges: Locked::default(),
             certificates_wanted: Notify::new(),

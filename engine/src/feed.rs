@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::details::Details;
 use crate::traffic::Traffic;
 
 /// A follower that went away is counted on for so long: it may be one that starts again, and it serves meanwhile by the last table that it was
@@ -25,6 +26,8 @@ pub struct Feed<K, V> {
     state: Arc<Mutex<State<K, V>>>,
     changed: watch::Sender<u64>,
     traffic: Traffic,
+    /// What followers count in detail, if that is wanted.
+    details: Option<Details>,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,8 @@ impl Follower {
 
 impl<K, V> Clone for Feed<K, V> {
     fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), changed: self.changed.clone(), traffic: self.traffic.clone() }
+        let (changed, traffic, details) = (self.changed.clone(), self.traffic.clone(), self.details.clone());
+        Self { state: Arc::clone(&self.state), changed, traffic, details }
     }
 }
 
@@ -84,7 +88,14 @@ where
         let (changes, changed_in, followers, away) =
             (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let state = State { version: 1, rows, changes, changed_in, next_follower: 0, followers, away };
-        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(1), traffic: Traffic::default() }
+        let (state, traffic) = (Arc::new(Mutex::new(state)), Traffic::default());
+        Self { state, changed: watch::Sender::new(1), traffic, details: None }
+    }
+
+    /// The same feed, which asks its followers for all that they count.
+    #[must_use]
+    pub fn with_details(self, details: &Details) -> Self {
+        Self { details: Some(details.clone()), ..self }
     }
 
     /// Counts on a follower of an earlier life of this publisher, if one left its socket at `path`, as on one that just went away.
@@ -269,7 +280,13 @@ where
                 None => gone.push(key),
             }
         }
-        let mut line = serde_json::to_vec(&Update { version, reset: sent == 0, set: rows, unset: gone })?;
+        let mut line = serde_json::to_vec(&Update {
+            version,
+            reset: sent == 0,
+            set: rows,
+            unset: gone,
+            details: self.details.is_some(),
+        })?;
         line.push(b'\n');
         state.forget_told();
         Ok(Some(line))
@@ -287,6 +304,8 @@ where
             Ack::Holding(instances) => tell(&|follower| follower.holding.extend(instances.iter().cloned())),
             Ack::Drained(instance) => tell(&|follower| follower.drained.extend([instance.clone()])),
             Ack::Traffic(rows) => self.traffic.note(rows),
+            Ack::Details { whole, rows } => self.details.iter().for_each(|details| details.note(whole, &rows)),
+            Ack::Paths(apps) => self.details.iter().for_each(|details| details.note_paths(&apps)),
             Ack::Wanted(workload) => self.traffic.want(workload),
             Ack::Rest { version, gone, busy } => tell(&|follower| {
                 let gone = gone.iter().map(|instance| (instance.clone(), (version, true)));

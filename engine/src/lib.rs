@@ -7,6 +7,7 @@
 mod capacity;
 mod changes;
 pub mod conformance;
+pub mod details;
 mod error;
 mod evidence;
 pub mod fake;
@@ -17,6 +18,7 @@ mod limits;
 mod lines;
 mod needs;
 mod oneoff;
+mod paths;
 mod restart;
 mod stats;
 pub mod traffic;

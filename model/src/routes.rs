@@ -16,12 +16,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::id::AppId;
 use crate::name::{AppName, Hostname, PathPrefix};
 use crate::routing::RoutePolicy;
-use crate::traffic::Counts;
+use crate::traffic::{self, Counts, Detail, PathCount};
 
 /// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkloadId(pub String);
+
+impl WorkloadId {
+    /// The release and the process type that are in the name.
+    pub fn parts(&self) -> Option<(u64, &str)> {
+        let mut parts = self.0.split('.').skip(1);
+        let version = parts.next()?.strip_prefix('v')?.parse().ok()?;
+        Some((version, parts.next()?))
+    }
+}
 
 impl fmt::Display for WorkloadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,6 +50,9 @@ pub struct Update<K, V> {
     pub set: Vec<(K, V)>,
     /// Rows that are gone.
     pub unset: Vec<K>,
+    /// The publisher wants to know everything that is counted: [`Ack::Details`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub details: bool,
 }
 
 /// From a router to a publisher.
@@ -57,6 +69,15 @@ pub enum Ack {
     /// What was counted of these workloads' requests since the router started. Said about once a second, of those that got any, and of all to
     /// a publisher that the router has just reached.
     Traffic(Vec<(WorkloadId, Counts)>),
+    /// The same by instance, and in detail, to a publisher that asks for it.
+    Details {
+        /// These are all that there are: the router has just reached the publisher, and what it says here it may have counted long ago.
+        whole: bool,
+        /// What was counted in each place since the router started.
+        rows: Vec<(traffic::Place, Detail)>,
+    },
+    /// What came of requests by path since this was last said, to a publisher that asks for details.
+    Paths(Vec<(AppId, Vec<PathCount>)>),
     /// A request waits for this workload, which has no instance at all.
     Wanted(WorkloadId),
     /// What became of the instances that are to rest by this version of the table; see [`WorkloadAddresses::resting`]. Said before
@@ -245,6 +266,13 @@ mod tests {
         assert_eq!(Proof::new(7, &format!("7 (python) {rest}"), 12), Some(proof));
         assert_eq!(Proof::new(7, &format!("7 (a) b (c) {rest}"), 12), Some(proof));
         assert_eq!(Proof::new(7, "7 (python) S 1", 12), None);
+    }
+
+    #[test]
+    fn a_workload_is_named_after_its_release_and_process_type() {
+        let parts = |name: &str| WorkloadId(name.to_owned()).parts().map(|(version, it)| (version, it.to_owned()));
+        assert_eq!(parts("a.v12.web.standard-1x"), Some((12, "web".to_owned())));
+        assert_eq!((parts("a.12.web"), parts("a.v12"), parts("web")), (None, None, None));
     }
 
     #[test]

@@ -13,9 +13,11 @@ use model::{AppId, LogSink, LogSource, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Look};
+use crate::paths::Asked;
+use crate::socket::Activity;
 use crate::table::{Instance, Label};
-use crate::traffic::Tally;
+use crate::traffic::{Tally, Whose};
 
 /// Lines that may wait for the writer; at 300 bytes each they take 20 MB.
 const WAITING_LIMIT: usize = 65_536;
@@ -175,6 +177,10 @@ pub(crate) struct Record {
     pub(crate) ended: Option<Instant>,
     pub(crate) status: u16,
     pub(crate) bytes: u64,
+    /// Who knows how many bytes of its body came, if it has one.
+    pub(crate) incoming: Option<Arc<Activity>>,
+    /// Bytes that came by a tunnel.
+    pub(crate) tunneled: u64,
     pub(crate) failure: Option<Failure>,
     /// The whole answer was passed on, or the failure says why not.
     pub(crate) complete: bool,
@@ -212,6 +218,8 @@ impl Record {
             ended: None,
             status: 0,
             bytes: 0,
+            incoming: None,
+            tunneled: 0,
             failure: None,
             complete: false,
         }
@@ -224,17 +232,33 @@ impl Record {
     }
 
     fn count(&self, failure: Option<Failure>, now: Instant) {
-        let Some(label) = self.instance.as_ref().map(|instance| &instance.label).or(self.label.as_ref()) else {
-            return;
-        };
+        let (instance, workload) = (self.instance.as_deref(), self.label.as_ref());
+        let look = failure.map(Failure::look);
         let waited = self.answered.unwrap_or(now).saturating_duration_since(self.request.arrived);
-        self.tally.count(label, |counts| {
+        let received = self.tunneled + self.incoming.as_ref().map_or(0, |activity| activity.taken());
+        self.tally.count(Whose { app: self.request.app, instance, workload }, |counts, detail| {
             counts.requests += 1;
             counts.lost += u64::from(failure.is_some_and(Failure::is_loss));
             counts.errors += u64::from(self.status >= 500);
             counts.held += u64::from(self.held);
             counts.add_latency(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+            detail.end(self.shown_status(look.as_ref()), look.map_or(0, Look::number), 1);
+            detail.waited_us += u64::try_from(waited.as_micros()).unwrap_or(0);
+            detail.received += received;
+            detail.sent += self.bytes;
         });
+        self.tally.paths.count(Asked {
+            app: self.request.app,
+            method: &self.request.method,
+            path: self.request.uri.path(),
+            waited,
+            failed: self.status >= 500 || failure.is_some_and(Failure::is_loss),
+        });
+    }
+
+    /// What the client was answered, or would have been if it had waited for that.
+    fn shown_status(&self, look: Option<&Look>) -> u16 {
+        if self.status == 0 { look.map_or(0, |look| look.status.as_u16()) } else { self.status }
     }
 
     fn write_line(&self, line: &mut String, failure: Option<Failure>, now: Instant) {
@@ -254,8 +278,8 @@ impl Record {
         let waited = connected.saturating_duration_since(request.arrived).as_millis();
         say(&[dyno, " connect=", number.format(waited), "ms service="]);
         let served = now.saturating_duration_since(connected).as_millis();
-        let status = if self.status == 0 { code.as_ref().map_or(0, |code| code.status.as_u16()) } else { self.status };
-        say(&[number.format(served), "ms status=", status_text.format(status), " bytes="]);
+        let status = status_text.format(self.shown_status(code.as_ref()));
+        say(&[number.format(served), "ms status=", status, " bytes="]);
         say(&[number.format(self.bytes)]);
         if let Some(socket) = code.and_then(|code| code.socket) {
             say(&[" sock=", socket]);

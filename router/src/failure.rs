@@ -49,6 +49,13 @@ pub(crate) struct Look {
     pub(crate) socket: Option<&'static str>,
 }
 
+impl Look {
+    /// 10 of H10.
+    pub(crate) fn number(self) -> u8 {
+        self.code.get(1..).and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+}
+
 impl Failure {
     /// Whether a visitor got no answer of the app, or not all of it, without having asked for that.
     pub(crate) fn is_loss(self) -> bool {

@@ -89,6 +89,9 @@ async fn follow_stream(stream: UnixStream, (outbox, totals): Said<'_>, half: &mu
             },
             acks = outbox.next(totals), if has_begun => acks,
         };
+        if updates.details {
+            outbox.ask(totals);
+        }
         if acks.is_empty() {
             continue;
         }
@@ -108,12 +111,14 @@ struct Updates {
     splitter: Splitter,
     version: Option<u64>,
     reset: bool,
+    /// The publisher asks for details of what is counted.
+    details: bool,
 }
 
 impl Updates {
     /// Takes what came next. The answer is what is to be said of the updates that are whole by now.
     fn read(&mut self, bytes: &[u8], half: &mut impl Half) -> io::Result<Vec<Ack>> {
-        let Self { splitter, version, reset } = self;
+        let Self { splitter, version, reset, details } = self;
         let mut acks = Vec::new();
         splitter.push(bytes, &mut |piece| {
             match piece {
@@ -123,6 +128,7 @@ impl Updates {
                 }
                 Piece::Member("version", value) => *version = serde_json::from_slice(value)?,
                 Piece::Member("reset", value) => *reset = serde_json::from_slice(value)?,
+                Piece::Member("details", value) => *details = serde_json::from_slice(value)?,
                 Piece::Item("set", row) => read_row(row, half)?,
                 Piece::Item("unset", key) => half.unset(serde_json::from_slice(key)?),
                 Piece::Member(..) | Piece::Item(..) => {}
@@ -179,7 +185,7 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) fn new(shown: Arc<Shown>, changed: mpsc::UnboundedSender<AppId>) -> Self {
-        let update = Update { version: 0, reset: false, set: Vec::new(), unset: Vec::new() };
+        let update = Update { version: 0, reset: false, set: Vec::new(), unset: Vec::new(), details: false };
         Self { shown, changed, update, kept: Vec::new() }
     }
 }
@@ -206,7 +212,8 @@ impl Half for Certificates {
 
     fn end(&mut self, version: u64, reset: bool) -> Vec<Ack> {
         let Update { set, unset, .. } = &mut self.update;
-        let update = Update { version, reset, set: std::mem::take(set), unset: std::mem::take(unset) };
+        let (set, unset) = (std::mem::take(set), std::mem::take(unset));
+        let update = Update { version, reset, set, unset, details: false };
         for app in self.shown.apply(update, &self.kept) {
             // Who keeps them lives as long as this does.
             let _ = self.changed.send(app);

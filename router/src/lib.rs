@@ -30,6 +30,7 @@ mod inbound;
 mod making;
 mod merge;
 mod pack;
+mod paths;
 mod place;
 mod platform;
 mod policy;

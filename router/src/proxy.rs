@@ -16,6 +16,7 @@ use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
+use hyper::body::Body;
 use model::Clock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -257,6 +258,10 @@ impl Exchange {
         let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
         client.activity.set_patience(Some(patience.idle));
         let limit = app.rules.as_ref().and_then(|rules| rules.policy.max_body);
+        let incoming = (!body.is_end_stream()).then(|| Arc::clone(&client.activity));
+        if let Some(activity) = &incoming {
+            activity.begin_body();
+        }
         let upload = Upload::new(head, &parts, body, &client.activity).at_most(limit);
         let facts = Facts {
             app: app.id,
@@ -274,7 +279,8 @@ impl Exchange {
             },
             tls: client.hop.tls,
         };
-        let record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
+        let mut record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
+        record.incoming = incoming;
         (Self { worker, client, record, upgrade, headers: parts.headers, patience, mounted, visit: None }, upload)
     }
 

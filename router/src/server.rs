@@ -139,6 +139,10 @@ pub(crate) fn run(
             async move { worker.tally.deliver(&worker.shared.news).await }
         });
         spawn_local({
+            let worker = Rc::clone(&worker);
+            async move { worker.tally.paths.deliver(&worker.shared.news).await }
+        });
+        spawn_local({
             let lines = Rc::clone(&worker.lines);
             async move { lines.deliver().await }
         });

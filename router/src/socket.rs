@@ -23,14 +23,16 @@ pub(crate) struct Activity {
     last: AtomicU64,
     /// Milliseconds that a write may wait for the client; zero is for ever.
     patience: AtomicU64,
+    /// Bytes of the body of the request that is on its way.
+    taken: AtomicU64,
     /// It is of one stream among others, whose bytes the connection does not tell from theirs.
     is_of_stream: bool,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        let (last, patience) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { opened: Instant::now(), last, patience, is_of_stream: false }
+        let (last, patience, taken) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { opened: Instant::now(), last, patience, taken, is_of_stream: false }
     }
 
     /// Of one of the streams of a connection: whoever passes its bytes has to [say so](Self::pass).
@@ -43,6 +45,22 @@ impl Activity {
         if self.is_of_stream {
             self.touch();
         }
+    }
+
+    /// Another request with a body begins.
+    pub(crate) fn begin_body(&self) {
+        self.taken.store(0, Ordering::Relaxed);
+    }
+
+    /// So many bytes of its body came.
+    pub(crate) fn take(&self, bytes: usize) {
+        // One task writes it: no need for an addition that is atomic.
+        self.taken.store(self.taken() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes of its body came so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// From now on a write waits so long for the client to read on.

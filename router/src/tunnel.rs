@@ -105,7 +105,7 @@ pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, wa
         End::Called if tunnel.say_goodbye().await => record.complete = true,
         End::Passed(Passed::CutByServer) | End::Called => record.fail(Failure::Interrupted),
     }
-    record.bytes = tunnel.down.passed;
+    (record.tunneled, record.bytes) = (tunnel.up.passed, tunnel.down.passed);
 }
 
 /// Passes bytes until both sides have ended.

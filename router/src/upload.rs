@@ -189,7 +189,10 @@ impl Upload {
             match Pin::new(&mut *body).poll_frame(context) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.activity.iter().for_each(|activity| activity.pass());
+                    if let Some(activity) = &self.activity {
+                        activity.pass();
+                        activity.take(frame.data_ref().map_or(0, Bytes::len));
+                    }
                     let is_last = body.is_end_stream();
                     self.push(frame)?;
                     if is_last {

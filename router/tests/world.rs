@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use engine::details::Details;
 use engine::feed::Feed;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -43,6 +44,8 @@ pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) names: Feed<AppId, AppRoute>,
     pub(crate) addresses: Feed<WorkloadId, WorkloadAddresses>,
+    /// What the publisher of names is told of requests.
+    pub(crate) details: Details,
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: Option<SocketAddr>,
     pub(crate) log: Arc<Lines>,
@@ -66,8 +69,17 @@ impl World {
         let address = router.addresses()[0];
         let tls_address = router.tls_addresses().first().copied();
         let (names, addresses) = (Feed::new(BTreeMap::new()), Feed::new(BTreeMap::new()));
-        let mut world =
-            Self { folder, names, addresses, address, tls_address, log, router: Some(router), publishers: None };
+        let mut world = Self {
+            folder,
+            names,
+            addresses,
+            details: Details::default(),
+            address,
+            tls_address,
+            log,
+            router: Some(router),
+            publishers: None,
+        };
         world.publish(&[], &[]).await;
         world
     }
@@ -78,7 +90,9 @@ impl World {
         // What has no instance has no row.
         let running = apps.iter().filter(|_| !instances.is_empty());
         let addresses = running.map(|app| (WorkloadId((*app).to_owned()), healthy(instances)));
-        (self.names, self.addresses) = (Feed::new(names.collect()), Feed::new(addresses.collect()));
+        self.details = Details::default();
+        self.names = Feed::new(names.collect()).with_details(&self.details);
+        self.addresses = Feed::new(addresses.collect());
         let publishers = Runtime::new().expect("a runtime");
         let (names, at_names) = (self.names.clone(), self.folder.path().join("names.sock"));
         publishers.spawn(async move { names.serve(&at_names).await });

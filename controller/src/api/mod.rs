@@ -47,6 +47,7 @@ mod locks;
 mod log_drains;
 mod log_sessions;
 mod logins;
+mod metrics;
 mod openapi;
 mod output;
 #[cfg(test)]
@@ -126,6 +127,9 @@ fn processes() -> Vec<Route> {
         post("/apps/{app}/volumes/{volume}/snapshots/{snapshot}/actions/restore", Manage, volumes::restore),
         get("/volumes", SignedIn, volumes::kept),
         delete("/volumes/{volume}", SignedIn, volumes::delete_kept),
+        get("/apps/{app}/metrics", View, metrics::of_app),
+        get("/apps/{app}/metrics/paths", View, metrics::paths),
+        get("/metrics", Operator, metrics::of_platform),
         get("/apps/{app}/disk", View, disk::of_app),
         get("/disk", Operator, disk::of_platform),
         get("/disk/waste", Operator, disk::waste),

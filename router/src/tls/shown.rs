@@ -54,8 +54,16 @@ impl Shown {
     /// With these rows.
     pub(crate) fn new(rows: BTreeMap<AppId, AppCertificates>) -> Self {
         let shown = Self::default();
-        shown
-            .apply(CertificatesUpdate { version: 0, reset: true, set: rows.into_iter().collect(), unset: vec![] }, &[]);
+        shown.apply(
+            CertificatesUpdate {
+                version: 0,
+                reset: true,
+                set: rows.into_iter().collect(),
+                unset: vec![],
+                details: false,
+            },
+            &[],
+        );
         shown
     }
 

@@ -25,6 +25,7 @@ pub(crate) mod teams;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;
+mod traffic;
 pub(crate) mod two_factor;
 
 use axum::http::StatusCode;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::activity::{self, Entry};
 use super::show as show_page;
+use super::traffic::Traffic;
 use crate::error::{PageError, refusal};
 use crate::form::Form;
 use crate::live::{self, Part};
@@ -32,6 +33,8 @@ pub(super) struct Overview {
     /// Instances of releases that are on their way out, and others that no process type of now has.
     others: Vec<Instance>,
     entries: Vec<Entry>,
+    /// None if nobody asked for the app in the last hour.
+    traffic: Option<Traffic>,
     /// What runs containers does not answer.
     is_blind: bool,
     max_quantity: u32,
@@ -137,6 +140,7 @@ impl Overview {
             processes,
             others: dynos.iter().map(|dyno| Instance::new(dyno, now)).collect(),
             entries: activity::entries(controller, app, ENTRIES).await?,
+            traffic: Traffic::of(&controller.app_metrics(app), &controller.app_paths(app).1, now),
             is_blind,
             max_quantity: MAX_QUANTITY,
         })
@@ -200,6 +204,7 @@ impl Overview {
             app: head("overview"),
             others: if is_blind { vec![] } else { vec![instance(3)] },
             entries: if is_blind { vec![] } else { activity::sample_entries() },
+            traffic: (!is_blind).then(Traffic::sample),
             processes,
             is_blind,
             max_quantity: 100,
