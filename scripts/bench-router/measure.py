@@ -4,7 +4,7 @@
 Each case runs for a second with one and then with the other, round by round; what counts is the CPU time that a request costs the proxy, user and
 system, as a ratio within one round, and the median of these. The proxy has one core, load and instance have another one.
 """
-import os, pathlib, re, signal, socket, statistics, subprocess, sys, time
+import os, pathlib, re, select, signal, socket, statistics, subprocess, sys, time
 
 ROUTER, FOLDER = sys.argv[1], pathlib.Path(sys.argv[2])
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
@@ -121,7 +121,7 @@ http {{ access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush o
 """)
 
 
-def haproxy(plain, tls, hosts=1):
+def haproxy(plain, tls, hosts=1, instance=INSTANCE):
     (FOLDER / "haproxy.cfg").write_text(f"""global
   nbthread 1
   maxconn 8000
@@ -130,6 +130,7 @@ defaults
   timeout connect 5s
   timeout client 60s
   timeout server 60s
+  timeout tunnel 60s
 frontend all
   bind 127.0.0.1:{plain} backlog 4096
   bind 127.0.0.1:{tls} ssl crt {FOLDER}/both.pem alpn h2,http/1.1 backlog 4096
@@ -140,16 +141,16 @@ frontend all
   {"default_backend b0" if hosts == 1 else f"use_backend %[req.hdr(host),lower,map({FOLDER}/hosts.map,b0)]"}
 """ + "".join(f"""backend b{number}
   http-reuse always
-  server one 127.0.0.1:{INSTANCE} pool-max-conn 2048
+  server one 127.0.0.1:{instance} pool-max-conn 2048
 """ for number in range(hosts)))
     (FOLDER / "hosts.map").write_text("".join(f"h{number}.{HOST} b{number}\n" for number in range(1, hosts)))
     return start("haproxy", "-f", FOLDER / "haproxy.cfg", core=PROXY_CORE)
 
 
-def router(plain, tls, hosts, folder="router", *options):
+def router(plain, tls, hosts, folder="router", *options, instance=INSTANCE):
     place = FOLDER / folder
     place.mkdir()
-    publisher = start(ROUTER, "publish", "--folder", place, "--hosts", str(hosts), "--host", HOST, "--upstream", f"127.0.0.1:{INSTANCE}",
+    publisher = start(ROUTER, "publish", "--folder", place, "--hosts", str(hosts), "--host", HOST, "--upstream", f"127.0.0.1:{instance}",
                       *options)
     while not (place / "addresses.sock").exists():
         time.sleep(0.01)
@@ -258,6 +259,74 @@ end
         stop(process)
 
 
+def web_socket(port):
+    stream = socket.create_connection(("127.0.0.1", port))
+    stream.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                   "Sec-WebSocket-Version: 13\r\n\r\n".encode())
+    return stream, stream.recv(4096).startswith(b"HTTP/1.1 101")
+
+
+def talk(plain, _):
+    """Has 64 WebSockets say 125 bytes again and again, each when it has heard the last ones, for a second."""
+    frame, waiting, sockets, done = bytes([0x82, 125]) + b"z" * 125, select.epoll(), {}, 0
+    for _ in range(64):
+        stream, _ = web_socket(plain)
+        sockets[stream.fileno()] = stream
+        waiting.register(stream, select.EPOLLIN)
+        stream.sendall(frame)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        for number, _ in waiting.poll():
+            if len(sockets[number].recv(4096)) != len(frame):
+                sys.exit("a frame came back in pieces")
+            sockets[number].send(frame)
+            done += 1
+    for stream in sockets.values():
+        stream.close()
+    return done
+
+
+def echo():
+    """An app whose WebSockets say what they are told."""
+    listener, waiting, sockets = socket.create_server(("127.0.0.1", INSTANCE + 1), backlog=512), select.epoll(), {}
+    waiting.register(listener, select.EPOLLIN)
+    while True:
+        for number, _ in waiting.poll():
+            if number == listener.fileno():
+                new, _ = listener.accept()
+                new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sockets[new.fileno()] = new
+                waiting.register(new, select.EPOLLIN)
+                continue
+            try:
+                said = sockets[number].recv(65536)
+                if said.startswith(b"GET "):
+                    said = (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+                sockets[number].sendall(said)
+            except OSError:
+                said = b""
+            if not said:
+                sockets.pop(number).close()
+
+
+def web_sockets():
+    """What a frame of a WebSocket costs that goes to an app and comes back."""
+    app = start(sys.executable, __file__, "echo", FOLDER, core=LOAD_CORE)
+    wait_for(INSTANCE + 1)
+    ports = {name: (free_port(), free_port()) for name in ("haproxy", "router")}
+    theirs = haproxy(*ports["haproxy"], instance=INSTANCE + 1)
+    publisher, ours = router(*ports["router"], 1, "frames", instance=INSTANCE + 1)
+    for plain, _ in ports.values():
+        wait_for(plain)
+        while not web_socket(plain)[1]:
+            time.sleep(0.1)
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    compare({"haproxy": (theirs.pid, *ports["haproxy"]), "router": (ours.pid, *ports["router"])}, {"WebSocket, 125 bytes": talk})
+    for process in (theirs, ours, publisher, app):
+        stop(process)
+
+
 def changes():
     """How long it takes from a change of the route table to the first request that is served by it."""
     for routers in (1, 10):
@@ -292,6 +361,8 @@ def main():
     wait_for(INSTANCE)
     if any(is_wanted(name) for name in CASES):
         one_host()
+    if is_wanted("WebSocket, 125 bytes"):
+        web_sockets()
     if is_wanted("tables"):
         tables(instance.pid)
     if is_wanted("10,000 hosts"):
@@ -310,4 +381,4 @@ def run(measure):
 
 
 if __name__ == "__main__":
-    run(main)
+    echo() if ROUTER == "echo" else run(main)
