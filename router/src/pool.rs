@@ -72,6 +72,11 @@ impl Pool {
         }
     }
 
+    /// Closes the connection that rested longest, so that there is a file for another one. False if none rests.
+    pub(crate) fn make_room(&self) -> bool {
+        self.shelves.borrow_mut().drop_oldest()
+    }
+
     /// Closes what rested too long, what its instance has closed, and what belongs to instances that left the table.
     pub(crate) fn sweep(&self) {
         let (mut shelves, now) = (self.shelves.borrow_mut(), Instant::now());
@@ -89,15 +94,16 @@ impl Pool {
 }
 
 impl Shelves {
-    fn drop_oldest(&mut self) {
+    fn drop_oldest(&mut self) -> bool {
         while let Some((serial, ticket)) = self.order.pop_front() {
             let Some(line) = self.resting.get_mut(&serial) else { continue };
             if line.first().is_some_and(|oldest| oldest.ticket == ticket) {
                 line.remove(0);
                 self.count -= 1;
-                return;
+                return true;
             }
         }
+        false
     }
 
     fn forget_taken(&mut self) {

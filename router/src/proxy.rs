@@ -426,7 +426,10 @@ impl Exchange {
             }
         }
         let limit = worker.shared.timeouts.connect;
-        let connected = match worker.shared.seats.for_instance() {
+        let seats = &worker.shared.seats;
+        // Whoever has a request is more than who may have one some time.
+        let seat = seats.for_instance().or_else(|| if worker.pool.make_room() { seats.for_instance() } else { None });
+        let connected = match seat {
             Some(seat) => {
                 let connected = Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await;
                 connected.map(|upstream| upstream.holding(seat))

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::restart::router_command;
-use crate::world::{LONG, World, get, instance, until};
+use crate::world::{LONG, World, get, instance, named, until};
 
 const FILES: &str = "--nofile=300:300";
 
@@ -44,7 +44,8 @@ async fn few_files() -> (World, Child, Held) {
     })
     .await;
     world.serve("shop", &[&one]).await;
-    world.end_with_table_on_disk(&["shop.localhost", "healthy\":[{"]).await;
+    world.serve("blog", &[&named("one").await]).await;
+    world.end_with_table_on_disk(&["shop.localhost", "blog.localhost", "healthy\":[{"]).await;
     let said = File::create(world.folder.path().join("said")).expect("a file");
     let router = router_command(&world, &["prlimit", FILES]).stderr(Stdio::from(said)).spawn().expect("a router");
     until(async || TcpStream::connect(world.address).await.is_ok()).await;
@@ -52,7 +53,11 @@ async fn few_files() -> (World, Child, Held) {
 }
 
 async fn ask(stream: &mut TcpStream, path: &str) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: shop.localhost\r\n\r\n");
+    ask_app(stream, "shop", path).await;
+}
+
+async fn ask_app(stream: &mut TcpStream, app: &str, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {app}.localhost\r\n\r\n");
     // Whoever is sent away may not be read any more.
     let _ = stream.write_all(request.as_bytes()).await;
 }
@@ -147,5 +152,37 @@ async fn when_no_more_requests_fit_new_ones_are_refused_and_those_in_flight_have
     drop(held);
     has_room_again(world.address).await;
     assert!(said(&world).contains("raise the hard limit of open files"), "{}", said(&world));
+    router.kill().await.expect("SIGKILL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_no_more_files_are_free_a_connection_that_rests_makes_room_for_a_request() {
+    let (world, mut router, mut requests) = few_files().await;
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(world.address).await.expect("a connection");
+        ask(&mut stream, "/hold").await;
+        requests.arrivals.recv().await.expect("it arrives");
+        clients.push(stream);
+    }
+    requests.go.add_permits(60);
+    for stream in &mut clients {
+        assert!(answer(stream).await.contains(" 200 "));
+    }
+    // Sixty connections to the one app rest. Clients take what else there is.
+    loop {
+        let mut stream = TcpStream::connect(world.address).await.expect("a connection");
+        ask(&mut stream, "/").await;
+        if !answer(&mut stream).await.contains(" 200 ") {
+            break;
+        }
+        clients.push(stream);
+        assert!(clients.len() < 300, "there are not so many files");
+    }
+    for stream in clients.iter_mut().take(5) {
+        ask_app(stream, "blog", "/").await;
+        let answer = answer(stream).await;
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
     router.kill().await.expect("SIGKILL");
 }
