@@ -15,7 +15,7 @@ use crate::output::{self, Field, Mood};
 struct Metrics {
     since: String,
     total: Figures,
-    dynos: Vec<Dyno>,
+    dynos: Vec<OfDyno>,
 }
 
 /// What became of some requests.
@@ -33,7 +33,7 @@ struct Figures {
 
 /// The same of the requests to one dyno of one release.
 #[derive(Debug, Deserialize)]
-struct Dyno {
+struct OfDyno {
     release: Option<u64>,
     process_type: Option<String>,
     dyno: Option<String>,
@@ -61,7 +61,7 @@ impl Show {
         cx.show(&value, |out| {
             let Metrics { since, total, dynos } = client::typed(&value)?;
             out.heading(&format!("{name}: {} requests since {}", total.requests, output::when(&since, now())))?;
-            let row = |dyno: Dyno| {
+            let row = |dyno: OfDyno| {
                 let release = dyno.release.map(|release| format!("v{release}")).unwrap_or_default();
                 let who = dyno.dyno.or(dyno.process_type).unwrap_or_else(|| "nobody".to_owned());
                 row(vec![release.into(), who.into()], &dyno.figures)
@@ -81,12 +81,12 @@ impl Show {
 #[derive(Debug, Deserialize)]
 struct TopPaths {
     since: String,
-    paths: Vec<Path>,
+    paths: Vec<OfPath>,
 }
 
 /// What became of the requests for one path.
 #[derive(Debug, Deserialize)]
-struct Path {
+struct OfPath {
     method: String,
     path: String,
     requests: u64,
@@ -116,7 +116,7 @@ impl Paths {
         cx.show(&value, |out| {
             let TopPaths { since, paths } = client::typed(&value)?;
             out.heading(&format!("{name}: what took most time since {}", output::when(&since, now())))?;
-            let row = |path: Path| -> Vec<Field> {
+            let row = |path: OfPath| -> Vec<Field> {
                 let errors = Field::from(path.errors.to_string());
                 vec![
                     path.method.into(),
