@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use model::routes::Place;
 use model::{AppName, DomainId, Hostname, NameError, PathPrefix, Role, SniEndpointId, Timestamp};
 
-use crate::store::{AcmStatus, App, Domain, DomainOrder};
+use crate::store::{AcmStatus, App, Domain, DomainOrder, Stamp};
 use crate::{Actor, Controller, Error};
 
 /// Most custom domains of one app.
-const MAX_DOMAINS: usize = 1000;
+pub(crate) const MAX_DOMAINS: usize = 1000;
 
 /// Why a domain that waits for a certificate of the platform's goes on waiting.
 const NO_ACM: &str = "The platform's operator has not agreed to the terms of a certificate authority (setting \
@@ -41,13 +41,15 @@ pub struct AppDomain {
 impl Controller {
     /// All host names of an app, the default one first.
     pub async fn domains(&self, app: &App) -> Result<Vec<AppDomain>, Error> {
-        let mut custom: Vec<_> = self.store.domains(app.id).await?.iter().map(AppDomain::from).collect();
-        if app.acm {
+        let own = self.store.domains(app.id).await?;
+        let managed: Vec<bool> = own.iter().map(|domain| app.acm || domain.on_demand).collect();
+        let mut custom: Vec<_> = own.iter().map(AppDomain::from).collect();
+        if managed.contains(&true) {
             let orders = self.store.domain_orders(app.id).await?;
             let endpoints = self.store.sni_endpoints(app.id).await?;
-            let managed: Vec<_> = endpoints.into_iter().filter(|it| it.acm).map(|it| it.id).collect();
-            for domain in &mut custom {
-                domain.acm = self.acm_of(domain, &orders, &managed);
+            let got: Vec<_> = endpoints.into_iter().filter(|it| it.acm).map(|it| it.id).collect();
+            for (domain, _) in custom.iter_mut().zip(managed).filter(|(_, is_managed)| *is_managed) {
+                domain.acm = self.acm_of(domain, &orders, &got);
             }
         }
         Ok(std::iter::once(self.default_domain(app)?).chain(custom).collect())
@@ -69,16 +71,23 @@ impl Controller {
         }
         let now = self.clock.now();
         let id = DomainId::random(&*self.random);
-        let domain = Domain { id, app: app.id, place, sni_endpoint: None, created_at: now, updated_at: now };
+        let domain =
+            Domain { id, app: app.id, place, sni_endpoint: None, on_demand: false, created_at: now, updated_at: now };
         self.store.insert_domain(&domain, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Add domain {}", domain.place));
-        let shown = self.certificate_for(app.id, &domain.place.host).await?;
-        if let Some(endpoint) = shown.as_ref().filter(|_| domain.place.path.is_none()) {
-            self.store.set_domain_certificate(&domain, Some(endpoint), &self.stamp(actor)).await?;
-        }
-        self.announce(app.id).await;
-        self.live.certificates_wanted.notify_one();
+        self.begin_domain(&domain, &self.stamp(actor)).await?;
         self.find_domain(app, &domain.id.to_string()).await
+    }
+
+    /// Lets visitors come by a new domain, with a certificate that somebody brought or one that is to be got.
+    pub(crate) async fn begin_domain(&self, domain: &Domain, stamp: &Stamp) -> Result<(), Error> {
+        let shown = self.certificate_for(domain.app, &domain.place.host).await?;
+        if let Some(endpoint) = shown.as_ref().filter(|_| domain.place.path.is_none()) {
+            self.store.set_domain_certificate(domain, Some(endpoint), stamp).await?;
+        }
+        self.announce(domain.app).await;
+        self.live.certificates_wanted.notify_one();
+        Ok(())
     }
 
     /// The domain of an app that `reference`, a host name or an id, means.
@@ -212,7 +221,7 @@ impl Controller {
 
     /// A host name that can be an app's own: not an address, and nothing under the platform's domain, where it could take
     /// over another app or the API.
-    fn check_hostname(&self, hostname: &str) -> Result<Hostname, Error> {
+    pub(crate) fn check_hostname(&self, hostname: &str) -> Result<Hostname, Error> {
         let lower = hostname.trim_end_matches('.').to_ascii_lowercase();
         let parsed: Hostname = lower.parse().map_err(invalid)?;
         if lower.parse::<IpAddr>().is_ok() || !lower.contains('.') {

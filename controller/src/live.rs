@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::acm::OnDemand;
 use crate::admission::Promised;
 use crate::api::RateLimits;
 use crate::attach::Attachment;
@@ -41,6 +42,8 @@ pub struct Live {
     pub certificates: Feed<AppId, AppCertificates>,
     /// What certificate authorities are going to ask routers for.
     pub(crate) challenges: Locked<BTreeMap<AppId, Vec<Challenge>>>,
+    /// Host names that came with a visitor.
+    pub(crate) on_demand: OnDemand,
     /// Told when a certificate may be due.
     pub(crate) certificates_wanted: Notify,
     /// Whoever tells routers of certificates holds it from reading the store to publishing.
@@ -113,6 +116,7 @@ impl Default for Live {
             details,
             certificates: Feed::new(BTreeMap::new()),
             challenges: Locked::default(),
+            on_demand: OnDemand::default(),
             certificates_wanted: Notify::new(),
             certifying: tokio::sync::Mutex::default(),
             serving: tokio::sync::Mutex::default(),

@@ -125,9 +125,9 @@ impl Outbound {
     pub(crate) async fn send_while<B>(
         &self,
         url: &Url,
-        mut request: Request<B>,
+        request: Request<B>,
         patience: Duration,
-        mut moved: impl FnMut() -> bool,
+        moved: impl FnMut() -> bool,
     ) -> io::Result<Response<Incoming>>
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
@@ -135,6 +135,19 @@ impl Outbound {
         let tls = url.scheme() == "https";
         let port = url.port_or_known_default().unwrap_or(80);
         let stream = self.connect(url, port, tls).await?;
+        Self::exchange(stream, url, request, (patience, moved)).await
+    }
+
+    /// The same over a connection to whoever answers for the host of the URL.
+    pub(crate) async fn exchange<B>(
+        stream: Box<dyn Connection>,
+        url: &Url,
+        mut request: Request<B>,
+        (patience, mut moved): (Duration, impl FnMut() -> bool),
+    ) -> io::Result<Response<Incoming>>
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
         let host = match (url.host_str().unwrap_or_default(), url.port()) {
             (host, None) => host.to_owned(),
             (host, Some(port)) => format!("{host}:{port}"),

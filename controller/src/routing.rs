@@ -64,6 +64,7 @@ impl Controller {
         self.store.set_routing_settings(app.id, &changes, &self.stamp(actor)).await?;
         let told = |(name, text): (&String, &Option<String>)| (name.clone(), text.as_ref().map(|_| policy.shown(name)));
         self.note(app, actor, &format!("Set routing: {}", policy::words(&changes.iter().map(told).collect())));
+        self.live.on_demand.forget();
         self.announce(app.id).await;
         Ok(())
     }

@@ -29,6 +29,8 @@ pub struct Sockets {
     pub names: PathBuf,
     /// The certificates of apps.
     pub certificates: PathBuf,
+    /// Names that nobody knows.
+    pub on_demand: PathBuf,
     /// git over SSH, as routers pass it on.
     pub ssh: PathBuf,
     /// What only root on this machine may ask.
@@ -55,6 +57,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     let worker = tokio::spawn(work(Arc::clone(&controller), rollout));
     let listen = |path| engine::feed::listen(path).map_err(failed("listen on a socket"));
     let (public, control) = (listen(&sockets.public)?, listen(&sockets.control)?);
+    let on_demand = listen(&sockets.on_demand)?;
     let ssh = tokio::spawn(git::serve_ssh(Arc::clone(&controller), listen(&sockets.ssh)?));
     let open = git::routes(Arc::clone(&controller))
         .merge(logs::routes(Arc::clone(&controller)))
@@ -69,6 +72,7 @@ pub async fn serve(controller: Arc<Controller>, sockets: &Sockets, console: axum
     tokio::select! {
         result = answer(public, open) => result.map_err(failed("serve the API")),
         lost = controller.keep_duties(&duties) => Err(lost),
+        result = answer(on_demand, acm::routes(Arc::clone(&controller))) => result.map_err(failed("serve routers that ask")),
         result = answer(control, control::routes(Arc::clone(&controller))) => result.map_err(failed("serve the control socket")),
         result = feed => result.map_err(io::Error::other).flatten().map_err(failed("serve the names of apps")),
         result = certificates => result.map_err(io::Error::other).flatten().map_err(failed("serve the certificates of apps")),

@@ -17,6 +17,10 @@ pub struct Settings {
     pub port: u16,
     /// Port of the https entrance, if it is open.
     pub tls_port: Option<u16>,
+    /// Where the router of this machine takes requests.
+    pub entrance: Option<SocketAddr>,
+    /// The same over TLS.
+    pub tls_entrance: Option<SocketAddr>,
     /// The certificate of the authority that signed the https entrance's.
     pub authority: PathBuf,
     /// How certificates are got from an authority; none if the operator has not agreed to its terms.

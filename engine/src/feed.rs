@@ -154,6 +154,11 @@ where
         self.lock().rows.keys().cloned().collect()
     }
 
+    /// What is found in the rows that there are now.
+    pub fn pick<T>(&self, find: impl Fn(&K, &V) -> Option<T>) -> Vec<T> {
+        self.lock().rows.iter().filter_map(|(key, row)| find(key, row)).collect()
+    }
+
     /// Whether any router follows.
     pub fn is_followed(&self) -> bool {
         !self.lock().followers.is_empty()

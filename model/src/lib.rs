@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod clock;
+pub mod domain_ask;
 pub mod dyno;
 pub mod egress;
 pub mod freeze;
@@ -22,6 +23,7 @@ pub mod traffic;
 pub mod volume;
 
 pub use clock::{Clock, Random, Timestamp};
+pub use domain_ask::DomainAsk;
 pub use dyno::{DynoName, Exit};
 pub use egress::{Destination, Egress, EgressError, EgressRule, Ports, Verdict};
 pub use freeze::Freeze;

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::domain_ask::DomainAsk;
 use crate::name::Hostname;
 use crate::own_page::OwnPage;
 use crate::rollout::{duration, number, words};
@@ -66,6 +67,8 @@ pub struct RoutePolicy {
     pub error_page: Option<OwnPage>,
     /// What they see while it is in maintenance.
     pub maintenance_page: Option<OwnPage>,
+    /// Who says whether a host name that nobody knows is this app's.
+    pub domain_ask: Option<DomainAsk>,
 }
 
 /// Which instance gets a request.
@@ -139,13 +142,14 @@ impl Default for RoutePolicy {
             compress: false,
             error_page: None,
             maintenance_page: None,
+            domain_ask: None,
         }
     }
 }
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 23] = [
+    pub const SETTINGS: [&'static str; 24] = [
         "balance",
         "slow_start",
         "affinity",
@@ -169,6 +173,7 @@ impl RoutePolicy {
         "compress",
         "error_page",
         "maintenance_page",
+        "domain_ask",
     ];
 
     /// Sets what has this name; an error says what the text must be.
@@ -199,6 +204,7 @@ impl RoutePolicy {
             "compress" => self.compress = on_or_off(text)?,
             "error_page" => self.error_page = unless_off(text, str::parse)?,
             "maintenance_page" => self.maintenance_page = unless_off(text, str::parse)?,
+            "domain_ask" => self.domain_ask = unless_off(text, str::parse)?,
             _ => return Err(format!("one of {}", Self::SETTINGS.join(", "))),
         }
         Ok(())
@@ -231,6 +237,7 @@ impl RoutePolicy {
             "compress" => flag(self.compress),
             "error_page" => or_off(self.error_page.as_ref()),
             "maintenance_page" => or_off(self.maintenance_page.as_ref()),
+            "domain_ask" => or_off(self.domain_ask.as_ref()),
             _ => String::new(),
         }
     }
@@ -563,6 +570,7 @@ mod tests {
             ("compress", "on"),
             ("error_page", "<h1>Sorry, off for a while</h1>"),
             ("maintenance_page", "//www.example.com/a?b=c"),
+            ("domain_ask", "/internal/domain-allowed"),
         ] {
             policy.set(name, text).expect(name);
             assert_eq!(policy.get(name), text, "{name}");
@@ -614,6 +622,11 @@ mod tests {
             ("error_page", "https://"),
             ("maintenance_page", "javascript://x"),
             ("maintenance_page", "https://a.example/\"><script>"),
+            ("domain_ask", "domain-allowed"),
+            ("domain_ask", "//example.com/allowed"),
+            ("domain_ask", "https:///allowed"),
+            ("domain_ask", "/allowed?x=y"),
+            ("domain_ask", "ftp://example.com/"),
         ] {
             let rule = RoutePolicy::default().set(name, text).expect_err(text);
             assert!(rule.starts_with("must "), "{name} {text}: {rule}");

@@ -127,6 +127,7 @@ fn settings(
         names_socket: folder.join("names.sock"),
         addresses_socket: folder.join("addresses.sock"),
         controller_socket: folder.join("controller.sock"),
+        on_demand_socket: folder.join("on-demand.sock"),
         snapshot: folder.join("table.json"),
         takeover: None,
         proxy_protocol: Vec::new(),

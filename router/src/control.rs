@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::host::OwnHosts;
 use crate::merge::{Addresses, Names};
+use crate::on_demand::OnDemand;
 use crate::proxy::Shared;
 use crate::seats::Seats;
 use crate::server::{Entrance, Leave};
@@ -92,6 +93,7 @@ impl Router {
             trust: Trust { balancers: settings.proxy_protocol.clone(), proxies: settings.trusted_proxies.clone() },
             tls_port: settings.tls.as_ref().and_then(|tls| tls.listen.first()).map(SocketAddr::port),
             controller_socket: settings.controller_socket.clone(),
+            on_demand: OnDemand::new(settings.on_demand_socket.clone(), settings.timeouts.on_demand),
             timeouts: settings.timeouts.clone(),
             pool_limit: pool_limit(workers(&settings)),
             clock: Arc::clone(&settings.clock),

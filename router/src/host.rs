@@ -42,6 +42,12 @@ impl OwnHosts {
     pub(crate) fn contain(&self, host: &str) -> bool {
         host == self.domain || host.strip_prefix("api.") == Some(&self.domain) || address(host).is_some()
     }
+
+    /// The same, and all that is under the domain.
+    pub(crate) fn cover(&self, host: &str) -> bool {
+        let is_under = host.strip_suffix(self.domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
+        is_under || self.contain(host)
+    }
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -81,6 +87,16 @@ mod tests {
         }
         for host in ["shop.platform.example", "example", "xapi.platform.example", "localhost"] {
             assert!(!own.contain(host), "{host}");
+        }
+        for (host, is_covered) in [
+            ("shop.platform.example", true),
+            ("a.b.platform.example", true),
+            ("platform.example", true),
+            ("192.0.2.1", true),
+            ("xplatform.example", false),
+            ("shop.example", false),
+        ] {
+            assert_eq!(own.cover(host), is_covered, "{host}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP edge: host → app → healthy instance.
 //!
 //! A router merges the two halves of the route table ([`model::routes`]), which it follows from the controller and from the
-//! host role, and never asks anybody during a request. It works without either: the last good table is on disk. Each
+//! host role, and asks nobody during a request, but for a host name that nobody knows and an app may want ([`model::DomainAsk`]). It works without either: the last good table is on disk. Each
 //! core has a worker of its own (listeners, connections, pool, counts); one more thread follows the table, another one writes
 //! the access log. Errors have Heroku's codes and look like Heroku's.
 //!
@@ -29,6 +29,7 @@ mod http2;
 mod inbound;
 mod making;
 mod merge;
+mod on_demand;
 mod pack;
 mod paths;
 mod place;
@@ -95,6 +96,8 @@ pub struct RouterSettings {
     pub addresses_socket: PathBuf,
     /// Socket of the platform's own API.
     pub controller_socket: PathBuf,
+    /// Socket of the controller for names that nobody knows.
+    pub on_demand_socket: PathBuf,
     /// The last good route table is kept in this file.
     pub snapshot: PathBuf,
     /// Socket of the certificates of apps.
@@ -166,6 +169,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// How long a connection to an instance may rest between requests.
     pub upstream_idle: Duration,
+    /// For a host name that nobody knows to become an app's, and to have a certificate.
+    pub on_demand: Duration,
     /// For requests in flight when the router stops.
     pub drain: Duration,
 }
@@ -182,6 +187,7 @@ impl Default for Timeouts {
             ejection: Duration::from_secs(30),
             client_idle: Duration::from_secs(60),
             upstream_idle: Duration::from_secs(90),
+            on_demand: Duration::from_secs(20),
             drain: Duration::from_secs(30),
         }
     }

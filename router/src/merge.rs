@@ -42,6 +42,9 @@ impl Names {
 
     fn remove(&mut self, key: &[u8]) {
         self.take_places(key, &[]);
+        if let Some(id) = AppId::unpack(key) {
+            self.table.askers.set(id, false);
+        }
         self.rows.set(key, None);
     }
 
@@ -69,6 +72,7 @@ impl Half for Names {
     }
 
     fn set(&mut self, id: AppId, route: AppRoute) {
+        self.table.askers.set(id, route.policy.as_ref().is_some_and(|policy| policy.domain_ask.is_some()));
         let (key, row) = (id.packed(), route.packed());
         let is_same = self.table.names.is_told(&key, &row, self.update);
         let places: Vec<Place> = places(route.hosts, route.places).collect();

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
@@ -89,7 +90,21 @@ pub(crate) async fn send<B>(worker: &Worker, request: Request<B>) -> Result<Resp
 where
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
-    let stream = connect(worker).await?;
+    over(connect(worker).await?, request).await
+}
+
+/// The same by another socket of the controller's, which is there or is not.
+pub(crate) async fn send_to<B>(socket: &Path, request: Request<B>) -> Result<Response<Incoming>, Box<dyn Error>>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
+    over(UnixStream::connect(socket).await?, request).await
+}
+
+async fn over<B>(stream: UnixStream, request: Request<B>) -> Result<Response<Incoming>, Box<dyn Error>>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.with_upgrades().await {

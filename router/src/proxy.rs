@@ -32,6 +32,7 @@ use crate::failure::Failure;
 use crate::headers::{self, Hop, Stamp};
 use crate::host::{self, OwnHosts};
 use crate::inbound::{Handed, Inbound, Inbox};
+use crate::on_demand::OnDemand;
 use crate::place::Mounted;
 use crate::policy::budget::Budgets;
 use crate::policy::{Asked, Patience, Refused, Rules, Visit, ejection};
@@ -49,7 +50,7 @@ use crate::trust::Trust;
 use crate::tunnel::{self, ClientEnd, Ends, Watched};
 use crate::upload::{self, Progress, Upload};
 use crate::upstream::{Scratch, Upstream};
-use crate::{error_page, platform};
+use crate::{error_page, on_demand, platform};
 
 /// A connection that rested less than this is not one that an instance is about to close.
 const FRESH: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     /// Where TLS is taken, if it is.
     pub(crate) tls_port: Option<u16>,
     pub(crate) controller_socket: PathBuf,
+    pub(crate) on_demand: OnDemand,
     pub(crate) timeouts: Timeouts,
     /// Most connections that one worker lets rest.
     pub(crate) pool_limit: usize,
@@ -181,7 +183,11 @@ pub(crate) async fn answer(worker: Rc<Worker>, client: Rc<Client>, request: Requ
     if worker.shared.own_hosts.contain(&host) {
         return platform::forward(&worker, &client, request).await;
     }
-    let found = worker.shared.table.find(&host, request.uri().path());
+    let find = || worker.shared.table.find(&host, request.uri().path());
+    let found = match find() {
+        Err(Nowhere::Unknown) if on_demand::name(&worker, &host).await => find(),
+        found => found,
+    };
     let (app, mounted) = match found {
         Ok(found) => found,
         Err(Nowhere::Unknown) => return Reply::page(error_page::no_such_app(&host, Wants::of(request.headers()))),

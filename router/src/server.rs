@@ -34,7 +34,7 @@ use crate::rendezvous;
 use crate::seats::Seat;
 use crate::socket::Stream;
 use crate::upstream::Scratch;
-use crate::{http2, inbound, inner_host, tls, trust};
+use crate::{http2, inbound, inner_host, on_demand, tls, trust};
 
 /// What is spoken over TLS, the best first.
 pub(crate) const PROTOCOLS: &[&[u8]] = &[tls::HTTP_2, b"http/1.1"];
@@ -260,7 +260,7 @@ async fn serve_tls(
 ) {
     let limit = worker.shared.timeouts.client_idle;
     let begin = async {
-        let stream = acceptor.accept(stream).await?;
+        let stream = on_demand::accept(&worker, &acceptor, stream).await?;
         let session = stream.get_ref().1;
         if session.alpn_protocol() == Some(tls::ACME_TLS) {
             // The certificate was the answer.

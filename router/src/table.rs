@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::balance::Dice;
 use crate::making::Making;
+use crate::on_demand::Askers;
 use crate::pack::Packed;
 use crate::place::{self, Chosen, Mounted, Parts, Slot};
 use crate::policy::ejection::Standing;
@@ -39,6 +40,8 @@ pub(crate) struct Table {
     wildcard: Rows<()>,
     /// There are or were hosts that several share.
     has_parts: AtomicBool,
+    /// Apps that want to be asked about names that nobody knows.
+    pub(crate) askers: Askers,
     /// Whoever makes something of a row holds this, as does who changes rows.
     making: Mutex<Making>,
     /// Says "something changed" to requests that wait for an instance, and to who keeps the table on disk.
@@ -55,6 +58,7 @@ impl Table {
             exact,
             wildcard,
             has_parts: AtomicBool::new(false),
+            askers: Askers::default(),
             making: Mutex::new(Making::new(news)),
             changed: watch::Sender::new(()),
         }

@@ -11,7 +11,7 @@ use model::certificate::{AppCertificates, Challenge, ChallengeKind, HostCertific
 use model::clock::{Clock, SystemClock};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use router::tls::Authority;
-use router::{Router, RouterSettings, TlsEntrance};
+use router::{Router, RouterSettings, Timeouts, TlsEntrance};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -25,7 +25,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::world::{LONG, World, named, send, settings, until};
 
 /// Whom the owners of domains have their certificates from.
-struct Signer {
+pub(crate) struct Signer {
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -39,7 +39,7 @@ impl Signer {
     }
 
     /// A certificate for these hosts, whose subject is `name`.
-    fn sign(&self, name: &str, hosts: &[&str]) -> HostCertificate {
+    pub(crate) fn sign(&self, name: &str, hosts: &[&str]) -> HostCertificate {
         let names: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -50,10 +50,10 @@ impl Signer {
     }
 }
 
-struct Secure {
-    world: World,
+pub(crate) struct Secure {
+    pub(crate) world: World,
     certificates: Feed<AppId, AppCertificates>,
-    signer: Signer,
+    pub(crate) signer: Signer,
     roots: RootCertStore,
 }
 
@@ -67,8 +67,12 @@ fn with_tls(folder: &Path) -> RouterSettings {
 
 impl Secure {
     async fn new() -> Self {
+        Self::with(Timeouts::default()).await
+    }
+
+    pub(crate) async fn with(timeouts: Timeouts) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = with_tls(folder.path());
+        let settings = RouterSettings { timeouts, ..with_tls(folder.path()) };
         let signer = Signer::new();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(folder.path().join("tls/ca.pem")).expect("one")).expect("trusted");
@@ -82,7 +86,7 @@ impl Secure {
     }
 
     /// Returns once the router shows them.
-    async fn show(&self, app: u32, certificates: Vec<HostCertificate>) {
+    pub(crate) async fn show(&self, app: u32, certificates: Vec<HostCertificate>) {
         self.set(app, Some(AppCertificates { certificates, challenges: vec![] })).await;
     }
 
@@ -102,7 +106,7 @@ impl Secure {
     }
 
     /// The subject of what `host` shows; none if a client does not trust that.
-    async fn subject(&self, host: &str) -> Option<String> {
+    pub(crate) async fn subject(&self, host: &str) -> Option<String> {
         subject(self.address(), self.client(rustls::ALL_VERSIONS), host).await
     }
 }

@@ -9,6 +9,7 @@ mod files;
 mod frames;
 mod http2;
 mod introduced;
+mod on_demand;
 mod pages;
 mod passing;
 mod places;

@@ -233,6 +233,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         names_socket: folder.join("names.sock"),
         addresses_socket: folder.join("addresses.sock"),
         controller_socket: folder.join("controller.sock"),
+        on_demand_socket: folder.join("on-demand.sock"),
         snapshot: folder.join("table.json"),
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),

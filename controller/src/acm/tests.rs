@@ -6,6 +6,8 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::routing::get;
 use model::clock::{Clock, SystemClock, SystemRandom};
 use model::{LogSink, LogSource, Timestamp};
 use router::tls::Authority as OwnAuthority;
@@ -14,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
@@ -92,6 +94,9 @@ impl World {
                 async move { if feed == 0 { names.serve(&path).await } else { certificates.serve(&path).await } },
             );
         }
+        let routes = super::routes(test.controller.clone());
+        let listener = engine::feed::listen(&folder.path().join("on-demand.sock")).expect("a socket");
+        tokio::spawn(async move { axum::serve(listener, routes).await });
         let worker = Worker { controller: test.controller.clone(), acme, authority: Mutex::default() };
         let server = Server::over(test).await;
         let ada = server.user_with_app("ada@example.com", "shop").await;
@@ -116,6 +121,7 @@ impl World {
             names_socket: path("names.sock"),
             addresses_socket: path("addresses.sock"),
             controller_socket: path("controller.sock"),
+            on_demand_socket: path("on-demand.sock"),
             snapshot: path("table.json"),
             certificates_socket: path("certificates.sock"),
             certificates: path("certificates"),
@@ -170,6 +176,53 @@ impl World {
 async fn until(done: impl Fn() -> bool) {
     let wait = async {
         while !done() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it comes true");
+}
+
+/// A customer's domain has its certificate in the handshake of its first visitor, for as long as the app says that it is its own.
+async fn on_demand(world: &mut World) {
+    world.route(true).await;
+    let customers = Arc::new(std::sync::Mutex::new(StatusCode::OK));
+    let (says, listener) = (Arc::clone(&customers), TcpListener::bind("127.0.0.1:0").await.expect("a port"));
+    let ask = format!("http://{}/allowed", listener.local_addr().expect("an address"));
+    let answer = move || std::future::ready(*says.lock().expect("no panic"));
+    let routes = axum::Router::new().route("/allowed", get(answer));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let set = world.ada.send("PATCH", "/apps/shop/routing-policy", &[], json!({ "domain_ask": ask })).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    let names = &world.worker.controller.live.names;
+    assert!(names.served(names.version(), Duration::from_secs(30)).await, "routers know that there is somebody to ask");
+    let work = async {
+        world.worker.controller.live.certificates_wanted.notified().await;
+        // What came before has left a notice.
+        until_async(async || world.domain("tenant.example.com").await["hostname"].is_string()).await;
+        world.worker.look().await.expect("looked");
+    };
+    let (shown, ()) = tokio::join!(world.shown("tenant.example.com"), work);
+    assert_ne!(shown, None, "{}", world.domain("tenant.example.com").await);
+
+    // An app that does not answer loses nothing; one that says no does.
+    *customers.lock().expect("no panic") = StatusCode::BAD_GATEWAY;
+    world.advance(DAY * 21);
+    world.worker.look().await.expect("looked");
+    let domain = world.domain("tenant.example.com").await;
+    assert!(domain["acm_status_reason"].as_str().is_some_and(|why| why.contains("502")), "{domain}");
+    assert_eq!(world.shown("tenant.example.com").await, shown);
+    *customers.lock().expect("no panic") = StatusCode::FORBIDDEN;
+    world.advance(DAY);
+    world.worker.look().await.expect("looked");
+    assert_eq!(world.domain("tenant.example.com").await["id"], "not_found");
+    assert_eq!(world.shown("tenant.example.com").await, None);
+    let events = world.ada.get("/apps/shop/events").await.text;
+    assert!(events.contains("destroy"), "{events}");
+}
+
+async fn until_async(done: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !done().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -242,6 +295,7 @@ async fn an_authority_gives_certificates_by_every_challenge_and_they_are_renewed
     world.ada.send("DELETE", "/apps/shop/acm", &[], Value::Null).await;
     assert_eq!(world.shown("www.example.com").await, None);
     assert_eq!(world.ada.get("/apps/shop/sni-endpoints").await.body, json!([]));
+    on_demand(&mut world).await;
     let store = &world.worker.controller.store;
     let account = store.acme_account(&world.worker.acme.directory).await.expect("read").expect("one");
     assert!(account.contains("key_pkcs8"), "the account is there for the next life");

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use super::ask::Said;
 use super::authority::{Authority, says};
 use super::issue::{Issued, Issuer, Refusal};
 use super::plan;
@@ -109,6 +110,9 @@ impl Worker {
                 return self.note(domain, AcmStatus::Issued, (None, 0, due_at)).await;
             }
         }
+        if !self.is_wanted(domain).await? {
+            return Ok(());
+        }
         let (has_tls, has_hook) = (controller.settings.tls_port.is_some(), self.acme.dns_hook.is_some());
         let kinds = plan::challenges(&domain.hostname, has_tls, has_hook);
         if kinds.is_empty() {
@@ -127,6 +131,41 @@ impl Worker {
                 self.fail(domain, refusal.sentence(), authority.asked()).await
             }
         }
+    }
+
+    /// Whether the app of a domain that came with a visitor still says that it is its own; if not, the domain is gone, or waits for an
+    /// answer. Of one that nothing was tried for yet, the app has just said so; an app that wants no more names keeps those that it has.
+    async fn is_wanted(&self, domain: &ManagedDomain) -> Result<bool, Error> {
+        let is_new = domain.shown.is_none() && domain.order.is_none();
+        let asker = self.controller.asker(domain.app).filter(|_| domain.on_demand && !is_new);
+        let Some(asker) = asker else { return Ok(true) };
+        match self.controller.ask_app(&asker, &domain.hostname).await {
+            Said::Yes => Ok(true),
+            Said::No => self.let_go(domain, "the app says that it is not its own").await.map(|()| false),
+            Said::Nothing(why) => {
+                let why = format!("Nobody says whether the app still wants it: {why}");
+                self.fail(domain, why, None).await.map(|()| false)
+            }
+        }
+    }
+
+    /// Takes a domain away that came with a visitor.
+    async fn let_go(&self, domain: &ManagedDomain, why: &str) -> Result<(), Error> {
+        let controller = &self.controller;
+        if let Some(own) = controller.store.domain_of_host(&domain.hostname).await?.filter(|own| own.id == domain.id) {
+            if !controller.store.paths_of_host(own.id).await?.is_empty() {
+                let why = format!("{why}, but apps answer paths of it: remove those, and it goes");
+                let failures = domain.order.as_ref().map_or(0, |order| order.failures);
+                let due_at = controller.clock.now().after(plan::pause(u32::MAX, None));
+                return self.note(domain, AcmStatus::Failed, (Some(why), failures, due_at)).await;
+            }
+            controller.store.delete_domain(&own, &controller.own_stamp()).await?;
+            self.log(domain, &format!("Remove domain {}: {why}", domain.hostname));
+        }
+        controller.store.forget_managed(None).await?;
+        controller.announce(domain.app).await;
+        controller.live.on_demand.settled.notify_waiters();
+        Ok(())
     }
 
     /// Lets the domain show it.
@@ -150,6 +189,7 @@ impl Worker {
         let stamp = controller.own_stamp();
         controller.store.save_managed(domain, (&endpoint, &issued.key, &order), &stamp).await?;
         controller.announce_certificates(domain.app).await;
+        controller.live.on_demand.settled.notify_waiters();
         let until = certificate.expires_at;
         self.log(domain, &format!("Certificate for {} is there, good until {until}", domain.hostname));
         Ok(())
@@ -161,9 +201,21 @@ impl Worker {
         let pause = plan::pause(failures, asked);
         let now = self.controller.clock.now();
         tracing::warn!(domain.name = %domain.hostname, error = why, failures, "A certificate was refused");
+        // One that came with a visitor comes with the next one.
+        if domain.on_demand && plan::status(failures) == AcmStatus::Failed && !self.shows_good(domain, now) {
+            return self.let_go(domain, &format!("no certificate for it: {why}")).await;
+        }
         let minutes = pause.as_secs() / 60;
         self.log(domain, &format!("No certificate for {}: {why}. Next attempt in {minutes} min", domain.hostname));
-        self.note(domain, plan::status(failures), (Some(why), failures, now.after(pause))).await
+        let noted = self.note(domain, plan::status(failures), (Some(why), failures, now.after(pause))).await;
+        self.controller.live.on_demand.settled.notify_waiters();
+        noted
+    }
+
+    /// Whether a domain shows a certificate that has not expired.
+    fn shows_good(&self, domain: &ManagedDomain, now: Timestamp) -> bool {
+        let shown = domain.shown.as_ref().and_then(|(_, chain)| self.controller.read_certificate(chain).ok());
+        shown.is_some_and(|certificate| now < certificate.expires_at)
     }
 
     async fn note(

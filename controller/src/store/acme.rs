@@ -44,6 +44,8 @@ pub(crate) struct ManagedDomain {
     pub(crate) id: DomainId,
     pub(crate) app: AppId,
     pub(crate) hostname: Hostname,
+    /// It came with a visitor: the app is asked again.
+    pub(crate) on_demand: bool,
     /// The certificate that the platform got for it before, in PEM.
     pub(crate) shown: Option<(SniEndpointId, String)>,
     /// None if nothing was tried yet.
@@ -57,6 +59,7 @@ impl<'r> FromRow<'r, AnyRow> for ManagedDomain {
             id: row::text(row, "id")?,
             app: row::text(row, "app_id")?,
             hostname: row::text(row, "hostname")?,
+            on_demand: row::flag(row, "on_demand")?,
             shown: row::optional_text(row, "endpoint_id")?.zip(row.try_get("certificate_chain")?),
             order: status.map(|status| order(row, status)).transpose()?,
         })
@@ -73,7 +76,7 @@ fn order(row: &AnyRow, status: AcmStatus) -> Result<DomainOrder, sqlx::Error> {
     })
 }
 
-const MANAGED: &str = "FROM domains d JOIN apps a ON a.id = d.app_id AND a.acm = 1 \
+const MANAGED: &str = "FROM domains d JOIN apps a ON a.id = d.app_id AND (a.acm = 1 OR d.on_demand = 1) \
      LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id LEFT JOIN domain_orders o ON o.domain_id = d.id \
      WHERE d.path IS NULL AND (s.id IS NULL OR s.acm = 1)";
 const ORDER: &str = "o.status, o.reason, o.failures, o.due_at, o.updated_at AS order_updated_at";
@@ -82,7 +85,7 @@ impl Store {
     /// The next few domains whose certificate is to be looked at now.
     pub(crate) async fn due_certificates(&self, now: Timestamp, most: i64) -> Result<Vec<ManagedDomain>, StoreError> {
         let sql = format!(
-            "SELECT d.id, d.app_id, d.hostname, s.id AS endpoint_id, s.certificate_chain, {ORDER} {MANAGED} \
+            "SELECT d.id, d.app_id, d.hostname, d.on_demand, s.id AS endpoint_id, s.certificate_chain, {ORDER} {MANAGED} \
              AND (o.domain_id IS NULL OR o.due_at <= $1) ORDER BY o.due_at, d.created_at LIMIT $2"
         );
         Ok(sqlx::query_as(&sql).bind(now.as_millis()).bind(most).fetch_all(&self.pool).await?)
@@ -174,14 +177,14 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what the platform got for an app, or only what no domain of any app shows any more.
+    /// Removes what the platform got for domains that somebody added to an app, or only what no domain of any app shows any more.
     pub(crate) async fn forget_managed(&self, app: Option<AppId>) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;
         if let Some(app) = app.map(|app| app.to_string()) {
             for sql in [
-                "UPDATE domains SET sni_endpoint_id = NULL WHERE app_id = $1 \
+                "UPDATE domains SET sni_endpoint_id = NULL WHERE app_id = $1 AND on_demand = 0 \
                  AND sni_endpoint_id IN (SELECT id FROM sni_endpoints WHERE acm = 1)",
-                "DELETE FROM domain_orders WHERE domain_id IN (SELECT id FROM domains WHERE app_id = $1)",
+                "DELETE FROM domain_orders WHERE domain_id IN (SELECT id FROM domains WHERE app_id = $1 AND on_demand = 0)",
             ] {
                 sqlx::query(sql).bind(&app).execute(&mut *tx).await?;
             }

@@ -17,10 +17,23 @@ pub struct Domain {
     pub place: Place,
     /// The certificate that it shows: its id and its name.
     pub sni_endpoint: Option<(SniEndpointId, String)>,
+    /// Nobody added it: it came with a visitor, and the app said that it is its own.
+    pub on_demand: bool,
     /// When it was added.
     pub created_at: Timestamp,
     /// Last change.
     pub updated_at: Timestamp,
+}
+
+/// How many domains an app has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainCounts {
+    /// All.
+    pub all: usize,
+    /// Of those that came with a visitor, those that did lately.
+    pub new: u32,
+    /// Of the same, those without a certificate.
+    pub waiting: u32,
 }
 
 impl<'r> FromRow<'r, AnyRow> for Domain {
@@ -30,6 +43,7 @@ impl<'r> FromRow<'r, AnyRow> for Domain {
             app: row::text(row, "app_id")?,
             place: place(row)?,
             sni_endpoint: row::optional_text(row, "sni_endpoint_id")?.zip(row.try_get("sni_endpoint_name")?),
+            on_demand: row::flag(row, "on_demand")?,
             created_at: row::time(row, "created_at")?,
             updated_at: row::time(row, "updated_at")?,
         })
@@ -44,7 +58,7 @@ pub(super) fn place(row: &AnyRow) -> Result<Place, sqlx::Error> {
     Ok(Place { host, path, strip: row::flag(row, "strip")? })
 }
 
-const SELECT: &str = "SELECT d.id, d.app_id, d.hostname, d.path, d.strip, d.sni_endpoint_id, s.name AS sni_endpoint_name, \
+const SELECT: &str = "SELECT d.id, d.app_id, d.hostname, d.path, d.strip, d.sni_endpoint_id, s.name AS sni_endpoint_name, d.on_demand, \
      d.created_at, d.updated_at FROM domains d LEFT JOIN sni_endpoints s ON s.id = d.sni_endpoint_id";
 
 impl Store {
@@ -53,8 +67,8 @@ impl Store {
         let mut tx = self.begin(stamp).await?;
         let Place { host, path, strip } = &domain.place;
         sqlx::query(
-            "INSERT INTO domains (id, app_id, hostname, path, strip, host_id, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, (SELECT id FROM domains WHERE hostname = $6), $7, $8)",
+            "INSERT INTO domains (id, app_id, hostname, path, strip, host_id, on_demand, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, (SELECT id FROM domains WHERE hostname = $6), $7, $8, $9)",
         )
         .bind(domain.id.to_string())
         .bind(domain.app.to_string())
@@ -62,6 +76,7 @@ impl Store {
         .bind(path.as_ref().map(model::PathPrefix::as_str))
         .bind(i64::from(*strip))
         .bind(path.as_ref().map(|_| host.as_str()))
+        .bind(i64::from(domain.on_demand))
         .bind(domain.created_at.as_millis())
         .bind(domain.updated_at.as_millis())
         .execute(&mut *tx)
@@ -114,6 +129,16 @@ impl Store {
     /// The custom domains of all apps.
     pub async fn all_domains(&self) -> Result<Vec<Domain>, StoreError> {
         Ok(sqlx::query_as(&format!("{SELECT} ORDER BY d.hostname")).fetch_all(&self.pool).await?)
+    }
+
+    /// How many domains an app has, and of those that came with a visitor, how many since then and how many without a certificate.
+    pub async fn on_demand_domains(&self, app: AppId, since: Timestamp) -> Result<DomainCounts, StoreError> {
+        let sql = "SELECT COUNT(*) AS total, COALESCE(SUM(CASE WHEN on_demand = 1 AND created_at > $2 THEN 1 ELSE 0 END), 0) AS fresh, \
+             COALESCE(SUM(CASE WHEN on_demand = 1 AND sni_endpoint_id IS NULL THEN 1 ELSE 0 END), 0) AS waiting \
+             FROM domains WHERE app_id = $1";
+        let row = sqlx::query(sql).bind(app.to_string()).bind(since.as_millis()).fetch_one(&self.pool).await?;
+        let all = usize::try_from(row.try_get::<i64, _>("total")?).unwrap_or(usize::MAX);
+        Ok(DomainCounts { all, new: row::number(&row, "fresh")?, waiting: row::number(&row, "waiting")? })
     }
 
     /// Takes a custom domain away from its app.

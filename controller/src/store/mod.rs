@@ -89,7 +89,7 @@ pub use contents::{
     ProcessScale, Scope, Scopes, Volumes,
 };
 pub use credentials::{Credential, CredentialKind};
-pub use domains::Domain;
+pub use domains::{Domain, DomainCounts};
 pub use drains::Drain;
 pub(crate) use events::NewEvent;
 use events::Write;

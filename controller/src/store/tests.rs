@@ -298,6 +298,7 @@ async fn domains(store: &Store) {
         app: app.id,
         place: "www.example.com".parse::<model::Hostname>().expect("a host").into(),
         sni_endpoint: None,
+        on_demand: false,
         created_at: now(),
         updated_at: now(),
     };

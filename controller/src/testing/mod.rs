@@ -200,6 +200,8 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             domain: "localhost".parse().expect("a host"),
             port: 8080,
             tls_port: Some(8443),
+            entrance: None,
+            tls_entrance: None,
             authority: path("ca.pem"),
             acme: None,
             ssh_listen: Vec::new(),
