@@ -209,12 +209,13 @@ impl Places {
         Writer::open(&folder, writer, limits).map(Arc::new).map_err(cannot("use", &folder))
     }
 
-    /// While one router takes over from another both write, and a name is of one writer.
+    /// While one router takes over from another both write, and a name is of one writer. Kept where the logs are, not in the runtime directory, which
+    /// a router that is there before anybody else does not find after a reboot.
     fn router_logs(&self) -> Result<Arc<Writer>> {
         for number in 1..=ROUTERS {
             let name = RoleName::Router.as_str();
             let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
-            let path = self.run.join(format!("{name}.lock"));
+            let path = self.settings.home.join(format!("{name}.lock"));
             let file = File::options().create(true).append(true).open(&path).map_err(cannot("open", &path))?;
             if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 // Until the process ends.
