@@ -30,7 +30,9 @@ router=$(free_port)
     --upstream "127.0.0.1:$app" 2>/dev/null &
 jobs+=($!)
 wait_for_port "$app"
-until curl --silent --output /dev/null --write-out '%{http_code}' "http://localhost:$router/" | grep -q 426; do sleep 0.1; done
+is_routed() { curl --silent --output /dev/null --write-out '%{http_code}' "http://localhost:$router/" | grep -q 426; }
+for _ in $(seq 100); do is_routed && break || sleep 0.1; done
+is_routed || die "The router does not route to the app."
 cat >"$work/compare.py" <<'PYTHON'
 import json, sys
 
