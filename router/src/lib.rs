@@ -20,6 +20,7 @@ mod compress;
 mod control;
 mod cork;
 mod error_page;
+mod exchange;
 mod failure;
 mod follow;
 mod frames;

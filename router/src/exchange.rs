@@ -1,0 +1,364 @@
+//! One request to an app: which instance gets it, and what becomes of the answer.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{HOST, HeaderMap};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Body;
+use tokio::time::Instant;
+
+use crate::access_log::{Facts, Record};
+use crate::compress::{self, Coding, Packed};
+use crate::error_page::{self, Wants};
+use crate::failure::Failure;
+use crate::headers;
+use crate::inbound::Inbound;
+use crate::place::Mounted;
+use crate::policy::{Asked, Patience, Refused, Rules, Visit, ejection};
+use crate::proxy::{Client, Worker, request_head, switching};
+use crate::reply::{Download, Reply};
+use crate::response::Head;
+use crate::search::Search;
+use crate::table::{App, InFlight, Instance};
+use crate::tunnel::{self, ClientEnd, Ends, Watched};
+use crate::upload::{self, Progress, Upload};
+use crate::upstream::Upstream;
+
+/// A connection that rested less than this is not one that an instance is about to close.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A request to an app.
+pub(crate) struct Exchange {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    record: Record,
+    upgrade: Option<ClientEnd>,
+    /// Of the request, as the client sent them.
+    headers: HeaderMap,
+    patience: Patience,
+    /// By which part of its path it came, if the app has only that of its host.
+    mounted: Option<Mounted>,
+    /// What to do with the answer, if the app has rules.
+    visit: Option<Rc<Visit>>,
+}
+
+/// An instance's answer, and what the rest of it comes from.
+struct Answer {
+    head: Head,
+    upstream: Box<Upstream>,
+}
+
+/// Why an attempt brought no answer, and what is left of the request.
+struct Missed(Failure, Left);
+
+enum Left {
+    /// It cannot be sent again.
+    Nothing,
+    /// Nothing of it was sent.
+    Unsent(Upload),
+    /// It was sent, but may be sent twice, and not a byte of an answer came.
+    Sent(Upload),
+}
+
+impl Exchange {
+    pub(crate) fn begin(
+        worker: Rc<Worker>,
+        client: Rc<Client>,
+        (app, mounted): (&App, Option<Mounted>),
+        mut request: Request<Inbound>,
+    ) -> (Self, Upload) {
+        let arrived = Instant::now();
+        let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
+        let started = worker.shared.clock.now().as_millis();
+        let (parts, body) = request.into_parts();
+        let (stamp, head) =
+            request_head((&parts, mounted), upload::is_chunked(&parts.headers, &body), &client.hop, started, || {
+                worker.new_request_id()
+            });
+        let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
+        client.activity.set_patience(Some(patience.idle));
+        let limit = app.rules.as_ref().and_then(|rules| rules.policy.max_body);
+        let incoming = (!body.is_end_stream()).then(|| Arc::clone(&client.activity));
+        if let Some(activity) = &incoming {
+            activity.begin_body();
+        }
+        let upload = Upload::new(head, &parts, body, &client.activity).at_most(limit);
+        let facts = Facts {
+            app: app.id,
+            host: parts.headers[HOST].clone(),
+            method: parts.method,
+            uri: parts.uri,
+            request_id: stamp.request_id,
+            forwarded_for: stamp.forwarded_for,
+            arrived,
+            started,
+            protocol: match parts.version {
+                _ if client.http2 => "http2.0",
+                Version::HTTP_10 => "http1.0",
+                _ => "http1.1",
+            },
+            tls: client.hop.tls,
+        };
+        let mut record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
+        record.incoming = incoming;
+        (Self { worker, client, record, upgrade, headers: parts.headers, patience, mounted, visit: None }, upload)
+    }
+
+    pub(crate) async fn run(mut self, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
+        let answered = match self.admit(&owner, host).await {
+            Ok(()) => self.dispatch(&owner, request).await.map_err(Refused::Failure),
+            Err(refused) => Err(refused),
+        };
+        let (mut answer, in_flight) = match answered {
+            Ok(found) => found,
+            Err(refused) => return self.refuse(refused, &owner),
+        };
+        let status = answer.head.status;
+        self.record.answered = Some(Instant::now());
+        self.record.status = status.as_u16();
+        ejection::judge(&owner, in_flight.instance(), status.is_server_error(), self.worker.shared.timeouts.ejection);
+        if let Some(visit) = &self.visit {
+            visit.finish(&mut answer.head.headers, Some(in_flight.instance()));
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(answer, in_flight);
+        }
+        let is_wanted = owner.rules.as_ref().is_some_and(|rules| rules.policy.compress);
+        let coding = if is_wanted { compress::prepare(&self.headers, status, &mut answer.head.headers) } else { None };
+        self.pass(answer, in_flight, coding)
+    }
+
+    /// Lets the request in by the rules of its app, if that has any.
+    async fn admit(&mut self, app: &App, host: &str) -> Result<(), Refused> {
+        let Some(rules) = &app.rules else { return Ok(()) };
+        let asked = Asked {
+            hop: &self.client.hop,
+            is_linked: self.client.wanted.is_some(),
+            host,
+            app: (app.id, self.mounted),
+            table: &self.worker.shared.table,
+            method: &self.record.request.method,
+            uri: &self.record.request.uri,
+            headers: &self.headers,
+            tls_port: self.worker.shared.tls_port,
+        };
+        self.visit = Some(Rc::new(rules.admit(&asked).await?));
+        Ok(())
+    }
+
+    /// Answers in the app's place.
+    fn refuse(mut self, refused: Refused, app: &App) -> Response<Reply> {
+        let mut page = match refused {
+            Refused::Page(page) => {
+                self.record.status = page.status().as_u16();
+                self.record.complete = true;
+                *page
+            }
+            Refused::Failure(failure) => {
+                if let Some(instance) = self.record.instance.as_deref().filter(|_| failure.is_of_instance()) {
+                    self.judge(app, instance);
+                }
+                self.record.fail(failure);
+                let request_id = self.record.request.request_id.to_str().unwrap_or_default();
+                let wants = Wants::of(&self.headers);
+                let page = error_page::failure(failure, app.name.as_str(), request_id, wants);
+                match &app.rules {
+                    None => page,
+                    Some(rules) => error_page::own(failure, &rules.policy, wants, page),
+                }
+            }
+        };
+        self.record.bytes = page.body().len() as u64;
+        if let Some(visit) = &self.visit {
+            visit.finish(page.headers_mut(), None);
+        }
+        Reply::page(page)
+    }
+
+    /// Tries instances until one has answered.
+    async fn dispatch(&mut self, app: &Arc<App>, mut request: Upload) -> Result<(Answer, InFlight), Failure> {
+        let worker = Rc::clone(&self.worker);
+        let (visit, began) = (self.visit.clone(), self.record.request.arrived);
+        let from = (&*worker.shared.table, &worker.shared.timeouts);
+        let mut search = Search::new(from, (Arc::clone(app), visit.as_deref()), began);
+        worker.budgets.deposit(app.id, began);
+        let mut broken: Option<Arc<Instance>> = None;
+        loop {
+            let found = search.next(&worker.dice).await;
+            self.record.held = search.has_waited();
+            let in_flight = found.inspect_err(|_| self.record.label = search.label())?;
+            if let Some(broken) = broken.take() {
+                self.record.retries = 1;
+                self.judge(app, &broken);
+            }
+            self.record.instance = Some(Arc::clone(in_flight.instance()));
+            match self.attempt(in_flight.instance(), request).await {
+                Ok(answer) => return Ok((answer, in_flight)),
+                Err(Missed(failure, Left::Unsent(unsent))) => {
+                    request = unsent;
+                    search.refused_by(in_flight.instance(), failure);
+                }
+                Err(Missed(failure, Left::Sent(again))) if self.may_retry(app) => {
+                    request = again;
+                    search.broken_by(in_flight.instance(), failure);
+                    broken = Some(Arc::clone(in_flight.instance()));
+                }
+                Err(Missed(failure, Left::Nothing | Left::Sent(_))) => return Err(failure),
+            }
+        }
+    }
+
+    /// Whether it may be sent to another instance though one has had it.
+    fn may_retry(&self, app: &App) -> bool {
+        let withdraw = |share| self.worker.budgets.withdraw(app.id, share, Instant::now());
+        self.record.retries == 0 && Rules::retries(app).is_some_and(withdraw)
+    }
+
+    /// Notes that `instance` failed.
+    fn judge(&self, app: &App, instance: &Instance) {
+        ejection::judge(app, instance, true, self.worker.shared.timeouts.ejection);
+    }
+
+    /// Sends the request to one instance: over a connection that rested, else over a new one.
+    async fn attempt(&mut self, instance: &Instance, mut request: Upload) -> Result<Answer, Missed> {
+        let worker = Rc::clone(&self.worker);
+        // Of a request that nothing held up so far this is when it arrived.
+        let now = if self.record.held || self.record.connected.is_some() {
+            Instant::now()
+        } else {
+            self.record.request.arrived
+        };
+        while self.upgrade.is_none()
+            && let Some((upstream, rested)) = worker.pool.take(instance, now)
+        {
+            // An instance may close a connection in the moment in which a request is sent on it. A request that may be
+            // repeated (RFC 9110 section 9.2.2) then is; one that may not takes no such risk.
+            if rested >= FRESH && !request.is_whole() {
+                break;
+            }
+            match self.send(upstream, request, now).await {
+                Err(Missed(_, Left::Unsent(unsent))) => request = unsent,
+                Err(Missed(_, Left::Sent(again))) if rested >= FRESH => {
+                    request = again;
+                    break;
+                }
+                result => return result,
+            }
+        }
+        let limit = worker.shared.timeouts.connect;
+        let seats = &worker.shared.seats;
+        // Whoever has a request is more than who may have one some time.
+        let seat = seats.for_instance().or_else(|| if worker.pool.make_room() { seats.for_instance() } else { None });
+        let connected = match seat {
+            Some(seat) => {
+                let connected = Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await;
+                connected.map(|upstream| upstream.holding(seat))
+            }
+            None => Err(Failure::Exhausted),
+        };
+        match connected {
+            // It left the table meanwhile. Another one may have its address by now, and may be who answered.
+            Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Left::Unsent(request))),
+            Ok(upstream) => self.send(upstream, request, Instant::now()).await,
+            Err(failure) => {
+                if failure == Failure::Exhausted {
+                    worker.complain(instance);
+                }
+                Err(Missed(failure, Left::Unsent(request)))
+            }
+        }
+    }
+
+    async fn send(&mut self, mut upstream: Box<Upstream>, request: Upload, sent: Instant) -> Result<Answer, Missed> {
+        self.record.connected = Some(sent);
+        upstream.begin(request);
+        let result = poll_fn(|context| {
+            if let Poll::Ready(result) = upstream.poll_head(context) {
+                return Poll::Ready(result);
+            }
+            let (end, failure) = self.patience(upstream.progress(), sent);
+            upstream.poll_timer(context, end).map(|()| Err(failure))
+        });
+        match result.await {
+            // It changes to a protocol that nobody asked for.
+            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_none() => {
+                Err(Missed(Failure::BadResponse, Left::Nothing))
+            }
+            Ok(head) => Ok(Answer { head, upstream }),
+            Err(failure @ Failure::NoResponse) => {
+                let unsent = upstream.take_back().map(Left::Unsent);
+                let left = unsent.or_else(|| upstream.again().map(Left::Sent));
+                Err(Missed(failure, left.unwrap_or(Left::Nothing)))
+            }
+            Err(failure) => Err(Missed(failure, Left::Nothing)),
+        }
+    }
+
+    /// Until when to wait for an answer if nothing else happens, and whose fault it is then.
+    fn patience(&self, progress: Progress, sent: Instant) -> (Instant, Failure) {
+        let Patience { first_byte, idle } = self.patience;
+        let (limit, failure) = match progress {
+            Progress::Done => (first_byte, Failure::RequestTimeout),
+            Progress::Waiting => (idle, Failure::ClientIdle),
+            Progress::Passing => (idle, Failure::RequestTimeout),
+        };
+        // Bytes of the client passed last; a request that was held for a while counts from when it was sent.
+        (self.client.activity.last().max(sent) + limit, failure)
+    }
+
+    /// Streams the answer to the client.
+    fn pass(self, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
+        let Self { worker, client, record, patience, .. } = self;
+        let Answer { head, upstream } = answer;
+        let idle_limit = worker.shared.timeouts.upstream_idle;
+        // A second less than the instance says, so that it is us who close first.
+        let rest =
+            head.keep_alive.map_or(idle_limit, |time| idle_limit.min(time.saturating_sub(Duration::from_secs(1))));
+        let download = Download {
+            upstream: Some(upstream),
+            in_flight,
+            record,
+            worker,
+            activity: Arc::clone(&client.activity),
+            patience: patience.idle,
+            rest,
+            broken: None,
+        };
+        let download = Box::new(download);
+        let reply = match coding.filter(|_| !download.is_over()) {
+            None => Reply::App(download),
+            Some(coding) => Reply::Packed(Box::new(Packed::new(download, coding))),
+        };
+        let mut response = Response::new(reply);
+        (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+        response
+    }
+
+    /// Answers 101 and makes the two connections one tunnel.
+    fn switch(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
+        let Answer { head, upstream } = answer;
+        if let Some(client) = self.upgrade {
+            let worker = &self.worker;
+            let watched = Watched {
+                in_flight,
+                record: self.record,
+                activity: Arc::clone(&self.client.activity),
+                idle: self.patience.idle,
+                is_web_socket: head.upgrade.as_ref().is_some_and(headers::is_web_socket),
+                stop: worker.stop.clone(),
+            };
+            let (server, seat) = upstream.into_stream();
+            let seats = (seat, Rc::clone(&self.client.hop));
+            let tunnel = async move {
+                tunnel::watched(Ends { client, server }, watched).await;
+                drop(seats);
+            };
+            tokio::task::spawn_local(worker.connections.track_future(tunnel));
+        }
+        switching(head.headers, head.upgrade)
+    }
+}
