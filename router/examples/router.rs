@@ -4,7 +4,6 @@
 //! `router change` says how long it takes from a change of the table to the first request that is served by it.
 //! The access log goes to a file, by a queue and a thread of its own as in the platform.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -298,14 +297,13 @@ impl LogSink for LogFile {
     }
 
     fn write_all(&self, source: &LogSource, lines: &mut dyn Iterator<Item = (AppId, Timestamp, &str)>) {
-        let (mut written, mut time_text) = (None, String::new());
+        let (mut written, mut time_text, source) = (None, String::new(), source.to_string());
         let mut waiting = self.lock();
         for (_, time, line) in lines {
             if written.replace(time) != Some(time) {
                 time_text = time.to_log_time();
             }
-            // Writing to a String cannot fail.
-            let _ = writeln!(waiting, "{time_text} {source}: {line}");
+            [&time_text, " ", &source, ": ", line, "\n"].into_iter().for_each(|part| waiting.push_str(part));
         }
         drop(waiting);
         self.filled.notify_all();

@@ -16,7 +16,7 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers of one hop only (RFC 9110 section 7.6.1), besides those that `Connection` names.
@@ -28,8 +28,7 @@ static KEPT: [HeaderName; 7] =
     [HOST, CONTENT_LENGTH, FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START];
 
 /// Those that an app gets from us alone.
-static REPLACED: [HeaderName; 6] =
-    [FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO, REQUEST_ID, REQUEST_START, CONTENT_LENGTH];
+static REPLACED: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PORT, FORWARDED_PROTO];
 
 const OUR_VIA: &str = "1.1 platform";
 
@@ -128,32 +127,43 @@ pub(crate) fn forward_request(
     mut give: impl FnMut(&HeaderName, &[u8]),
 ) -> Stamp {
     let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(self::named).collect();
+    let (mut length, mut id, mut began, mut has_upgrade) = (None, None, None, false);
     for (name, value) in headers {
-        let is_ours = REPLACED.contains(name)
+        if *name == CONTENT_LENGTH {
+            length = length.or(Some(value));
+        } else if *name == REQUEST_ID {
+            id = id.or(Some(value));
+        } else if *name == REQUEST_START {
+            began = began.or(Some(value));
+        } else if *name == UPGRADE {
+            has_upgrade = true;
+        } else if !(REPLACED.contains(name)
             || is_hop_by_hop(name)
             || *name == EXPECT
-            || (hop.forwarded_for.is_none() && is_forwarding(name));
-        if !is_ours && !named.contains(name) && !is_look_alike(name) {
+            || (hop.forwarded_for.is_none() && is_forwarding(name))
+            || named.contains(name)
+            || is_look_alike(name))
+        {
             give(name, value.as_bytes());
         }
     }
-    if let Some(length) = headers.get(CONTENT_LENGTH) {
+    if let Some(length) = length {
         // Equal lengths, sent twice, become one.
         give(&CONTENT_LENGTH, length.as_bytes());
     }
-    if let Some(upgrade) = upgrade_wanted(headers) {
+    if has_upgrade && let Some(upgrade) = upgrade_wanted(headers) {
         give(&CONNECTION, b"upgrade");
         give(&UPGRADE, upgrade.as_bytes());
     }
     let forwarded_for = hop.forwarded_for.as_ref().unwrap_or(&hop.address).clone();
-    let request_id = match headers.get(REQUEST_ID) {
+    let request_id = match id {
         Some(id) if is_request_id(id.as_bytes()) => id.clone(),
         _ => new_id(),
     };
     give(&FORWARDED_FOR, forwarded_for.as_bytes());
     give(&FORWARDED_PROTO, hop.scheme.as_bytes());
     give(&FORWARDED_PORT, hop.port.as_bytes());
-    match headers.get(REQUEST_START) {
+    match began {
         Some(began) if hop.forwarded_for.is_some() => give(&REQUEST_START, began.as_bytes()),
         _ => give(&REQUEST_START, itoa::Buffer::new().format(started).as_bytes()),
     }

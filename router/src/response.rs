@@ -63,21 +63,21 @@ pub(crate) struct HeadReader {
 }
 
 impl HeadReader {
-    /// The head that `buffer` begins with, and takes it out; none if it is not whole. Interim answers are passed over.
-    pub(crate) fn read(&mut self, buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, Failure> {
-        while self.may_be_whole(buffer) {
-            let Some(parsed) = Parsed::of(buffer)? else {
-                self.is_partial(buffer);
+    /// How many of the bytes are done with, and the head that ends there if a whole one is among them. Interim answers are passed over.
+    pub(crate) fn read(&mut self, bytes: &[u8], method: &Method) -> Result<(usize, Option<Head>), Failure> {
+        let mut done = 0;
+        while self.may_be_whole(&bytes[done..]) {
+            let Some((length, head)) = Head::read(&bytes[done..], method)? else {
+                self.is_partial(&bytes[done..]);
                 break;
             };
             self.searched = 0;
-            let bytes = buffer.split_to(parsed.length).freeze();
-            if parsed.status.is_informational() && parsed.status != StatusCode::SWITCHING_PROTOCOLS {
-                continue;
+            done += length;
+            if head.is_some() {
+                return Ok((done, head));
             }
-            return parsed.into_head(&bytes, method).map(Some);
         }
-        if buffer.len() > HEAD_LIMIT { Err(Failure::OversizedHeader) } else { Ok(None) }
+        if bytes.len() - done > HEAD_LIMIT { Err(Failure::OversizedHeader) } else { Ok((done, None)) }
     }
 
     /// Whether it is worth parsing: whoever sends a head byte by byte does not have it parsed as often.
@@ -98,17 +98,9 @@ impl HeadReader {
     }
 }
 
-/// Where things are in the bytes of a head.
-struct Parsed {
-    length: usize,
-    status: StatusCode,
-    is_http_11: bool,
-    /// Where the name and the value of each header begin and end.
-    ranges: Vec<[u32; 4]>,
-}
-
-impl Parsed {
-    fn of(bytes: &[u8]) -> Result<Option<Self>, Failure> {
+impl Head {
+    /// The head that `bytes` begin with, if it is whole, and its length. Of an interim one only the length matters.
+    fn read(bytes: &[u8], method: &Method) -> Result<Option<(usize, Option<Self>)>, Failure> {
         let mut space = [const { MaybeUninit::uninit() }; HEADERS_LIMIT];
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
@@ -125,32 +117,21 @@ impl Parsed {
         if response.reason.is_some_and(|reason| reason.len() > STATUS_LINE_LIMIT) {
             return Err(Failure::OversizedStatusLine);
         }
-        let start = bytes.as_ptr() as usize;
-        let mut ranges = Vec::with_capacity(response.headers.len());
+        let whole = Bytes::copy_from_slice(&bytes[..length]);
+        let mut headers = HeaderMap::with_capacity(response.headers.len() + 1);
+        let mut hop = Hop::default();
         for header in response.headers.iter() {
-            let limit = if header.name.eq_ignore_ascii_case(SET_COOKIE.as_str()) {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Failure::BadResponse)?;
+            let (limit, failure) = if name == SET_COOKIE {
                 (COOKIE_LIMIT, Failure::OversizedCookie)
             } else {
                 (LINE_LIMIT, Failure::OversizedHeader)
             };
-            if header.name.len() + header.value.len() > limit.0 {
-                return Err(limit.1);
+            if header.name.len() + header.value.len() > limit {
+                return Err(failure);
             }
-            let (name, value) = (header.name.as_ptr() as usize - start, header.value.as_ptr() as usize - start);
-            let ends = [name, name + header.name.len(), value, value + header.value.len()];
-            // All of them are below the limit of a head.
-            ranges.push(ends.map(|end| u32::try_from(end).unwrap_or(u32::MAX)));
-        }
-        Ok(Some(Self { length, status, is_http_11: version == 1, ranges }))
-    }
-
-    fn into_head(self, bytes: &Bytes, method: &Method) -> Result<Head, Failure> {
-        let mut headers = HeaderMap::with_capacity(self.ranges.len() + 1);
-        let mut hop = Hop::default();
-        for range in &self.ranges {
-            let [name, name_end, value, value_end] = range.map(|end| end as usize);
-            let name = HeaderName::from_bytes(&bytes[name..name_end]).map_err(|_| Failure::BadResponse)?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice(value..value_end));
+            let start = header.value.as_ptr() as usize - bytes.as_ptr() as usize;
+            let value = HeaderValue::from_maybe_shared(whole.slice(start..start + header.value.len()));
             let value = value.map_err(|_| Failure::BadResponse)?;
             if headers::is_hop_by_hop(&name) {
                 hop.note(&name, value);
@@ -158,55 +139,60 @@ impl Parsed {
                 headers.append(name, value);
             }
         }
-        hop.remove_named(&mut headers);
-        let is_close = hop.says(CLOSE);
-        let mut stays = if self.is_http_11 { !is_close } else { hop.says(KEEP_ALIVE) && !is_close };
-        let body = self.body(method, &hop, &mut headers, &mut stays)?;
-        stays &= !matches!(body, Body::UntilEnd) && self.status != StatusCode::SWITCHING_PROTOCOLS;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Some((length, None)));
+        }
+        hop.named.iter().for_each(|name| drop(headers.remove(name)));
+        let mut stays = !hop.closes && (version == 1 || hop.keeps);
+        let body = body((status, version), method, &hop, &mut headers, &mut stays)?;
+        stays &= !matches!(body, Body::UntilEnd) && status != StatusCode::SWITCHING_PROTOCOLS;
         headers::add_via(&mut headers);
-        Ok(Head { status: self.status, headers, body, upgrade: hop.upgrade, stays, keep_alive: hop.keep_alive })
-    }
-
-    /// RFC 9112 section 6.3.
-    fn body(&self, method: &Method, hop: &Hop, headers: &mut HeaderMap, stays: &mut bool) -> Result<Body, Failure> {
-        let code = self.status.as_u16();
-        if code == 101 {
-            headers.remove(CONTENT_LENGTH);
-            return Ok(Body::Over);
-        }
-        let has_none = matches!(code, 204 | 304) || method == Method::HEAD;
-        if let Some(is_chunked) = hop.is_chunked {
-            if headers.remove(CONTENT_LENGTH).is_some() {
-                // Chunks win, as on Heroku. But of two readers of both, one may look for the next answer elsewhere.
-                *stays = false;
-            }
-            return match is_chunked {
-                _ if has_none => Ok(Body::Over),
-                _ if !self.is_http_11 => Err(Failure::BadResponse),
-                true => Ok(Body::Chunked(Chunks::default())),
-                false => Ok(Body::UntilEnd),
-            };
-        }
-        let length = match headers.get(CONTENT_LENGTH) {
-            Some(_) => Some(content_length(headers).ok_or(Failure::InvalidLength)?),
-            None => None,
-        };
-        Ok(match length {
-            _ if has_none => Body::Over,
-            Some(0) => Body::Over,
-            Some(length) => Body::Length(length),
-            None => Body::UntilEnd,
-        })
+        let Hop { upgrade, keep_alive, .. } = hop;
+        Ok(Some((length, Some(Self { status, headers, body, upgrade, stays, keep_alive }))))
     }
 }
 
-const CLOSE: &str = "close";
-const KEEP_ALIVE: &str = "keep-alive";
+/// Where the body of an answer ends (RFC 9112 section 6.3).
+fn body(
+    (status, version): (StatusCode, u8),
+    method: &Method,
+    hop: &Hop,
+    headers: &mut HeaderMap,
+    stays: &mut bool,
+) -> Result<Body, Failure> {
+    let code = status.as_u16();
+    if code == 101 {
+        headers.remove(CONTENT_LENGTH);
+        return Ok(Body::Over);
+    }
+    let has_none = matches!(code, 204 | 304) || method == Method::HEAD;
+    if let Some(is_chunked) = hop.is_chunked {
+        if headers.remove(CONTENT_LENGTH).is_some() {
+            // Chunks win, as on Heroku. But of two readers of both, one may look for the next answer elsewhere.
+            *stays = false;
+        }
+        return match is_chunked {
+            _ if has_none => Ok(Body::Over),
+            _ if version == 0 => Err(Failure::BadResponse),
+            true => Ok(Body::Chunked(Chunks::default())),
+            false => Ok(Body::UntilEnd),
+        };
+    }
+    Ok(match content_length(headers)? {
+        _ if has_none => Body::Over,
+        Some(0) => Body::Over,
+        Some(length) => Body::Length(length),
+        None => Body::UntilEnd,
+    })
+}
 
 /// What the headers of one hop say.
 #[derive(Default)]
 struct Hop {
-    connection: Vec<HeaderValue>,
+    /// What `Connection` says.
+    closes: bool,
+    keeps: bool,
+    named: Vec<HeaderName>,
     upgrade: Option<HeaderValue>,
     keep_alive: Option<Duration>,
     /// Whether the last transfer encoding is `chunked`, if there is one.
@@ -216,50 +202,48 @@ struct Hop {
 impl Hop {
     fn note(&mut self, name: &HeaderName, value: HeaderValue) {
         if name == CONNECTION {
-            self.connection.push(value);
+            for token in headers::tokens(&value) {
+                if token.eq_ignore_ascii_case("close") {
+                    self.closes = true;
+                } else if token.eq_ignore_ascii_case("keep-alive") {
+                    self.keeps = true;
+                } else {
+                    self.named.extend(headers::named(token));
+                }
+            }
         } else if name == UPGRADE {
             self.upgrade = Some(value);
         } else if name == TRANSFER_ENCODING {
             let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
             self.is_chunked = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-        } else if name.as_str() == KEEP_ALIVE {
+        } else if name == headers::KEEP_ALIVE {
             self.keep_alive = headers::keep_alive(&value);
-        }
-    }
-
-    fn tokens(&self) -> impl Iterator<Item = &str> {
-        self.connection.iter().flat_map(headers::tokens)
-    }
-
-    fn says(&self, what: &str) -> bool {
-        self.tokens().any(|token| token.eq_ignore_ascii_case(what))
-    }
-
-    fn remove_named(&self, headers: &mut HeaderMap) {
-        for name in self.tokens().filter_map(headers::named) {
-            headers.remove(name);
         }
     }
 }
 
-/// The one length that all `Content-Length`s agree on; only one of them is left.
-fn content_length(headers: &mut HeaderMap) -> Option<u64> {
-    let mut length = None;
+/// The one length that all `Content-Length`s agree on, if there are any; only one of them is left.
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, Failure> {
+    let (mut length, mut is_plain) = (None, true);
     for value in headers.get_all(CONTENT_LENGTH) {
         for part in value.as_bytes().split(|byte| *byte == b',') {
             let part = part.trim_ascii();
             if part.is_empty() || !part.iter().all(u8::is_ascii_digit) {
-                return None;
+                return Err(Failure::InvalidLength);
             }
-            let number: u64 = std::str::from_utf8(part).ok()?.parse().ok()?;
+            let number = std::str::from_utf8(part).ok().and_then(|part| part.parse::<u64>().ok());
+            let number = number.ok_or(Failure::InvalidLength)?;
             if length.is_some_and(|length| length != number) {
-                return None;
+                return Err(Failure::InvalidLength);
             }
+            is_plain &= length.is_none() && part.len() == value.len() && (part[0] != b'0' || number == 0);
             length = Some(number);
         }
     }
-    headers.insert(CONTENT_LENGTH, length?.into());
-    length
+    if let Some(length) = length.filter(|_| !is_plain) {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Ok(length)
 }
 
 /// A chunked body (RFC 9112 section 7.1).

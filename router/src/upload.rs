@@ -98,11 +98,13 @@ impl Upload {
     /// With the head as it is sent; `headers` say what it says of the body.
     pub(crate) fn new(head: Bytes, parts: &Parts, body: Inbound, activity: &Arc<Activity>) -> Self {
         let Parts { method, headers, .. } = parts;
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let framing = match length {
-            _ if is_chunked(headers, &body) => Framing::Chunked(announced(headers)),
-            Some(length) if !body.is_end_stream() => Framing::Length(length),
-            _ => Framing::Nothing,
+        let length = || headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let framing = if body.is_end_stream() {
+            Framing::Nothing
+        } else if is_chunked(headers, &body) {
+            Framing::Chunked(announced(headers))
+        } else {
+            length().map_or(Framing::Nothing, Framing::Length)
         };
         let body = (!body.is_end_stream()).then_some(body);
         let activity = body.is_some().then(|| Arc::clone(activity));
@@ -310,7 +312,7 @@ fn is_idempotent(method: &Method) -> bool {
 
 /// Whether the length of a body is yet to be known.
 pub(crate) fn is_chunked(headers: &HeaderMap, body: &Inbound) -> bool {
-    !headers.contains_key(CONTENT_LENGTH) && !body.is_end_stream()
+    !body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH)
 }
 
 /// The trailers that a head announces, as far as there may be such.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use nix::errno::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, join};
@@ -142,7 +142,7 @@ impl Upstream {
     pub(crate) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
         self.send(context)?;
         loop {
-            if let Some(mut head) = self.reader.read(&mut self.buffer, &self.upload.method)? {
+            if let Some(mut head) = ready!(self.poll_more_head(context))? {
                 self.upload.forget();
                 self.body = std::mem::replace(&mut head.body, Body::Over);
                 self.stays = head.stays;
@@ -152,10 +152,31 @@ impl Upstream {
                 }
                 return Poll::Ready(Ok(head));
             }
-            if !matches!(ready!(self.poll_read(context)), Ok(1..)) {
-                return Poll::Ready(Err(Failure::NoResponse));
-            }
         }
+    }
+
+    /// Reads on, and looks whether the head of the answer is there.
+    fn poll_more_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Head>, Failure>> {
+        const GONE: Poll<Result<Option<Head>, Failure>> = Poll::Ready(Err(Failure::NoResponse));
+        if self.appetite > SMALL_READ || !self.buffer.is_empty() {
+            if !matches!(ready!(self.poll_read(context)), Ok(1..)) {
+                return GONE;
+            }
+            let (done, head) = self.reader.read(&self.buffer, &self.upload.method)?;
+            self.buffer.advance(done);
+            return Poll::Ready(Ok(head));
+        }
+        let Ok(read) = ready!(self.scratch.poll_read(context, &mut self.stream)) else { return GONE };
+        if read.is_empty() {
+            return GONE;
+        }
+        // Most often all of it is there, and needs no buffer.
+        let (done, head) = self.reader.read(&read, &self.upload.method)?;
+        self.buffer.extend_from_slice(&read[done..]);
+        let length = read.len();
+        drop(read);
+        self.has_read(length, SMALL_READ);
+        Poll::Ready(Ok(head))
     }
 
     /// Sends what is left of the request, and waits for more of the answer's body.
@@ -209,11 +230,16 @@ impl Upstream {
             }
             (ready!(result)?, self.appetite)
         };
+        self.has_read(length, limit);
+        Poll::Ready(Ok(length))
+    }
+
+    /// Notes that so much came, of so much that might have.
+    fn has_read(&mut self, length: usize, limit: usize) {
         if length >= limit {
             self.appetite = (limit * 2).min(LARGE_READ);
         }
         self.read += length;
-        Poll::Ready(Ok(length))
     }
 
     /// Nothing more of the answer's body will come.
@@ -249,7 +275,7 @@ impl Upstream {
     /// The connection itself, for another protocol, with what was read of that already; and its place.
     pub(crate) fn into_stream(self: Box<Self>) -> (impl AsyncRead + AsyncWrite + Unpin, Option<Seat>) {
         let (reader, writer) = self.stream.into_split();
-        (join(Cursor::new(self.buffer.freeze()).chain(reader), writer), self.seat)
+        (join(AsyncReadExt::chain(Cursor::new(self.buffer.freeze()), reader), writer), self.seat)
     }
 }
 

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, EXPECT, HeaderMap, TE};
+use http::header::HeaderMap;
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::task::coop::unconstrained;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error_page::Wants;
-use crate::headers::{self, Hop};
+use crate::headers::Hop;
 use crate::http2;
 use crate::proxy::{self, Client, Worker, refuse};
 use crate::reply::Reply;
@@ -169,14 +169,15 @@ impl Connection {
     }
 
     async fn exchange(&self, request: Request<()>) -> Then {
-        let asked = asked(&request);
-        let body = match strict::check(&request) {
-            Ok(body) => body,
-            Err(refusal) => return self.refuse(&refusal, request.headers(), asked).await,
+        let is_head = request.method() == Method::HEAD;
+        let clear = match strict::check(&request) {
+            Ok(clear) => clear,
+            Err(refusal) => return self.refuse(&refusal, request.headers(), Asked { is_head, ..LAST }).await,
         };
-        let inbound = if body.is_over() { Inbound::Nothing } else { Inbound::Http1(Rc::clone(&self.wire)) };
-        let is_expected = !asked.is_http_10 && request.headers().contains_key(EXPECT);
-        self.wire.borrow_mut().begin_body(body, is_expected);
+        let is_http_10 = request.version() == Version::HTTP_10;
+        let asked = Asked { is_head, is_http_10, stays: clear.stays, takes_trailers: clear.takes_trailers };
+        let inbound = if clear.body.is_over() { Inbound::Nothing } else { Inbound::Http1(Rc::clone(&self.wire)) };
+        self.wire.borrow_mut().begin_body(clear.body, clear.is_expected);
         let request = request.map(|()| inbound);
         let mut answer = pin!(proxy::answer(Rc::clone(&self.worker), Rc::clone(&self.client), request));
         let response = poll_fn(|context| match answer.as_mut().poll(context) {
@@ -264,20 +265,5 @@ impl Connection {
     }
 }
 
-/// Of a request that nobody could read.
+/// Of a request that is not answered by an app.
 const LAST: Asked = Asked { is_head: false, is_http_10: false, stays: false, takes_trailers: false };
-
-fn asked(request: &Request<()>) -> Asked {
-    let headers = request.headers();
-    let says = |what: &str| {
-        let mut tokens = headers.get_all(CONNECTION).iter().flat_map(headers::tokens);
-        tokens.any(|token| token.eq_ignore_ascii_case(what))
-    };
-    let is_http_10 = request.version() == Version::HTTP_10;
-    Asked {
-        is_head: request.method() == Method::HEAD,
-        is_http_10,
-        stays: !says("close") && (!is_http_10 || says("keep-alive")),
-        takes_trailers: headers.get_all(TE).iter().flat_map(headers::tokens).any(|token| token.starts_with("trailers")),
-    }
-}

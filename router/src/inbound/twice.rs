@@ -94,9 +94,9 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
         let begin = read(&bytes[..early]);
         assert!(!matches!(begin, Ok(Begin::Request(..))), "{early} bytes are enough of {:?}", text());
     }
-    let Ok(body) = strict::check(&request) else { return false };
+    let Ok(clear) = strict::check(&request) else { return false };
     let (parts, ()) = request.into_parts();
-    let end = match body {
+    let end = match clear.body {
         Body::Length(length) => End::After(length),
         Body::Chunked(_) => End::Chunked,
         _ if parts.headers.contains_key("content-length") => End::After(0),
@@ -104,7 +104,7 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
     };
     let hop = Hop::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80, None);
     let id = || HeaderValue::from_static("made-up");
-    let (_, sent) = request_head((&parts, None), matches!(body, Body::Chunked(_)), &hop, 1, id);
+    let (_, sent) = request_head((&parts, None), matches!(clear.body, Body::Chunked(_)), &hop, 1, id);
     let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let ours = Meaning {
         method: parts.method.to_string(),

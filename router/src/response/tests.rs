@@ -45,11 +45,12 @@ fn ours<'a>(method: &Method, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outc
     let (mut buffer, mut reader, mut pieces) = (BytesMut::new(), HeadReader::default(), pieces.into_iter());
     let mut more = |buffer: &mut BytesMut| pieces.next().map(|piece| buffer.extend_from_slice(piece));
     let mut head = loop {
-        match reader.read(&mut buffer, method) {
-            Err(_) => return Outcome::Refused,
-            Ok(Some(head)) => break head,
-            Ok(None) if more(&mut buffer).is_none() => return Outcome::Refused,
-            Ok(None) => {}
+        let Ok((done, head)) = reader.read(&buffer, method) else { return Outcome::Refused };
+        buffer.advance(done);
+        match head {
+            Some(head) => break head,
+            None if more(&mut buffer).is_none() => return Outcome::Refused,
+            None => {}
         }
     };
     let (mut data, mut trailers) = (Vec::new(), None);
