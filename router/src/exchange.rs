@@ -70,7 +70,7 @@ impl Exchange {
         client: Rc<Client>,
         (app, mounted): (&App, Option<Mounted>),
         mut request: Request<Inbound>,
-    ) -> (Self, Upload) {
+    ) -> (Box<Self>, Upload) {
         let arrived = Instant::now();
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
@@ -105,10 +105,12 @@ impl Exchange {
         };
         let mut record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
         record.incoming = incoming;
-        (Self { worker, client, record, upgrade, headers: parts.headers, patience, mounted, visit: None }, upload)
+        let headers = parts.headers;
+        // It goes from hand to hand.
+        (Box::new(Self { worker, client, record, upgrade, headers, patience, mounted, visit: None }), upload)
     }
 
-    pub(crate) async fn run(mut self, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
+    pub(crate) async fn run(mut self: Box<Self>, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
         let answered = match self.admit(&owner, host).await {
             Ok(()) => self.dispatch(&owner, request).await.map_err(Refused::Failure),
             Err(refused) => Err(refused),
@@ -151,7 +153,7 @@ impl Exchange {
     }
 
     /// Answers in the app's place.
-    fn refuse(mut self, refused: Refused, app: &App) -> Response<Reply> {
+    fn refuse(mut self: Box<Self>, refused: Refused, app: &App) -> Response<Reply> {
         let mut page = match refused {
             Refused::Page(page) => {
                 self.record.status = page.status().as_u16();
@@ -311,8 +313,8 @@ impl Exchange {
     }
 
     /// Streams the answer to the client.
-    fn pass(self, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
-        let Self { worker, client, record, patience, .. } = self;
+    fn pass(self: Box<Self>, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
+        let Self { worker, client, record, patience, .. } = *self;
         let Answer { head, upstream } = answer;
         let idle_limit = worker.shared.timeouts.upstream_idle;
         // A second less than the instance says, so that it is us who close first.
@@ -339,7 +341,7 @@ impl Exchange {
     }
 
     /// Answers 101 and makes the two connections one tunnel.
-    fn switch(self, answer: Answer, in_flight: InFlight) -> Response<Reply> {
+    fn switch(self: Box<Self>, answer: Answer, in_flight: InFlight) -> Response<Reply> {
         let Answer { head, upstream } = answer;
         if let Some(client) = self.upgrade {
             let worker = &self.worker;

@@ -53,7 +53,7 @@ impl OwnHosts {
 fn address(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
-        None => host.parse().ok(),
+        None => host.parse().ok().map(IpAddr::V4),
     }
 }
 
