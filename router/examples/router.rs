@@ -303,7 +303,7 @@ impl LogSink for LogFile {
             if written.replace(time) != Some(time) {
                 time_text = time.to_log_time();
             }
-            [&time_text, " ", &source, ": ", line, "\n"].into_iter().for_each(|part| waiting.push_str(part));
+            waiting.extend([&time_text, " ", &source, ": ", line, "\n"]);
         }
         drop(waiting);
         self.filled.notify_all();
