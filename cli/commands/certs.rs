@@ -17,7 +17,27 @@ struct Endpoint {
     name: String,
     domains: Vec<String>,
     ssl_cert: Certificate,
+    ocsp: Ocsp,
     created_at: String,
+}
+
+/// What its authority says of a certificate by now.
+#[derive(Debug, Deserialize)]
+struct Ocsp {
+    status: String,
+    reason: Option<String>,
+    expires_at: Option<String>,
+    must_staple: bool,
+}
+
+impl std::fmt::Display for Ocsp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.status)?;
+        if let Some(until) = &self.expires_at {
+            write!(f, ", shown until {until}")?;
+        }
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
 }
 
 /// What a certificate says of itself.
@@ -207,12 +227,31 @@ fn show(cx: &Context, client: &Client, app: &str, value: &Value) -> Result<()> {
             ("Issuer", certificate.issuer.into()),
             ("Starts", certificate.starts_at.into()),
             ("Expires", certificate.expires_at.into()),
+            ("OCSP", endpoint.ocsp.to_string().into()),
             ("Added", output::when(&endpoint.created_at, context::now()).into()),
         ])?;
         let covered = endpoint.domains.len();
         if covered == 0 && domains.iter().any(|domain| domain.kind == "custom") {
             out.note("No domain of the app shows it: the names in it are not among `platform domains`.");
         }
+        if endpoint.ocsp.must_staple && endpoint.ocsp.expires_at.is_none() {
+            out.note("It must be shown with an OCSP answer of its authority (must-staple), and there is none: browsers may refuse it.");
+        }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_authority_says_is_one_line() {
+        let said = |text| serde_json::from_str::<Ocsp>(text).expect("readable").to_string();
+        let until = "2026-11-23T10:00:00Z";
+        let good = format!(r#"{{"status":"good","reason":null,"expires_at":"{until}","must_staple":false}}"#);
+        assert_eq!(said(&good), format!("good, shown until {until}"));
+        let revoked = r#"{"status":"revoked","reason":"revoked since then","expires_at":null,"must_staple":true}"#;
+        assert_eq!(said(revoked), "revoked: revoked since then");
+    }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use model::routes::Place;
 use model::{AppName, DomainId, Hostname, NameError, PathPrefix, Role, SniEndpointId, Timestamp};
 
-use crate::store::{AcmStatus, App, Domain, DomainOrder, Stamp};
+use crate::store::{AcmStatus, App, Domain, DomainOrder, Stamp, StapleStatus};
 use crate::{Actor, Controller, Error};
 
 /// Most custom domains of one app.
@@ -32,6 +32,8 @@ pub struct AppDomain {
     pub sni_endpoint: Option<(SniEndpointId, String)>,
     /// How far the platform is with a certificate for it, and why no further; none if it shall get none.
     pub acm: Option<(AcmStatus, Option<String>)>,
+    /// Since when its authority has taken back the certificate that it shows, and why, if it did.
+    pub revoked: Option<String>,
     /// Since when.
     pub created_at: Timestamp,
     /// Last change.
@@ -50,6 +52,14 @@ impl Controller {
             let got: Vec<_> = endpoints.into_iter().filter(|it| it.acm).map(|it| it.id).collect();
             for (domain, _) in custom.iter_mut().zip(managed).filter(|(_, is_managed)| *is_managed) {
                 domain.acm = self.acm_of(domain, &orders, &got);
+            }
+        }
+        if custom.iter().any(|domain| domain.sni_endpoint.is_some()) {
+            let staples = self.store.staples(app.id).await?;
+            for domain in &mut custom {
+                let staple = domain.sni_endpoint.as_ref().and_then(|(id, _)| staples.get(id));
+                let revoked = staple.filter(|staple| staple.status == StapleStatus::Revoked);
+                domain.revoked = revoked.map(|staple| staple.reason.clone().unwrap_or_default());
             }
         }
         Ok(std::iter::once(self.default_domain(app)?).chain(custom).collect())
@@ -164,6 +174,7 @@ impl Controller {
             custom: false,
             sni_endpoint: None,
             acm: None,
+            revoked: None,
             created_at: app.created_at,
             updated_at: app.updated_at,
         })
@@ -245,6 +256,7 @@ impl From<&Domain> for AppDomain {
             custom: true,
             sni_endpoint: domain.sni_endpoint.clone(),
             acm: None,
+            revoked: None,
             created_at: domain.created_at,
             updated_at: domain.updated_at,
         }

@@ -44,6 +44,7 @@ mod live;
 pub mod logins;
 pub mod logs;
 pub mod metrics;
+mod ocsp;
 mod outbound;
 pub mod overview;
 pub mod people;

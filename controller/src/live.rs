@@ -46,6 +46,8 @@ pub struct Live {
     pub(crate) on_demand: OnDemand,
     /// Told when a certificate may be due.
     pub(crate) certificates_wanted: Notify,
+    /// Told when there may be a certificate whose authority was not asked yet.
+    pub(crate) staples_wanted: Notify,
     /// Whoever tells routers of certificates holds it from reading the store to publishing.
     pub(crate) certifying: tokio::sync::Mutex<()>,
     /// What takes the requests of each app that has a web workload. Whoever tells routers holds the lock from reading
@@ -118,6 +120,7 @@ impl Default for Live {
             challenges: Locked::default(),
             on_demand: OnDemand::default(),
             certificates_wanted: Notify::new(),
+            staples_wanted: Notify::new(),
             certifying: tokio::sync::Mutex::default(),
             serving: tokio::sync::Mutex::default(),
             router_patience: Locked(Mutex::new(ROUTER_PATIENCE)),

@@ -12,7 +12,7 @@ use crate::errors::chain;
 use crate::rollout::Rollout;
 use crate::{
     Controller, Error, acm, addons, api, attach, autoscale, certificate, control, drains, dynos, egress, git, jobs,
-    logs, repositories, sources, streams, sweep, upkeep, webhooks,
+    logs, ocsp, repositories, sources, streams, sweep, upkeep, webhooks,
 };
 
 /// Pause between attempts to do what cannot be done yet.
@@ -89,6 +89,7 @@ async fn work(controller: Arc<Controller>, rollout: Rollout) {
     until_done("What apps may reach outside cannot be enforced yet", || controller.enforce_egress()).await;
     controller.live.set_ready();
     tokio::spawn(acm::work(Arc::clone(&controller)));
+    tokio::spawn(ocsp::work(Arc::clone(&controller)));
     tokio::spawn(egress::work(Arc::clone(&controller)));
     tokio::spawn(dynos::runs::work(Arc::clone(&controller)));
     tokio::spawn(addons::work(Arc::clone(&controller)));

@@ -37,6 +37,8 @@ pub struct Certificate {
     pub self_signed: bool,
     /// Whether this machine's certificate authorities vouch for it now.
     pub ca_signed: bool,
+    /// Whether it is to be shown only with what its authority says of it by then (RFC 7633).
+    pub must_staple: bool,
 }
 
 impl Controller {
@@ -148,6 +150,7 @@ impl Controller {
             expires_at: time(parsed.validity().not_after.timestamp()),
             self_signed: parsed.issuer() == parsed.subject(),
             ca_signed,
+            must_staple: must_staple(&parsed),
             domains,
         })
     }
@@ -233,6 +236,13 @@ fn domains(certificate: &X509Certificate<'_>) -> Vec<String> {
     }
     let common = certificate.subject().iter_common_name().next();
     common.and_then(|name| name.as_str().ok()).map(str::to_owned).into_iter().collect()
+}
+
+/// Whether it has the extension `tlsfeature` with `status_request` among its numbers (RFC 7633, section 4.2.3).
+fn must_staple(certificate: &X509Certificate<'_>) -> bool {
+    const STATUS_REQUEST: &[u8] = &[0x02, 0x01, 0x05];
+    let feature = certificate.extensions().iter().find(|it| it.oid.to_id_string() == "1.3.6.1.5.5.7.1.24");
+    feature.is_some_and(|it| it.value.get(2..).is_some_and(|list| list.chunks(3).any(|one| one == STATUS_REQUEST)))
 }
 
 /// `/C=US/O=Example/CN=example.com`, as Heroku writes it.

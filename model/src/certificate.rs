@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::id::AppId;
 use crate::name::Hostname;
 use crate::routes::Update;
@@ -30,6 +31,18 @@ pub struct HostCertificate {
     pub chain: String,
     /// Its key.
     pub key: PrivateKey,
+    /// What its authority said of it lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staple: Option<Staple>,
+}
+
+/// An OCSP answer that is shown with a certificate (RFC 6066, section 8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staple {
+    /// DER, in base64.
+    pub answer: String,
+    /// From then on it says nothing any more, and is not shown.
+    pub expires_at: Timestamp,
 }
 
 /// A private key in PEM, which no log shows.
@@ -69,6 +82,14 @@ pub enum ChallengeKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_that_was_kept_before_there_were_staples_has_none() {
+        let kept = r#"{"hosts":["www.example.com"],"chain":"chain","key":"key"}"#;
+        let certificate: HostCertificate = serde_json::from_str(kept).expect("readable");
+        assert_eq!(certificate.staple, None);
+        assert_eq!(serde_json::to_string(&certificate).expect("JSON"), kept);
+    }
 
     #[test]
     fn a_key_is_in_no_log() {

@@ -84,7 +84,7 @@ impl Router {
         let (sender, news) = mpsc::unbounded_channel();
         let table = Arc::new(Table::new(sender.clone()));
         let kept = Kept::new(&settings.certificates);
-        let shown = Arc::new(Shown::new(kept.load()));
+        let shown = Arc::new(Shown::new(kept.load(), Arc::clone(&settings.clock)));
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             shown: Arc::clone(&shown),

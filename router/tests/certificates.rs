@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use engine::feed::Feed;
-use model::AppId;
-use model::certificate::{AppCertificates, Challenge, ChallengeKind, HostCertificate, PrivateKey};
+use model::certificate::{AppCertificates, Challenge, ChallengeKind, HostCertificate, PrivateKey, Staple};
 use model::clock::{Clock, SystemClock};
+use model::{AppId, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use router::tls::Authority;
 use router::{Router, RouterSettings, Timeouts, TlsEntrance};
@@ -46,7 +47,7 @@ impl Signer {
         let key = KeyPair::generate().expect("a key");
         let chain = params.signed_by(&key, &self.authority).expect("signed").pem();
         let hosts = hosts.iter().map(|host| host.parse().expect("a host name")).collect();
-        HostCertificate { hosts, chain, key: PrivateKey(key.serialize_pem()) }
+        HostCertificate { hosts, chain, key: PrivateKey(key.serialize_pem()), staple: None }
     }
 }
 
@@ -71,8 +72,12 @@ impl Secure {
     }
 
     pub(crate) async fn with(timeouts: Timeouts) -> Self {
+        Self::started(|settings| RouterSettings { timeouts, ..settings }).await
+    }
+
+    async fn started(change: impl FnOnce(RouterSettings) -> RouterSettings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = RouterSettings { timeouts, ..with_tls(folder.path()) };
+        let settings = change(with_tls(folder.path()));
         let signer = Signer::new();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(folder.path().join("tls/ca.pem")).expect("one")).expect("trusted");
@@ -264,6 +269,83 @@ async fn an_authority_that_asks_is_answered_by_http_and_by_tls_and_apps_get_the_
     secure.set(1, None).await;
     assert!(connect(secure.address(), config, "shop.localhost").await.is_err());
     assert!(ask("shop.localhost", "abc").await.ends_with("the app"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_authority_said_of_a_certificate_goes_with_it_until_it_expires() {
+    let clock = Arc::new(Stopped::default());
+    let of_router = Arc::clone(&clock);
+    let secure = Secure::started(|settings| RouterSettings { clock: of_router, ..settings }).await;
+    let staple = |answer: &str| Some(Staple { answer: answer.to_owned(), expires_at: Timestamp::from_millis(1000) });
+    let good = HostCertificate { staple: staple("c3RhcGxl"), ..secure.signer.sign("one", &["www.example.com"]) };
+    let broken = HostCertificate { staple: staple("?"), ..secure.signer.sign("two", &["two.example.com"]) };
+    let none = secure.signer.sign("three", &["three.example.com"]);
+    secure.show(1, vec![good, broken, none]).await;
+    for version in [&version::TLS12, &version::TLS13] {
+        let stapled = async |host: &str| {
+            let mut config = secure.client(&[version]);
+            let heard = Arc::new(Heard::default());
+            config.dangerous().set_certificate_verifier(heard.clone());
+            connect(secure.address(), config, host).await.expect("a handshake");
+            heard.0.lock().expect("no panic").take().expect("a handshake")
+        };
+        clock.0.store(999, Ordering::Relaxed);
+        assert_eq!(stapled("www.example.com").await, b"staple");
+        assert_eq!(stapled("two.example.com").await, b"", "the certificate is good without");
+        assert_eq!(stapled("three.example.com").await, b"");
+        clock.0.store(1000, Ordering::Relaxed);
+        assert_eq!(stapled("www.example.com").await, b"", "it has expired, and nobody had to say so");
+    }
+}
+
+/// A clock that a test sets.
+#[derive(Default)]
+struct Stopped(AtomicI64);
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Trusts whoever there is, and keeps the staple.
+#[derive(Debug, Default)]
+struct Heard(Mutex<Option<Vec<u8>>>);
+
+impl rustls::client::danger::ServerCertVerifier for Heard {
+    fn verify_server_cert(
+        &self,
+        one: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        staple: &[u8],
+        now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        *self.0.lock().expect("no panic") = Some(staple.to_vec());
+        Anybody.verify_server_cert(one, rest, name, staple, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Anybody.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Anybody.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        Anybody.supported_verify_schemes()
+    }
 }
 
 /// Trusts whoever there is, as an authority that looks for its proof does.

@@ -85,7 +85,7 @@ pub(super) fn says(error: &AcmeError, kind: &str) -> bool {
 }
 
 /// The operator chose the authority: it may be anywhere.
-fn way(acme: &Acme) -> Result<Outbound, Error> {
+pub(crate) fn way(acme: &Acme) -> Result<Outbound, Error> {
     let mut trusted = rustls_native_certs::load_native_certs().certs;
     if let Some(file) = &acme.ca {
         let more: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);

@@ -33,7 +33,9 @@ impl Controller {
 
     /// Tells routers of a committed change of an app's certificates, which they show when this returns.
     pub(crate) async fn announce_certificates(&self, app: AppId) {
-        match self.publish_certificates(app).await {
+        let published = self.publish_certificates(app).await;
+        self.live.staples_wanted.notify_one();
+        match published {
             Ok(()) => {
                 let certificates = &self.live.certificates;
                 let patience = *self.live.router_patience.lock();
@@ -48,10 +50,10 @@ impl Controller {
 /// Each certificate once, with all that show it. One whose key cannot be opened is left out: that concerns only its own hosts.
 fn row(shown: Vec<DomainCertificate>, challenges: Vec<Challenge>) -> AppCertificates {
     let mut certificates = BTreeMap::new();
-    for DomainCertificate { endpoint, hostname, chain, key, .. } in shown {
+    for DomainCertificate { endpoint, hostname, chain, key, staple, .. } in shown {
         match key {
             Ok(key) => {
-                let new = || HostCertificate { hosts: Vec::new(), chain, key: PrivateKey(key) };
+                let new = || HostCertificate { hosts: Vec::new(), chain, key: PrivateKey(key), staple };
                 certificates.entry(endpoint.to_string()).or_insert_with(new).hosts.push(hostname);
             }
             Err(error) => {

@@ -12,5 +12,7 @@ mod plan;
 mod tests;
 mod worker;
 
+pub(crate) use authority::way;
 pub(crate) use on_demand::{OnDemand, routes};
+pub(crate) use plan::pause;
 pub(crate) use worker::work;

@@ -24,7 +24,7 @@ const PAUSES: [Duration; 7] = [
 const GIVEN_UP: u32 = 6;
 
 /// How long to wait after so many failures in a row; longer, if the authority says so.
-pub(super) fn pause(failures: u32, asked: Option<Duration>) -> Duration {
+pub(crate) fn pause(failures: u32, asked: Option<Duration>) -> Duration {
     let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
     PAUSES[index].max(asked.unwrap_or_default())
 }

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::get;
-use model::clock::{Clock, SystemClock, SystemRandom};
-use model::{LogSink, LogSource, Timestamp};
-use router::tls::Authority as OwnAuthority;
-use router::{Router, RouterSettings, Timeouts, TlsEntrance};
+use model::clock::{Clock, SystemClock};
+use router::{Router, RouterSettings, TlsEntrance};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -24,17 +22,12 @@ use super::worker::Worker;
 use crate::settings::Acme;
 use crate::testing::TestController;
 use crate::testing::http::{Caller, Server};
+use crate::testing::router::settings as router_settings;
 use crate::testing::write_script;
 
 /// Where everything that the authority looks for is.
 const ADDRESS: [u8; 4] = [127, 77, 0, 3];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-struct NoLog;
-
-impl LogSink for NoLog {
-    fn write(&self, _: model::AppId, _: Timestamp, _: &LogSource, _: &str) {}
-}
 
 /// The authority's process.
 struct Running(Child);
@@ -108,32 +101,10 @@ impl World {
         if let Some(router) = self.router.take() {
             tokio::task::spawn_blocking(move || router.stop()).await.expect("stopped");
         }
-        let path = |name: &str| self.folder.path().join(name);
-        let own = OwnAuthority::new(&path("tls"));
-        own.ensure(&"localhost".parse().expect("a host name"), SystemClock.now()).expect("certificates");
-        let (listen, tickets) = (vec![SocketAddr::from((ADDRESS, 443))], path("tickets.json"));
-        let settings = RouterSettings {
-            listen: vec![SocketAddr::from((ADDRESS, if has_http { 80 } else { 0 }))],
-            tls: Some(TlsEntrance { listen, certificate: own.server(), tickets }),
-            ssh: None,
-            inner: None,
-            domain: "localhost".parse().expect("a host name"),
-            names_socket: path("names.sock"),
-            addresses_socket: path("addresses.sock"),
-            controller_socket: path("controller.sock"),
-            on_demand_socket: path("on-demand.sock"),
-            snapshot: path("table.json"),
-            certificates_socket: path("certificates.sock"),
-            certificates: path("certificates"),
-            takeover: None,
-            proxy_protocol: Vec::new(),
-            trusted_proxies: Vec::new(),
-            workers: 2,
-            timeouts: Timeouts::default(),
-            log: Arc::new(NoLog),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SystemRandom),
-        };
+        let settings = router_settings(self.folder.path());
+        let tls = settings.tls.map(|tls| TlsEntrance { listen: vec![SocketAddr::from((ADDRESS, 443))], ..tls });
+        let listen = vec![SocketAddr::from((ADDRESS, if has_http { 80 } else { 0 }))];
+        let settings = RouterSettings { listen, tls, ..settings };
         self.router = Some(Router::start(settings).expect("a router"));
         let certificates = &self.worker.controller.live.certificates;
         while !certificates.is_followed() {

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use model::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -12,7 +13,7 @@ use super::input::{Body, Text};
 use super::output::{Created, Id, Named, Time};
 use super::range::{Page, Range};
 use crate::Controller;
-use crate::store::{App, SniEndpoint};
+use crate::store::{App, SniEndpoint, Staple};
 
 /// A certificate with its key.
 #[derive(Deserialize, ToSchema)]
@@ -35,8 +36,22 @@ pub(super) struct SniEndpointAnswer {
     domains: Vec<Id>,
     id: Id,
     name: String,
+    ocsp: Ocsp,
     ssl_cert: SslCert,
     updated_at: Time,
+}
+
+/// What the authority of a certificate says of it by now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ocsp {
+    /// Until when visitors are shown that it is good.
+    expires_at: Option<Time>,
+    /// Whether browsers refuse the certificate if it is shown without that.
+    must_staple: bool,
+    /// Why, or why there is no newer answer.
+    reason: Option<String>,
+    /// `pending`, `none` (nobody can be asked), `good`, `failing` (there is no answer), or `revoked`.
+    status: &'static str,
 }
 
 /// What a certificate says of itself.
@@ -62,9 +77,9 @@ pub(super) async fn list(
     access: Access,
     range: Range,
 ) -> Result<Page<SniEndpointAnswer>, ApiError> {
-    let mut items = Vec::new();
+    let (mut items, mut staples) = (Vec::new(), controller.store.staples(access.app.id).await?);
     for endpoint in controller.store.sni_endpoints(access.app.id).await? {
-        items.push(answer(&controller, &access.app, &endpoint).await?);
+        items.push(with(&controller, &access.app, (&endpoint, staples.remove(&endpoint.id))).await?);
     }
     Ok(range.page(items, "name"))
 }
@@ -148,6 +163,15 @@ async fn app(controller: &Controller, app: &App) -> Result<AppAnswer, ApiError> 
 }
 
 async fn answer(controller: &Controller, app: &App, endpoint: &SniEndpoint) -> Result<SniEndpointAnswer, ApiError> {
+    let staple = controller.store.staples(app.id).await?.remove(&endpoint.id);
+    with(controller, app, (endpoint, staple)).await
+}
+
+async fn with(
+    controller: &Controller,
+    app: &App,
+    (endpoint, staple): (&SniEndpoint, Option<Staple>),
+) -> Result<SniEndpointAnswer, ApiError> {
     let certificate = controller.read_certificate(&endpoint.chain)?;
     let domains = controller.store.domains_of_certificate(endpoint.id).await?;
     Ok(SniEndpointAnswer {
@@ -158,6 +182,7 @@ async fn answer(controller: &Controller, app: &App, endpoint: &SniEndpoint) -> R
         domains: domains.iter().map(Id::of).collect(),
         id: Id::of(&endpoint.id),
         name: endpoint.name.clone(),
+        ocsp: ocsp(staple, certificate.must_staple, controller.clock.now()),
         ssl_cert: SslCert {
             acm: endpoint.acm,
             ca_signed: certificate.ca_signed,
@@ -171,4 +196,10 @@ async fn answer(controller: &Controller, app: &App, endpoint: &SniEndpoint) -> R
         },
         updated_at: endpoint.updated_at.into(),
     })
+}
+
+fn ocsp(staple: Option<Staple>, must_staple: bool, now: Timestamp) -> Ocsp {
+    let Some(staple) = staple else { return Ocsp { expires_at: None, must_staple, reason: None, status: "pending" } };
+    let expires_at = staple.answer.map(|answer| answer.expires_at).filter(|expires_at| now < *expires_at);
+    Ocsp { expires_at: expires_at.map(Time::from), must_staple, reason: staple.reason, status: staple.status.as_str() }
 }

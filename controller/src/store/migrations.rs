@@ -41,6 +41,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (32, "routing", include_str!("../../../migrations/0032_routing.sql")),
     (33, "domain paths", include_str!("../../../migrations/0033_domain_paths.sql")),
     (34, "on demand", include_str!("../../../migrations/0034_on_demand.sql")),
+    (35, "staples", include_str!("../../../migrations/0035_staples.sql")),
 ];
 
 /// The migrations of this version.

@@ -1,9 +1,10 @@
+use model::certificate::Staple;
 use model::{AppId, DomainId, Hostname, SniEndpointId, Timestamp};
 use serde_json::json;
 use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
-use super::{Action, App, Domain, NewEvent, Resource, Stamp, Store, StoreError, row};
+use super::{Action, App, Domain, NewEvent, Resource, Stamp, Store, StoreError, row, staples};
 
 /// A certificate of an app. Its key is read apart from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct DomainCertificate {
     pub(crate) chain: String,
     /// PEM; or why it cannot be opened.
     pub(crate) key: Result<String, StoreError>,
+    /// What its authority said of it lately.
+    pub(crate) staple: Option<Staple>,
 }
 
 const SELECT: &str = "SELECT id, app_id, name, certificate_chain, acm, created_at, updated_at FROM sni_endpoints";
@@ -114,8 +117,12 @@ impl Store {
 
     /// What the domains of an app show, or those of all.
     pub(crate) async fn shown_certificates(&self, app: Option<AppId>) -> Result<Vec<DomainCertificate>, StoreError> {
-        let sql = "SELECT s.id, s.certificate_chain, s.private_key, d.app_id, d.hostname FROM domains d \
-             JOIN sni_endpoints s ON s.id = d.sni_endpoint_id AND s.app_id = d.app_id";
+        let sql = format!(
+            "SELECT s.id, s.certificate_chain, s.private_key, d.app_id, d.hostname, t.answer, \
+             t.expires_at AS answer_expires_at FROM domains d \
+             JOIN sni_endpoints s ON s.id = d.sni_endpoint_id AND s.app_id = d.app_id {}",
+            staples::JOIN
+        );
         let rows = match app {
             Some(app) => {
                 let sql = format!("{sql} WHERE d.app_id = $1 ORDER BY d.hostname");
@@ -139,6 +146,7 @@ impl Store {
             hostname: row::text(row, "hostname")?,
             chain: row.try_get("certificate_chain")?,
             key: key.map(|key| String::from_utf8_lossy(&key).into_owned()),
+            staple: staples::answer(row)?,
         })
     }
 

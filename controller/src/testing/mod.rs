@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod postgres;
+pub(crate) mod router;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

@@ -70,7 +70,8 @@ fn load(path: &Path) -> Option<(AppId, AppCertificates)> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use model::certificate::{HostCertificate, PrivateKey};
+    use model::Timestamp;
+    use model::certificate::{HostCertificate, PrivateKey, Staple};
 
     use super::*;
 
@@ -85,6 +86,7 @@ mod tests {
                 hosts: vec![host.parse().expect("a host name")],
                 chain: "chain".to_owned(),
                 key: PrivateKey("key".to_owned()),
+                staple: Some(Staple { answer: "MAMKAQE=".to_owned(), expires_at: Timestamp::from_millis(1) }),
             }],
             challenges: vec![],
         };

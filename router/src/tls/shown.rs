@@ -2,13 +2,17 @@
 //!
 //! A row is made ready for use when its first visitor comes: a restarted router has ten thousand of them at once, and one that is damaged
 //! concerns only its own hosts, which then show the platform's certificate.
+//!
+//! With a certificate goes what its authority said of it (OCSP). A router sees by itself when that has expired: its controller may be away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use model::certificate::{AppCertificates, CertificatesUpdate, Challenge, ChallengeKind, HostCertificate};
-use model::{AppId, Hostname};
+use model::{AppId, Clock, Hostname, Timestamp};
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,9 +21,15 @@ use rustls::sign::CertifiedKey;
 use super::provider;
 
 /// All rows, and what each host shows.
-#[derive(Debug, Default)]
 pub(crate) struct Shown {
     lookup: RwLock<Lookup>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").field("lookup", &self.lookup).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +50,14 @@ type Entry = (AppId, Arc<Lazy>);
 #[derive(Debug)]
 struct Lazy {
     source: Source,
-    ready: OnceLock<Option<Arc<CertifiedKey>>>,
+    ready: OnceLock<Option<Ready>>,
+}
+
+/// A certificate as it is shown: by itself, or until then with what its authority said of it.
+#[derive(Debug)]
+struct Ready {
+    plain: Arc<CertifiedKey>,
+    stapled: Option<(Timestamp, Arc<CertifiedKey>)>,
 }
 
 #[derive(Debug)]
@@ -52,8 +69,8 @@ enum Source {
 
 impl Shown {
     /// With these rows.
-    pub(crate) fn new(rows: BTreeMap<AppId, AppCertificates>) -> Self {
-        let shown = Self::default();
+    pub(crate) fn new(rows: BTreeMap<AppId, AppCertificates>, clock: Arc<dyn Clock>) -> Self {
+        let shown = Self { lookup: RwLock::default(), clock };
         shown.apply(
             CertificatesUpdate {
                 version: 0,
@@ -98,7 +115,7 @@ impl Shown {
         let lookup = self.lookup.read().unwrap_or_else(PoisonError::into_inner);
         let entry = lookup.exact.get(host).or_else(|| lookup.above(host)).map(|(_, lazy)| Arc::clone(lazy));
         drop(lookup);
-        entry?.ready(host)
+        entry?.ready(host, &*self.clock)
     }
 
     /// What a host shows to a certificate authority that asks by TLS.
@@ -106,7 +123,7 @@ impl Shown {
         let lookup = self.lookup.read().unwrap_or_else(PoisonError::into_inner);
         let entry = lookup.proofs.get(host).map(|(_, lazy)| Arc::clone(lazy));
         drop(lookup);
-        entry?.ready(host)
+        entry?.ready(host, &*self.clock)
     }
 
     /// What a certificate authority that asks `host` for this token by HTTP is answered.
@@ -179,17 +196,20 @@ impl Lookup {
 
 impl Lazy {
     /// None if it cannot be used, which is said once.
-    fn ready(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+    fn ready(&self, host: &str, clock: &dyn Clock) -> Option<Arc<CertifiedKey>> {
         let ready = self.ready.get_or_init(|| {
             let made = match &self.source {
                 Source::Pem(row, index) => row.certificates.get(*index).ok_or_else(gone).and_then(from_pem),
-                Source::Proof(challenge) => proof(challenge),
+                Source::Proof(challenge) => {
+                    proof(challenge).map(|proof| Ready { plain: Arc::new(proof), stapled: None })
+                }
             };
-            made.map(Arc::new)
-                .inspect_err(|error| tracing::warn!(error = %error, host, "the certificate of a host cannot be used"))
+            made.inspect_err(|error| tracing::warn!(error = %error, host, "the certificate of a host cannot be used"))
                 .ok()
         });
-        ready.clone()
+        let Ready { plain, stapled } = ready.as_ref()?;
+        let good = stapled.as_ref().filter(|(expires_at, _)| clock.now() < *expires_at);
+        Some(Arc::clone(good.map_or(plain, |(_, stapled)| stapled)))
     }
 }
 
@@ -198,10 +218,16 @@ fn gone() -> io::Error {
     io::Error::other("there is none")
 }
 
-fn from_pem(certificate: &HostCertificate) -> io::Result<CertifiedKey> {
+fn from_pem(certificate: &HostCertificate) -> io::Result<Ready> {
     let key = PrivateKeyDer::from_pem_slice(certificate.key.0.as_bytes()).map_err(io::Error::other)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
-    CertifiedKey::from_der(chain.map_err(io::Error::other)?, key, &provider()).map_err(io::Error::other)
+    let plain = CertifiedKey::from_der(chain.map_err(io::Error::other)?, key, &provider()).map_err(io::Error::other)?;
+    let stapled = certificate.staple.as_ref().and_then(|staple| {
+        // Who wrote it has looked at it; whatever became of it since, the certificate is good without.
+        let ocsp = Some(BASE64.decode(&staple.answer).ok()?);
+        Some((staple.expires_at, Arc::new(CertifiedKey { ocsp, ..plain.clone() })))
+    });
+    Ok(Ready { plain: Arc::new(plain), stapled })
 }
 
 /// A certificate of the host's own making with the answer in it (RFC 8737, section 3).

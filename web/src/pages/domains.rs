@@ -101,8 +101,14 @@ impl Domains {
             strip: domain.place.strip,
             custom: domain.custom,
             since: Moment::new(domain.created_at, now),
-            certificate: domain.acm.as_ref().map(|(status, _)| pill(*status)),
-            reason: domain.acm.and_then(|(_, reason)| reason).unwrap_or_default(),
+            certificate: match &domain.revoked {
+                Some(_) => Some(Pill::new("bad", "certificate revoked")),
+                None => domain.acm.as_ref().map(|(status, _)| pill(*status)),
+            },
+            reason: match domain.revoked {
+                Some(why) => format!("Its authority has taken the certificate back, and browsers may refuse it: {why}"),
+                None => domain.acm.and_then(|(_, reason)| reason).unwrap_or_default(),
+            },
         };
         Ok(Self {
             page: Inside::new(&format!("Domains of {}", by.app.name), &by.visit),
