@@ -1,5 +1,6 @@
 //! The pure domain: names, ids and states that every other room speaks. No async, no I/O.
 
+pub mod app_protocol;
 pub mod certificate;
 pub mod clock;
 pub mod domain_ask;
@@ -22,6 +23,7 @@ pub mod schedule;
 pub mod traffic;
 pub mod volume;
 
+pub use app_protocol::AppProtocol;
 pub use clock::{Clock, Random, Timestamp};
 pub use domain_ask::DomainAsk;
 pub use dyno::{DynoName, Exit};

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::app_protocol::AppProtocol;
 use crate::domain_ask::DomainAsk;
 use crate::name::Hostname;
 use crate::own_page::OwnPage;
@@ -69,6 +70,8 @@ pub struct RoutePolicy {
     pub maintenance_page: Option<OwnPage>,
     /// Who says whether a host name that nobody knows is this app's.
     pub domain_ask: Option<DomainAsk>,
+    /// What its instances speak.
+    pub app_protocol: AppProtocol,
 }
 
 /// Which instance gets a request.
@@ -143,13 +146,14 @@ impl Default for RoutePolicy {
             error_page: None,
             maintenance_page: None,
             domain_ask: None,
+            app_protocol: AppProtocol::Http1,
         }
     }
 }
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 24] = [
+    pub const SETTINGS: [&'static str; 25] = [
         "balance",
         "slow_start",
         "affinity",
@@ -174,6 +178,7 @@ impl RoutePolicy {
         "error_page",
         "maintenance_page",
         "domain_ask",
+        "app_protocol",
     ];
 
     /// Sets what has this name; an error says what the text must be.
@@ -205,6 +210,7 @@ impl RoutePolicy {
             "error_page" => self.error_page = unless_off(text, str::parse)?,
             "maintenance_page" => self.maintenance_page = unless_off(text, str::parse)?,
             "domain_ask" => self.domain_ask = unless_off(text, str::parse)?,
+            "app_protocol" => self.app_protocol = text.parse()?,
             _ => return Err(format!("one of {}", Self::SETTINGS.join(", "))),
         }
         Ok(())
@@ -238,6 +244,7 @@ impl RoutePolicy {
             "error_page" => or_off(self.error_page.as_ref()),
             "maintenance_page" => or_off(self.maintenance_page.as_ref()),
             "domain_ask" => or_off(self.domain_ask.as_ref()),
+            "app_protocol" => self.app_protocol.to_string(),
             _ => String::new(),
         }
     }
@@ -571,6 +578,7 @@ mod tests {
             ("error_page", "<h1>Sorry, off for a while</h1>"),
             ("maintenance_page", "//www.example.com/a?b=c"),
             ("domain_ask", "/internal/domain-allowed"),
+            ("app_protocol", "h2c"),
         ] {
             policy.set(name, text).expect(name);
             assert_eq!(policy.get(name), text, "{name}");
@@ -627,6 +635,7 @@ mod tests {
             ("domain_ask", "https:///allowed"),
             ("domain_ask", "/allowed?x=y"),
             ("domain_ask", "ftp://example.com/"),
+            ("app_protocol", "h2"),
         ] {
             let rule = RoutePolicy::default().set(name, text).expect_err(text);
             assert!(rule.starts_with("must "), "{name} {text}: {rule}");

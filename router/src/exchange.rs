@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HOST, HeaderMap};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Body;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::access_log::{Facts, Record};
 use crate::compress::{self, Coding, Packed};
 use crate::error_page::{self, Wants};
 use crate::failure::Failure;
+use crate::h2c::{self, Place, Stream, Trunk};
 use crate::headers;
 use crate::inbound::Inbound;
 use crate::place::Mounted;
@@ -23,13 +26,17 @@ use crate::proxy::{Client, Worker, request_head, switching};
 use crate::reply::{Download, Reply};
 use crate::response::Head;
 use crate::search::Search;
+use crate::seats::Seat;
+use crate::source::Source;
 use crate::table::{App, InFlight, Instance};
 use crate::tunnel::{self, ClientEnd, Ends, Watched};
 use crate::upload::{self, Progress, Upload};
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 /// A connection that rested less than this is not one that an instance is about to close.
 const FRESH: Duration = Duration::from_secs(1);
+/// How many connections that an instance is done with one request meets at most.
+const SHARED_TURNS: usize = 3;
 
 /// A request to an app.
 pub(crate) struct Exchange {
@@ -49,17 +56,19 @@ pub(crate) struct Exchange {
 /// An instance's answer, and what the rest of it comes from.
 struct Answer {
     head: Head,
-    upstream: Box<Upstream>,
+    source: Source,
 }
 
 /// Why an attempt brought no answer, and what is left of the request.
 struct Missed(Failure, Left);
 
-enum Left {
+pub(crate) enum Left {
     /// It cannot be sent again.
     Nothing,
     /// Nothing of it was sent.
     Unsent(Upload),
+    /// It was sent, and the instance says that it did not look at it.
+    Unseen(Upload),
     /// It was sent, but may be sent twice, and not a byte of an answer came.
     Sent(Upload),
 }
@@ -75,10 +84,16 @@ impl Exchange {
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
         let (parts, body) = request.into_parts();
-        let (stamp, head) =
-            request_head((&parts, mounted), upload::is_chunked(&parts.headers, &body), &client.hop, started, || {
-                worker.new_request_id()
-            });
+        let (seen, new_id) = ((&parts, mounted), || worker.new_request_id());
+        // What may change to another protocol needs a connection of its own.
+        let (stamp, head, stream) = if upgrade.is_none() && Rules::speak_h2c(app) {
+            let (stamp, request) = h2c::request(seen, &client.hop, started, new_id);
+            (stamp, Bytes::new(), Some(request))
+        } else {
+            let is_chunked = upload::is_chunked(&parts.headers, &body);
+            let (stamp, head) = request_head(seen, is_chunked, &client.hop, started, new_id);
+            (stamp, head, None)
+        };
         let patience = Patience::of(app.rules.as_ref(), &worker.shared.timeouts);
         client.activity.set_patience(Some(patience.idle));
         let limit = app.rules.as_ref().and_then(|rules| rules.policy.max_body);
@@ -86,7 +101,10 @@ impl Exchange {
         if let Some(activity) = &incoming {
             activity.begin_body();
         }
-        let upload = Upload::new(head, &parts, body, &client.activity).at_most(limit);
+        let mut upload = Upload::new(head, &parts, body, &client.activity).at_most(limit);
+        if let Some(request) = stream {
+            upload = upload.in_frames(request);
+        }
         let facts = Facts {
             app: app.id,
             host: parts.headers[HOST].clone(),
@@ -204,6 +222,10 @@ impl Exchange {
                     request = unsent;
                     search.refused_by(in_flight.instance(), failure);
                 }
+                Err(Missed(failure, Left::Unseen(unseen))) => {
+                    request = unseen;
+                    search.broken_by(in_flight.instance(), failure);
+                }
                 Err(Missed(failure, Left::Sent(again))) if self.may_retry(app) => {
                     request = again;
                     search.broken_by(in_flight.instance(), failure);
@@ -226,7 +248,11 @@ impl Exchange {
     }
 
     /// Sends the request to one instance: over a connection that rested, else over a new one.
-    async fn attempt(&mut self, instance: &Instance, mut request: Upload) -> Result<Answer, Missed> {
+    async fn attempt(&mut self, instance: &Arc<Instance>, mut request: Upload) -> Result<Answer, Missed> {
+        if request.request().is_some() {
+            // In its own place in memory, which other requests then need not have.
+            return Box::pin(self.attempt_shared(instance, request)).await;
+        }
         let worker = Rc::clone(&self.worker);
         // Of a request that nothing held up so far this is when it arrived.
         let now = if self.record.held || self.record.connected.is_some() {
@@ -242,7 +268,7 @@ impl Exchange {
             if rested >= FRESH && !request.is_whole() {
                 break;
             }
-            match self.send(upstream, request, now).await {
+            match self.send_alone(upstream, request, now).await {
                 Err(Missed(_, Left::Unsent(unsent))) => request = unsent,
                 Err(Missed(_, Left::Sent(again))) if rested >= FRESH => {
                     request = again;
@@ -251,52 +277,89 @@ impl Exchange {
                 result => return result,
             }
         }
-        let limit = worker.shared.timeouts.connect;
-        let seats = &worker.shared.seats;
-        // Whoever has a request is more than who may have one some time.
-        let seat = seats.for_instance().or_else(|| if worker.pool.make_room() { seats.for_instance() } else { None });
-        let connected = match seat {
-            Some(seat) => {
-                let connected = Upstream::connect(instance.endpoint.address, limit, &worker.scratch).await;
-                connected.map(|upstream| upstream.holding(seat))
+        match connect(&worker, instance).await {
+            Ok((stream, seat)) => {
+                let upstream = Upstream::new(stream, Some(seat), &worker.scratch);
+                self.send_alone(upstream, request, Instant::now()).await
             }
-            None => Err(Failure::Exhausted),
-        };
-        match connected {
-            // It left the table meanwhile. Another one may have its address by now, and may be who answered.
-            Ok(_) if instance.is_retired() => Err(Missed(Failure::ConnectRefused, Left::Unsent(request))),
-            Ok(upstream) => self.send(upstream, request, Instant::now()).await,
-            Err(failure) => {
-                if failure == Failure::Exhausted {
-                    worker.complain(instance);
+            Err(failure) => Err(Missed(failure, Left::Unsent(request))),
+        }
+    }
+
+    /// Sends the request to one instance as a stream of a connection that others share.
+    async fn attempt_shared(&mut self, instance: &Arc<Instance>, mut request: Upload) -> Result<Answer, Missed> {
+        for turn in 1.. {
+            let (place, rested) = match self.place(instance).await {
+                Ok(found) => found,
+                Err(failure @ (Failure::RequestTimeout | Failure::BadResponse)) => {
+                    return Err(Missed(failure, Left::Nothing));
                 }
-                Err(Missed(failure, Left::Unsent(request)))
+                Err(failure) => return Err(Missed(failure, Left::Unsent(request))),
+            };
+            let trunk = Rc::clone(place.trunk());
+            let result = match Stream::begin(place, request) {
+                Ok(stream) => self.send(Source::Http2(stream), Instant::now()).await,
+                Err(unsent) => Err(Missed(Failure::NoResponse, Left::Unseen(*unsent))),
+            };
+            match result {
+                // The instance is done with this connection, perhaps not with us.
+                Err(Missed(_, Left::Unseen(again))) if turn < SHARED_TURNS && !trunk.is_open() => request = again,
+                Err(Missed(_, Left::Sent(again))) if turn == 1 && rested >= FRESH && !trunk.is_open() => {
+                    request = again;
+                }
+                result => return result,
+            }
+        }
+        Err(Missed(Failure::NoResponse, Left::Nothing))
+    }
+
+    /// A place on a connection to an instance that others share, and how long nobody had one.
+    async fn place(&self, instance: &Arc<Instance>) -> Result<(Place, Duration), Failure> {
+        let worker = &*self.worker;
+        let rest = worker.shared.timeouts.upstream_idle;
+        loop {
+            let make = async |shelves: &_| Trunk::new(connect(worker, instance).await?, instance, rest, shelves).await;
+            let trunk = worker.pool.share(instance, make).await?;
+            trunk.settled(self.patience.first_byte).await?;
+            // Those who waited for it, too, may be more than it takes.
+            if let Some(found) = trunk.enter() {
+                return Ok(found);
             }
         }
     }
 
-    async fn send(&mut self, mut upstream: Box<Upstream>, request: Upload, sent: Instant) -> Result<Answer, Missed> {
-        self.record.connected = Some(sent);
+    async fn send_alone(
+        &mut self,
+        mut upstream: Box<Upstream>,
+        request: Upload,
+        sent: Instant,
+    ) -> Result<Answer, Missed> {
         upstream.begin(request);
+        self.send(Source::Http1(upstream), sent).await
+    }
+
+    async fn send(&mut self, mut source: Source, sent: Instant) -> Result<Answer, Missed> {
+        self.record.connected = Some(sent);
         let result = poll_fn(|context| {
-            if let Poll::Ready(result) = upstream.poll_head(context) {
+            if let Poll::Ready(result) = source.poll_head(context) {
                 return Poll::Ready(result);
             }
-            let (end, failure) = self.patience(upstream.progress(), sent);
-            upstream.poll_timer(context, end).map(|()| Err(failure))
+            let (end, failure) = self.patience(source.progress(), sent);
+            source.poll_timer(context, end).map(|()| Err(failure))
         });
         match result.await {
             // It changes to a protocol that nobody asked for.
             Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS && self.upgrade.is_none() => {
                 Err(Missed(Failure::BadResponse, Left::Nothing))
             }
-            Ok(head) => Ok(Answer { head, upstream }),
-            Err(failure @ Failure::NoResponse) => {
-                let unsent = upstream.take_back().map(Left::Unsent);
-                let left = unsent.or_else(|| upstream.again().map(Left::Sent));
-                Err(Missed(failure, left.unwrap_or(Left::Nothing)))
+            Ok(head) => Ok(Answer { head, source }),
+            Err(failure @ Failure::NoResponse) => Err(Missed(failure, source.left())),
+            Err(failure) => {
+                if failure == Failure::RequestTimeout {
+                    source.shun();
+                }
+                Err(Missed(failure, Left::Nothing))
             }
-            Err(failure) => Err(Missed(failure, Left::Nothing)),
         }
     }
 
@@ -315,13 +378,13 @@ impl Exchange {
     /// Streams the answer to the client.
     fn pass(self: Box<Self>, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
         let Self { worker, client, record, patience, .. } = *self;
-        let Answer { head, upstream } = answer;
+        let Answer { head, source } = answer;
         let idle_limit = worker.shared.timeouts.upstream_idle;
         // A second less than the instance says, so that it is us who close first.
         let rest =
             head.keep_alive.map_or(idle_limit, |time| idle_limit.min(time.saturating_sub(Duration::from_secs(1))));
         let download = Download {
-            upstream: Some(upstream),
+            source: Some(source),
             in_flight,
             record,
             worker,
@@ -342,8 +405,8 @@ impl Exchange {
 
     /// Answers 101 and makes the two connections one tunnel.
     fn switch(self: Box<Self>, answer: Answer, in_flight: InFlight) -> Response<Reply> {
-        let Answer { head, upstream } = answer;
-        if let Some(client) = self.upgrade {
+        let Answer { head, source } = answer;
+        if let (Some(client), Source::Http1(upstream)) = (self.upgrade, source) {
             let worker = &self.worker;
             let watched = Watched {
                 in_flight,
@@ -362,5 +425,25 @@ impl Exchange {
             tokio::task::spawn_local(worker.connections.track_future(tunnel));
         }
         switching(head.headers, head.upgrade)
+    }
+}
+
+/// A new connection to an instance, and its place among all.
+async fn connect(worker: &Worker, instance: &Instance) -> Result<(TcpStream, Seat), Failure> {
+    let (seats, limit) = (&worker.shared.seats, worker.shared.timeouts.connect);
+    // Whoever has a request is more than who may have one some time.
+    let seat = seats.for_instance().or_else(|| if worker.pool.make_room() { seats.for_instance() } else { None });
+    let connected = match seat {
+        Some(seat) => upstream::connect(instance.endpoint.address, limit).await.map(|stream| (stream, seat)),
+        None => Err(Failure::Exhausted),
+    };
+    match connected {
+        // It left the table meanwhile. Another one may have its address by now, and may be who answered.
+        Ok(_) if instance.is_retired() => Err(Failure::ConnectRefused),
+        Err(Failure::Exhausted) => {
+            worker.complain(instance);
+            Err(Failure::Exhausted)
+        }
+        connected => connected,
     }
 }

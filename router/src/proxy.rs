@@ -212,8 +212,7 @@ pub(crate) fn switching(mut headers: HeaderMap, upgrade: Option<HeaderValue>) ->
     response
 }
 
-/// The head of a request as an instance gets it. What its app does not see of the path it is told in a header, after what a proxy says that is
-/// trusted and took something off the path before.
+/// The head of a request as an instance gets it in HTTP/1.
 pub(crate) fn request_head(
     (parts, mounted): (&Parts, Option<Mounted>),
     is_chunked: bool,
@@ -221,28 +220,50 @@ pub(crate) fn request_head(
     started: i64,
     new_id: impl FnOnce() -> HeaderValue,
 ) -> (Stamp, Bytes) {
-    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let stripped = mounted.filter(|mounted| mounted.strip);
-    let seen = stripped.map_or(Cow::Borrowed(path), |mounted| mounted.seen(path));
     let mut head = Vec::with_capacity(HEAD_SIZE);
     let mut line = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
-    line(&[parts.method.as_str().as_bytes(), b" ", seen.as_bytes(), b" HTTP/1.1\r\n"]);
-    let mut before = Vec::new();
-    let give = |name: &HeaderName, value: &[u8]| {
-        if stripped.is_some() && *name == FORWARDED_PREFIX {
-            before = value.to_vec();
-        } else {
-            line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
-        }
-    };
-    let stamp = headers::forward_request(&parts.headers, hop, started, new_id, give);
-    if let Some(mounted) = stripped {
-        let before = before.strip_suffix(b"/").unwrap_or(&before);
-        line(&[b"x-forwarded-prefix: ", before, mounted.prefix(path).as_bytes(), b"\r\n"]);
-    }
+    line(&[parts.method.as_str().as_bytes(), b" ", seen_path(parts, mounted).as_bytes(), b" HTTP/1.1\r\n"]);
+    let give = |name: &HeaderName, value: &[u8]| line(&[name.as_str().as_bytes(), b": ", value, b"\r\n"]);
+    let stamp = forward((parts, mounted), hop, started, new_id, give);
     if is_chunked {
         line(&[b"transfer-encoding: chunked\r\n"]);
     }
     line(&[b"\r\n"]);
     (stamp, head.into())
+}
+
+/// The path of a request as its app sees it.
+pub(crate) fn seen_path(parts: &Parts, mounted: Option<Mounted>) -> Cow<'_, str> {
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    mounted.map_or(Cow::Borrowed(path), |mounted| mounted.seen(path))
+}
+
+/// Gives the headers of a request as an instance gets them. What its app does not see of the path it is told in a header, after what a proxy says
+/// that is trusted and took something off the path before.
+pub(crate) fn forward(
+    (parts, mounted): (&Parts, Option<Mounted>),
+    hop: &Hop,
+    started: i64,
+    new_id: impl FnOnce() -> HeaderValue,
+    mut give: impl FnMut(&HeaderName, &[u8]),
+) -> Stamp {
+    let Some(mounted) = mounted.filter(|mounted| mounted.strip) else {
+        return headers::forward_request(&parts.headers, hop, started, new_id, give);
+    };
+    let mut prefix = Vec::new();
+    let give_other = |name: &HeaderName, value: &[u8]| {
+        if *name == FORWARDED_PREFIX {
+            prefix = value.to_vec();
+        } else {
+            give(name, value);
+        }
+    };
+    let stamp = headers::forward_request(&parts.headers, hop, started, new_id, give_other);
+    if prefix.ends_with(b"/") {
+        prefix.pop();
+    }
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    prefix.extend_from_slice(mounted.prefix(path).as_bytes());
+    give(&FORWARDED_PREFIX, &prefix);
+    stamp
 }

@@ -18,8 +18,8 @@ use crate::compress::Packed;
 use crate::failure::Failure;
 use crate::proxy::Worker;
 use crate::socket::Activity;
+use crate::source::Source;
 use crate::table::InFlight;
-use crate::upstream::Upstream;
 
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
@@ -76,7 +76,7 @@ impl Body for Reply {
 /// request in flight as long as it lives, and gives the connection back when it has passed.
 pub(crate) struct Download {
     /// None once it has passed.
-    pub(crate) upstream: Option<Box<Upstream>>,
+    pub(crate) source: Option<Source>,
     pub(crate) in_flight: InFlight,
     pub(crate) record: Record,
     pub(crate) worker: Rc<Worker>,
@@ -94,13 +94,13 @@ impl Download {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
-        match upstream.poll_body(context) {
+        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        match source.poll_body(context) {
             Poll::Pending => self.poll_idle(context),
             Poll::Ready(Some(Ok(frame))) => {
                 self.activity.pass();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if upstream.is_over() {
+                if source.is_over() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -109,7 +109,7 @@ impl Download {
                 self.record.fail(failure);
                 // The client's connection drops what it has yet to write when it hears of an error. It writes when there
                 // is nothing to read, so it hears one turn later.
-                self.broken = Some(failure.look().description.into());
+                self.broken = Some(source.error(failure));
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -123,26 +123,29 @@ impl Download {
     /// Every byte, either way, is a sign of life; without one for too long the answer is cut off.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
         let end = self.activity.last() + self.patience;
-        let Some(upstream) = &mut self.upstream else { return Poll::Pending };
-        ready!(upstream.poll_timer(context, end));
+        let Some(source) = &mut self.source else { return Poll::Pending };
+        ready!(source.poll_timer(context, end));
         self.record.fail(Failure::IdleConnection);
         Poll::Ready(Some(Err("the instance has nothing to say".into())))
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.broken.is_none() && self.upstream.as_deref().is_none_or(Upstream::is_over)
+        self.broken.is_none() && self.source.as_ref().is_none_or(Source::is_over)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.upstream.as_deref().map_or(SizeHint::with_exact(0), Upstream::size_hint)
+        self.source.as_ref().map_or(SizeHint::with_exact(0), Source::size_hint)
     }
 
     fn finish(&mut self) {
         self.record.complete = true;
-        if let Some(upstream) = self.upstream.take() {
+        if let Some(source) = self.source.take() {
             let now = Instant::now();
             self.record.ended = Some(now);
-            self.worker.pool.put(self.in_flight.instance(), upstream, self.rest, now);
+            // A stream gives its place back itself.
+            if let Source::Http1(upstream) = source {
+                self.worker.pool.put(self.in_flight.instance(), upstream, self.rest, now);
+            }
         }
     }
 }

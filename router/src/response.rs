@@ -15,14 +15,14 @@ use crate::failure::Failure;
 use crate::headers;
 
 /// Most bytes of a head. Heroku takes header lines of 512 KB.
-const HEAD_LIMIT: usize = 576 << 10;
+pub(crate) const HEAD_LIMIT: usize = 576 << 10;
 /// Longest header line, as on Heroku.
-const LINE_LIMIT: usize = 512 << 10;
+pub(crate) const LINE_LIMIT: usize = 512 << 10;
 /// Longest cookie and longest status line, as on Heroku.
-const COOKIE_LIMIT: usize = 8192;
+pub(crate) const COOKIE_LIMIT: usize = 8192;
 const STATUS_LINE_LIMIT: usize = 8192;
 /// Most headers.
-const HEADERS_LIMIT: usize = 256;
+pub(crate) const HEADERS_LIMIT: usize = 256;
 /// Longest line of a chunk's size with its extensions, and most bytes of all extensions of a body.
 const EXTENSIONS_LIMIT: usize = 16 << 10;
 /// Most bytes of trailers, and most of them.

@@ -1,5 +1,7 @@
 //! A request on its way to an instance: its head, and its body as it comes from the client.
 
+mod frames;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -62,6 +64,8 @@ enum Framing {
     Length(u64),
     /// With these trailers at most.
     Chunked(Vec<HeaderName>),
+    /// HTTP/2 says so itself.
+    Frames,
 }
 
 /// A request that is being sent.
@@ -84,6 +88,8 @@ pub(crate) struct Upload {
     kept: Option<Kept>,
     /// The whole of it, when the instance took no more and may have answered all the same.
     rest: Option<Box<Self>>,
+    /// It goes as a stream of HTTP/2, and has no other head.
+    stream: Option<Box<frames::Stream>>,
 }
 
 /// The beginning of a request, as it was before anything of it was sent.
@@ -139,6 +145,7 @@ impl Upload {
             queued: kept.size,
             left: self.left,
             kept: Some(kept),
+            stream: self.stream.as_ref().map(|stream| Box::new(stream.again())),
             ..Self::default()
         })
     }
@@ -164,7 +171,8 @@ impl Upload {
     pub(crate) fn give_up(&mut self) {
         let rest = self.again();
         let method = rest.as_ref().map_or_else(|| std::mem::take(&mut self.method), |rest| rest.method.clone());
-        *self = Self { method, begun: true, rest: rest.map(Box::new), ..Self::default() };
+        let stream = self.stream.take().map(|stream| Box::new(stream.ended()));
+        *self = Self { method, begun: true, rest: rest.map(Box::new), stream, ..Self::default() };
     }
 
     /// Sends what there is. Fails with what is wrong with the client, or with the connection.
@@ -228,6 +236,7 @@ impl Upload {
                 self.enqueue(data);
                 self.enqueue(Bytes::from_static(b"\r\n"));
             }
+            Framing::Frames => self.enqueue(data),
             // Nobody gives what the head did not announce.
             Framing::Nothing => return Err(Failure::BadChunk),
         }
@@ -240,7 +249,12 @@ impl Upload {
         }
         match &self.framing {
             Framing::Length(1..) => Err(Failure::ClientInterrupted),
-            Framing::Length(0) | Framing::Nothing => Ok(()),
+            Framing::Length(0) | Framing::Nothing | Framing::Frames => {
+                if let (Some(stream), Some(trailers)) = (&mut self.stream, trailers) {
+                    stream.end_with(trailers);
+                }
+                Ok(())
+            }
             Framing::Chunked(announced) => {
                 let mut last = b"0\r\n".to_vec();
                 for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| announced.contains(name)) {
@@ -306,7 +320,7 @@ pub(crate) enum Stop {
 }
 
 /// Whether it makes no difference how often a request with this method comes (RFC 9110 section 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
+pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 

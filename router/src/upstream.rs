@@ -87,20 +87,11 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Connects within `limit`.
-    pub(crate) async fn connect(address: SocketAddr, limit: Duration, scratch: &Scratch) -> Result<Box<Self>, Failure> {
-        let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-            Err(_) => return Err(Failure::ConnectTimeout),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::ConnectTimeout),
-            Ok(Err(error)) if is_exhausted(&error) => return Err(Failure::Exhausted),
-            Ok(Err(_)) => return Err(Failure::ConnectRefused),
-            Ok(Ok(stream)) => stream,
-        };
-        // It only costs speed if it fails.
-        let _ = stream.set_nodelay(true);
-        Ok(Box::new(Self {
+    /// Speaks HTTP/1 on a new connection, which holds its place.
+    pub(crate) fn new(stream: TcpStream, seat: Option<Seat>, scratch: &Scratch) -> Box<Self> {
+        Box::new(Self {
             stream,
-            seat: None,
+            seat,
             scratch: scratch.clone(),
             upload: Upload::default(),
             reader: HeadReader::default(),
@@ -110,13 +101,7 @@ impl Upstream {
             read: 0,
             stays: true,
             timer: Timer::default(),
-        }))
-    }
-
-    /// Lets it hold its place.
-    pub(crate) fn holding(mut self: Box<Self>, seat: Seat) -> Box<Self> {
-        self.seat = Some(seat);
-        self
+        })
     }
 
     /// Gives it the next request.
@@ -277,6 +262,20 @@ impl Upstream {
         let (reader, writer) = self.stream.into_split();
         (join(AsyncReadExt::chain(Cursor::new(self.buffer.freeze()), reader), writer), self.seat)
     }
+}
+
+/// Connects within `limit`.
+pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
+    let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+        Err(_) => return Err(Failure::ConnectTimeout),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Failure::ConnectTimeout),
+        Ok(Err(error)) if is_exhausted(&error) => return Err(Failure::Exhausted),
+        Ok(Err(_)) => return Err(Failure::ConnectRefused),
+        Ok(Ok(stream)) => stream,
+    };
+    // It only costs speed if it fails.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// Whether a connection failed for what this machine has not got (connect(2), socket(2)): the instance knows nothing of it.

@@ -58,12 +58,12 @@ impl hyper::body::Body for Said {
     }
 }
 
-fn body() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
+pub(crate) fn body() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
     let (sender, frames) = mpsc::unbounded_channel();
     (sender, Said(frames).boxed())
 }
 
-fn request(method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("http://shop.localhost{path}"))
 }
 

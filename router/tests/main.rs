@@ -7,6 +7,8 @@ mod corpus;
 mod faults;
 mod files;
 mod frames;
+mod h2c;
+mod h2c_faults;
 mod http2;
 mod introduced;
 mod on_demand;

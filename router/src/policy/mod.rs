@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER, STRICT_TRANSPORT_SECURITY};
 use http::{Method, Response, StatusCode, Uri};
-use model::{AppId, Match, RoutePolicy};
+use model::{AppId, AppProtocol, Match, RoutePolicy};
 
 use crate::Timeouts;
 use crate::error_page::{self, Wants};
@@ -123,6 +123,11 @@ impl Rules {
     /// Per cent of an app's requests that may be sent twice, if any.
     pub(crate) fn retries(app: &App) -> Option<u8> {
         app.rules.as_ref().map_or(Some(budget::USUAL), |rules| rules.policy.retries)
+    }
+
+    /// Whether an app's instances speak HTTP/2.
+    pub(crate) fn speak_h2c(app: &App) -> bool {
+        app.rules.as_ref().is_some_and(|rules| rules.policy.app_protocol == AppProtocol::H2c)
     }
 
     /// The next one in turn.
