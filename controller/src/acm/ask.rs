@@ -39,8 +39,6 @@ pub(super) enum Said {
 pub(super) struct Asker {
     pub(super) app: AppId,
     ask: DomainAsk,
-    /// The name by which the router on this machine knows it.
-    own: Hostname,
     /// The name that it wants all requests for.
     host: Hostname,
     is_https: bool,
@@ -49,9 +47,9 @@ pub(super) struct Asker {
 impl Asker {
     fn of(app: AppId, route: &AppRoute) -> Option<Self> {
         let policy = route.policy.as_ref()?;
-        let (ask, own) = (policy.domain_ask.clone()?, route.hosts.first()?.clone());
-        let host = policy.canonical_host.clone().unwrap_or_else(|| own.clone());
-        Some(Self { app, ask, own, host, is_https: policy.https })
+        let (ask, own) = (policy.domain_ask.clone()?, route.hosts.first()?);
+        let host = policy.canonical_host.as_ref().unwrap_or(own).clone();
+        Some(Self { app, ask, host, is_https: policy.https })
     }
 }
 
@@ -97,23 +95,20 @@ impl Controller {
         let entrance = tls.or(self.settings.entrance).ok_or_else(|| io::Error::other("there is no router"))?;
         let stream = TcpStream::connect(reachable(entrance)).await?;
         let stream: Box<dyn Connection> = match tls {
-            Some(_) => Box::new(self.secured(stream, &asker.own).await?),
+            Some(_) => Box::new(self.secured(stream).await?),
             None => Box::new(stream),
         };
         Outbound::exchange(stream, &url, Request::<Full<Bytes>>::default(), (PATIENCE, || false)).await
     }
 
-    /// TLS to the router, which shows its own certificate for this name.
-    async fn secured(
-        &self,
-        stream: TcpStream,
-        name: &Hostname,
-    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    /// TLS to the router, which shows its own certificate for the platform's domain. That of an app below it is there as well, but nobody takes
+    /// `*.localhost` for a name.
+    async fn secured(&self, stream: TcpStream) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(&self.settings.authority).map_err(io::Error::other)?;
         roots.add(authority).map_err(io::Error::other)?;
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::try_from(name.to_string()).map_err(io::Error::other)?;
+        let name = ServerName::try_from(self.settings.domain.to_string()).map_err(io::Error::other)?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
