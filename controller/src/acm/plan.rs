@@ -50,6 +50,12 @@ pub(super) fn renewal(
     suggested.map_or(two_thirds, |(from, to)| two_thirds.min(at(from, to, chance)))
 }
 
+/// When a certificate is replaced that its authority has taken back: not on the day on which it came, for an authority that takes everything
+/// back would be asked over and over.
+pub(super) fn replacement(came: Timestamp) -> Timestamp {
+    came.after(DAY)
+}
+
 /// When a certificate is looked at next: at its renewal, and once a day to hear whether the authority wants it earlier.
 pub(super) fn next_look(renewal: Timestamp, now: Timestamp, is_told: bool) -> Timestamp {
     if is_told { renewal.min(now.after(DAY)) } else { renewal }.max(now.after(MINUTE))

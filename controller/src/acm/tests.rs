@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::worker::Worker;
 use crate::settings::Acme;
+use crate::store::{Staple, StapleStatus};
 use crate::testing::TestController;
 use crate::testing::http::{Caller, Server};
 use crate::testing::router::settings as router_settings;
@@ -191,6 +192,25 @@ async fn on_demand(world: &mut World) {
     assert!(events.contains("destroy"), "{events}");
 }
 
+/// A certificate that the authority takes back has another one in its place, but not on the day on which it came.
+async fn taken_back(world: &World) {
+    let (controller, before) = (&world.worker.controller, world.shown("www.example.com").await);
+    let now = controller.clock.now();
+    for asked in controller.store.due_staples(now, 100).await.expect("readable") {
+        let (status, due_at) = (StapleStatus::Revoked, now.after(DAY * 100));
+        let staple = Staple { status, reason: None, answer: None, failures: 0, due_at, updated_at: now };
+        controller.store.save_staple(&asked, &staple, &controller.own_stamp()).await.expect("saved");
+    }
+    world.worker.look().await.expect("looked");
+    assert_eq!(world.shown("www.example.com").await, before);
+    world.advance(DAY);
+    world.worker.look().await.expect("looked");
+    let after = world.shown("www.example.com").await;
+    assert!(after.is_some() && after != before, "{}", world.domain("www.example.com").await);
+    world.worker.look().await.expect("looked");
+    assert_eq!(world.shown("www.example.com").await, after, "once");
+}
+
 async fn until_async(done: impl AsyncFn() -> bool) {
     let wait = async {
         while !done().await {
@@ -263,6 +283,7 @@ async fn an_authority_gives_certificates_by_every_challenge_and_they_are_renewed
     let second = world.shown("www.example.com").await.expect("a certificate");
     assert_ne!(second, first);
 
+    taken_back(&world).await;
     world.ada.send("DELETE", "/apps/shop/acm", &[], Value::Null).await;
     assert_eq!(world.shown("www.example.com").await, None);
     assert_eq!(world.ada.get("/apps/shop/sni-endpoints").await.body, json!([]));

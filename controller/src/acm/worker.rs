@@ -103,7 +103,8 @@ impl Worker {
                 None => None,
             };
             is_told = suggested.is_some();
-            let renewal = plan::renewal(domain.id, (certificate.starts_at, certificate.expires_at), suggested);
+            let life = (certificate.starts_at, certificate.expires_at);
+            let renewal = domain.revoked.map_or_else(|| plan::renewal(domain.id, life, suggested), plan::replacement);
             // Asked again by somebody, a certificate that is good is as good as a new one.
             if now < renewal {
                 let due_at = plan::next_look(renewal, now, is_told);

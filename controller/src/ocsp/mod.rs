@@ -101,6 +101,9 @@ impl Worker {
         let (controller, endpoint) = (&self.controller, &asked.endpoint);
         let staple = self.staple(asked).await;
         let is_changed = controller.store.save_staple(asked, &staple, &controller.own_stamp()).await?;
+        if staple.status == StapleStatus::Revoked {
+            controller.live.certificates_wanted.notify_one();
+        }
         self.tell(asked, &staple);
         Ok(is_changed.then_some(endpoint.app))
     }

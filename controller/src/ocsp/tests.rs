@@ -301,6 +301,24 @@ impl World {
         made.body
     }
 
+    /// Gets a certificate, as if its authority had just issued it.
+    async fn get(&self, chain: &str, key: &str) {
+        let (controller, hostname) = (self.controller(), "www.example.com".parse().expect("a host name"));
+        let domain = controller.store.domain_of_host(&hostname).await.expect("readable").expect("there");
+        let (id, app, now) = (domain.id, domain.app, controller.clock.now());
+        let managed = ManagedDomain { id, app, hostname, on_demand: false, shown: None, revoked: None, order: None };
+        let (id, chain) = (SniEndpointId::random(&*controller.random), chain.to_owned());
+        let name = "got".to_owned();
+        let endpoint = SniEndpoint { id, app, name, chain, acm: true, created_at: now, updated_at: now };
+        let due_at = now.after(LIFE * 10);
+        let order = DomainOrder { status: AcmStatus::Issued, reason: None, failures: 0, due_at, updated_at: now };
+        controller
+            .store
+            .save_managed(&managed, (&endpoint, key, &order), &controller.own_stamp())
+            .await
+            .expect("saved");
+    }
+
     async fn look(&self) -> Duration {
         self.worker.look().await.expect("a look")
     }
@@ -438,18 +456,29 @@ async fn a_responder_in_the_platforms_network_is_asked_only_by_what_the_platform
         controller.settings.acme = Some(acme);
     })
     .await;
-    let (controller, hostname) = (world.controller(), "www.example.com".parse().expect("a host name"));
-    let domain = controller.store.domain_of_host(&hostname).await.expect("readable").expect("there");
-    let (app, now) = (domain.app, controller.clock.now());
-    let managed = ManagedDomain { id: domain.id, app, hostname, on_demand: false, shown: None, order: None };
-    let id = SniEndpointId::random(&*controller.random);
-    let chain = authority.chain(&leaf);
-    let endpoint = SniEndpoint { id, app, name: "got".to_owned(), chain, acm: true, created_at: now, updated_at: now };
-    let order = DomainOrder { status: AcmStatus::Issued, reason: None, failures: 0, due_at: now, updated_at: now };
-    let pair = (&endpoint, leaf.key.as_str(), &order);
-    controller.store.save_managed(&managed, pair, &controller.own_stamp()).await.expect("saved");
+    world.get(&authority.chain(&leaf), &leaf.key).await;
     world.look().await;
     assert_eq!(world.status().await, "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_platform_got_and_its_authority_took_back_is_ordered_anew() {
+    let (authority, world) = (Arc::new(Authority::new()), World::new().await);
+    let (url, _responder) = attentive(&authority).await;
+    let leaf = authority.leaf(&url);
+    world.ada.send("POST", "/apps/shop/acm", &[], Value::Null).await;
+    world.get(&authority.chain(&leaf), &leaf.key).await;
+    let came = world.controller().clock.now();
+    world.look().await;
+    let due = async || {
+        let controller = world.controller();
+        let due = controller.store.due_certificates(controller.clock.now(), 10).await.expect("readable");
+        due.into_iter().map(|domain| domain.revoked).collect::<Vec<_>>()
+    };
+    assert_eq!(due().await, []);
+    authority.list(&[(1, Some("superseded"))]);
+    world.later(LIFE / 2 + MINUTE).await;
+    assert_eq!(due().await, [Some(came)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

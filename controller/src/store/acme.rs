@@ -48,6 +48,8 @@ pub(crate) struct ManagedDomain {
     pub(crate) on_demand: bool,
     /// The certificate that the platform got for it before, in PEM.
     pub(crate) shown: Option<(SniEndpointId, String)>,
+    /// When that came, if its authority has taken it back since.
+    pub(crate) revoked: Option<Timestamp>,
     /// None if nothing was tried yet.
     pub(crate) order: Option<DomainOrder>,
 }
@@ -61,6 +63,7 @@ impl<'r> FromRow<'r, AnyRow> for ManagedDomain {
             hostname: row::text(row, "hostname")?,
             on_demand: row::flag(row, "on_demand")?,
             shown: row::optional_text(row, "endpoint_id")?.zip(row.try_get("certificate_chain")?),
+            revoked: row::optional_time(row, "revoked_one")?,
             order: status.map(|status| order(row, status)).transpose()?,
         })
     }
@@ -85,7 +88,9 @@ impl Store {
     /// The next few domains whose certificate is to be looked at now.
     pub(crate) async fn due_certificates(&self, now: Timestamp, most: i64) -> Result<Vec<ManagedDomain>, StoreError> {
         let sql = format!(
-            "SELECT d.id, d.app_id, d.hostname, d.on_demand, s.id AS endpoint_id, s.certificate_chain, {ORDER} {MANAGED} \
+            "SELECT d.id, d.app_id, d.hostname, d.on_demand, s.id AS endpoint_id, s.certificate_chain, {ORDER}, \
+             (SELECT t.certificate_at FROM staples t WHERE t.endpoint_id = s.id AND t.certificate_at = s.updated_at \
+             AND t.status = 'revoked') AS revoked_one {MANAGED} \
              AND (o.domain_id IS NULL OR o.due_at <= $1) ORDER BY o.due_at, d.created_at LIMIT $2"
         );
         Ok(sqlx::query_as(&sql).bind(now.as_millis()).bind(most).fetch_all(&self.pool).await?)

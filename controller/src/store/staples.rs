@@ -139,6 +139,13 @@ impl Store {
         if status != new.status && !(is_calm(status) && is_calm(new.status)) {
             tx.record(told(&asked.endpoint, new));
         }
+        if new.status == StapleStatus::Revoked && status != StapleStatus::Revoked {
+            // One that the platform got it gets anew.
+            let sql = "UPDATE domain_orders SET due_at = $1 WHERE due_at > $1 AND domain_id IN \
+                 (SELECT id FROM domains WHERE sni_endpoint_id = $2)";
+            let now = tx.now();
+            sqlx::query(sql).bind(now).bind(asked.endpoint.id.to_string()).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok(before.and_then(|before| before.answer.as_ref()) != new.answer.as_ref())
     }
