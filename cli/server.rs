@@ -22,7 +22,7 @@ use model::Clock;
 use model::clock::{SystemClock, SystemRandom};
 use nix::fcntl::{Flock, FlockArg};
 use router::tls::{Authority, AuthorityError};
-use router::{RouterSettings, SshEntrance, Timeouts, TlsEntrance};
+use router::{RouterSettings, SshEntrance, TcpEntrance, Timeouts, TlsEntrance};
 
 use crate::error::{CliError, Result};
 use crate::settings::{Settings, SettingsError};
@@ -303,6 +303,12 @@ impl Places {
                 tickets: self.run.join("tickets.json"),
             }),
             inner: Some((self.settings.subnet.gateway(), self.settings.link_port.get()).into()),
+            tcp: self
+                .settings
+                .tcp_ports
+                .0
+                .ends()
+                .map(|_| TcpEntrance { listen: self.settings.addresses(), ports: self.settings.tcp_ports.0.clone() }),
             ssh: (!self.settings.ssh_listen.0.is_empty())
                 .then(|| SshEntrance { listen: self.settings.ssh_listen.0.clone(), socket: sockets.ssh }),
             domain: self.settings.domain.clone(),
@@ -406,6 +412,7 @@ impl Places {
             authority: self.authority().certificate(),
             acme: acme(settings),
             ssh_listen: settings.ssh_listen.0.clone(),
+            tcp_ports: settings.tcp_ports.0.clone(),
             gateway: settings.subnet.gateway(),
             stack: stack::NAME.to_owned(),
             program,

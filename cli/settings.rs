@@ -7,7 +7,7 @@
 mod values;
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use model::Hostname;
 use nix::unistd::Pid;
 use serde::Deserialize;
 pub(crate) use values::Bytes;
-use values::{Database, List, Percent, Seconds, TlsListen};
+use values::{Database, List, Percent, Seconds, TcpPorts, TlsListen};
 
 use crate::server::Subnet;
 
@@ -86,7 +86,10 @@ settings! {
     domain: Hostname = "localhost",
     /// Addresses on which the router takes `git push` over SSH for the controller; empty means none.
     ssh_listen: List<SocketAddr> = "127.0.0.1:2222,[::1]:2222",
-    /// Networks of load balancers in front of the router, such as `10.1.0.0/16`: every connection from there, to the entrances for HTTP, https and ssh, has to
+    /// Ports that apps may get whose connections the router passes on as they are (`platform tcp:add`, `docs/tcp.md`), such as `3000-3099`, at the addresses of
+    /// `listen`; empty means none.
+    tcp_ports: TcpPorts = "",
+    /// Networks of load balancers in front of the router, such as `10.1.0.0/16`: every connection from there, to the entrances for HTTP, https and ssh and to `tcp_ports`, has to
     /// begin with a header of the PROXY protocol (version 1 or 2), which says whose it is, or is closed (`docs/router.md`).
     proxy_protocol: List<IpNet> = "",
     /// Networks of proxies that speak HTTP in front of the router, such as a CDN: what their `X-Forwarded-*` headers say is believed; those of
@@ -246,6 +249,14 @@ impl Settings {
         } else {
             format!("http://{}:{}", self.domain, self.port())
         }
+    }
+
+    /// The addresses of this machine to listen at, whatever the port.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = self.listen.0.iter().map(SocketAddr::ip).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
     /// The port of the first address to listen on.

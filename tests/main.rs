@@ -30,6 +30,7 @@ mod run;
 mod runs;
 mod scaling;
 mod sizes;
+mod tcp;
 mod terminal;
 mod tidy;
 mod upgrade;

@@ -17,6 +17,8 @@ pub(crate) struct Platform {
     port: u16,
     tls_port: u16,
     ssh_port: u16,
+    /// For an app that wants one.
+    tcp_port: u16,
     subnet: String,
     /// Stops the platform and removes its folders when its standard input closes: at the end of this process, however it ends.
     _janitor: Child,
@@ -93,7 +95,7 @@ impl Platform {
         // None that the kernel gives to outgoing connections: one of those could take it while this platform is down.
         let first = u16::try_from(10_000 + (std::process::id() * 64 + number * 8) % 20_000).expect("a port");
         let mut free = (first..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-        let [port, tls_port, ssh_port] = [(); 3].map(|()| free.next().expect("a free port"));
+        let [port, tls_port, ssh_port, tcp_port] = [(); 4].map(|()| free.next().expect("a free port"));
         let subnet = format!("10.{}.{}.0/24", 212 + number % 32, number / 32 % 256);
         std::fs::create_dir_all(home.join("user")).expect("a home");
         let janitor = Command::new("sh")
@@ -105,7 +107,7 @@ impl Platform {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        Self { home, port, tls_port, ssh_port, subnet, _janitor: janitor }
+        Self { home, port, tls_port, ssh_port, tcp_port, subnet, _janitor: janitor }
     }
 
     /// `platform up --detach`
@@ -147,6 +149,7 @@ impl Platform {
             .env("PLATFORM_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("PLATFORM_TLS_LISTEN", format!("127.0.0.1:{}", self.tls_port))
             .env("PLATFORM_SSH_LISTEN", format!("127.0.0.1:{}", self.ssh_port))
+            .env("PLATFORM_TCP_PORTS", self.tcp_port.to_string())
             .env("PLATFORM_SUBNET", &self.subnet)
             .env("PLATFORM_STACK_CACHE", stack_cache())
             // The disk of whoever develops is fuller than a server should be, and that is no fault.

@@ -58,6 +58,7 @@ mod sbom;
 mod scaling;
 mod sizes;
 mod stack;
+mod tcp;
 mod teams;
 mod two_factor;
 mod users;
@@ -353,6 +354,9 @@ commands! {
     "domains:info" [] DomainsInfo(domains::Info),
     "domains:remove" [] DomainsRemove(domains::Remove),
     "domains:clear" [] DomainsClear(domains::Clear),
+    "tcp" [] Tcp(tcp::List),
+    "tcp:add" [] TcpAdd(tcp::Add),
+    "tcp:remove" [] TcpRemove(tcp::Remove),
     "certs" [] Certs(certs::List),
     "certs:add" [] CertsAdd(certs::Add),
     "certs:info" [] CertsInfo(certs::Info),

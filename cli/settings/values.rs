@@ -91,6 +91,18 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for List<T> {
     }
 }
 
+/// Ports that apps may get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TcpPorts(pub model::TcpPorts);
+
+impl FromStr for TcpPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
 /// Where the https entrance is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TlsListen {
@@ -159,5 +171,6 @@ deserialize_from_text! {
     Seconds;
     Percent;
     List<T>;
+    TcpPorts;
     TlsListen;
 }

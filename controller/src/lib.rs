@@ -69,6 +69,7 @@ pub mod sources;
 pub mod store;
 mod streams;
 mod sweep;
+pub mod tcp_routes;
 pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,7 +8,7 @@ use engine::details::Details;
 use engine::feed::Feed;
 use model::certificate::{AppCertificates, Challenge};
 use model::routes::{AppRoute, Share};
-use model::{AppId, Digest, ReleaseId, Timestamp};
+use model::{AppId, Digest, ProcessType, ReleaseId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -103,9 +103,14 @@ pub struct Live {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Served {
     pub(crate) shares: Vec<Share>,
+    /// What takes the connections of other process types than web, of those that ports lead to.
+    pub(crate) others: Others,
     /// The version of the names that said so first.
     pub(crate) since: u64,
 }
+
+/// Shares of connections, by process type.
+pub(crate) type Others = BTreeMap<ProcessType, Vec<Share>>;
 
 /// How long each stage of a rollout took, for `Timing:` lines.
 pub(crate) type Stages = Vec<(&'static str, Duration)>;

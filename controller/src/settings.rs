@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::Restart;
-use model::{AppName, Hostname, NameError};
+use model::{AppName, Hostname, NameError, TcpPorts};
 
 /// What the controller must be told. Everything has been checked when it gets here.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Settings {
     pub acme: Option<Acme>,
     /// Where git is served over SSH; nowhere if empty.
     pub ssh_listen: Vec<SocketAddr>,
+    /// Ports that apps may get whose connections routers pass on as they are.
+    pub tcp_ports: TcpPorts,
     /// Where instances reach routers, for the sake of other apps.
     pub gateway: Ipv4Addr,
     /// Name of the stack of new apps: `debian-13`.

@@ -20,6 +20,7 @@ pub mod routes;
 pub mod routing;
 pub mod scaling;
 pub mod schedule;
+pub mod tcp;
 pub mod traffic;
 pub mod volume;
 
@@ -47,4 +48,5 @@ pub use role::Role;
 pub use rollout::{Amount, Pause, RolloutPolicy, Strategy};
 pub use routing::{Balance, Credential, Match, Rate, RoutePolicy};
 pub use scaling::{Metric, ScalingPolicy};
+pub use tcp::{Introduction, TcpPorts, TcpRoute};
 pub use volume::{MountPath, VolumeSize};

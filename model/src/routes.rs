@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::id::AppId;
 use crate::name::{AppName, Hostname, PathPrefix};
 use crate::routing::RoutePolicy;
+use crate::tcp::TcpRoute;
 use crate::traffic::{self, Counts, Detail, PathCount};
 
 /// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
@@ -112,6 +113,9 @@ pub struct AppRoute {
     /// How to do it, if its owner says anything about that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Box<RoutePolicy>>,
+    /// Ports whose connections it takes as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<TcpRoute>,
 }
 
 /// Where an app answers: a host, or a path of one and what is below that.

@@ -121,6 +121,7 @@ fn settings(
         listen: vec![listen],
         tls,
         ssh: None,
+        tcp: None,
         inner: None,
         domain: "platform.test".parse()?,
         names_socket: folder.join("names.sock"),
@@ -185,7 +186,7 @@ fn app(number: u32) -> Result<(AppId, WorkloadId), Failed> {
 
 fn route(number: u32, host: &str, workload: &WorkloadId) -> Result<AppRoute, Failed> {
     let (name, mode) = (format!("app-{number}").parse()?, RouteMode::serve(workload.clone()));
-    Ok(AppRoute { name, hosts: vec![host.parse()?], places: vec![], mode, policy: None })
+    Ok(AppRoute { name, hosts: vec![host.parse()?], places: vec![], mode, policy: None, tcp: vec![] })
 }
 
 fn proof(pid: u32) -> io::Result<Option<Proof>> {

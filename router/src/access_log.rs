@@ -117,7 +117,7 @@ impl Lines {
         Self { log, batch: RefCell::default(), begun: Notify::new() }
     }
 
-    fn write(&self, app: AppId, time: Timestamp, write: impl FnOnce(&mut String)) {
+    pub(crate) fn write(&self, app: AppId, time: Timestamp, write: impl FnOnce(&mut String)) {
         let mut batch = self.batch.borrow_mut();
         let Batch { text, lines } = &mut *batch;
         if lines.is_empty() {
@@ -307,7 +307,7 @@ impl Drop for Record {
 }
 
 /// Bytes of a client as they are inside a log line: they end neither a value nor the line.
-fn quoted(bytes: &[u8]) -> Cow<'_, str> {
+pub(crate) fn quoted(bytes: &[u8]) -> Cow<'_, str> {
     let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     // All of them, though one tells: so the processor looks at many at once.
     let is_plain = bytes.iter().fold(true, |is_plain, byte| is_plain & plain(byte));

@@ -32,10 +32,11 @@ use crate::server::{Entrance, Leave};
 use crate::ssh::Door;
 use crate::table::Table;
 use crate::takeover::{Offer, Taken};
+use crate::tcp::{Landing, Stand};
 use crate::tls::{self, Certificate, Kept, Shown, Tickets};
 use crate::traffic::{self, News, Outbox, Totals};
 use crate::trust::Trust;
-use crate::{RouterError, RouterSettings, follow, server, snapshot, ssh};
+use crate::{RouterError, RouterSettings, TcpEntrance, follow, server, snapshot, ssh};
 
 /// What listeners for git over SSH are called where one process hands them to the next; the others see [`Entrance::letter`].
 const SSH: u8 = b's';
@@ -113,16 +114,18 @@ impl Router {
         let certificate = settings.tls.as_ref().map(|tls| Certificate::open(&tls.certificate)).transpose()?;
         let acceptor = acceptor(&settings, certificate.as_ref(), &shown)?;
         let (of_ssh, inherited): (Vec<_>, Vec<_>) = inherited.into_iter().partition(|(letter, _)| *letter == SSH);
+        let (of_ports, inherited) = inherited.into_iter().partition(|(letter, _)| *letter == server::TCP);
         let Listening { sites, addresses, tls_addresses } = listen(&settings, acceptor.as_ref(), inherited)?;
         let of_ssh = of_ssh.into_iter().map(|(_, listener)| listener).collect();
         let door = settings.ssh.map(|entrance| Door::open(entrance, of_ssh));
         let offer = offer(settings.takeover.as_deref(), &sites, door.as_ref());
         let (leave, end) = (Leave::default(), CancellationToken::new());
+        let landings = open_ports(settings.tcp.as_ref(), of_ports, (&shared, &sites));
         let mut workers = Vec::new();
-        for (runtime, listeners) in sites {
+        for ((runtime, listeners), landings) in sites.into_iter().zip(landings) {
             let (shared, random, leave) = (Arc::clone(&shared), Arc::clone(&settings.random), leave.clone());
             workers.push(spawn("router-worker", move || {
-                server::run(&runtime, listeners, shared, random.as_ref(), &leave);
+                server::run(&runtime, (listeners, landings), shared, random.as_ref(), &leave);
             })?);
         }
         if let Some(door) = door {
@@ -189,6 +192,23 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 fn runtime() -> Result<Runtime, RouterError> {
     Builder::new_current_thread().enable_all().build().map_err(RouterError::Thread)
+}
+
+/// Opens the ports of routes, where there may be any, with the sockets of the router before. Each worker gets its own from what is returned for it.
+fn open_ports(
+    entrance: Option<&TcpEntrance>,
+    inherited: Vec<(u8, std::net::TcpListener)>,
+    (shared, sites): (&Shared, &[Site]),
+) -> Vec<mpsc::UnboundedReceiver<Landing>> {
+    let (workers, landings) = sites.iter().map(|_| mpsc::unbounded_channel()).unzip();
+    if let (Some(TcpEntrance { listen, ports }), Some((runtime, _))) = (entrance, sites.first()) {
+        let _context = runtime.enter();
+        let inherited = inherited.into_iter().map(|(_, listener)| listener).collect();
+        let seats = Arc::clone(&shared.seats);
+        let (listen, ports) = (listen.clone(), ports.clone());
+        shared.table.ports.begin(Stand { listen, ports, workers, seats, inherited });
+    }
+    landings
 }
 
 /// What makes TLS of connections, where there is an entrance for it.
@@ -319,7 +339,7 @@ fn site(
     Ok((runtime, listeners))
 }
 
-fn has_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+pub(crate) fn has_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT].map(|errno| Some(errno as i32));
     address.ip() == Ipv6Addr::LOCALHOST && absent.contains(&error.raw_os_error())
 }
@@ -404,6 +424,10 @@ impl Feeds {
                 async move { follow::follow(&at_addresses, (&to_addresses, &totals), &mut addresses).await }
             });
             spawn_local(self.certificates.follow());
+            spawn_local({
+                let table = Arc::clone(&self.table);
+                async move { table.ports.retry().await }
+            });
             tokio::select! {
                 () = follow::keep(snapshot, &self.table, changed) => {}
                 () = hand_over(offer, &self.table) => {
@@ -412,6 +436,7 @@ impl Feeds {
                 }
                 () = leave.stop.cancelled() => {}
             }
+            self.table.ports.end();
             // The last requests may still wait for an instance, and their instances for them. What is on disk is the successor's.
             end.cancelled().await;
         });

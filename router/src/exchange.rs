@@ -415,6 +415,7 @@ impl Exchange {
                 idle: self.patience.idle,
                 is_web_socket: head.upgrade.as_ref().is_some_and(headers::is_web_socket),
                 stop: worker.stop.clone(),
+                scratch: worker.scratch.clone(),
             };
             let (server, seat) = upstream.into_stream();
             let seats = (seat, Rc::clone(&self.client.hop));

@@ -55,6 +55,7 @@ mod ssh;
 mod strict;
 mod table;
 mod takeover;
+mod tcp;
 mod timer;
 pub mod tls;
 mod traffic;
@@ -64,13 +65,13 @@ mod upload;
 mod upstream;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use model::{Clock, Hostname, LogSink, Random};
+use model::{Clock, Hostname, LogSink, Random, TcpPorts};
 
 pub use control::{Router, serve};
 
@@ -88,6 +89,8 @@ pub struct RouterSettings {
     pub tls: Option<TlsEntrance>,
     /// Where git over SSH is taken for the controller; `None` leaves it shut.
     pub ssh: Option<SshEntrance>,
+    /// Where connections are taken that are passed on as they are; `None` takes none.
+    pub tcp: Option<TcpEntrance>,
     /// Where apps come that are linked to others: for the port that one asked for, the host name of [`inner_host`] is what it wants.
     /// `None` leaves it shut.
     pub inner: Option<SocketAddr>,
@@ -140,6 +143,15 @@ pub struct TlsEntrance {
 /// The host name by which an app is known to those that are linked to it, which come by this port.
 pub fn inner_host(port: u16) -> String {
     format!("link-{port}.internal")
+}
+
+/// Where a router takes connections for apps that speak something else than HTTP.
+#[derive(Debug, Clone)]
+pub struct TcpEntrance {
+    /// At these addresses of the machine. `::1` is left out on one without IPv6, if there is another one.
+    pub listen: Vec<IpAddr>,
+    /// No other ports than these, whatever the route table says.
+    pub ports: TcpPorts,
 }
 
 /// Where a router takes connections of git over SSH, and who gets them.

@@ -44,6 +44,7 @@ impl Names {
         self.take_places(key, &[]);
         if let Some(id) = AppId::unpack(key) {
             self.table.askers.set(id, false);
+            self.table.ports.set(id, &[]);
         }
         self.rows.set(key, None);
     }
@@ -73,6 +74,7 @@ impl Half for Names {
 
     fn set(&mut self, id: AppId, route: AppRoute) {
         self.table.askers.set(id, route.policy.as_ref().is_some_and(|policy| policy.domain_ask.is_some()));
+        self.table.ports.set(id, &route.tcp);
         let (key, row) = (id.packed(), route.packed());
         let is_same = self.table.names.is_told(&key, &row, self.update);
         let places: Vec<Place> = places(route.hosts, route.places).collect();
@@ -126,6 +128,7 @@ impl Half for Names {
             self.remove(key);
         }
         self.apply();
+        self.table.ports.settle();
         self.table.changed.send_replace(());
         Vec::new()
     }
@@ -432,7 +435,10 @@ mod tests {
 
     fn row(number: u32, hosts: &[&str], mode: RouteMode) -> (AppId, AppRoute) {
         let hosts = hosts.iter().map(|host| host.parse().expect("a host name")).collect();
-        (id(number), AppRoute { name: "shop".parse().expect("a name"), hosts, places: vec![], mode, policy: None })
+        (
+            id(number),
+            AppRoute { name: "shop".parse().expect("a name"), hosts, places: vec![], mode, policy: None, tcp: vec![] },
+        )
     }
 
     fn serve(workload: &str) -> RouteMode {

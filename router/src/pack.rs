@@ -24,6 +24,8 @@ pub(crate) trait Packed: Sized {
 const ID: usize = 36;
 /// Beside an app's mode: it has parts of hosts.
 const PLACES: u64 = 4;
+/// Beside an app's mode: it has ports of its own.
+const TCP: u64 = 8;
 
 impl Packed for AppId {
     fn pack(&self, to: &mut Vec<u8>) {
@@ -56,7 +58,8 @@ impl Packed for AppRoute {
             RouteMode::Serve(_) => 3,
         };
         let has_places = !self.places.is_empty();
-        put_number(to, mode | if has_places { PLACES } else { 0 });
+        let has_ports = !self.tcp.is_empty();
+        put_number(to, mode | if has_places { PLACES } else { 0 } | if has_ports { TCP } else { 0 });
         if has_places {
             put_list(to, &self.places, |to, place| {
                 put_text(to, place.host.as_str());
@@ -71,6 +74,9 @@ impl Packed for AppRoute {
             });
         }
         // What few apps have may take some room. Strings, numbers and lists: there is nothing in it that JSON cannot hold.
+        if has_ports {
+            put_text(to, &serde_json::to_string(&self.tcp).unwrap_or_default());
+        }
         if let Some(policy) = &self.policy {
             to.extend(serde_json::to_vec(policy).unwrap_or_default());
         }
@@ -90,14 +96,16 @@ impl Packed for AppRoute {
             Some(Place { host, path, strip: from.number()? == 1 })
         };
         let places = if mode & PLACES == 0 { Vec::new() } else { from.list(place)? };
-        let mode = match mode & !PLACES {
+        let has_ports = mode & TCP != 0;
+        let mode = match mode & !(PLACES | TCP) {
             0 => RouteMode::Blank,
             1 => RouteMode::Maintenance,
             2 => RouteMode::NoWeb,
             _ => RouteMode::Serve(from.list(share)?),
         };
+        let tcp = if has_ports { serde_json::from_str(&from.text()?).ok()? } else { Vec::new() };
         let policy = if from.0.is_empty() { None } else { Some(serde_json::from_slice(from.0).ok()?) };
-        Some(Self { name, hosts, places, mode, policy })
+        Some(Self { name, hosts, places, mode, policy, tcp })
     }
 }
 
@@ -245,7 +253,7 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use model::RoutePolicy;
+    use model::{Introduction, RoutePolicy, TcpRoute};
 
     use super::*;
 
@@ -290,6 +298,7 @@ mod tests {
             places: vec![],
             mode,
             policy: None,
+            tcp: vec![],
         };
         let share = |weight| Share { workload: WorkloadId("w".to_owned()), weight };
         let served = RouteMode::Serve(vec![share(0), share(u32::MAX)]);
@@ -305,9 +314,20 @@ mod tests {
             path: Some("/api".parse().expect("a path")),
             strip,
         });
+        let tcp = TcpRoute {
+            port: 3042,
+            host: Some(hosts[0].clone()),
+            terminate: true,
+            target_port: Some(1883),
+            idle: Duration::from_secs(7),
+            introduce: Some(Introduction::V2),
+            shares: vec![share(1)],
+        };
+        comes_back(&AppRoute { tcp: vec![tcp.clone()], ..route(RouteMode::NoWeb) });
         comes_back(&AppRoute {
             places: vec![place, stripped],
             policy,
+            tcp: vec![tcp],
             ..route(RouteMode::serve(WorkloadId("w".into())))
         });
 

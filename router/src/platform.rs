@@ -58,10 +58,10 @@ pub(crate) async fn forward(worker: &Worker, client: &Client, mut request: Reque
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = upgrade
     {
-        let server = hyper::upgrade::on(&mut response);
+        let (server, scratch) = (hyper::upgrade::on(&mut response), worker.scratch.clone());
         tokio::task::spawn_local(async move {
             if let Ok(server) = server.await {
-                tunnel::pass(Ends { client, server: TokioIo::new(server) }).await;
+                tunnel::pass(Ends { client, server: TokioIo::new(server) }, &scratch).await;
             }
         });
         let (mut parts, _) = response.into_parts();

@@ -12,6 +12,7 @@ use crate::balance::{self, Dice, Way};
 use crate::failure::Failure;
 use crate::policy::{Rules, Visit};
 use crate::table::{App, InFlight, Instance, Label, Mode, Shares, Table, Workload};
+use crate::tcp;
 
 /// Most instances that one request tries, as on Heroku.
 const ATTEMPTS: usize = 10;
@@ -28,6 +29,8 @@ pub(crate) struct Search<'a> {
     /// When the first of them did not, and why the last one did not.
     failed: Option<(Instant, Failure)>,
     changes: Option<watch::Receiver<()>>,
+    /// By which port it came and for which host, if it is a connection and no request.
+    wanted: Option<tcp::Wanted>,
 }
 
 /// What a look at the table says.
@@ -49,8 +52,13 @@ impl<'a> Search<'a> {
         (app, visit): (Arc<App>, Option<&'a Visit>),
         began: Instant,
     ) -> Self {
-        let (tried, failed, changes) = (Vec::new(), None, None);
-        Self { table, timeouts, app, visit, began, tried, failed, changes }
+        let (tried, failed, changes, wanted) = (Vec::new(), None, None, None);
+        Self { table, timeouts, app, visit, began, tried, failed, changes, wanted }
+    }
+
+    /// For a connection, which is no request.
+    pub(crate) fn by_port(self, wanted: tcp::Wanted) -> Self {
+        Self { wanted: Some(wanted), ..self }
     }
 
     /// The next instance to try. Waits while one is booting, and gives up with what the client is told.
@@ -107,9 +115,16 @@ impl<'a> Search<'a> {
 
     /// What the request is counted under if no instance took it: the first workload that could have.
     pub(crate) fn label(&self) -> Option<Arc<Label>> {
-        match &self.app.mode {
-            Mode::Serve(shares) => shares.iter().next().map(|workload| Arc::clone(&workload.label)),
-            Mode::Blank | Mode::Maintenance | Mode::NoWeb => None,
+        self.shares().ok()?.iter().next().map(|workload| Arc::clone(&workload.label))
+    }
+
+    fn shares(&self) -> Result<&Shares, Failure> {
+        match (&self.app.mode, &self.wanted) {
+            (Mode::Blank, _) => Err(Failure::Blank),
+            (Mode::Maintenance, _) => Err(Failure::Maintenance),
+            (_, Some(wanted)) => self.app.entry(wanted).map(|entry| &entry.shares).ok_or(Failure::NoWeb),
+            (Mode::NoWeb, None) => Err(Failure::NoWeb),
+            (Mode::Serve(shares), None) => Ok(shares),
         }
     }
 
@@ -124,6 +139,11 @@ impl<'a> Search<'a> {
         if failure != Failure::Exhausted {
             instance.quarantine(self.timeouts.quarantine);
         }
+        self.passed_by(instance, failure);
+    }
+
+    /// `instance` did not take what it was sent: try another one.
+    pub(crate) fn passed_by(&mut self, instance: &Instance, failure: Failure) {
         self.tried.push(instance.serial);
         let since = self.failed.map_or_else(Instant::now, |(since, _)| since);
         self.failed = Some((since, failure));
@@ -136,12 +156,7 @@ impl<'a> Search<'a> {
     }
 
     fn look(&self, dice: &std::cell::RefCell<Dice>) -> Result<Look, Failure> {
-        let shares = match &self.app.mode {
-            Mode::Blank => return Err(Failure::Blank),
-            Mode::Maintenance => return Err(Failure::Maintenance),
-            Mode::NoWeb => return Err(Failure::NoWeb),
-            Mode::Serve(shares) => shares,
-        };
+        let shares = self.shares()?;
         if let Some((_, failure)) = self.failed.filter(|_| self.tried.len() >= ATTEMPTS) {
             return Err(failure);
         }

@@ -67,6 +67,16 @@ impl Seats {
         (self.taken.fetch_add(1, Ordering::Relaxed) < self.limit).then_some(seat)
     }
 
+    /// So many files are used by what listens.
+    pub(crate) fn hold(&self, files: usize) {
+        self.taken.fetch_add(files, Ordering::Relaxed);
+    }
+
+    /// They are free again.
+    pub(crate) fn let_go(&self, files: usize) {
+        self.taken.fetch_sub(files, Ordering::Relaxed);
+    }
+
     /// Sends a client away. Over TLS it sees the end only.
     pub(crate) fn refuse(&self, stream: TcpStream, is_plain: bool) {
         self.complain(None);

@@ -16,6 +16,7 @@ use rustls::{ProtocolVersion, ServerConnection};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +34,7 @@ use crate::proxy::{Shared, Worker};
 use crate::rendezvous;
 use crate::seats::Seat;
 use crate::socket::Stream;
+use crate::tcp::{self, Landing};
 use crate::upstream::Scratch;
 use crate::{http2, inbound, inner_host, on_demand, tls, trust};
 
@@ -47,6 +49,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Pause after the process ran out of file descriptors: some will be free by then.
 const OUT_OF_FILES: Duration = Duration::from_millis(20);
 
+/// What listeners of [`Entrance::Tcp`] are called where one process hands them to the next.
+pub(crate) const TCP: u8 = b'd';
 /// The last part of the drain time of a router that has a successor: whoever is still there is told to go.
 const LAST_CALL: Duration = Duration::from_secs(3);
 
@@ -57,6 +61,8 @@ pub(crate) enum Entrance {
     Tls(TlsAcceptor),
     /// For apps that are linked to others.
     Inner,
+    /// What comes to this port is passed on as it is.
+    Tcp(u16),
 }
 
 impl Entrance {
@@ -66,6 +72,7 @@ impl Entrance {
             Self::Plain => b'p',
             Self::Tls(_) => b't',
             Self::Inner => b'i',
+            Self::Tcp(_) => TCP,
         }
     }
 }
@@ -106,7 +113,7 @@ fn socket(address: SocketAddr, is_there: bool) -> io::Result<TcpSocket> {
 /// Serves on `listeners` until `stop`, and then as long as requests in flight need, within the limit.
 pub(crate) fn run(
     runtime: &Runtime,
-    listeners: Vec<(TcpListener, Entrance)>,
+    (listeners, landings): (Vec<(TcpListener, Entrance)>, UnboundedReceiver<Landing>),
     shared: Arc<Shared>,
     random: &dyn Random,
     leave: &Leave,
@@ -149,6 +156,7 @@ pub(crate) fn run(
         for listener in listeners {
             spawn_local(accept(listener, Rc::clone(&worker), connections.clone(), stop.clone()));
         }
+        spawn_local(land(landings, Rc::clone(&worker), connections.clone(), stop.clone()));
         stop.cancelled().await;
         connections.close();
         let mut rest = drain;
@@ -164,6 +172,32 @@ pub(crate) fn run(
     });
 }
 
+/// Accepts at ports that come and go.
+async fn land(
+    mut landings: UnboundedReceiver<Landing>,
+    worker: Rc<Worker>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
+    while let Some(Landing { port, listener, closed }) = landings.recv().await {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(port, error = %error, "a worker cannot accept connections at a port");
+                continue;
+            }
+        };
+        let accepts =
+            accept((listener, Entrance::Tcp(port)), Rc::clone(&worker), connections.clone(), stop.child_token());
+        spawn_local(async move {
+            tokio::select! {
+                () = accepts => {}
+                () = closed.cancelled() => {}
+            }
+        });
+    }
+}
+
 async fn accept(
     (listener, entrance): (TcpListener, Entrance),
     worker: Rc<Worker>,
@@ -171,7 +205,7 @@ async fn accept(
     stop: CancellationToken,
 ) {
     let local = listener.local_addr().map_or(0, |address| address.port());
-    let is_plain = !matches!(entrance, Entrance::Tls(_));
+    let is_plain = matches!(entrance, Entrance::Plain | Entrance::Inner);
     let seats = Arc::clone(&worker.shared.seats);
     loop {
         let accepted = tokio::select! {
@@ -186,7 +220,7 @@ async fn accept(
                     continue;
                 };
                 let (worker, stop) = (Rc::clone(&worker), stop.clone());
-                let ends = (peer.ip(), local);
+                let ends = (peer, local);
                 if !matches!(entrance, Entrance::Inner) && worker.shared.trust.is_balancer(peer.ip()) {
                     let introduced = introduced((stream, seat), entrance.clone(), ends, worker, stop);
                     spawn_local(connections.track_future(introduced));
@@ -207,17 +241,17 @@ async fn accept(
 async fn introduced(
     (mut stream, seat): (TcpStream, Rc<Seat>),
     entrance: Entrance,
-    own: (IpAddr, u16),
+    own: (SocketAddr, u16),
     worker: Rc<Worker>,
     stop: CancellationToken,
 ) {
     match timeout(worker.shared.timeouts.client_idle, trust::introduction(&mut stream)).await {
         Ok(Ok(ends)) => {
-            let ends = ends.map_or(own, |ends| (ends.client.ip(), ends.asked.port()));
+            let ends = ends.map_or(own, |ends| (ends.client, ends.asked.port()));
             begin((stream, seat), entrance, ends, worker, stop);
         }
         Ok(Err(error)) => {
-            tracing::debug!(peer = %own.0, error = %error, "a load balancer did not say whose a connection is");
+            tracing::debug!(peer = %own.0.ip(), error = %error, "a load balancer did not say whose a connection is");
         }
         Err(_) => {}
     }
@@ -227,10 +261,11 @@ async fn introduced(
 fn begin(
     (stream, seat): (TcpStream, Rc<Seat>),
     entrance: Entrance,
-    ends: (IpAddr, u16),
+    (client, local): (SocketAddr, u16),
     worker: Rc<Worker>,
     stop: CancellationToken,
 ) {
+    let ends = (client.ip(), local);
     let connections = worker.connections.clone();
     match entrance {
         Entrance::Plain => {
@@ -243,6 +278,9 @@ fn begin(
             let hop = Hop::new(ends.0, asked, None).seated(&seat);
             let wanted = Some(inner_host(asked));
             spawn_local(connections.track_future(inbound::serve(Stream::Plain(stream), (hop, wanted), worker, stop)));
+        }
+        Entrance::Tcp(port) => {
+            spawn_local(connections.track_future(tcp::serve((stream, seat), port, client, worker)));
         }
         Entrance::Tls(acceptor) => {
             spawn_local(connections.track_future(serve_tls(acceptor, (stream, seat), ends, worker, stop)));

@@ -26,6 +26,8 @@ use crate::place::{self, Chosen, Mounted, Parts, Slot};
 use crate::policy::ejection::Standing;
 use crate::policy::{Gate, Rules, sticky};
 use crate::rows::{Draft, Rows};
+use crate::tcp;
+use crate::tcp::{Entry, Ports};
 use crate::traffic::News;
 
 /// What all workers read and one control thread writes.
@@ -42,6 +44,8 @@ pub(crate) struct Table {
     has_parts: AtomicBool,
     /// Apps that want to be asked about names that nobody knows.
     pub(crate) askers: Askers,
+    /// Ports whose connections are passed on as they are.
+    pub(crate) ports: Ports,
     /// Whoever makes something of a row holds this, as does who changes rows.
     making: Mutex<Making>,
     /// Says "something changed" to requests that wait for an instance, and to who keeps the table on disk.
@@ -59,6 +63,7 @@ impl Table {
             wildcard,
             has_parts: AtomicBool::new(false),
             askers: Askers::default(),
+            ports: Ports::default(),
             making: Mutex::new(Making::new(news)),
             changed: watch::Sender::new(()),
         }
@@ -183,7 +188,13 @@ impl Table {
                 Mode::Serve(Shares::new(shares))
             }
         };
-        Arc::new(App { id, name: route.name, mode, rules })
+        let entries = route.tcp.into_iter().map(|mut tcp| {
+            let shares = std::mem::take(&mut tcp.shares).into_iter();
+            let shares = Shares::new(shares.map(|share| (self.workload(making, share.workload), share.weight)));
+            Entry { route: tcp, shares }
+        });
+        let entries = entries.collect();
+        Arc::new(App { id, name: route.name, mode, rules, entries })
     }
 
     /// What requests need of a workload.
@@ -221,6 +232,15 @@ pub(crate) struct App {
     pub(crate) mode: Mode,
     /// What its owner says of its requests, if anything.
     pub(crate) rules: Option<Arc<Rules>>,
+    /// What takes connections that are no requests.
+    pub(crate) entries: Box<[Entry]>,
+}
+
+impl App {
+    /// What takes the connections to this port that want this host.
+    pub(crate) fn entry(&self, (port, host): &tcp::Wanted) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.route.port == *port && entry.route.host == *host)
+    }
 }
 
 pub(crate) enum Mode {

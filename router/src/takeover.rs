@@ -26,8 +26,8 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::snapshot;
 use crate::table::Table;
+use crate::{server, snapshot};
 
 /// For a router to hand over the next thing, or to take it. It takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -169,12 +169,15 @@ async fn hand_over_to(
 fn give(mut to: &UnixStream, listeners: &[Listener], table: &Table) -> io::Result<()> {
     to.set_nonblocking(false)?;
     to.set_write_timeout(Some(PATIENCE))?;
-    for (letter, listener) in listeners {
+    // Those that came since.
+    let of_ports = table.ports.listeners()?;
+    let of_ports = of_ports.iter().map(|listener| (server::TCP, listener));
+    for (letter, listener) in listeners.iter().map(|(letter, listener)| (*letter, listener)).chain(of_ports) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = [listener.as_fd()];
         ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        sendmsg(to, &[IoSlice::new(&[*letter])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        sendmsg(to, &[IoSlice::new(&[letter])], &mut ancillary, SendFlags::NOSIGNAL)?;
     }
     to.write_all(&[ALL])?;
     snapshot::give(table, to)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +24,10 @@ use crate::frames::{Frames, GOING_AWAY};
 use crate::inbound::Handed;
 use crate::socket::Activity;
 use crate::table::InFlight;
+use crate::upstream::Scratch;
 
 /// For a client to answer a close frame. It is the last part of the drain time.
 const GOODBYE: Duration = Duration::from_secs(2);
-const BUFFER: usize = 8192;
 
 /// The two ends, once both sides have agreed.
 pub(crate) struct Ends<S> {
@@ -65,6 +65,18 @@ pub(crate) struct Watched {
     pub(crate) is_web_socket: bool,
     /// Cancelled when the router stops.
     pub(crate) stop: CancellationToken,
+    /// What passes goes through here.
+    pub(crate) scratch: Scratch,
+}
+
+/// Until when a tunnel may be.
+pub(crate) struct Terms {
+    pub(crate) in_flight: InFlight,
+    /// Told of what passes.
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) idle: Duration,
+    /// Cancelled when the router stops.
+    pub(crate) stop: CancellationToken,
 }
 
 /// How a tunnel came to its end.
@@ -79,24 +91,10 @@ enum End {
 
 /// Passes bytes of an app's tunnel until it ends or has to.
 pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, watched: Watched) {
-    let Watched { in_flight, mut record, activity, idle, is_web_socket, stop } = watched;
-    let Some(mut tunnel) = Tunnel::open(ends, is_web_socket, Some(Arc::clone(&activity))).await else { return };
-    let mut end = tokio::select! {
-        passed = tunnel.pass() => End::Passed(passed),
-        () = activity.idle_for(idle) => End::Idle,
-        () = in_flight.instance().is_over(GOODBYE) => End::Called,
-        () = stop.cancelled() => End::Called,
-    };
-    if matches!(end, End::Called) && !is_web_socket && !stop.is_cancelled() {
-        // The instance is drained as far as we are concerned.
-        drop(in_flight);
-        end = tokio::select! {
-            passed = tunnel.pass() => End::Passed(passed),
-            () = activity.idle_for(idle) => End::Idle,
-            () = stop.cancelled() => End::Called,
-        };
-    }
-    match end {
+    let Watched { in_flight, mut record, activity, idle, is_web_socket, stop, scratch } = watched;
+    let Some(client) = ends.client.open().await else { return };
+    let mut tunnel = Tunnel::new(client, ends.server, (is_web_socket, &scratch));
+    match tunnel.run(Terms { in_flight, activity, idle, stop }).await {
         End::Passed(Passed::Well) => record.complete = true,
         End::Idle => {
             tunnel.say_goodbye().await;
@@ -109,10 +107,34 @@ pub(crate) async fn watched<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, wa
 }
 
 /// Passes bytes until both sides have ended.
-pub(crate) async fn pass<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>) {
-    if let Some(mut tunnel) = Tunnel::open(ends, false, None).await {
-        tunnel.pass().await;
+pub(crate) async fn pass<S: AsyncRead + AsyncWrite + Unpin>(ends: Ends<S>, scratch: &Scratch) {
+    if let Some(client) = ends.client.open().await {
+        Tunnel::new(client, ends.server, (false, scratch)).pass().await;
     }
+}
+
+/// What passed by a connection that was never HTTP, and what went wrong with it, if anything.
+pub(crate) struct Carried {
+    /// From the client.
+    pub(crate) received: u64,
+    /// To the client.
+    pub(crate) sent: u64,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Passes bytes of a connection that was never HTTP until it ends or has to.
+pub(crate) async fn carry<C, S>((client, server): (C, S), scratch: &Scratch, terms: Terms) -> Carried
+where
+    C: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut tunnel = Tunnel::new(Box::new(client), server, (false, scratch));
+    let failure = match tunnel.run(terms).await {
+        End::Passed(Passed::Well) => None,
+        End::Idle => Some(Failure::IdleTunnel),
+        End::Passed(Passed::CutByServer) | End::Called => Some(Failure::Interrupted),
+    };
+    Carried { received: tunnel.up.passed, sent: tunnel.down.passed, failure }
 }
 
 /// How both sides ended.
@@ -136,10 +158,31 @@ struct Tunnel<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
-    async fn open(ends: Ends<S>, is_web_socket: bool, activity: Option<Arc<Activity>>) -> Option<Self> {
-        let client = ends.client.open().await?;
-        let (up, down) = (Way::new(is_web_socket), Way::new(is_web_socket));
-        Some(Self { client, server: ends.server, up, down, was_cut: false, activity })
+    fn new(client: Box<dyn Duplex>, server: S, (is_web_socket, scratch): (bool, &Scratch)) -> Self {
+        let (up, down) = (Way::new(is_web_socket, scratch), Way::new(is_web_socket, scratch));
+        Self { client, server, up, down, was_cut: false, activity: None }
+    }
+
+    /// Passes bytes until it ends or has to.
+    async fn run(&mut self, terms: Terms) -> End {
+        let Terms { in_flight, activity, idle, stop } = terms;
+        self.activity = Some(Arc::clone(&activity));
+        let end = tokio::select! {
+            passed = self.pass() => End::Passed(passed),
+            () = activity.idle_for(idle) => End::Idle,
+            () = in_flight.instance().is_over(GOODBYE) => End::Called,
+            () = stop.cancelled() => End::Called,
+        };
+        if !matches!(end, End::Called) || self.down.frames.is_some() || stop.is_cancelled() {
+            return end;
+        }
+        // The instance is drained as far as we are concerned.
+        drop(in_flight);
+        tokio::select! {
+            passed = self.pass() => End::Passed(passed),
+            () = activity.idle_for(idle) => End::Idle,
+            () = stop.cancelled() => End::Called,
+        }
     }
 
     /// Passes bytes both ways. May be dropped at any moment: what was read and is yet to be written is still there.
@@ -213,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
     /// Passes what the client says until it has said goodbye, and throws away what the server says to a client that was told to go.
     async fn listen_for_goodbye(&mut self) {
         let Self { client, server, up, down, .. } = self;
-        down.start = down.end;
+        down.forget();
         poll_fn(|context| {
             if up.poll(context, client, server).is_ready() || (up.is_closed() && up.is_empty()) {
                 return Poll::Ready(());
@@ -221,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tunnel<S> {
             loop {
                 match down.poll_read(context, server) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(1..)) => down.start = down.end,
+                    Poll::Ready(Ok(1..)) => down.forget(),
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 }
             }
@@ -238,11 +281,11 @@ enum Broken {
     Writing,
 }
 
-/// One direction.
+/// One direction. What is read is written from where the whole worker reads into; only what cannot be written at once has memory of its own.
 struct Way {
-    buffer: Box<[u8]>,
+    scratch: Scratch,
+    buffer: Vec<u8>,
     start: usize,
-    end: usize,
     /// Bytes that were written.
     passed: u64,
     unflushed: bool,
@@ -255,10 +298,9 @@ struct Way {
 }
 
 impl Way {
-    fn new(is_web_socket: bool) -> Self {
-        let frames = is_web_socket.then(Frames::default);
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { buffer, start: 0, end: 0, passed: 0, unflushed: false, ended: false, done: false, frames }
+    fn new(is_web_socket: bool, scratch: &Scratch) -> Self {
+        let (scratch, frames) = (scratch.clone(), is_web_socket.then(Frames::default));
+        Self { scratch, buffer: Vec::new(), start: 0, passed: 0, unflushed: false, ended: false, done: false, frames }
     }
 
     fn poll(
@@ -275,13 +317,13 @@ impl Way {
                     frames.pass(&self.buffer[self.start..self.start + length]);
                 }
                 self.start += length;
-                self.passed += length as u64;
-                self.unflushed = true;
+                self.note(length);
             }
             if self.ended {
                 ready!(Pin::new(&mut *to).poll_shutdown(context)).map_err(|_| Broken::Writing)?;
                 self.done = true;
-            } else if self.poll_read(context, from).map_err(|_| Broken::Reading)?.is_pending() {
+            } else if self.poll_pass(context, from, to)?.is_pending() {
+                self.buffer = Vec::new();
                 if self.unflushed {
                     ready!(Pin::new(&mut *to).poll_flush(context)).map_err(|_| Broken::Writing)?;
                     self.unflushed = false;
@@ -292,26 +334,70 @@ impl Way {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads what is there, and writes what can be written of it. All that was read before must have been written.
+    fn poll_pass(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
+        let scratch = self.scratch.clone();
+        let read = ready!(scratch.poll_read(context, from)).map_err(|_| Broken::Reading)?;
+        self.ended = read.is_empty();
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        let length = match Pin::new(to).poll_write(context, &read) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(length @ 1..)) => length,
+            Poll::Ready(_) => return Poll::Ready(Err(Broken::Writing)),
+        };
+        if let Some(frames) = &mut self.frames {
+            frames.pass(&read[..length]);
+        }
+        self.note(length);
+        self.keep(&read[length..]);
+        Poll::Ready(Ok(()))
+    }
+
+    /// So many bytes were written.
+    fn note(&mut self, length: usize) {
+        self.passed += length as u64;
+        self.unflushed |= length > 0;
+    }
+
+    /// This is yet to be written.
+    fn keep(&mut self, rest: &[u8]) {
+        self.start = 0;
+        self.buffer.clear();
+        self.buffer.extend_from_slice(rest);
+    }
+
     /// Fills the buffer anew; all of it must have been written.
     fn poll_read(&mut self, context: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        ready!(Pin::new(from).poll_read(context, &mut buffer))?;
-        let length = buffer.filled().len();
-        (self.start, self.end, self.ended) = (0, length, length == 0);
-        Poll::Ready(Ok(length))
+        let scratch = self.scratch.clone();
+        let read = ready!(scratch.poll_read(context, from))?;
+        self.ended = read.is_empty();
+        self.keep(&read);
+        Poll::Ready(Ok(read.len()))
     }
 
     async fn read(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         poll_fn(|context| self.poll_read(context, from)).await
     }
 
+    /// What was read is written to nobody.
+    fn forget(&mut self) {
+        self.keep(&[]);
+    }
+
     /// What is yet to be written.
     fn rest(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.buffer[self.start..]
     }
 
     fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start == self.buffer.len()
     }
 
     fn is_closed(&self) -> bool {

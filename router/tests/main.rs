@@ -24,6 +24,7 @@ mod ssh;
 mod streams;
 mod swaps;
 mod takeover;
+mod tcp;
 mod tls;
 mod traffic;
 mod world;

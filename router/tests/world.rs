@@ -149,6 +149,12 @@ impl World {
         self.stop().await;
     }
 
+    /// Ends the router, which this one has replaced.
+    pub(crate) async fn succeeded_by(&mut self, next: Router) {
+        self.leave().await;
+        self.router = Some(next);
+    }
+
     /// Stops the router, as SIGTERM does.
     pub(crate) async fn stop(&mut self) {
         if let Some(router) = self.router.take() {
@@ -228,6 +234,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         listen: vec![([127, 0, 0, 1], 0).into()],
         tls: None,
         ssh: None,
+        tcp: None,
         inner: None,
         domain: "localhost".parse().expect("a host name"),
         names_socket: folder.join("names.sock"),
@@ -250,7 +257,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
 
 pub(crate) fn app_row(app: &str, mode: RouteMode) -> AppRoute {
     let hosts = vec![format!("{app}.localhost").parse().expect("a host name")];
-    AppRoute { name: app.parse().expect("a name"), hosts, places: vec![], mode, policy: None }
+    AppRoute { name: app.parse().expect("a name"), hosts, places: vec![], mode, policy: None, tcp: vec![] }
 }
 
 fn healthy(instances: &[&Endpoint]) -> WorkloadAddresses {

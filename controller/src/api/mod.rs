@@ -71,6 +71,7 @@ mod sizes;
 mod slugs;
 mod sni_endpoints;
 mod sources;
+mod tcp_routes;
 mod teams;
 #[cfg(test)]
 mod tests;
@@ -230,6 +231,10 @@ fn ways() -> Vec<Route> {
         get("/apps/{app}/links", View, links::list),
         post("/apps/{app}/links", Manage, links::create),
         delete("/apps/{app}/links/{link}", Manage, links::delete),
+        get("/apps/{app}/tcp-routes", View, tcp_routes::list),
+        post("/apps/{app}/tcp-routes", Operate, tcp_routes::create),
+        get("/apps/{app}/tcp-routes/{route}", View, tcp_routes::info),
+        delete("/apps/{app}/tcp-routes/{route}", Operate, tcp_routes::delete),
         get("/apps/{app}/egress", View, egress::info),
         put("/apps/{app}/egress", Manage, egress::set),
         delete("/apps/{app}/egress", Manage, egress::clear),

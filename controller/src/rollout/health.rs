@@ -7,6 +7,7 @@ use manifest::{CheckKind, CheckProbe, HealthCheck, Restarts};
 use model::{Hostname, ProcessType};
 
 use super::workload::PORT;
+use crate::tcp_routes::Listens;
 
 /// A process without a port is healthy once it stayed up for this long.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -23,6 +24,8 @@ pub(super) struct Usual {
     pub(super) boot: Duration,
     /// By which name an app is asked.
     pub(super) host: Hostname,
+    /// Where it takes connections that are no requests.
+    pub(super) listens: Option<Listens>,
 }
 
 /// What is looked at for one process type with these checks.
@@ -31,11 +34,11 @@ pub(super) fn health(process_type: &ProcessType, checks: &[HealthCheck], usual: 
     let asks_port = |check: &HealthCheck| matches!(check.probe, CheckProbe::Path(_) | CheckProbe::Listening);
     let of = |kind: CheckKind| checks.iter().filter(move |check| check.kind == kind);
     let all = |kind: CheckKind| of(kind).map(engine_check).collect::<Vec<Check>>();
-    let mut health = if is_web || checks.iter().any(asks_port) {
-        Health::listening(PORT, usual.boot)
-    } else {
-        Health::uptime(SETTLE)
+    let port = match usual.listens {
+        Some(Listens::At(port)) if !is_web => Some(port),
+        listens => (is_web || listens.is_some() || checks.iter().any(asks_port)).then_some(PORT),
     };
+    let mut health = port.map_or_else(|| Health::uptime(SETTLE), |port| Health::listening(port, usual.boot));
     let startup = all(CheckKind::Startup);
     let listens = |check: &Check| check.look == Look::Listening;
     if health.port.is_none() && !startup.is_empty() || startup.iter().any(listens) {
@@ -109,7 +112,11 @@ mod tests {
         assert_eq!(problems, []);
         let process_type: ProcessType = process_type.parse().expect("a process type");
         let host = "shop.localhost".parse().expect("a host");
-        health(&process_type, &manifest.healthchecks[&process_type], &Usual { boot: Duration::from_secs(60), host })
+        health(
+            &process_type,
+            &manifest.healthchecks[&process_type],
+            &Usual { boot: Duration::from_secs(60), host, listens: None },
+        )
     }
 
     fn looks(checks: &[Check]) -> Vec<&Look> {

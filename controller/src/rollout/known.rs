@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::WorkloadStatus;
 use model::routes::Place;
 use model::{AppId, Digest, ProcessType, RoutePolicy};
 
 use super::phase::PROCESS_TYPE;
-use super::plan::{Desired, Progress, Scale, Stage, Target};
+use super::plan::{Desired, Progress, Scale, Stage, Target, shares_of};
 use crate::formation::WEB;
+use crate::live::Others;
 use crate::scaling::policy_of;
 use crate::setup::Kept;
-use crate::store::{App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, ScalingTexts, Standing};
+use crate::store::{
+    App, FormationRow, ProcessScale, Release, RolloutRow, RolloutState, ScalingTexts, Standing, TcpRoute,
+};
 use crate::{Controller, Error};
 
 /// One app as the store knows it.
@@ -28,6 +32,21 @@ pub(super) struct Known {
     pub(super) domains: Vec<Place>,
     /// How routers treat its requests, if anybody says anything.
     pub(super) policy: Option<Box<RoutePolicy>>,
+    /// Ports whose connections it takes as they are.
+    pub(super) tcp: Vec<TcpRoute>,
+}
+
+impl Known {
+    /// Whether a port leads to this process type, other than as web processes have one.
+    pub(super) fn has_port(&self, process_type: &ProcessType) -> bool {
+        process_type.as_str() != WEB && self.tcp.iter().any(|route| route.process_type == *process_type)
+    }
+
+    /// What takes the connections of process types that ports lead to.
+    pub(super) fn others(&self, observed: &[WorkloadStatus]) -> Others {
+        let types = self.tcp.iter().map(|route| &route.process_type).filter(|name| self.has_port(name));
+        types.map(|name| (name.clone(), shares_of(&self.desired, name, observed))).collect()
+    }
 }
 
 /// The oldest pending release of each app that has one: what is to replace its current release.
@@ -76,7 +95,7 @@ impl Reader {
     pub(super) async fn known(&mut self, apps: &[AppId], candidates: &Candidates) -> Result<Vec<Known>, Error> {
         let mut all = Vec::new();
         for standing in self.controller.store.standing(apps).await? {
-            let Standing { app, current, formation, domains, scaling, routing, pages, manifest } = standing;
+            let Standing { app, current, formation, domains, tcp, scaling, routing, pages, manifest } = standing;
             let pending = candidates.get(&app.id);
             let candidate = pending.map(|it| it.release.clone());
             let rollout = pending.and_then(|it| it.rollout.clone());
@@ -97,7 +116,7 @@ impl Reader {
                 candidate: target.clone().filter(|_| pending.is_some_and(Candidate::is_prepared)),
                 progress: rollout.as_ref().map(progress).unwrap_or_default(),
             };
-            all.push(Known { app, current, candidate, rollout, target, desired, domains, policy });
+            all.push(Known { app, current, candidate, rollout, target, desired, domains, policy, tcp });
         }
         Ok(all)
     }

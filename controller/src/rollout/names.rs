@@ -9,11 +9,12 @@ use engine::WorkloadId;
 use model::routes::{AppRoute, Place, RouteMode, Share};
 use model::{AppId, RoutePolicy};
 
-use crate::live::{ROUTER_PATIENCE, Served};
+use crate::formation::WEB;
+use crate::live::{Others, ROUTER_PATIENCE, Served};
 use crate::policy::Texts;
 use crate::routing;
 use crate::setup::Kept;
-use crate::store::App;
+use crate::store::{App, TcpRoute};
 use crate::{Controller, Error};
 
 impl Controller {
@@ -47,8 +48,9 @@ impl Controller {
                 };
                 let policy = Self::route_policy(&pages, &kept, &self.store.routing_settings(id).await?);
                 let deployed = current.is_some_and(|release| release.image.is_some());
-                let serve = serving.get(&id).map(|served| served.shares.clone()).unwrap_or_default();
-                Some(route(self, &app, Visit { domains, policy }, deployed, serve)?)
+                let serve = serving.get(&id).map(|served| (served.shares.clone(), served.others.clone()));
+                let tcp = self.store.tcp_routes(id).await?;
+                Some(route(self, &app, Visit { domains, policy, tcp }, deployed, serve.unwrap_or_default())?)
             }
             None => None,
         };
@@ -57,8 +59,8 @@ impl Controller {
     }
 
     /// Tells routers what takes an app's requests from now on, and waits until they all say so; false if one does not for a while.
-    pub(super) async fn serve(&self, app: AppId, shares: Vec<Share>) -> Result<bool, Error> {
-        self.live.serving.lock().await.insert(app, Served { shares, since: u64::MAX });
+    pub(super) async fn serve(&self, app: AppId, (shares, others): Takers) -> Result<bool, Error> {
+        self.live.serving.lock().await.insert(app, Served { shares, others, since: u64::MAX });
         self.publish_app(app).await?;
         let version = self.live.names.version();
         if let Some(served) = self.live.serving.lock().await.get_mut(&app) {
@@ -70,7 +72,7 @@ impl Controller {
     /// The workloads that take an app's requests, if every router that there is says that it sends them there.
     pub(crate) async fn routed(&self, app: &App) -> Vec<WorkloadId> {
         let served = self.live.serving.lock().await.get(&app.id).filter(|_| !app.maintenance).cloned();
-        let Some(Served { shares, since }) = served else { return Vec::new() };
+        let Some(Served { shares, since, .. }) = served else { return Vec::new() };
         let names = &self.live.names;
         let confirmed = names.is_followed() && names.served(since, Duration::ZERO).await;
         shares.into_iter().filter(|_| confirmed).map(|share| share.workload).collect()
@@ -90,7 +92,12 @@ pub(super) struct Visit {
     pub(super) domains: Vec<Place>,
     /// How routers treat them, if anybody says anything.
     pub(super) policy: Option<Box<RoutePolicy>>,
+    /// By which ports, with what is no request.
+    pub(super) tcp: Vec<TcpRoute>,
 }
+
+/// What takes an app's requests, and the connections of its other process types.
+pub(super) type Takers = (Vec<Share>, Others);
 
 /// What routers are told of an app. `deployed` is false until it has something to run; `serve` takes its requests.
 pub(super) fn route(
@@ -98,9 +105,10 @@ pub(super) fn route(
     app: &App,
     visit: Visit,
     deployed: bool,
-    serve: Vec<Share>,
+    (serve, others): Takers,
 ) -> Result<AppRoute, Error> {
     let default = controller.settings.default_host(&app.name).map_err(|error| Error::Invalid(error.to_string()))?;
+    let tcp = visit.tcp.iter().map(|one| tcp_route(one, (&serve, &others))).collect();
     let mode = if app.maintenance {
         RouteMode::Maintenance
     } else if !serve.is_empty() {
@@ -113,7 +121,14 @@ pub(super) fn route(
     let (places, domains): (Vec<_>, Vec<_>) = visit.domains.into_iter().partition(|place| place.path.is_some());
     let domains = domains.into_iter().map(|place| place.host);
     let hosts = std::iter::once(default).chain(domains).chain(controller.link_host(app.id)).collect();
-    Ok(AppRoute { name: app.name.clone(), hosts, places, mode, policy: visit.policy })
+    Ok(AppRoute { name: app.name.clone(), hosts, places, mode, policy: visit.policy, tcp })
+}
+
+fn tcp_route(route: &TcpRoute, (web, others): (&[Share], &Others)) -> model::TcpRoute {
+    let is_web = route.process_type.as_str() == WEB;
+    let shares = if is_web { web.to_vec() } else { others.get(&route.process_type).cloned().unwrap_or_default() };
+    let TcpRoute { port, host, terminate, target_port, idle, introduce, .. } = route.clone();
+    model::TcpRoute { port, host, terminate, target_port, idle, introduce, shares }
 }
 
 /// What is said of a release that is live though a router did not say that it serves it.

@@ -14,6 +14,7 @@ use super::plan::{Cause, Scale, Step, workload_id};
 use super::worker::Rollout;
 use crate::Error;
 use crate::errors::chain;
+use crate::formation::WEB;
 use crate::live::Stages;
 use crate::sizes::Sizes;
 use crate::store::{Ending, Outcome, Release, RolloutRow};
@@ -103,12 +104,14 @@ impl Rollout {
         if !controller.store.route_rollout(candidate.id).await? {
             return Ok(());
         }
-        let web = target.processes.iter().find(|(name, _)| name.as_str() == "web");
-        let serve = web.map(|(web, scale)| {
-            let workload = workload_id(known.app.id, target.version, web, &scale.size);
-            Share { workload, weight: 1 }
-        });
-        let confirmed = controller.serve(known.app.id, serve.into_iter().collect()).await?;
+        let takes = |(process_type, scale): (&ProcessType, &Scale)| {
+            let workload = workload_id(known.app.id, target.version, process_type, &scale.size);
+            vec![Share { workload, weight: 1 }]
+        };
+        let web = target.processes.iter().find(|(name, _)| name.as_str() == WEB).map(takes).unwrap_or_default();
+        let others = target.processes.iter().filter(|(name, _)| known.has_port(name));
+        let others = others.map(|one| (one.0.clone(), takes(one))).collect();
+        let confirmed = controller.serve(known.app.id, (web, others)).await?;
         let traffic = serde_json::to_string(&known.desired.progress.traffic).ok();
         let ending = Ending { unconfirmed: !confirmed, traffic, ..Ending::default() };
         controller.store.finish_release(candidate, (Outcome::Succeeded, &ending), &controller.own_stamp()).await?;

@@ -302,11 +302,15 @@ impl Rollout {
         let mut serve_now = Vec::new();
         for known in &all {
             let id = known.app.id;
-            let unmoved = before.get(&id).filter(|_| observed.is_none()).map(|served| served.shares.clone());
-            let serve = unmoved.unwrap_or_else(|| shares(&known.desired, observed.map_or(&[], |all| of(all, id))));
+            let unmoved = before
+                .get(&id)
+                .filter(|_| observed.is_none())
+                .map(|served| (served.shares.clone(), served.others.clone()));
+            let running = observed.map_or(&[][..], |all| of(all, id));
+            let serve = unmoved.unwrap_or_else(|| (shares(&known.desired, running), known.others(running)));
             serve_now.push((id, serve.clone()));
-            let visit = Visit { domains: known.domains.clone(), policy: known.policy.clone() };
-            match route(&controller, &known.app, visit, known.current.is_some(), serve) {
+            let (domains, policy, tcp) = (known.domains.clone(), known.policy.clone(), known.tcp.clone());
+            match route(&controller, &known.app, Visit { domains, policy, tcp }, known.current.is_some(), serve) {
                 Ok(route) => {
                     rows.insert(id, Some(route));
                 }
@@ -314,10 +318,10 @@ impl Rollout {
             }
         }
         let version = controller.live.names.set_all(rows);
-        for (app, shares) in serve_now {
+        for (app, (shares, others)) in serve_now {
             let same = before.get(&app).filter(|served| served.shares == shares);
             let since = same.map_or(version, |served| served.since);
-            serves.insert(app, Served { shares, since });
+            serves.insert(app, Served { shares, others, since });
         }
         Ok(all)
     }

@@ -7,6 +7,7 @@ use super::container::Task;
 use super::health::{Usual, health, restart};
 use super::plan::Scale;
 use crate::store::{App, Release};
+use crate::tcp_routes::listens_at;
 use crate::{Controller, Error};
 
 /// The port on which every web process listens, and whoever else is looked at there; each instance has a network of its own.
@@ -30,7 +31,8 @@ impl Controller {
         );
         let kept = self.kept_of(release).await?;
         let checks = kept.healthchecks.get(process_type).map(Vec::as_slice).unwrap_or_default();
-        let usual = Usual { boot: self.settings.boot_timeout, host: self.settings.default_host(&app.name)? };
+        let listens = listens_at(&self.store.tcp_routes(app.id).await?, process_type);
+        let usual = Usual { boot: self.settings.boot_timeout, host: self.settings.default_host(&app.name)?, listens };
         let mut health = health(process_type, checks, &usual);
         if health.checks().any(|check| matches!(check.look, Look::Command(_))) {
             let image = self.image_of(release).await?;

@@ -49,6 +49,8 @@ pub enum Change<'a> {
         /// What is to be.
         next: &'a Contents,
     },
+    /// Nothing: its dynos are to begin anew.
+    Anew,
     /// Changes what its dynos have on disk that outlives them.
     Volumes(VolumeChange<'a>),
     /// Makes these all the config vars that come from attachments.
@@ -124,7 +126,7 @@ impl Store {
         }
         let before = self.base(&mut tx, new.app).await?;
         let (next, build) = self.changed(&mut tx, (new.app, &before.contents), &new.change).await?;
-        if build.is_none() && next == before.contents {
+        if build.is_none() && next == before.contents && !matches!(new.change, Change::Anew) {
             return Ok(None);
         }
         let changes = before.contents.config_changes(&next);
@@ -226,6 +228,7 @@ impl Store {
     ) -> Result<(Contents, Option<BuildId>), StoreError> {
         let mut next = before.clone();
         match change {
+            Change::Anew => {}
             Change::Config(vars, scopes) => set_config(&mut next, vars, scopes)?,
             Change::Attachments { seen, vars } => {
                 if before.attachments != **seen {

@@ -42,6 +42,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (33, "domain paths", include_str!("../../../migrations/0033_domain_paths.sql")),
     (34, "on demand", include_str!("../../../migrations/0034_on_demand.sql")),
     (35, "staples", include_str!("../../../migrations/0035_staples.sql")),
+    (36, "tcp routes", include_str!("../../../migrations/0036_tcp_routes.sql")),
 ];
 
 /// The migrations of this version.

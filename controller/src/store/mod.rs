@@ -57,6 +57,7 @@ mod standing;
 mod staples;
 mod status;
 mod summaries;
+mod tcp_routes;
 mod teams;
 #[cfg(test)]
 mod tests;
@@ -127,6 +128,7 @@ pub(crate) use staples::Stapled;
 pub use staples::{Staple, StapleStatus};
 pub use status::Status;
 pub use summaries::{AppSummary, Newest};
+pub use tcp_routes::{NewTcpRoute, NoPort, TcpRoute};
 pub use teams::{Member, Team, TeamRef};
 pub use tokens::{Bearer, NewToken, Token};
 pub use transfers::{Transfer, TransferAction, TransferState};

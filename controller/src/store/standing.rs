@@ -6,7 +6,9 @@ use sqlx::any::AnyRow;
 use sqlx::{FromRow, Row};
 
 use super::scaling::ScalingRow;
-use super::{App, FormationRow, Release, ScalingTexts, Store, StoreError, apps, domains, releases, row};
+use super::{
+    App, FormationRow, Release, ScalingTexts, Store, StoreError, TcpRoute, apps, domains, releases, row, tcp_routes,
+};
 use crate::routing::pages;
 
 /// What a rollout has to know of an app.
@@ -20,6 +22,8 @@ pub struct Standing {
     pub formation: Vec<FormationRow>,
     /// Its custom domains by name.
     pub domains: Vec<Place>,
+    /// Ports whose connections it takes as they are.
+    pub tcp: Vec<TcpRoute>,
     /// What is set of how its process types scale by themselves.
     pub scaling: BTreeMap<ProcessType, ScalingTexts>,
     /// What is set of how routers treat its requests.
@@ -59,6 +63,10 @@ impl Store {
                 "SELECT app_id, hostname, path, strip FROM domains WHERE app_id IN ({list}) ORDER BY hostname"
             ))
             .await?;
+        let columns = tcp_routes::COLUMNS;
+        let tcp: Vec<OfApp<TcpRoute>> = self
+            .read(&format!("SELECT {columns} FROM tcp_routes WHERE app_id IN ({list}) ORDER BY port, host"))
+            .await?;
         let scaling: Vec<OfApp<ScalingRow>> = self
             .read(&format!("SELECT app_id, process_type, policy FROM scaling_policies WHERE app_id IN ({list})"))
             .await?;
@@ -90,7 +98,7 @@ impl Store {
         let mut current: HashMap<_, _> = deployed.map(|release| (release.app, release)).collect();
         let (mut formation, mut domains) = (by_app(formation), by_app(domains));
         let (mut scaling, mut manifests) = (by_app(scaling), by_app(manifests));
-        let mut routing = by_app(routing);
+        let (mut routing, mut tcp) = (by_app(routing), by_app(tcp));
         let standing = |app: App| Standing {
             current: current.remove(&app.id),
             formation: formation.remove(&app.id).unwrap_or_default(),
@@ -102,6 +110,7 @@ impl Store {
                 .unwrap_or_default(),
             pages: pages.remove(&app.id).unwrap_or_default(),
             manifest: manifests.remove(&app.id).and_then(|mut found| found.pop()).map(|Manifest(text)| text),
+            tcp: tcp.remove(&app.id).unwrap_or_default(),
             domains: domains.remove(&app.id).unwrap_or_default().into_iter().map(|At(place)| place).collect(),
             app,
         };

@@ -30,6 +30,7 @@ const CASES: &[(&str, Case)] = &[
     ("scaling at once adds up, and one bad change spoils all", |store| Box::pin(scaling(store))),
     ("a token is good until it expires or is deleted", |store| Box::pin(tokens(store))),
     ("a host name belongs to one app", |store| Box::pin(domains(store))),
+    ("a port belongs to one owner, and a host on it to one app", |store| Box::pin(ports(store))),
     ("a build ends once", |store| Box::pin(builds(store))),
     ("what comes from attachments is changed by nothing else", |store| Box::pin(attachments(store))),
     ("every part of a list follows the one before, in both directions", |store| Box::pin(slices(store))),
@@ -288,6 +289,52 @@ async fn tokens(store: &Store) {
     assert!(store.delete_token(stranger.id, lasting.id, &stamp()).await.expect("asked").is_none(), "not theirs");
     assert!(store.delete_token(owner.id, lasting.id, &stamp()).await.expect("asked").is_some());
     assert!(store.bearer("d1", now()).await.expect("readable").is_none());
+}
+
+async fn ports(store: &Store) {
+    let (ada, bob) = (user(store, "ada@example.com").await, user(store, "bob@example.com").await);
+    let (first, second) = (make_app(store, &ada, "first").await, make_app(store, &ada, "second").await);
+    let foreign = make_app(store, &bob, "foreign").await;
+    let range: model::TcpPorts = "3000-3002".parse().expect("a range");
+    let wish = |port: Option<u16>, host: &str| NewTcpRoute {
+        process_type: "worker".parse().expect("a process type"),
+        port,
+        host: (!host.is_empty()).then(|| host.parse().expect("a host name")),
+        terminate: !host.is_empty(),
+        target_port: port.map(|port| port - 1000),
+        idle: Duration::from_secs(90),
+        introduce: Some(model::Introduction::V1),
+    };
+    let add = async |app: &App, port, host: &str| {
+        store.insert_tcp_route(app, &wish(port, host), &range, &stamp()).await.expect("the database answers")
+    };
+    let all = add(&first, Some(3001), "").await.expect("free");
+    assert_eq!(store.tcp_routes(first.id).await.expect("readable"), std::slice::from_ref(&all));
+    assert_eq!(add(&first, Some(3001), "").await, Err(NoPort::Own));
+    for (app, host) in [(&second, ""), (&foreign, ""), (&foreign, "db.example.com")] {
+        assert_eq!(add(app, Some(3001), host).await, Err(NoPort::Taken), "{} {host}", app.name);
+    }
+    // Who has all of a port may give a part of it to another app of the same owner.
+    let part = add(&second, Some(3001), "db.example.com").await.expect("of the same owner");
+    let standing = store.standing(&[second.id]).await.expect("readable").remove(0);
+    assert_eq!(standing.tcp, std::slice::from_ref(&part));
+    // A port of hosts is anybody's, host by host.
+    assert_eq!(add(&first, None, "a.example.com").await.expect("free").port, 3000);
+    add(&foreign, Some(3000), "b.example.com").await.expect("another host");
+    assert_eq!(add(&foreign, Some(3000), "a.example.com").await, Err(NoPort::Taken));
+    assert_eq!(add(&first, Some(3000), "").await, Err(NoPort::Taken));
+    assert_eq!(add(&second, None, "").await.expect("free").port, 3002);
+    assert_eq!(add(&second, None, "").await, Err(NoPort::Full));
+    store.delete_tcp_route(&all, &stamp()).await.expect("deleted");
+    store.delete_tcp_route(&all, &stamp()).await.expect("no error");
+    add(&foreign, Some(3001), "c.example.com").await.expect("nobody has all of it any more");
+    // Whatever is asked for at once, no port is given out twice.
+    let range: model::TcpPorts = "4000-4004".parse().expect("a range");
+    let asks = (0..8).map(|_| async { store.insert_tcp_route(&first, &wish(None, ""), &range, &stamp()).await });
+    let got: Vec<_> = futures::future::join_all(asks).await.into_iter().map(|one| one.expect("answers")).collect();
+    let mut got: Vec<u16> = got.into_iter().flatten().map(|route| route.port).collect();
+    got.sort_unstable();
+    assert_eq!(got, [4000, 4001, 4002, 4003, 4004]);
 }
 
 async fn domains(store: &Store) {

@@ -206,6 +206,7 @@ async fn controller((home, url): (&Path, &str), clock: &Arc<TestClock>, engine: 
             authority: path("ca.pem"),
             acme: None,
             ssh_listen: Vec::new(),
+            tcp_ports: "3000-3004".parse().expect("a range"),
             gateway: std::net::Ipv4Addr::new(10, 210, 0, 1),
             stack: "debian-13".to_owned(),
             program: path("platform"),

@@ -25,6 +25,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         listen,
         tls: Some(tls),
         ssh: None,
+        tcp: None,
         inner: None,
         domain: "localhost".parse().expect("a host name"),
         names_socket: path("names.sock"),

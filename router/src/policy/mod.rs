@@ -161,6 +161,17 @@ impl Rules {
         })
     }
 
+    /// Lets a connection in that is no request, or says why not.
+    pub(crate) fn admit_connection(&self, client: IpAddr) -> Result<(), &'static str> {
+        if !self.policy.admits(client) {
+            return Err("Address not allowed");
+        }
+        match &self.rates {
+            Some(rates) if rates.take(client).is_err() => Err("Too many connections from this address"),
+            _ => Ok(()),
+        }
+    }
+
     async fn keep_out(&self, asked: &Asked<'_>, wants: Wants) -> Result<(), Refused> {
         let refuse = |status, reason| Err(Refused::page(error_page::refused(status, reason, wants)));
         // The router's own word for an address; the other arm cannot happen.

@@ -18,7 +18,7 @@ use model::{AppId, DynoName, Exit, ProcessType, ReleaseId, RolloutPolicy, Timest
 use super::traffic::{Tally, Traffic};
 use goals::goal;
 pub(crate) use judge::hopeless;
-pub(crate) use shares::shares;
+pub(crate) use shares::{shares, shares_of};
 
 /// What should run of one app.
 #[derive(Debug, Clone, PartialEq, Eq)]

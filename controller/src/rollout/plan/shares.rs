@@ -12,13 +12,18 @@ use crate::formation::WEB;
 pub(crate) fn shares(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Share> {
     let is_web = |process_type: &&&ProcessType| process_type.as_str() == WEB;
     let types = desired.process_types();
-    let Some(web) = types.iter().find(is_web) else { return Vec::new() };
-    let new = desired.candidate_of(web).map(|(workload, _)| workload);
-    let old = desired.current_of(web).map(|(wanted, _)| in_which_size(desired, web, wanted, observed));
+    types.iter().find(is_web).map(|web| shares_of(desired, web, observed)).unwrap_or_default()
+}
+
+/// The workloads that take what comes to one process type, and in which proportion.
+pub(crate) fn shares_of(desired: &Desired, process_type: &ProcessType, observed: &[WorkloadStatus]) -> Vec<Share> {
+    let new = desired.candidate_of(process_type).map(|(workload, _)| workload);
+    let old =
+        desired.current_of(process_type).map(|(wanted, _)| in_which_size(desired, process_type, wanted, observed));
     let weights = match (&old, &new) {
         (_, None) => (1, 0),
         (None, Some(_)) => (0, u32::from(desired.progress.stage == Stage::Routing)),
-        (Some(old), Some(new)) => weights(desired, web, (old, new), observed),
+        (Some(old), Some(new)) => weights(desired, process_type, (old, new), observed),
     };
     let are_both = weights.0 > 0 && weights.1 > 0;
     let share = |(workload, weight): (Option<WorkloadId>, u32)| {
@@ -29,24 +34,32 @@ pub(crate) fn shares(desired: &Desired, observed: &[WorkloadStatus]) -> Vec<Shar
 }
 
 /// The current release's workload in its wanted size, unless only instances of the size before are healthy yet.
-fn in_which_size(desired: &Desired, web: &ProcessType, wanted: WorkloadId, observed: &[WorkloadStatus]) -> WorkloadId {
+fn in_which_size(
+    desired: &Desired,
+    process_type: &ProcessType,
+    wanted: WorkloadId,
+    observed: &[WorkloadStatus],
+) -> WorkloadId {
     if find(observed, &wanted).is_some_and(is_healthy) {
         return wanted;
     }
     let version = desired.current.as_ref().map(|target| target.version);
     let before = observed.iter().find(|status| {
-        status.process_type == *web && Some(status.release) == version && !status.deleting && status.id != wanted
+        status.process_type == *process_type
+            && Some(status.release) == version
+            && !status.deleting
+            && status.id != wanted
     });
     before.map_or(wanted, |status| status.id.clone())
 }
 
 fn weights(
     desired: &Desired,
-    web: &ProcessType,
+    process_type: &ProcessType,
     (old, new): (&WorkloadId, &WorkloadId),
     observed: &[WorkloadStatus],
 ) -> (u32, u32) {
-    let goal = goal(desired, web, observed);
+    let goal = goal(desired, process_type, observed);
     let old = find(observed, old);
     let up = find(observed, new).map_or(0, healthy);
     let is_back = matches!(desired.progress.stage, Stage::Returning { .. });

@@ -2,6 +2,7 @@
 
 mod aftercare;
 mod phases;
+mod ports;
 mod releases;
 mod room;
 mod scale;
