@@ -102,7 +102,19 @@ impl Hop {
 
 /// An address printed as text is a valid header value; the other one cannot happen.
 fn address(client: IpAddr) -> HeaderValue {
-    HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+    let text = match client.to_canonical() {
+        // The standard library takes five times as long to print it, and each connection does.
+        IpAddr::V4(address) => {
+            let (mut text, mut number) = (String::with_capacity("255.255.255.255".len()), itoa::Buffer::new());
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { "." });
+                text.push_str(number.format(octet));
+            }
+            text
+        }
+        IpAddr::V6(address) => address.to_string(),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// The value of a header that is there once.

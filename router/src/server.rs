@@ -267,23 +267,27 @@ fn begin(
 ) {
     let ends = (client.ip(), local);
     let connections = worker.connections.clone();
+    // What is spawned is moved a few times, and a connection is several KiB.
     match entrance {
         Entrance::Plain => {
             let hop = Hop::new(ends.0, ends.1, None).seated(&seat);
-            spawn_local(connections.track_future(inbound::serve(Stream::Plain(stream), (hop, None), worker, stop)));
+            let served = Box::pin(inbound::serve(Stream::Plain(stream), (hop, None), worker, stop));
+            spawn_local(connections.track_future(served));
         }
         Entrance::Inner => {
             // Whoever was not sent here by the firewall comes to nobody.
             let asked = getsockopt(&stream, sockopt::OriginalDst).map_or(0, |to| u16::from_be(to.sin_port));
             let hop = Hop::new(ends.0, asked, None).seated(&seat);
             let wanted = Some(inner_host(asked));
-            spawn_local(connections.track_future(inbound::serve(Stream::Plain(stream), (hop, wanted), worker, stop)));
+            let served = Box::pin(inbound::serve(Stream::Plain(stream), (hop, wanted), worker, stop));
+            spawn_local(connections.track_future(served));
         }
         Entrance::Tcp(port) => {
             spawn_local(connections.track_future(tcp::serve((stream, seat), port, client, worker)));
         }
         Entrance::Tls(acceptor) => {
-            spawn_local(connections.track_future(serve_tls(acceptor, (stream, seat), ends, worker, stop)));
+            let served = Box::pin(serve_tls(acceptor, (stream, seat), ends, worker, stop));
+            spawn_local(connections.track_future(served));
         }
     }
 }
