@@ -35,8 +35,8 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Responders that are asked at one time.
 const AT_ONCE: usize = 8;
-/// Certificates that are read at one time.
-const MOST: i64 = 100;
+/// Certificates that are read at one time; the next ones wait for the last of them.
+const MOST: i64 = 32;
 /// How long a responder has for its whole answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest answer.

@@ -462,6 +462,26 @@ async fn a_responder_in_the_platforms_network_is_asked_only_by_what_the_platform
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_that_nobody_answers_for_wait_for_the_others() {
+    let (authority, world) = (Authority::new(), World::new().await);
+    let away = authority.leaf("http://127.0.0.1:1/");
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let made = world.bring(&authority.chain(&away), &away.key).await;
+        names.push(made["name"].as_str().expect("a name").to_owned());
+        world.server.test.clock.advance(2 * MINUTE);
+        world.look().await;
+    }
+    let fresh = world.bring(&authority.chain(&away), &away.key).await;
+    world.server.test.clock.advance(10 * MINUTE);
+    let controller = world.controller();
+    let due = controller.store.due_staples(controller.clock.now(), 10).await.expect("readable");
+    let due: Vec<_> = due.iter().map(|due| due.endpoint.name.as_str()).collect();
+    // The first one has failed twice, although it has waited longest.
+    assert_eq!(due, [fresh["name"].as_str().expect("a name"), names[1].as_str(), names[0].as_str()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_platform_got_and_its_authority_took_back_is_ordered_anew() {
     let (authority, world) = (Arc::new(Authority::new()), World::new().await);
     let (url, _responder) = attentive(&authority).await;

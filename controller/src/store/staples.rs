@@ -80,11 +80,11 @@ pub(super) const JOIN: &str = "LEFT JOIN staples t ON t.endpoint_id = s.id AND t
 const COLUMNS: &str = "t.status, t.reason, t.answer, t.expires_at AS answer_expires_at, t.failures, t.due_at, t.updated_at AS staple_updated_at";
 
 impl Store {
-    /// The next few certificates whose authority is to be asked now.
+    /// The next few certificates whose authority is to be asked now; last those whose does not answer, for they take longest.
     pub(crate) async fn due_staples(&self, now: Timestamp, most: i64) -> Result<Vec<Stapled>, StoreError> {
         let sql = format!(
             "SELECT s.id, s.app_id, s.name, s.certificate_chain, s.acm, s.created_at, s.updated_at, {COLUMNS} \
-             FROM sni_endpoints s {JOIN} WHERE t.endpoint_id IS NULL OR t.due_at <= $1 ORDER BY t.due_at, s.id LIMIT $2"
+             FROM sni_endpoints s {JOIN} WHERE t.endpoint_id IS NULL OR t.due_at <= $1 ORDER BY COALESCE(t.failures, 0), COALESCE(t.due_at, 0), s.id LIMIT $2"
         );
         Ok(sqlx::query_as(&sql).bind(now.as_millis()).bind(most).fetch_all(&self.pool).await?)
     }
