@@ -322,6 +322,7 @@ impl Places {
             takeover: Some(self.takeover()),
             proxy_protocol: self.settings.proxy_protocol.0.clone(),
             trusted_proxies: self.settings.trusted_proxies.0.clone(),
+            cache_limit: self.settings.router_cache.0,
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
             log: self.router_logs()?,

@@ -161,6 +161,8 @@ settings! {
     jobs_at_once: NonZeroU32 = "20",
     /// Disk space for the logs of one app; the oldest lines go first.
     log_limit: Bytes = "16MiB",
+    /// Memory for the answers that the router keeps for apps with `cache=on`, of all of them together (`docs/routing.md`).
+    router_cache: Bytes = "256MiB",
     /// Threads of the router; 0 means one a core.
     router_workers: usize = "0",
 }

@@ -303,6 +303,7 @@ commands! {
     "rollouts:abort" [] RolloutsAbort(rollouts::Abort),
     "rollouts:policy" [] RolloutsPolicy(rollouts::Policy),
     "routing" [] Routing(routing::Routing),
+    "routing:purge" [] RoutingPurge(routing::Purge),
     "buildpacks" [] Buildpacks(buildpacks::List),
     "buildpacks:set" [] BuildpacksSet(buildpacks::Set),
     "buildpacks:add" [] BuildpacksAdd(buildpacks::Add),

@@ -1,6 +1,7 @@
 //! `routing`: how routers treat the requests to an app.
 
 use clap::Args;
+use serde_json::json;
 
 use super::rollouts;
 use crate::context::{AppArg, Context};
@@ -35,5 +36,28 @@ impl Routing {
         let (client, name) = cx.app(&self.app)?;
         let what = format!("Setting how the router treats the requests to {name}");
         rollouts::settings(cx, &client, (&["apps", &name, "routing-policy"], changes), &what)
+    }
+}
+
+/// Forget the answers of an app that routers keep
+///
+/// For an app with cache=on: from now on every page is asked for again. A new release does that by itself.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ platform routing:purge
+  $ platform routing:purge -a my-app")]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    app: AppArg,
+}
+
+impl Purge {
+    pub(crate) fn run(self, cx: &Context) -> Result<()> {
+        let (client, name) = cx.app(&self.app)?;
+        let now = json!({"cache_purged": "now"});
+        let path = ["apps", &name, "routing-policy"];
+        let settings = cx.out.step(&format!("Forgetting what routers keep of {name}"), || client.patch(&path, &now))?;
+        cx.done(&settings)
     }
 }

@@ -11,6 +11,8 @@ use crate::{Actor, Controller, Error, accounts};
 
 /// The setting whose text is secret, and is hashed before anybody keeps it.
 const SECRET: &str = "basic_auth";
+/// The setting that is a moment, which may be this one.
+const PURGED: &str = "cache_purged";
 
 /// Heroku's config vars for an app's own pages, and the setting that each is.
 const PAGES: [(&str, &str); 2] = [("ERROR_PAGE_URL", "error_page"), ("MAINTENANCE_PAGE_URL", "maintenance_page")];
@@ -55,7 +57,7 @@ impl Controller {
 
     /// Sets some of how routers treat the requests to an app, from now on, or leaves it to its app.json again. Once this returns, they do.
     pub async fn set_routing_policy(&self, app: &App, actor: &Actor, changes: &Changes) -> Result<(), Error> {
-        let changes = self.hashed(changes).await?;
+        let changes = self.dated(self.hashed(changes).await?);
         let (pages, own, set) = self.routing_texts(app).await?;
         let said = Said { pages: &pages, own: &own, set: &policy::changed(&set, &changes) };
         let mut policy = RoutePolicy::from_texts(&said.merged());
@@ -84,6 +86,16 @@ impl Controller {
             None => <(Texts, Texts)>::default(),
         };
         Ok((pages, own, self.store.routing_settings(app.id).await?))
+    }
+
+    /// The same with the time in the place of `now`.
+    fn dated(&self, mut changes: Changes) -> Changes {
+        if let Some(Some(text)) = changes.get_mut(PURGED)
+            && text.trim() == "now"
+        {
+            *text = self.clock.now().to_rfc3339_millis();
+        }
+        changes
     }
 
     /// The same with hashes in the place of passwords.
@@ -171,6 +183,24 @@ mod tests {
         let set = ada.send("PATCH", path, &[], json!({"error_page": "off"})).await.body;
         assert_eq!(find(&set, "error_page"), "off app", "what is set counts before");
         assert_eq!(find(&set, "maintenance_page"), "HTML of 10 bytes app");
+    }
+
+    #[tokio::test]
+    async fn a_purge_is_a_moment_that_routers_have_not_heard_of() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "shop").await;
+        let controller = &server.test.controller;
+        let app = controller.store.apps().await.expect("readable").remove(0);
+        let purge = async || {
+            let set = ada.send("PATCH", "/apps/shop/routing-policy", &[], json!({"cache_purged": "now"})).await;
+            assert_eq!(set.status, 200, "{}", set.text);
+            let policy = controller.live.names.row(&app.id).and_then(|row| row.policy).expect("something is said");
+            policy.cache_purged.expect("a moment")
+        };
+        let first = purge().await;
+        assert_eq!(first, controller.clock.now());
+        server.test.clock.advance(std::time::Duration::from_millis(5));
+        assert!(purge().await > first);
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::app_protocol::AppProtocol;
+use crate::clock::Timestamp;
 use crate::domain_ask::DomainAsk;
 use crate::name::Hostname;
 use crate::own_page::OwnPage;
@@ -21,6 +22,7 @@ use crate::rollout::{duration, number, words};
 
 /// A policy as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting, and none depends on another")]
 pub struct RoutePolicy {
     /// Which instance gets a request.
     pub balance: Balance,
@@ -64,6 +66,14 @@ pub struct RoutePolicy {
     pub cors: Vec<String>,
     /// Answers are compressed for clients that take that.
     pub compress: bool,
+    /// Answers that allow it are kept for others who ask for the same.
+    pub cache: bool,
+    /// Most bytes of all that are kept.
+    pub cache_size: u64,
+    /// Most bytes of one.
+    pub cache_max_answer: u64,
+    /// What was kept before that is forgotten.
+    pub cache_purged: Option<Timestamp>,
     /// What visitors see when there is no answer of the app.
     pub error_page: Option<OwnPage>,
     /// What they see while it is in maintenance.
@@ -143,6 +153,10 @@ impl Default for RoutePolicy {
             rate_limit: None,
             cors: Vec::new(),
             compress: false,
+            cache: false,
+            cache_size: 64 << 20,
+            cache_max_answer: 8 << 20,
+            cache_purged: None,
             error_page: None,
             maintenance_page: None,
             domain_ask: None,
@@ -153,7 +167,7 @@ impl Default for RoutePolicy {
 
 impl RoutePolicy {
     /// The names of all settings.
-    pub const SETTINGS: [&'static str; 25] = [
+    pub const SETTINGS: [&'static str; 29] = [
         "balance",
         "slow_start",
         "affinity",
@@ -175,6 +189,10 @@ impl RoutePolicy {
         "rate_limit",
         "cors",
         "compress",
+        "cache",
+        "cache_size",
+        "cache_max_answer",
+        "cache_purged",
         "error_page",
         "maintenance_page",
         "domain_ask",
@@ -207,6 +225,10 @@ impl RoutePolicy {
             "rate_limit" => self.rate_limit = unless_off(text, str::parse)?,
             "cors" => self.cors = list(text, origin)?,
             "compress" => self.compress = on_or_off(text)?,
+            "cache" => self.cache = on_or_off(text)?,
+            "cache_size" => self.cache_size = bytes(text)?,
+            "cache_max_answer" => self.cache_max_answer = bytes(text)?,
+            "cache_purged" => self.cache_purged = unless_off(text, moment)?,
             "error_page" => self.error_page = unless_off(text, str::parse)?,
             "maintenance_page" => self.maintenance_page = unless_off(text, str::parse)?,
             "domain_ask" => self.domain_ask = unless_off(text, str::parse)?,
@@ -241,6 +263,10 @@ impl RoutePolicy {
             "rate_limit" => or_off(self.rate_limit.as_ref()),
             "cors" => joined(&self.cors),
             "compress" => flag(self.compress),
+            "cache" => flag(self.cache),
+            "cache_size" => bytes_words(self.cache_size),
+            "cache_max_answer" => bytes_words(self.cache_max_answer),
+            "cache_purged" => or_off(self.cache_purged.map(Timestamp::to_rfc3339_millis).as_ref()),
             "error_page" => or_off(self.error_page.as_ref()),
             "maintenance_page" => or_off(self.maintenance_page.as_ref()),
             "domain_ask" => or_off(self.domain_ask.as_ref()),
@@ -531,6 +557,11 @@ fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("must be a size like 512KiB, 10MiB or 1GiB, not {text:?}"))
 }
 
+/// `2026-11-23T06:22:00.000Z`
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| format!("must be a moment like 2026-11-23T06:22:00Z, not {text:?}"))
+}
+
 fn bytes_words(bytes: u64) -> String {
     let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
         .into_iter()
@@ -575,6 +606,10 @@ mod tests {
             ("rate_limit", "100/1m"),
             ("cors", "https://a.example,http://localhost:3000"),
             ("compress", "on"),
+            ("cache", "on"),
+            ("cache_size", "32MiB"),
+            ("cache_max_answer", "512KiB"),
+            ("cache_purged", "2026-11-23T06:22:00.123Z"),
             ("error_page", "<h1>Sorry, off for a while</h1>"),
             ("maintenance_page", "//www.example.com/a?b=c"),
             ("domain_ask", "/internal/domain-allowed"),
@@ -626,6 +661,8 @@ mod tests {
             ("rate_limit", "0/1m"),
             ("cors", "app.example.com"),
             ("cors", "https://app.example.com/path"),
+            ("cache_size", "much"),
+            ("cache_purged", "yesterday"),
             ("error_page", "sorry.html"),
             ("error_page", "https://"),
             ("maintenance_page", "javascript://x"),

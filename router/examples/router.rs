@@ -17,7 +17,7 @@ use clap::{Args, Parser};
 use engine::feed::Feed;
 use model::clock::{SystemClock, SystemRandom};
 use model::routes::{AppRoute, Endpoint, Proof, RouteMode, WorkloadAddresses, WorkloadId};
-use model::{AppId, LogSink, LogSource, Timestamp};
+use model::{AppId, LogSink, LogSource, RoutePolicy, Timestamp};
 use router::{Router, RouterSettings, Timeouts, TlsEntrance};
 
 #[global_allocator]
@@ -86,6 +86,20 @@ struct TableArgs {
     /// A process by which the instances are proven.
     #[arg(long)]
     proof: Option<u32>,
+    /// How requests to the apps are treated, as `platform routing` has it: `cache=on`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    routing: Vec<String>,
+}
+
+impl TableArgs {
+    fn policy(&self) -> Result<Option<Box<RoutePolicy>>, Failed> {
+        let mut policy = RoutePolicy::default();
+        for setting in &self.routing {
+            let (name, text) = setting.split_once('=').ok_or("a setting is NAME=VALUE")?;
+            policy.set(name, text)?;
+        }
+        Ok((policy != RoutePolicy::default()).then(|| Box::new(policy)))
+    }
 }
 
 fn main() -> Result<(), Failed> {
@@ -132,6 +146,7 @@ fn settings(
         takeover: None,
         proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
+        cache_limit: 64 << 20,
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
         workers,
@@ -171,7 +186,7 @@ fn feeds(table: &TableArgs) -> Result<(Names, Addresses), Failed> {
     for number in 0..table.hosts {
         let (id, workload) = app(number)?;
         let host = if number == 0 { table.host.clone() } else { format!("h{number}.{}", table.host) };
-        names.push((id, route(number, &host, &workload)?));
+        names.push((id, AppRoute { policy: table.policy()?, ..route(number, &host, &workload)? }));
         let instance = format!("{:08x}-0000-4000-8000-{number:012}", number.wrapping_mul(2_654_435_769));
         let endpoint = Endpoint { instance, dyno: "web.1".to_owned(), address: table.upstream, proof };
         addresses.push((workload, WorkloadAddresses { healthy: vec![endpoint], ..WorkloadAddresses::default() }));

@@ -182,8 +182,40 @@ pub(crate) struct Record {
     /// Bytes that came by a tunnel.
     pub(crate) tunneled: u64,
     pub(crate) failure: Option<Failure>,
+    /// What came of looking for a kept answer, if the app keeps any.
+    pub(crate) cached: Option<Cached>,
     /// The whole answer was passed on, or the failure says why not.
     pub(crate) complete: bool,
+}
+
+/// What came of looking for a kept answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cached {
+    /// Served, and the app knows nothing of it.
+    Hit,
+    /// The same, though it was too old.
+    Stale,
+    /// Served, for the app said that it is still so.
+    Revalidated,
+    /// The app answered.
+    Miss,
+    /// The same, and nobody looked.
+    Pass,
+    /// No client asked: what is kept was fetched anew.
+    Refresh,
+}
+
+impl Cached {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Miss => "miss",
+            Self::Pass => "pass",
+            Self::Refresh => "refresh",
+        }
+    }
 }
 
 /// What a request says of itself.
@@ -221,8 +253,28 @@ impl Record {
             incoming: None,
             tunneled: 0,
             failure: None,
+            cached: None,
             complete: false,
         }
+    }
+
+    /// Of another request for the same, which is made now.
+    pub(crate) fn again(&self, request_id: HeaderValue, now: Timestamp) -> Self {
+        let Facts { app, protocol, tls, .. } = self.request;
+        let Facts { method, uri, host, forwarded_for, .. } = &self.request;
+        let facts = Facts {
+            app,
+            method: method.clone(),
+            uri: uri.clone(),
+            host: host.clone(),
+            request_id,
+            forwarded_for: forwarded_for.clone(),
+            arrived: Instant::now(),
+            started: now.as_millis(),
+            protocol,
+            tls,
+        };
+        Self::new(Rc::clone(&self.lines), Rc::clone(&self.tally), facts)
     }
 
     /// Notes why the request has no answer, or not all of it.
@@ -291,6 +343,9 @@ impl Record {
         }
         if self.retries > 0 {
             say(&[" retries=", number.format(self.retries)]);
+        }
+        if let Some(cached) = self.cached {
+            say(&[" cache=", cached.word()]);
         }
     }
 }

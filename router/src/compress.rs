@@ -15,7 +15,7 @@ use hyper::body::Frame;
 use zstd::zstd_safe::CParameter;
 
 use crate::headers::tokens;
-use crate::reply::{Download, Failed};
+use crate::reply::{Failed, Plain};
 
 /// Shorter answers are not worth it.
 const LEAST: u64 = 1024;
@@ -195,7 +195,7 @@ impl Encoder {
 
 /// An answer's body on its way to a client, compressed.
 pub(crate) struct Packed {
-    download: Box<Download>,
+    plain: Plain,
     /// None once it has begun.
     begin: Option<Coding>,
     /// None before that, and once it is finished.
@@ -208,8 +208,8 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    pub(crate) fn new(download: Box<Download>, coding: Coding) -> Self {
-        Self { download, begin: Some(coding), encoder: None, left: Bytes::new(), is_behind: false, trailers: None }
+    pub(crate) fn new(plain: Plain, coding: Coding) -> Self {
+        Self { plain, begin: Some(coding), encoder: None, left: Bytes::new(), is_behind: false, trailers: None }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -236,7 +236,7 @@ impl Packed {
                     return Poll::Pending;
                 }
             }
-            match self.download.poll_frame(context) {
+            match self.plain.poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.left = data,
                     Err(frame) => self.trailers = frame.into_trailers().ok(),

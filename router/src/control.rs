@@ -84,6 +84,7 @@ impl Router {
         let log = Arc::new(AccessLog::default());
         let (sender, news) = mpsc::unbounded_channel();
         let table = Arc::new(Table::new(sender.clone()));
+        table.store.set_limit(settings.cache_limit);
         let kept = Kept::new(&settings.certificates);
         let shown = Arc::new(Shown::new(kept.load(), Arc::clone(&settings.clock)));
         let shared = Arc::new(Shared {

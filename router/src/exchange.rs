@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::access_log::{Facts, Record};
+use crate::cache::{Consulted, Fetch};
 use crate::compress::{self, Coding, Packed};
 use crate::error_page::{self, Wants};
 use crate::failure::Failure;
@@ -23,7 +24,7 @@ use crate::inbound::Inbound;
 use crate::place::Mounted;
 use crate::policy::{Asked, Patience, Refused, Rules, Visit, ejection};
 use crate::proxy::{Client, Worker, request_head, switching};
-use crate::reply::{Download, Reply};
+use crate::reply::{Download, Plain, Reply};
 use crate::response::Head;
 use crate::search::Search;
 use crate::seats::Seat;
@@ -40,23 +41,25 @@ const SHARED_TURNS: usize = 3;
 
 /// A request to an app.
 pub(crate) struct Exchange {
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-    record: Record,
-    upgrade: Option<ClientEnd>,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) record: Record,
+    pub(crate) upgrade: Option<ClientEnd>,
     /// Of the request, as the client sent them.
-    headers: HeaderMap,
-    patience: Patience,
+    pub(crate) headers: HeaderMap,
+    pub(crate) patience: Patience,
     /// By which part of its path it came, if the app has only that of its host.
-    mounted: Option<Mounted>,
+    pub(crate) mounted: Option<Mounted>,
     /// What to do with the answer, if the app has rules.
-    visit: Option<Rc<Visit>>,
+    pub(crate) visit: Option<Rc<Visit>>,
+    /// The same, if answers of the app are kept.
+    pub(crate) fetch: Option<Box<Fetch>>,
 }
 
 /// An instance's answer, and what the rest of it comes from.
-struct Answer {
-    head: Head,
-    source: Source,
+pub(crate) struct Answer {
+    pub(crate) head: Head,
+    pub(crate) source: Source,
 }
 
 /// Why an attempt brought no answer, and what is left of the request.
@@ -125,22 +128,37 @@ impl Exchange {
         record.incoming = incoming;
         let headers = parts.headers;
         // It goes from hand to hand.
-        (Box::new(Self { worker, client, record, upgrade, headers, patience, mounted, visit: None }), upload)
+        let exchange = Self { worker, client, record, upgrade, headers, patience, mounted, visit: None, fetch: None };
+        (Box::new(exchange), upload)
     }
 
     pub(crate) async fn run(mut self: Box<Self>, host: &str, owner: Arc<App>, request: Upload) -> Response<Reply> {
-        let answered = match self.admit(&owner, host).await {
-            Ok(()) => self.dispatch(&owner, request).await.map_err(Refused::Failure),
-            Err(refused) => Err(refused),
-        };
-        let (mut answer, in_flight) = match answered {
+        if let Err(refused) = self.admit(&owner, host).await {
+            return self.refuse(refused, &owner);
+        }
+        let mut request = request;
+        if let Some(caching) = &owner.caching {
+            match Box::pin(self.consult(&owner, caching, request)).await {
+                Consulted::Ask(asked) => request = asked,
+                Consulted::Serve(served) => return self.serve(served, &owner),
+            }
+        }
+        let (mut answer, in_flight) = match self.dispatch(&owner, request).await {
             Ok(found) => found,
-            Err(refused) => return self.refuse(refused, &owner),
+            Err(failure) => match self.instead(failure) {
+                Some(served) => {
+                    self.blame(&owner, failure);
+                    return self.serve(served, &owner);
+                }
+                None => return self.refuse(Refused::Failure(failure), &owner),
+            },
         };
+        self.note(&owner, &answer, &in_flight);
+        if let Some(served) = self.learn(&mut answer, &in_flight) {
+            self.put_back(answer, &in_flight);
+            return self.serve(served, &owner);
+        }
         let status = answer.head.status;
-        self.record.answered = Some(Instant::now());
-        self.record.status = status.as_u16();
-        ejection::judge(&owner, in_flight.instance(), status.is_server_error(), self.worker.shared.timeouts.ejection);
         if let Some(visit) = &self.visit {
             visit.finish(&mut answer.head.headers, Some(in_flight.instance()));
         }
@@ -150,6 +168,14 @@ impl Exchange {
         let is_wanted = owner.rules.as_ref().is_some_and(|rules| rules.policy.compress);
         let coding = if is_wanted { compress::prepare(&self.headers, status, &mut answer.head.headers) } else { None };
         self.pass(answer, in_flight, coding)
+    }
+
+    /// Takes note of how an instance answered.
+    pub(crate) fn note(&mut self, app: &App, answer: &Answer, in_flight: &InFlight) {
+        let status = answer.head.status;
+        self.record.answered = Some(Instant::now());
+        self.record.status = status.as_u16();
+        ejection::judge(app, in_flight.instance(), status.is_server_error(), self.worker.shared.timeouts.ejection);
     }
 
     /// Lets the request in by the rules of its app, if that has any.
@@ -179,9 +205,7 @@ impl Exchange {
                 *page
             }
             Refused::Failure(failure) => {
-                if let Some(instance) = self.record.instance.as_deref().filter(|_| failure.is_of_instance()) {
-                    self.judge(app, instance);
-                }
+                self.blame(app, failure);
                 self.record.fail(failure);
                 let request_id = self.record.request.request_id.to_str().unwrap_or_default();
                 let wants = Wants::of(&self.headers);
@@ -200,7 +224,11 @@ impl Exchange {
     }
 
     /// Tries instances until one has answered.
-    async fn dispatch(&mut self, app: &Arc<App>, mut request: Upload) -> Result<(Answer, InFlight), Failure> {
+    pub(crate) async fn dispatch(
+        &mut self,
+        app: &Arc<App>,
+        mut request: Upload,
+    ) -> Result<(Answer, InFlight), Failure> {
         let worker = Rc::clone(&self.worker);
         let (visit, began) = (self.visit.clone(), self.record.request.arrived);
         let from = (&*worker.shared.table, &worker.shared.timeouts);
@@ -240,6 +268,13 @@ impl Exchange {
     fn may_retry(&self, app: &App) -> bool {
         let withdraw = |share| self.worker.budgets.withdraw(app.id, share, Instant::now());
         self.record.retries == 0 && Rules::retries(app).is_some_and(withdraw)
+    }
+
+    /// Notes that a failure was that of the instance, if it was.
+    pub(crate) fn blame(&self, app: &App, failure: Failure) {
+        if let Some(instance) = self.record.instance.as_deref().filter(|_| failure.is_of_instance()) {
+            self.judge(app, instance);
+        }
     }
 
     /// Notes that `instance` failed.
@@ -375,14 +410,32 @@ impl Exchange {
         (self.client.activity.last().max(sent) + limit, failure)
     }
 
+    /// How long the connection of an answer may rest afterwards: a second less than the instance says, so that it is us who close first.
+    fn rest(&self, head: &Head) -> Duration {
+        let limit = self.worker.shared.timeouts.upstream_idle;
+        head.keep_alive.map_or(limit, |time| limit.min(time.saturating_sub(Duration::from_secs(1))))
+    }
+
+    /// Gives the connection of an answer back that nobody is shown, if nothing more comes on it.
+    pub(crate) fn put_back(&self, answer: Answer, in_flight: &InFlight) {
+        let rest = self.rest(&answer.head);
+        if let Source::Http1(upstream) = answer.source
+            && upstream.is_over()
+        {
+            self.worker.pool.put(in_flight.instance(), upstream, rest, Instant::now());
+        }
+    }
+
     /// Streams the answer to the client.
-    fn pass(self: Box<Self>, answer: Answer, in_flight: InFlight, coding: Option<Coding>) -> Response<Reply> {
-        let Self { worker, client, record, patience, .. } = *self;
+    pub(crate) fn pass(
+        self: Box<Self>,
+        answer: Answer,
+        in_flight: InFlight,
+        coding: Option<Coding>,
+    ) -> Response<Reply> {
+        let rest = self.rest(&answer.head);
+        let Self { worker, client, record, patience, fetch, .. } = *self;
         let Answer { head, source } = answer;
-        let idle_limit = worker.shared.timeouts.upstream_idle;
-        // A second less than the instance says, so that it is us who close first.
-        let rest =
-            head.keep_alive.map_or(idle_limit, |time| idle_limit.min(time.saturating_sub(Duration::from_secs(1))));
         let download = Download {
             source: Some(source),
             in_flight,
@@ -392,11 +445,12 @@ impl Exchange {
             patience: patience.idle,
             rest,
             broken: None,
+            collector: fetch.and_then(|fetch| fetch.collector),
         };
         let download = Box::new(download);
         let reply = match coding.filter(|_| !download.is_over()) {
             None => Reply::App(download),
-            Some(coding) => Reply::Packed(Box::new(Packed::new(download, coding))),
+            Some(coding) => Reply::Packed(Box::new(Packed::new(Plain::App(download), coding))),
         };
         let mut response = Response::new(reply);
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);

@@ -67,6 +67,11 @@ impl Hop {
         }
     }
 
+    /// A proxy that is trusted says whose the request is.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.forwarded_for.is_some()
+    }
+
     /// One request of a proxy that says truly whose it is: with the client's address in the place of the proxy's, and the scheme and port that the
     /// client used.
     pub(crate) fn behind(&self, headers: &HeaderMap, is_proxy: impl Fn(IpAddr) -> bool) -> Self {

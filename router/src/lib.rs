@@ -16,6 +16,7 @@
 
 mod access_log;
 mod balance;
+mod cache;
 mod compress;
 mod control;
 mod cork;
@@ -117,6 +118,8 @@ pub struct RouterSettings {
     pub proxy_protocol: Vec<IpNet>,
     /// Proxies whose headers say whose a request is; those of everybody else are replaced.
     pub trusted_proxies: Vec<IpNet>,
+    /// Most bytes of answers that are kept for apps which want that, of all of them.
+    pub cache_limit: u64,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.

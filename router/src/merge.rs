@@ -105,7 +105,7 @@ impl Half for Names {
             let mut making = table.making();
             part(&mut |change, _, live| {
                 let (before, id) = (live?, AppId::unpack(change.key)?);
-                Some(table.make_app(&mut making, id, AppRoute::unpack(change.row?)?, before.rules.as_ref()))
+                Some(table.make_app(&mut making, id, AppRoute::unpack(change.row?)?, Some(before)))
             });
         });
         table.move_places(&std::mem::take(&mut self.taken), &std::mem::take(&mut self.given));

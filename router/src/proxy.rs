@@ -147,6 +147,12 @@ impl Client {
         Rc::new(Self { hop, wanted: None, activity, http2: self.http2, handover })
     }
 
+    /// The same for a request of ours in the client's name, which it does not wait for.
+    pub(crate) fn alone(&self) -> Self {
+        let (activity, handover) = (Arc::new(Activity::of_stream()), Rc::default());
+        Self { hop: Rc::clone(&self.hop), wanted: self.wanted.clone(), activity, http2: self.http2, handover }
+    }
+
     /// What becomes of the client's end if `request` is answered with 101.
     pub(crate) fn upgrade<B>(&self, request: &mut Request<B>) -> ClientEnd {
         if self.http2 {

@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::access_log::Record;
+use crate::cache::{Collector, Stored};
 use crate::compress::Packed;
 use crate::failure::Failure;
 use crate::proxy::Worker;
@@ -28,7 +29,9 @@ pub(crate) enum Reply {
     Page(Full<Bytes>),
     /// From an app's instance.
     App(Box<Download>),
-    /// The same, compressed.
+    /// What an app's instance said before.
+    Stored(Box<Stored>),
+    /// Either of them, compressed.
     Packed(Box<Packed>),
     /// From the platform's own API.
     Platform(Incoming),
@@ -48,6 +51,7 @@ impl Body for Reply {
         match &mut *self {
             Self::Page(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::App(body) => body.poll_frame(context),
+            Self::Stored(body) => Poll::Ready(body.next().map(Ok)),
             Self::Packed(body) => body.poll_frame(context),
             Self::Platform(body) => Pin::new(body).poll_frame(context).map_err(Failed::from),
         }
@@ -57,6 +61,7 @@ impl Body for Reply {
         match self {
             Self::Page(body) => body.is_end_stream(),
             Self::App(download) => download.is_over(),
+            Self::Stored(body) => body.is_over(),
             Self::Packed(body) => body.is_over(),
             Self::Platform(body) => body.is_end_stream(),
         }
@@ -66,8 +71,24 @@ impl Body for Reply {
         match self {
             Self::Page(body) => body.size_hint(),
             Self::App(download) => download.size_hint(),
+            Self::Stored(body) => body.size_hint(),
             Self::Packed(_) => SizeHint::default(),
             Self::Platform(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What is to be compressed.
+pub(crate) enum Plain {
+    App(Box<Download>),
+    Stored(Box<Stored>),
+}
+
+impl Plain {
+    pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        match self {
+            Self::App(body) => body.poll_frame(context),
+            Self::Stored(body) => Poll::Ready(body.next().map(Ok)),
         }
     }
 }
@@ -87,6 +108,8 @@ pub(crate) struct Download {
     pub(crate) rest: Duration,
     /// The instance's connection broke, and the client is yet to be told.
     pub(crate) broken: Option<Failed>,
+    /// Keeps it for others.
+    pub(crate) collector: Option<Box<Collector>>,
 }
 
 impl Download {
@@ -100,6 +123,7 @@ impl Download {
             Poll::Ready(Some(Ok(frame))) => {
                 self.activity.pass();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.collector.take_if(|collector| !collector.take(&frame));
                 if source.is_over() {
                     self.finish();
                 }
@@ -139,6 +163,9 @@ impl Download {
 
     fn finish(&mut self) {
         self.record.complete = true;
+        if let Some(collector) = self.collector.take() {
+            collector.finish();
+        }
         if let Some(source) = self.source.take() {
             let now = Instant::now();
             self.record.ended = Some(now);

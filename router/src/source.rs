@@ -59,6 +59,11 @@ impl Source {
         }
     }
 
+    /// Only the end of the connection tells where the answer ends, which may come early.
+    pub(crate) fn ends_by_closing(&self) -> bool {
+        matches!(self, Self::Http1(upstream) if upstream.ends_by_closing())
+    }
+
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(upstream) => upstream.size_hint(),

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use crate::balance::Dice;
+use crate::cache::{Caching, Store};
 use crate::making::Making;
 use crate::on_demand::Askers;
 use crate::pack::Packed;
@@ -46,6 +47,8 @@ pub(crate) struct Table {
     pub(crate) askers: Askers,
     /// Ports whose connections are passed on as they are.
     pub(crate) ports: Ports,
+    /// Where answers of apps are kept that want it.
+    pub(crate) store: Arc<Store>,
     /// Whoever makes something of a row holds this, as does who changes rows.
     making: Mutex<Making>,
     /// Says "something changed" to requests that wait for an instance, and to who keeps the table on disk.
@@ -64,6 +67,7 @@ impl Table {
             has_parts: AtomicBool::new(false),
             askers: Askers::default(),
             ports: Ports::default(),
+            store: Store::new(0),
             making: Mutex::new(Making::new(news)),
             changed: watch::Sender::new(()),
         }
@@ -167,16 +171,17 @@ impl Table {
         self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What requests need of an app. One that is made anew goes on with the rules that it had, if it has the same policy.
+    /// What requests need of an app. One that is made anew goes on with the rules that it had, if it has the same policy, and with the answers
+    /// that are kept of it, as far as they are still its own.
     pub(crate) fn make_app(
         &self,
         making: &mut Making,
         id: AppId,
         route: AppRoute,
-        before: Option<&Arc<Rules>>,
+        before: Option<&Arc<App>>,
     ) -> Arc<App> {
         let rules = route.policy.map(|policy| {
-            let known = before.filter(|rules| rules.policy == *policy);
+            let known = before.and_then(|app| app.rules.as_ref()).filter(|rules| rules.policy == *policy);
             known.map_or_else(|| Arc::new(Rules::new(*policy)), Arc::clone)
         });
         let mode = match route.mode {
@@ -194,7 +199,12 @@ impl Table {
             Entry { route: tcp, shares }
         });
         let entries = entries.collect();
-        Arc::new(App { id, name: route.name, mode, rules, entries })
+        let kept = before.and_then(|app| app.caching.as_ref());
+        let caching = match (&rules, &mode) {
+            (Some(rules), Mode::Serve(shares)) => Caching::new(&self.store, (&route.name, &rules.policy), shares, kept),
+            _ => None,
+        };
+        Arc::new(App { id, name: route.name, mode, rules, caching, entries })
     }
 
     /// What requests need of a workload.
@@ -232,6 +242,8 @@ pub(crate) struct App {
     pub(crate) mode: Mode,
     /// What its owner says of its requests, if anything.
     pub(crate) rules: Option<Arc<Rules>>,
+    /// Its answers that are kept for others, if it wants that.
+    pub(crate) caching: Option<Arc<Caching>>,
     /// What takes connections that are no requests.
     pub(crate) entries: Box<[Entry]>,
 }

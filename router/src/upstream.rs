@@ -232,6 +232,11 @@ impl Upstream {
         self.body.is_over()
     }
 
+    /// Only the end of the connection tells where the answer ends, which may come early.
+    pub(crate) fn ends_by_closing(&self) -> bool {
+        matches!(self.body, Body::UntilEnd)
+    }
+
     pub(crate) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }

@@ -1,5 +1,6 @@
 //! A router between real clients and real instances.
 
+mod caching;
 mod certificates;
 mod clients;
 mod compression;

@@ -247,6 +247,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         takeover: None,
         proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
+        cache_limit: 64 << 20,
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),
