@@ -22,6 +22,8 @@ struct Metrics {
 #[derive(Debug, Deserialize)]
 struct Figures {
     requests: u64,
+    cache_hits: u64,
+    cache_misses: u64,
     statuses: BTreeMap<String, u64>,
     codes: BTreeMap<String, u64>,
     p50_ms: Option<u64>,
@@ -60,7 +62,11 @@ impl Show {
         let value = client.get(&["apps", &name, "metrics"])?;
         cx.show(&value, |out| {
             let Metrics { since, total, dynos } = client::typed(&value)?;
-            out.heading(&format!("{name}: {} requests since {}", total.requests, output::when(&since, now())))?;
+            let kept = match (total.cache_hits, total.cache_misses) {
+                (0, 0) => String::new(),
+                (hits, _) => format!(", {hits} answered from the router's cache"),
+            };
+            out.heading(&format!("{name}: {} requests since {}{kept}", total.requests, output::when(&since, now())))?;
             let row = |dyno: OfDyno| {
                 let release = dyno.release.map(|release| format!("v{release}")).unwrap_or_default();
                 let who = dyno.dyno.or(dyno.process_type).unwrap_or_else(|| "nobody".to_owned());

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 pub use engine::details::{MINUTES, Minute};
 use model::routes::WorkloadId;
-use model::traffic::{Detail, LATENCY_ENDS_MS, Outcome, PathCount, Place};
+use model::traffic::{CacheCounts, Detail, LATENCY_ENDS_MS, Outcome, PathCount, Place};
 use model::{AppId, Timestamp};
 
 use crate::store::App;
@@ -157,6 +157,20 @@ fn exposition(rows: &BTreeMap<Labels, Detail>) -> String {
             say(format_args!("{name}{{{labels}}} {count}"));
         }
     }
+    let name = "platform_http_cache_requests_total";
+    say(format_args!("# HELP {name} Requests to apps whose answers the router keeps, by whether it answered itself."));
+    say(format_args!("# TYPE {name} counter"));
+    let cached = || known.iter().filter(|(_, detail)| detail.cache != CacheCounts::default());
+    for (labels, detail) in cached() {
+        say(format_args!("{name}{{{labels},result=\"hit\"}} {}", detail.cache.hits));
+        say(format_args!("{name}{{{labels},result=\"miss\"}} {}", detail.cache.misses));
+    }
+    let name = "platform_http_cache_bytes_total";
+    say(format_args!("# HELP {name} Bytes of bodies that the router sent of what it keeps."));
+    say(format_args!("# TYPE {name} counter"));
+    for (labels, detail) in cached() {
+        say(format_args!("{name}{{{labels}}} {}", detail.cache.bytes));
+    }
     text
 }
 
@@ -182,7 +196,8 @@ mod tests {
 
     #[test]
     fn prometheus_reads_what_was_counted() {
-        let mut detail = Detail { waited_us: 1_250_000, received: 7, sent: 9, ..Detail::default() };
+        let cache = CacheCounts { hits: 4, misses: 3, bytes: 5 };
+        let mut detail = Detail { waited_us: 1_250_000, received: 7, sent: 9, cache, ..Detail::default() };
         detail.end(503, 12, 1);
         detail.end(200, 0, 2);
         (detail.latency[0], detail.latency[11], detail.latency[23]) = (1, 1, 1);
@@ -200,6 +215,9 @@ mod tests {
             "platform_http_request_duration_seconds_count{PLACE} 3",
             "platform_http_request_bytes_total{PLACE} 7",
             "platform_http_response_bytes_total{PLACE} 9",
+            r#"platform_http_cache_requests_total{PLACE,result="hit"} 4"#,
+            r#"platform_http_cache_requests_total{PLACE,result="miss"} 3"#,
+            "platform_http_cache_bytes_total{PLACE} 5",
         ] {
             let line = line.replace("PLACE", place);
             assert!(text.lines().any(|it| it == line), "{line} in {text}");

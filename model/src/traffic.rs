@@ -97,6 +97,29 @@ pub struct Detail {
     pub received: u64,
     /// Bytes of bodies that they were sent.
     pub sent: u64,
+    /// What came of looking for kept answers.
+    #[serde(default)]
+    pub cache: CacheCounts,
+}
+
+/// What came of looking for kept answers, of an app that wants that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheCounts {
+    /// Requests that were answered by what was kept, without the app.
+    pub hits: u64,
+    /// Requests that went to the app.
+    pub misses: u64,
+    /// Bytes of the bodies that the hits were sent.
+    pub bytes: u64,
+}
+
+impl CacheCounts {
+    fn change(&mut self, other: &Self, operation: fn(u64, u64) -> u64) {
+        let Self { hits, misses, bytes } = self;
+        for (own, other) in [(hits, other.hits), (misses, other.misses), (bytes, other.bytes)] {
+            *own = operation(*own, other);
+        }
+    }
 }
 
 impl Detail {
@@ -125,6 +148,7 @@ impl Detail {
         self.waited_us = self.waited_us.saturating_add(other.waited_us);
         self.received = self.received.saturating_add(other.received);
         self.sent = self.sent.saturating_add(other.sent);
+        self.cache.change(&other.cache, u64::saturating_add);
     }
 
     /// What was counted since `earlier`.
@@ -139,6 +163,7 @@ impl Detail {
         self.waited_us = self.waited_us.saturating_sub(earlier.waited_us);
         self.received = self.received.saturating_sub(earlier.received);
         self.sent = self.sent.saturating_sub(earlier.sent);
+        self.cache.change(&earlier.cache, u64::saturating_sub);
         self
     }
 
@@ -235,10 +260,11 @@ mod tests {
         assert!(detail.outcomes.len() <= 64 + 9, "{}", detail.outcomes.len());
         let earlier = detail.clone();
         detail.end(100, 0, 2);
-        detail.add(&Detail { sent: 3, waited_us: 4, ..Detail::default() });
+        let cache = CacheCounts { hits: 2, misses: 1, bytes: 9 };
+        detail.add(&Detail { sent: 3, waited_us: 4, cache, ..Detail::default() });
         let since = detail.clone().since(&earlier);
         assert_eq!(since.outcomes, [Outcome { status: 100, code: 0, count: 2 }]);
-        assert_eq!((since.received, since.sent, since.waited_us), (0, 3, 4));
+        assert_eq!((since.received, since.sent, since.waited_us, since.cache), (0, 3, 4, cache));
         detail.clear();
         assert_eq!(detail, Detail::default());
     }

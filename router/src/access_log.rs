@@ -298,6 +298,14 @@ impl Record {
             detail.waited_us += u64::try_from(waited.as_micros()).unwrap_or(0);
             detail.received += received;
             detail.sent += self.bytes;
+            match self.cached {
+                Some(Cached::Hit | Cached::Stale) => {
+                    detail.cache.hits += 1;
+                    detail.cache.bytes += self.bytes;
+                }
+                Some(Cached::Miss | Cached::Revalidated | Cached::Pass) => detail.cache.misses += 1,
+                Some(Cached::Refresh) | None => {}
+            }
         });
         self.tally.paths.count(Asked {
             app: self.request.app,

@@ -26,6 +26,12 @@ const TEXT: &str = "text/plain; version=0.0.4";
 #[derive(Serialize, ToSchema)]
 #[schema(as = RequestMetrics)]
 struct FiguresAnswer {
+    /// Bytes of the bodies that the router sent of answers that it keeps.
+    cache_bytes: u64,
+    /// How many it answered with what it keeps.
+    cache_hits: u64,
+    /// How many others it looked for there, or passed by it.
+    cache_misses: u64,
     /// How many had an error of the router, by its code: `H12`.
     codes: BTreeMap<String, u64>,
     /// Milliseconds until the first byte of an answer, or until there was none: half of the requests waited no longer; null without any.
@@ -182,6 +188,9 @@ impl From<&Detail> for FiguresAnswer {
             }
         }
         Self {
+            cache_bytes: detail.cache.bytes,
+            cache_hits: detail.cache.hits,
+            cache_misses: detail.cache.misses,
             codes,
             p50_ms: detail.percentile(50),
             p95_ms: detail.percentile(95),
@@ -217,7 +226,7 @@ impl From<(Timestamp, Minute)> for MinuteAnswer {
 #[cfg(test)]
 mod tests {
     use model::routes::WorkloadId;
-    use model::traffic::{Detail, PathCount, Place};
+    use model::traffic::{CacheCounts, Detail, PathCount, Place};
 
     use crate::testing::http::Server;
 
@@ -228,7 +237,8 @@ mod tests {
         let eve = server.user("eve@example.com").await;
         let id = ada.get("/apps/shop").await.body["id"].as_str().expect("an id").parse().expect("an id");
         let workload = Some(WorkloadId(format!("{id}.v3.web.basic")));
-        let mut detail = Detail { life: 1, received: 5, sent: 7, ..Detail::default() };
+        let cache = CacheCounts { hits: 6, misses: 1, bytes: 3 };
+        let mut detail = Detail { life: 1, received: 5, sent: 7, cache, ..Detail::default() };
         detail.end(200, 0, 18);
         detail.end(503, 12, 2);
         detail.latency[11] = 20;
@@ -240,6 +250,8 @@ mod tests {
         assert_eq!((total["requests"].as_u64(), total["statuses"]["503"].as_u64()), (Some(20), Some(2)));
         assert_eq!((total["codes"]["H12"].as_u64(), total["p95_ms"].as_u64()), (Some(2), Some(99)));
         assert_eq!((total["received_bytes"].as_u64(), total["sent_bytes"].as_u64()), (Some(5), Some(7)));
+        assert_eq!((total["cache_hits"].as_u64(), total["cache_misses"].as_u64()), (Some(6), Some(1)));
+        assert_eq!(total["cache_bytes"].as_u64(), Some(3));
         let dyno = &answer.body["dynos"][0];
         assert_eq!((dyno["release"].as_u64(), dyno["dyno"].as_str()), (Some(3), Some("web.1")));
         assert_eq!((dyno["process_type"].as_str(), dyno["figures"]["requests"].as_u64()), (Some("web"), Some(20)));
