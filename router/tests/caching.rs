@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use model::routes::{AppRoute, Endpoint, RouteMode, Share, WorkloadId};
 use model::{Clock, RoutePolicy, Timestamp};
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::world::{LONG, World, app_id, app_row, instance, raw, read_head, send, settings, until};
+use crate::{h2c, http2};
 
 /// A clock that stands until somebody moves it.
 struct Hands(AtomicI64);
@@ -174,6 +175,14 @@ async fn an_answer_that_allows_it_is_given_to_others_for_as_long_as_it_says() {
     let third = kept.get("/").await;
     assert_eq!((status(&third), kept.app.count("/")), ("platform; fwd=stale; fwd-status=200; stored", 2));
     assert_eq!(status(&kept.get("/").await), HIT);
+
+    let counted = || {
+        let all = kept.world.details.totals();
+        let of = |name: &str| all.iter().filter(|(place, _)| place.dyno == name).map(|(_, it)| it.cache).next_back();
+        of("").zip(of("web.1")).map(|(own, app)| ([own.hits, own.misses, own.bytes], [app.hits, app.misses, app.bytes]))
+    };
+    // The last of the hits was asked for by HEAD, the first two by GET.
+    until(async || counted() == Some(([3, 0, 10], [0, 2, 0]))).await;
 
     kept.world.rule("shop", &[]).await;
     let off = kept.get("/").await;
@@ -717,4 +726,38 @@ async fn an_answer_reaches_its_client_before_it_is_whole() {
     tokio::time::timeout(LONG, read).await.expect("it comes").expect("readable");
     until(async || status(&kept.get("/").await) == HIT).await;
     assert_eq!(body(&kept.get("/").await), "firstlater");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_and_apps_of_http2_are_treated_alike() {
+    let kept = Kept::new(&[]).await;
+    let known = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&known);
+    let (web, _) = h2c::instance("web", 100, move |request| {
+        let is_known = request.headers().contains_key("if-none-match");
+        counted.fetch_add(usize::from(is_known), Ordering::SeqCst);
+        async move {
+            let mut response = h2c::full(if is_known { "" } else { "hello" });
+            *response.status_mut() = if is_known { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+            response.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=10"));
+            response.headers_mut().insert("etag", HeaderValue::from_static("\"one\""));
+            response
+        }
+    })
+    .await;
+    h2c::serve(&kept.world, "shop", &[&web], &[("cache", "on")]).await;
+    assert_eq!(status(&kept.get("/").await), STORED);
+    let mut client = http2::client(&kept.world).await;
+    let mut ask = async |method: &str| {
+        let request = http2::request(method, "/").body(http2::empty()).expect("a request");
+        let answer = http2::send(&mut client, request).await;
+        let of = |name| answer.headers()[name].to_str().expect("text").to_owned();
+        (of("cache-status"), of("content-length"), http2::text(answer).await)
+    };
+    assert_eq!(ask("GET").await, (HIT.to_owned(), "5".to_owned(), "hello".to_owned()));
+    assert_eq!(ask("HEAD").await, (HIT.to_owned(), "5".to_owned(), String::new()));
+    kept.clock.pass(10);
+    let again = "platform; fwd=stale; fwd-status=304".to_owned();
+    assert_eq!(ask("GET").await, (again, "5".to_owned(), "hello".to_owned()));
+    assert_eq!((ask("GET").await.0.as_str(), known.load(Ordering::SeqCst)), (HIT, 1));
 }
