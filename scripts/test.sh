@@ -22,5 +22,7 @@ title "TLS as sslyze sees it"
 scripts/sslyze.sh
 title "WebSockets as kosoku sees them"
 scripts/kosoku.sh
+title "An app as gRPC calls it"
+scripts/grpc.sh
 title "Tests of the controller on PostgreSQL"
 PLATFORM_TEST_DATABASE=postgresql cargo test -p controller --lib

@@ -36,8 +36,8 @@ use crate::upstream::{self, Upstream};
 
 /// A connection that rested less than this is not one that an instance is about to close.
 const FRESH: Duration = Duration::from_secs(1);
-/// How many connections that an instance is done with one request meets at most.
-const SHARED_TURNS: usize = 3;
+/// How often an instance may say of one request that it did not look at it.
+const SHARED_TURNS: usize = 5;
 
 /// A request to an app.
 pub(crate) struct Exchange {
@@ -337,8 +337,11 @@ impl Exchange {
                 Err(unsent) => Err(Missed(Failure::NoResponse, Left::Unseen(*unsent))),
             };
             match result {
-                // The instance is done with this connection, perhaps not with us.
-                Err(Missed(_, Left::Unseen(again))) if turn < SHARED_TURNS && !trunk.is_open() => request = again,
+                // The instance is done with this connection, or it has enough there; perhaps not elsewhere.
+                Err(Missed(_, Left::Unseen(again))) if turn < SHARED_TURNS => {
+                    trunk.fill();
+                    request = again;
+                }
                 Err(Missed(_, Left::Sent(again))) if turn == 1 && rested >= FRESH && !trunk.is_open() => {
                     request = again;
                 }

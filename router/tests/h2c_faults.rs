@@ -174,6 +174,35 @@ async fn a_stream_that_is_refused_goes_to_another_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_refused_beside_others_goes_over_another_connection() {
+    let world = World::new(Timeouts::default()).await;
+    let (listener, app) = listen("late").await;
+    serve(&world, "shop", &[&app], &[("retries", "off")]).await;
+    let sender = client(&world).await;
+    let ask = |body| {
+        let mut sender = sender.clone();
+        tokio::spawn(async move { text(send(&mut sender, post(body)).await).await })
+    };
+    let first = ask("first");
+    let mut one = Frames::accept(&listener).await;
+    let (stream, _) = one.request().await;
+    let second = ask("second");
+    let (refused, _) = one.request().await;
+    one.reset(refused, REFUSED_STREAM).await;
+    let mut other = Frames::accept(&listener).await;
+    let (again, asked) = other.request().await;
+    assert_eq!(asked, b"second");
+    other.answer(again, b"of the second").await;
+    assert_eq!(second.await.expect("no panic"), "of the second");
+    one.answer(stream, b"of the first").await;
+    assert_eq!(first.await.expect("no panic"), "of the first");
+    let third = ask("third");
+    let (stream, _) = one.request().await;
+    one.answer(stream, b"of the third").await;
+    assert_eq!(third.await.expect("no panic"), "of the third", "then it has room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_ends_takes_its_requests_along_but_for_those_that_may_come_twice() {
     let world = World::new(Timeouts::default()).await;
     let (listener, app) = listen("dying").await;

@@ -58,6 +58,8 @@ pub(crate) struct Trunk {
     taken: Cell<usize>,
     /// It gets no more requests.
     is_shunned: Cell<bool>,
+    /// It refused one: it gets no other one before one of those that it has is over.
+    is_full: Cell<bool>,
     /// While it rests: its ticket among all connections that do.
     ticket: Cell<Option<u64>>,
     since: Cell<Instant>,
@@ -94,6 +96,7 @@ impl Trunk {
             life,
             taken: Cell::default(),
             is_shunned: Cell::default(),
+            is_full: Cell::default(),
             ticket: Cell::default(),
             since: Cell::new(Instant::now()),
             patience,
@@ -147,6 +150,11 @@ impl Trunk {
         self.is_shunned.set(true);
     }
 
+    /// It refused a request, though it has fewer than it said: servers let go of one a moment after it is answered.
+    pub(crate) fn fill(&self) {
+        self.is_full.set(self.taken.get() > 0);
+    }
+
     /// It takes requests, now or when one of those it has is over: neither side has ended it.
     pub(crate) fn is_open(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
@@ -161,7 +169,7 @@ impl Trunk {
     }
 
     fn has_room(&self) -> bool {
-        self.taken.get() < self.sender.current_max_send_streams().min(STREAMS as usize)
+        !self.is_full.get() && self.taken.get() < self.sender.current_max_send_streams().min(STREAMS as usize)
     }
 }
 
@@ -178,6 +186,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let trunk = &self.0;
         trunk.taken.set(trunk.taken.get() - 1);
+        trunk.is_full.set(false);
         if trunk.taken.get() == 0
             && let Some(shelves) = trunk.shelves.upgrade()
         {
