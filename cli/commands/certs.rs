@@ -234,7 +234,7 @@ fn show(cx: &Context, client: &Client, app: &str, value: &Value) -> Result<()> {
         if covered == 0 && domains.iter().any(|domain| domain.kind == "custom") {
             out.note("No domain of the app shows it: the names in it are not among `platform domains`.");
         }
-        if endpoint.ocsp.must_staple && endpoint.ocsp.expires_at.is_none() {
+        if endpoint.ocsp.must_staple && endpoint.ocsp.expires_at.is_none() && endpoint.ocsp.status != "pending" {
             out.note("It must be shown with an OCSP answer of its authority (must-staple), and there is none: browsers may refuse it.");
         }
         Ok(())

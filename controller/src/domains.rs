@@ -32,7 +32,7 @@ pub struct AppDomain {
     pub sni_endpoint: Option<(SniEndpointId, String)>,
     /// How far the platform is with a certificate for it, and why no further; none if it shall get none.
     pub acm: Option<(AcmStatus, Option<String>)>,
-    /// Since when its authority has taken back the certificate that it shows, and why, if it did.
+    /// When and why its authority revoked the certificate that it shows, if it did.
     pub revoked: Option<String>,
     /// Since when.
     pub created_at: Timestamp,

@@ -65,7 +65,7 @@ fn judge(said: &SingleResponse, now: Timestamp) -> Result<Answer, String> {
         CertStatus::Good(_) => None,
         CertStatus::Revoked(revoked) => {
             let reason = revoked.revocation_reason.map(|reason| format!(" ({})", reason_word(reason)));
-            Some(format!("revoked since {}{}", time(revoked.revocation_time), reason.unwrap_or_default()))
+            Some(format!("its authority revoked it on {}{}", time(revoked.revocation_time), reason.unwrap_or_default()))
         }
         CertStatus::Unknown(_) => return Err("the responder does not know the certificate".to_owned()),
     };

@@ -156,10 +156,8 @@ impl Worker {
         let line = match (before, staple.status) {
             (_, StapleStatus::Revoked) => {
                 tracing::warn!(app.id = %endpoint.app, certificate.name = endpoint.name, reason, "A certificate was revoked");
-                format!(
-                    "Certificate {} was taken back by its authority: {reason}. Browsers may refuse it: bring another one",
-                    endpoint.name
-                )
+                let advice = if endpoint.acm { "the platform gets another one" } else { "bring another one" };
+                format!("Browsers may refuse certificate {}: {reason}; {advice}", endpoint.name)
             }
             (_, StapleStatus::Failing) => {
                 tracing::info!(app.id = %endpoint.app, certificate.name = endpoint.name, reason, "No OCSP staple");

@@ -229,7 +229,10 @@ fn an_answer_counts_if_it_is_about_this_certificate_and_of_now() {
     let of_other = authority.answer(&other.expect("somebody to ask"), ("self", &[]));
     assert!(refused(&of_other, now()).contains("about another certificate"));
     let revoked = answer::read(&authority.answer(&asked, ("self", &[])), &asked, now()).expect("an answer");
-    assert_eq!(revoked.revoked.as_deref(), Some("revoked since 2020-11-30T00:00:00Z (its key was compromised)"));
+    assert_eq!(
+        revoked.revoked.as_deref(),
+        Some("its authority revoked it on 2020-11-30T00:00:00Z (its key was compromised)")
+    );
     authority.list(&[]);
     assert!(refused(&authority.answer(&asked, ("self", &[])), now()).contains("does not know"));
     // An answer of one byte: `tryLater`.

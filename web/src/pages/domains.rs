@@ -106,7 +106,7 @@ impl Domains {
                 None => domain.acm.as_ref().map(|(status, _)| pill(*status)),
             },
             reason: match domain.revoked {
-                Some(why) => format!("Its authority has taken the certificate back, and browsers may refuse it: {why}"),
+                Some(why) => format!("Browsers may refuse the certificate: {why}"),
                 None => domain.acm.and_then(|(_, reason)| reason).unwrap_or_default(),
             },
         };
