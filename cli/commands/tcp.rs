@@ -60,7 +60,9 @@ impl List {
 Examples:
   $ platform tcp:add -a my-app
   $ platform tcp:add -a my-app --type worker --port 3042
-  $ platform tcp:add -a my-broker --target-port 1883 --idle-timeout 12h --proxy-protocol v2")]
+  $ platform tcp:add -a my-broker --target-port 1883 --idle-timeout 12h --proxy-protocol v2
+  $ platform tcp:add -a my-db --host db.example.com --port 5432
+  $ platform tcp:add -a my-db --host db.example.com --port 5432 --tls terminate")]
 pub(crate) struct Add {
     /// Process type whose dynos take the connections; without it, web
     #[arg(long = "type", value_name = "TYPE")]
@@ -68,6 +70,12 @@ pub(crate) struct Add {
     /// One of the platform's ports; without it, the first that is free
     #[arg(long)]
     port: Option<u16>,
+    /// Only connections over TLS that want this domain of the app's: several apps share the port
+    #[arg(long)]
+    host: Option<String>,
+    /// Who ends TLS: `passthrough`, the app, or `terminate`, the platform with its certificate for the host
+    #[arg(long, value_name = "WHO")]
+    tls: Option<String>,
     /// Port on which the dynos listen; without it, $PORT
     #[arg(long, value_name = "PORT")]
     target_port: Option<u16>,
@@ -87,6 +95,8 @@ impl Add {
         let content = json!({
             "process_type": self.process_type,
             "port": self.port,
+            "host": self.host,
+            "tls": self.tls,
             "target_port": self.target_port,
             "idle_timeout": self.idle_timeout,
             "proxy_protocol": self.proxy_protocol,
@@ -107,10 +117,14 @@ impl Add {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  $ platform tcp:remove 3042 -a my-app")]
+  $ platform tcp:remove 3042 -a my-app
+  $ platform tcp:remove 5432 --host db.example.com")]
 pub(crate) struct Remove {
     /// The port
     port: String,
+    /// The host, if the port is for one
+    #[arg(long)]
+    host: Option<String>,
     #[command(flatten)]
     app: AppArg,
 }
@@ -118,7 +132,8 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) fn run(self, cx: &Context) -> Result<()> {
         let (client, name) = cx.app(&self.app)?;
-        let remove = || client.delete(&["apps", &name, "tcp-routes", &self.port]);
-        cx.done(&cx.out.step(&format!("Taking port {} away from {name}", self.port), remove)?)
+        let route = self.host.map_or_else(|| self.port.clone(), |host| format!("{host}:{}", self.port));
+        let remove = || client.delete(&["apps", &name, "tcp-routes", &route]);
+        cx.done(&cx.out.step(&format!("Taking port {route} away from {name}"), remove)?)
     }
 }

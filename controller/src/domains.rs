@@ -116,6 +116,7 @@ impl Controller {
             return Err(Error::Invalid("The default domain follows the app's name and cannot be removed".to_owned()));
         };
         refuse(&self.store.paths_of_host(id).await?, NO_HOST)?;
+        self.check_has_no_port(app, &domain.place).await?;
         let own = self.store.domains(app.id).await?.into_iter().find(|own| own.id == id);
         self.store.delete_domain(&own.ok_or(Error::NotFound("domain"))?, &self.stamp(actor)).await?;
         self.note(app, actor, &format!("Remove domain {}", domain.place));

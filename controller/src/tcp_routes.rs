@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::routes::Place;
 use model::{Hostname, Introduction, ProcessType, tcp};
 
 use crate::formation::{RELEASE_PHASE, WEB, process_type};
@@ -18,6 +19,10 @@ pub struct TcpRequest {
     pub process_type: Option<String>,
     /// One of the platform's ports.
     pub port: Option<u16>,
+    /// Only connections over TLS that want this host name.
+    pub host: Option<String>,
+    /// `passthrough`, or `terminate`: routers end TLS.
+    pub tls: Option<String>,
     /// Of instances.
     pub target_port: Option<u16>,
     /// How long a connection may be silent, such as `1h`.
@@ -71,10 +76,26 @@ impl Controller {
         Ok(route)
     }
 
-    /// The route of an app that `reference`, an id or a port, means.
+    /// The route of an app that `reference`, an id, a port, or a host and a port, means.
     pub async fn find_tcp_route(&self, app: &App, reference: &str) -> Result<TcpRoute, Error> {
-        let is_meant = |route: &TcpRoute| route.id == reference || route.port.to_string() == reference;
-        self.tcp_routes(app).await?.into_iter().find(is_meant).ok_or(Error::NotFound("TCP route"))
+        let names = |route: &TcpRoute| {
+            let port = route.port.to_string();
+            let full = route.host.as_ref().map_or_else(|| port.clone(), |host| format!("{host}:{port}"));
+            [route.id.clone(), full, port]
+        };
+        let all = self.tcp_routes(app).await?;
+        // Of several with one port, that without a host is meant by the port alone.
+        let exact = all.iter().find(|route| names(route)[..2].iter().any(|name| name == reference));
+        let mut meant = all.iter().filter(|route| names(route).iter().any(|name| name == reference));
+        match (exact, meant.next(), meant.next()) {
+            (Some(route), ..) | (None, Some(route), None) => Ok(route.clone()),
+            (None, Some(one), Some(_)) => Err(Error::Ambiguous(format!(
+                "{} has port {reference} for several hosts: say which, such as {}",
+                app.name,
+                names(one)[1]
+            ))),
+            (None, None, _) => Err(Error::NotFound("TCP route")),
+        }
     }
 
     /// Takes a port away from an app. Connections that are open go on.
@@ -89,7 +110,33 @@ impl Controller {
     /// Where clients come to.
     pub fn tcp_url(&self, route: &TcpRoute) -> String {
         let host = route.host.as_ref().unwrap_or(&self.settings.domain);
-        format!("tcp://{host}:{}", route.port)
+        let scheme = if route.host.is_some() || route.terminate { "tls" } else { "tcp" };
+        format!("{scheme}://{host}:{}", route.port)
+    }
+
+    /// Refuses to take away a host that has a TCP port.
+    pub(crate) async fn check_has_no_port(&self, app: &App, place: &Place) -> Result<(), Error> {
+        let routes = self.store.tcp_routes(app.id).await?;
+        let route = routes.iter().find(|route| route.host.as_ref().is_some_and(|host| covers(place, host)));
+        let Some(route) = route else { return Ok(()) };
+        let host = route.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        Err(Error::Conflict(format!(
+            "{place} has TCP port {port} of {name}: remove that first (platform tcp:remove {port} --host {host} -a {name})",
+            port = route.port,
+            name = app.name
+        )))
+    }
+
+    /// A host by which clients may come: one of the app's domains, or below one.
+    async fn check_tcp_host(&self, app: &App, text: &str) -> Result<Hostname, Error> {
+        let host: Hostname = text.trim_end_matches('.').to_ascii_lowercase().parse()?;
+        if self.domains(app).await?.iter().any(|domain| covers(&domain.place, &host)) {
+            return Ok(host);
+        }
+        Err(Error::Invalid(format!(
+            "host {host} is no domain of {name}: add it first (platform domains:add {host} -a {name})",
+            name = app.name
+        )))
     }
 
     async fn wanted_route(&self, app: &App, request: &TcpRequest) -> Result<NewTcpRoute, Error> {
@@ -119,9 +166,35 @@ impl Controller {
         if request.target_port == Some(0) {
             return Err(Error::Invalid("target_port must be a port from 1 to 65535".to_owned()));
         }
-        let (port, host, terminate, target_port) = (request.port, None, false, request.target_port);
+        let host = match &request.host {
+            Some(text) => Some(self.check_tcp_host(app, text).await?),
+            None => None,
+        };
+        let terminate = match request.tls.as_deref() {
+            None => false,
+            Some("passthrough") if host.is_some() => false,
+            Some("passthrough") => {
+                return Err(Error::Invalid(
+                    "tls passthrough needs a host: without one nobody looks whether it is TLS".to_owned(),
+                ));
+            }
+            Some("terminate") if self.settings.tls_port.is_some() => true,
+            Some("terminate") => {
+                return Err(Error::Invalid(
+                    "tls terminate needs the platform's https entrance, which is shut (setting tls_listen)".to_owned(),
+                ));
+            }
+            Some(other) => return Err(Error::Invalid(format!("tls must be passthrough or terminate, not {other:?}"))),
+        };
+        let (port, target_port) = (request.port, request.target_port);
         Ok(NewTcpRoute { process_type, port, host, terminate, target_port, idle, introduce })
     }
+}
+
+/// Whether clients of a host come by this domain.
+fn covers(place: &Place, host: &Hostname) -> bool {
+    let is_below = |parent: &str| host.as_str().strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    place.path.is_none() && (place.host == *host || place.host.as_str().strip_prefix("*.").is_some_and(is_below))
 }
 
 fn refusal(why: NoPort, (app, new): (&App, &NewTcpRoute), (first, last): (u16, u16)) -> String {
@@ -238,6 +311,47 @@ mod tests {
             assert_eq!((status, &refused["message"]), (422, &json!(why)));
         }
         assert_eq!(ada.get("/apps/mail/tcp-routes").await.body, json!([]));
+    }
+
+    #[tokio::test]
+    async fn apps_share_a_port_by_hosts_that_are_their_own() {
+        let server = Server::start().await;
+        let ada = server.user_with_app("ada@example.com", "mail").await;
+        let bob = server.user_with_app("bob@example.com", "game").await;
+        let domain = json!({ "hostname": "*.example.com" });
+        assert_eq!(ada.send("POST", "/apps/mail/domains", &[], domain).await.status, 201);
+        let wish = json!({ "port": 3003, "host": "Db.Example.com", "tls": "terminate" });
+        let (status, made) = add(&ada, "mail", wish.clone()).await;
+        assert_eq!((status, &made["url"]), (201, &json!("tls://db.example.com:3003")), "{made}");
+        assert_eq!((&made["host"], &made["tls"]), (&json!("db.example.com"), &json!("terminate")));
+        let (status, refused) = add(&bob, "game", wish).await;
+        let why =
+            "host db.example.com is no domain of game: add it first (platform domains:add db.example.com -a game)";
+        assert_eq!((status, &refused["message"]), (422, &json!(why)));
+        let (status, own) = add(&bob, "game", json!({ "port": 3003, "host": "game.localhost" })).await;
+        assert_eq!((status, &own["tls"]), (201, &json!("passthrough")), "{own}");
+        assert_eq!(add(&bob, "game", json!({ "port": 3003 })).await.0, 409, "all of it would be hers, too");
+        for (wish, why) in [
+            (json!({ "tls": "some" }), "tls must be passthrough or terminate, not \"some\""),
+            (
+                json!({ "tls": "passthrough" }),
+                "tls passthrough needs a host: without one nobody looks whether it is TLS",
+            ),
+        ] {
+            assert_eq!(add(&ada, "mail", wish).await.1["message"], why);
+        }
+        assert_eq!(add(&ada, "mail", json!({ "port": 3003, "host": "mail.localhost" })).await.0, 201);
+        let unclear = ada.get("/apps/mail/tcp-routes/3003").await;
+        let why = "mail has port 3003 for several hosts: say which, such as db.example.com:3003";
+        assert_eq!((unclear.status, &unclear.body["message"]), (422, &json!(why)));
+        assert_eq!(ada.get("/apps/mail/tcp-routes/db.example.com:3003").await.body, made);
+        // A host stays a domain for as long as it has a port.
+        let gone = async || ada.send("DELETE", "/apps/mail/domains/*.example.com", &[], Value::Null).await;
+        let why = "*.example.com has TCP port 3003 of mail: remove that first (platform tcp:remove 3003 --host db.example.com -a mail)";
+        assert_eq!(gone().await.body["message"], why);
+        let route = "/apps/mail/tcp-routes/db.example.com:3003";
+        assert_eq!(ada.send("DELETE", route, &[], Value::Null).await.status, 200);
+        assert_eq!(gone().await.status, 200);
     }
 
     #[tokio::test]

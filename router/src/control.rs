@@ -121,7 +121,7 @@ impl Router {
         let door = settings.ssh.map(|entrance| Door::open(entrance, of_ssh));
         let offer = offer(settings.takeover.as_deref(), &sites, door.as_ref());
         let (leave, end) = (Leave::default(), CancellationToken::new());
-        let landings = open_ports(settings.tcp.as_ref(), of_ports, (&shared, &sites));
+        let landings = open_ports((settings.tcp.as_ref(), acceptor), of_ports, (&shared, &sites));
         let mut workers = Vec::new();
         for ((runtime, listeners), landings) in sites.into_iter().zip(landings) {
             let (shared, random, leave) = (Arc::clone(&shared), Arc::clone(&settings.random), leave.clone());
@@ -197,7 +197,7 @@ fn runtime() -> Result<Runtime, RouterError> {
 
 /// Opens the ports of routes, where there may be any, with the sockets of the router before. Each worker gets its own from what is returned for it.
 fn open_ports(
-    entrance: Option<&TcpEntrance>,
+    (entrance, tls): (Option<&TcpEntrance>, Option<TlsAcceptor>),
     inherited: Vec<(u8, std::net::TcpListener)>,
     (shared, sites): (&Shared, &[Site]),
 ) -> Vec<mpsc::UnboundedReceiver<Landing>> {
@@ -207,7 +207,7 @@ fn open_ports(
         let inherited = inherited.into_iter().map(|(_, listener)| listener).collect();
         let seats = Arc::clone(&shared.seats);
         let (listen, ports) = (listen.clone(), ports.clone());
-        shared.table.ports.begin(Stand { listen, ports, workers, seats, inherited });
+        shared.table.ports.begin(Stand { listen, ports, workers, seats, tls, inherited });
     }
     landings
 }

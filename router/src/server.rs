@@ -34,7 +34,7 @@ use crate::proxy::{Shared, Worker};
 use crate::rendezvous;
 use crate::seats::Seat;
 use crate::socket::Stream;
-use crate::tcp::{self, Landing};
+use crate::tcp::{self, Berth, Landing};
 use crate::upstream::Scratch;
 use crate::{http2, inbound, inner_host, on_demand, tls, trust};
 
@@ -62,7 +62,7 @@ pub(crate) enum Entrance {
     /// For apps that are linked to others.
     Inner,
     /// What comes to this port is passed on as it is.
-    Tcp(u16),
+    Tcp(Berth),
 }
 
 impl Entrance {
@@ -179,16 +179,16 @@ async fn land(
     connections: TaskTracker,
     stop: CancellationToken,
 ) {
-    while let Some(Landing { port, listener, closed }) = landings.recv().await {
+    while let Some(Landing { berth, listener, closed }) = landings.recv().await {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(port, error = %error, "a worker cannot accept connections at a port");
+                tracing::error!(port = berth.0, error = %error, "a worker cannot accept connections at a port");
                 continue;
             }
         };
         let accepts =
-            accept((listener, Entrance::Tcp(port)), Rc::clone(&worker), connections.clone(), stop.child_token());
+            accept((listener, Entrance::Tcp(berth)), Rc::clone(&worker), connections.clone(), stop.child_token());
         spawn_local(async move {
             tokio::select! {
                 () = accepts => {}
@@ -282,8 +282,8 @@ fn begin(
             let served = Box::pin(inbound::serve(Stream::Plain(stream), (hop, wanted), worker, stop));
             spawn_local(connections.track_future(served));
         }
-        Entrance::Tcp(port) => {
-            spawn_local(connections.track_future(tcp::serve((stream, seat), port, client, worker)));
+        Entrance::Tcp(berth) => {
+            spawn_local(connections.track_future(tcp::serve((stream, seat), berth, client, worker)));
         }
         Entrance::Tls(acceptor) => {
             let served = Box::pin(serve_tls(acceptor, (stream, seat), ends, worker, stop));
@@ -337,7 +337,7 @@ enum Greeted {
 }
 
 /// As in the access log. Versions before 1.2 are not spoken.
-fn tls_version(session: &ServerConnection) -> &'static str {
+pub(crate) fn tls_version(session: &ServerConnection) -> &'static str {
     match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "tls1.2",
         _ => "tls1.3",

@@ -43,7 +43,7 @@ pub(crate) enum ClientEnd {
 }
 
 /// Bytes both ways.
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 
@@ -123,12 +123,12 @@ pub(crate) struct Carried {
 }
 
 /// Passes bytes of a connection that was never HTTP until it ends or has to.
-pub(crate) async fn carry<C, S>((client, server): (C, S), scratch: &Scratch, terms: Terms) -> Carried
-where
-    C: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut tunnel = Tunnel::new(Box::new(client), server, (false, scratch));
+pub(crate) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+    (client, server): (Box<dyn Duplex>, S),
+    scratch: &Scratch,
+    terms: Terms,
+) -> Carried {
+    let mut tunnel = Tunnel::new(client, server, (false, scratch));
     let failure = match tunnel.run(terms).await {
         End::Passed(Passed::Well) => None,
         End::Idle => Some(Failure::IdleTunnel),

@@ -1,17 +1,24 @@
 //! Connections that are no HTTP: a port leads to an instance of an app.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use model::routes::{AppRoute, Endpoint, RouteMode, Share, WorkloadId};
 use model::{Introduction, RoutePolicy, TcpRoute};
 use router::{Router, RouterSettings, TcpEntrance, Timeouts};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use crate::tls::Secure;
 use crate::world::{LONG, World, app_id, app_row, listen, nobody, settings, until};
 
 pub(crate) const PORT: u16 = 3042;
@@ -260,4 +267,117 @@ async fn start(settings: RouterSettings) -> Router {
 
 async fn stop(router: Router) {
     spawn_blocking(|| router.stop()).await.expect("stopped");
+}
+
+/// An instance that ends TLS by itself and then is a talker, with the certificate of the authority that clients trust.
+async fn secret_talker(name: &'static str, certificate: &Path, asks: bool) -> Endpoint {
+    let (listener, endpoint) = listen(name).await;
+    let chain =
+        CertificateDer::pem_file_iter(certificate).expect("PEM").map(|one| one.expect("a certificate")).collect();
+    let key = PrivateKeyDer::from_pem_file(certificate).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
+    let config = config.with_no_client_auth().with_single_cert(chain, key).expect("a certificate");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if asks {
+                    let mut question = [0; 8];
+                    stream.read_exact(&mut question).await?;
+                    assert_eq!(question, SSL_REQUEST);
+                    stream.write_all(b"S").await?;
+                }
+                let mut stream = acceptor.accept(stream).await?;
+                stream.write_all(format!("secret {name}\n").as_bytes()).await?;
+                let mut buffer = [0; 1000];
+                while let length @ 1.. = stream.read(&mut buffer).await? {
+                    stream.write_all(&buffer[..length]).await?;
+                }
+                stream.shutdown().await
+            });
+        }
+    });
+    endpoint
+}
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+fn at(host: &str, terminate: bool, app: &str) -> TcpRoute {
+    TcpRoute { host: Some(host.parse().expect("a host name")), terminate, ..route(app) }
+}
+
+/// The first line of what has this name at the port, and how that answers another one.
+async fn told(secure: &Secure, port: SocketAddr, begin: &[u8], name: &'static str) -> Result<String, std::io::Error> {
+    let mut stream = TcpStream::connect(port).await.expect("open");
+    if !begin.is_empty() {
+        stream.write_all(begin).await.expect("sent");
+        assert_eq!(stream.read_u8().await.expect("an answer"), b'S');
+    }
+    let mut stream = secure.begin(stream, name).await?;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        line.push(timeout(LONG, stream.read_u8()).await.expect("it comes")?);
+    }
+    stream.write_all(b"again").await?;
+    let mut again = [0; 5];
+    timeout(LONG, stream.read_exact(&mut again)).await.expect("it comes")?;
+    assert_eq!(&again, b"again");
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_share_a_port_by_the_name_that_a_client_wants_by_tls() {
+    let address = own_address();
+    let port = SocketAddr::new(address, PORT);
+    let secure = Secure::with(|settings| settings.tcp = Some(entrance(address))).await;
+    let (world, certificate) = (&secure.world, secure.certificate());
+    world.instances("base", &[&secret_talker("db", &certificate, false).await]).await;
+    world.instances("mail", &[&talker("mail").await]).await;
+    open(world, "base", &[at("db.platform.example", false, "base")]).await;
+    open(world, "mail", &[at("*.platform.example", true, "mail")]).await;
+    // The app ends TLS by itself, or the router does, with the platform's certificate.
+    let hear = async |name| told(&secure, port, b"", name).await;
+    assert_eq!(hear("db.platform.example").await.expect("heard"), "secret db\n");
+    assert_eq!(hear("other.platform.example").await.expect("heard"), "220 mail\n");
+    world
+        .logged(&["at=info protocol=tcp port=3042", " dyno=web.1 ", " host=db.platform.example tls=passthrough"])
+        .await;
+    world.logged(&["at=info protocol=tcp", " bytes=14 host=other.platform.example tls=true tls_version=tls1.3"]).await;
+
+    // Nobody has it: that is what the client is told.
+    for name in ["localhost", "127.0.0.1"] {
+        let error = hear(name).await.expect_err("nobody's");
+        assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    }
+    let mut plain = TcpStream::connect(port).await.expect("open");
+    plain.write_all(b"hello\n").await.expect("sent");
+    assert_eq!(read_end(&mut plain).await, "");
+    let mut garbled = TcpStream::connect(port).await.expect("open");
+    garbled.write_all(&[22, 3, 1, 0, 5, 99, 0, 0, 1, 0]).await.expect("sent");
+    let mut alert = Vec::new();
+    let _ = timeout(LONG, garbled.read_to_end(&mut alert)).await.expect("it ends");
+    assert_eq!(alert.first(), Some(&21), "an alert: {alert:?}");
+
+    // Who has all of the port besides takes what nobody else does, whatever it speaks.
+    open(world, "mail", &[at("*.platform.example", true, "mail"), route("mail")]).await;
+    let mut plain = TcpStream::connect(port).await.expect("open");
+    plain.write_all(b"hello\n").await.expect("sent");
+    assert_eq!([read_line(&mut plain).await, read_line(&mut plain).await], ["220 mail\n", "hello\n"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_postgresql_ask_before_they_begin_tls() {
+    let address = own_address();
+    let port = SocketAddr::new(address, PORT);
+    let secure = Secure::with(|settings| settings.tcp = Some(entrance(address))).await;
+    let world = &secure.world;
+    world.instances("base", &[&secret_talker("db", &secure.certificate(), true).await]).await;
+    world.instances("mail", &[&talker("mail").await]).await;
+    open(world, "base", &[at("db.platform.example", false, "base")]).await;
+    open(world, "mail", &[at("mail.platform.example", true, "mail")]).await;
+    let hear = async |name| told(&secure, port, &SSL_REQUEST, name).await.expect("heard");
+    assert_eq!(hear("db.platform.example").await, "secret db\n");
+    assert_eq!(hear("mail.platform.example").await, "220 mail\n");
 }

@@ -1,6 +1,7 @@
 //! The https entrance, with the certificates that `platform up` makes, and clients that check them.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::clock::{Clock, SystemClock};
@@ -57,6 +58,16 @@ impl Secure {
         stream.write_all(begin).await.expect("sent");
         let name = ServerName::try_from(name).expect("a name");
         self.connector.connect(name, stream).await.expect("a certificate for this name")
+    }
+
+    /// Begins TLS with whoever has this name.
+    pub(crate) async fn begin(&self, stream: TcpStream, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(ServerName::try_from(name).expect("a name"), stream).await
+    }
+
+    /// The platform's key and certificates.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        Authority::new(&self.world.folder.path().join("tls")).server()
     }
 
     /// A connection of a client that speaks HTTP/2.

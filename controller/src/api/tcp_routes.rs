@@ -22,6 +22,10 @@ pub(super) struct CreateTcpRoute {
     process_type: Option<Text>,
     /// One of the platform's; the first that is free if missing.
     port: Option<Count>,
+    /// Only connections over TLS that want this host name, a domain of the app.
+    host: Option<Text>,
+    /// `passthrough`, which it is if missing, or `terminate`: routers end TLS with the certificate of the host.
+    tls: Option<Text>,
     /// Of instances; that of their `PORT` if missing.
     target_port: Option<Count>,
     /// How long a connection may be silent, such as `1h`, which it is if missing.
@@ -48,6 +52,8 @@ pub(super) struct TcpRouteAnswer {
     proxy_protocol: Option<&'static str>,
     /// Of instances; null is that of their `PORT`.
     target_port: Option<u16>,
+    /// `passthrough` or `terminate`: who ends TLS; null: nobody looks whether it is TLS.
+    tls: Option<&'static str>,
     /// Where clients come to.
     url: String,
 }
@@ -70,6 +76,8 @@ pub(super) async fn create(
     let request = TcpRequest {
         process_type: wish.process_type.map(|name| name.0),
         port: port("port", wish.port)?,
+        host: wish.host.map(|host| host.0),
+        tls: wish.tls.map(|tls| tls.0),
         target_port: port("target_port", wish.target_port)?,
         idle_timeout: wish.idle_timeout.map(|text| text.0),
         proxy_protocol: wish.proxy_protocol.map(|text| text.0),
@@ -78,7 +86,7 @@ pub(super) async fn create(
     Ok(Created(answer(&controller, &access.app, &route)))
 }
 
-/// `GET /apps/{app}/tcp-routes/{route}`: by its id or its port.
+/// `GET /apps/{app}/tcp-routes/{route}`: by its id, its port, or its host and port.
 pub(super) async fn info(
     State(controller): State<Arc<Controller>>,
     access: Access,
@@ -88,7 +96,7 @@ pub(super) async fn info(
     Ok(Json(answer(&controller, &access.app, &route)))
 }
 
-/// `DELETE /apps/{app}/tcp-routes/{route}`: by its id or its port.
+/// `DELETE /apps/{app}/tcp-routes/{route}`: by its id, its port, or its host and port.
 pub(super) async fn delete(
     State(controller): State<Arc<Controller>>,
     access: Access,
@@ -116,6 +124,10 @@ fn answer(controller: &Controller, app: &App, route: &TcpRoute) -> TcpRouteAnswe
         process_type: route.process_type.to_string(),
         proxy_protocol: route.introduce.map(model::Introduction::as_str),
         target_port: route.target_port,
+        tls: match (route.terminate, &route.host) {
+            (true, _) => Some("terminate"),
+            (false, host) => host.as_ref().map(|_| "passthrough"),
+        },
         url: controller.tcp_url(route),
     }
 }

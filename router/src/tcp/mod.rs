@@ -1,5 +1,6 @@
 //! Connections that are no HTTP: a port leads to an app, and what comes there to one of its instances, as it is.
 
+mod hello;
 mod ports;
 
 use std::io;
@@ -13,19 +14,24 @@ use nix::sys::socket::{setsockopt, sockopt};
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) use ports::{Landing, Ports, Stand};
 
+use hello::{Hello, Unread, Wants};
+
+use crate::access_log::quoted;
 use crate::failure::Failure;
 use crate::policy::ejection;
 use crate::proxy::Worker;
 use crate::search::Search;
 use crate::seats::Seat;
-use crate::socket::Activity;
+use crate::server::tls_version;
+use crate::socket::{Activity, Rewound};
 use crate::table::{App, InFlight, Instance, Label, Shares};
 use crate::traffic::Whose;
-use crate::tunnel::{self, Terms};
+use crate::tunnel::{self, Duplex, Terms};
 use crate::upstream;
 
 /// After so many seconds of silence it is looked whether the other side is still there, then after so many each.
@@ -36,6 +42,8 @@ const PROBES: u32 = 4;
 const PASSED: u16 = 101;
 /// And those that were not let in.
 const BARRED: u16 = 403;
+/// In the log line, of TLS that the app ends.
+const PASSED_THROUGH: &str = "passthrough";
 
 /// A port, and the host name that has its connections if it has not all.
 pub(crate) type Wanted = (u16, Option<Hostname>);
@@ -47,44 +55,103 @@ pub(crate) struct Entry {
     pub(crate) shares: Shares,
 }
 
+/// A port as a worker has it, with what ends TLS there, if anything can.
+pub(crate) type Berth = (u16, Option<TlsAcceptor>);
+
 /// Passes a connection of this client to this port on.
-pub(crate) async fn serve((stream, seat): (TcpStream, Rc<Seat>), port: u16, client: SocketAddr, worker: Rc<Worker>) {
-    let _seat = seat;
-    let find = || {
-        let (id, wanted) = worker.shared.table.ports.find(port, None)?;
-        Some((worker.shared.table.app(id)?, wanted))
+pub(crate) async fn serve(
+    (mut stream, seat): (TcpStream, Rc<Seat>),
+    (port, tls): Berth,
+    client: SocketAddr,
+    worker: Rc<Worker>,
+) {
+    let (_seat, table, arrived) = (seat, Arc::clone(&worker.shared.table), Instant::now());
+    let hello = if table.ports.is_tls(port) {
+        match hello::read(&mut stream).await {
+            Ok(hello) => Some(hello),
+            Err(Unread::Gone) => return,
+            Err(Unread::Garbled(alert)) => return hello::refuse(stream, &alert).await,
+        }
+    } else {
+        None
     };
-    // The port is about to be shut.
-    let Some((app, wanted)) = find() else { return };
-    let mut passage = Passage::begin(Rc::clone(&worker), app.id, port, client);
-    passage.end = Some(match pass(&mut passage, (stream, client), (&app, wanted)).await {
+    let host = hello.as_ref().and_then(Hello::host).map(str::to_owned);
+    let found = table.ports.find(port, host.as_deref()).and_then(|(id, wanted)| Some((table.app(id)?, wanted)));
+    let Some((app, wanted)) = found else {
+        table.ports.complain((port, host.as_deref()), client);
+        // Who speaks no TLS would not understand.
+        let alert = if hello.is_some_and(|hello| hello.wants != Wants::Other) { hello::NOBODY } else { &[] };
+        return hello::refuse(stream, alert).await;
+    };
+    let mut passage = Passage::begin(Rc::clone(&worker), app.id, port, (client, arrived));
+    passage.host = host;
+    let who = Visitor { stream, client, hello, tls };
+    passage.end = Some(match pass(&mut passage, who, (&app, wanted)).await {
         Ok(()) => End::Well,
         Err(end) => end,
     });
 }
 
-async fn pass(
-    passage: &mut Passage,
-    (stream, client): (TcpStream, SocketAddr),
-    (app, wanted): (&Arc<App>, Wanted),
-) -> Result<(), End> {
+/// Who comes.
+struct Visitor {
+    stream: TcpStream,
+    client: SocketAddr,
+    /// What it said, where that tells whom it wants.
+    hello: Option<Hello>,
+    /// What can end its TLS.
+    tls: Option<TlsAcceptor>,
+}
+
+async fn pass(passage: &mut Passage, who: Visitor, (app, wanted): (&Arc<App>, Wanted)) -> Result<(), End> {
     let worker = Rc::clone(&passage.worker);
     if let Some(rules) = &app.rules {
-        rules.admit_connection(client.ip().to_canonical()).map_err(End::Barred)?;
+        rules.admit_connection(who.client.ip().to_canonical()).map_err(End::Barred)?;
     }
     let route = app.entry(&wanted).map(|entry| entry.route.clone()).ok_or(End::Failed(Failure::NoWeb))?;
-    keep_alive(&stream);
-    let (mut server, in_flight, _seat) =
-        connect(passage, app, (wanted, route.target_port)).await.map_err(End::Failed)?;
+    keep_alive(&who.stream);
+    let here = who.stream.local_addr().map_err(|_| End::Failed(Failure::ClientInterrupted))?;
+    // A client of PostgreSQL was told already that it may begin TLS: the app has to be asked.
+    let is_asked = !route.terminate && who.hello.as_ref().is_some_and(|hello| hello.asked);
+    let client = who.client;
+    let visitor = begin(passage, who, route.terminate).await?;
+    let connected = connect(passage, app, (wanted, route.target_port)).await;
+    let (mut server, in_flight, _seat) = connected.map_err(End::Failed)?;
     if let Some(version) = route.introduce {
-        let header = introduction(version, client, &stream).map_err(|_| End::Failed(Failure::ClientInterrupted))?;
+        let header = introduction(version, client, here).map_err(|_| End::Failed(Failure::ClientInterrupted))?;
         server.write_all(&header).await.map_err(|_| End::Failed(Failure::NoResponse))?;
+    }
+    if is_asked {
+        let asked = timeout(worker.shared.timeouts.connect, hello::ask(&mut server)).await;
+        asked.ok().and_then(Result::ok).ok_or(End::Failed(Failure::NoResponse))?;
     }
     let activity = Arc::new(Activity::of_stream());
     let terms = Terms { in_flight, activity, idle: route.idle, stop: worker.stop.clone() };
-    let carried = tunnel::carry((stream, server), &worker.scratch, terms).await;
+    let carried = tunnel::carry((visitor, server), &worker.scratch, terms).await;
     (passage.received, passage.sent) = (carried.received, carried.sent);
     carried.failure.map_or(Ok(()), |failure| Err(End::Failed(failure)))
+}
+
+/// What a client's bytes are read from and written to: as they come, or what is inside of its TLS.
+async fn begin(passage: &mut Passage, who: Visitor, terminate: bool) -> Result<Box<dyn Duplex>, End> {
+    let Visitor { stream, hello, tls, .. } = who;
+    let Some(hello) = hello else { return Ok(Box::new(stream)) };
+    let begun = Rewound { begin: hello.begin, stream };
+    if !terminate {
+        passage.tls = (hello.wants != Wants::Other).then_some(PASSED_THROUGH);
+        return Ok(Box::new(begun));
+    }
+    if hello.wants == Wants::Other {
+        return Err(End::Barred("No TLS"));
+    }
+    let acceptor = tls.ok_or(End::Barred("No certificate to end TLS with"))?;
+    let limit = passage.worker.shared.timeouts.client_idle;
+    match timeout(limit, hello::end_tls(&acceptor, begun)).await {
+        Ok(Ok(ended)) => {
+            passage.tls = Some(tls_version(ended.get_ref().1));
+            Ok(Box::new(ended))
+        }
+        _ => Err(End::Failed(Failure::ClientInterrupted)),
+    }
 }
 
 /// Connects to an instance, and to another one if one does not take it.
@@ -146,9 +213,9 @@ fn keep_alive(stream: &TcpStream) {
 }
 
 /// Who comes, and where to.
-fn introduction(version: Introduction, client: SocketAddr, stream: &TcpStream) -> io::Result<Vec<u8>> {
+fn introduction(version: Introduction, client: SocketAddr, here: SocketAddr) -> io::Result<Vec<u8>> {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let (from, mut to) = (canonical(client), canonical(stream.local_addr()?));
+    let (from, mut to) = (canonical(client), canonical(here));
     if from.is_ipv4() != to.is_ipv4() {
         // A load balancer spoke IPv4 to its client and IPv6 to us: the protocol knows no such pair.
         to = match from {
@@ -179,6 +246,10 @@ struct Passage {
     app: AppId,
     port: u16,
     client: SocketAddr,
+    /// That it wants.
+    host: Option<String>,
+    /// Which it speaks, or who ends it.
+    tls: Option<&'static str>,
     arrived: Instant,
     /// The same in milliseconds since the epoch.
     started: i64,
@@ -193,11 +264,28 @@ struct Passage {
 }
 
 impl Passage {
-    fn begin(worker: Rc<Worker>, app: AppId, port: u16, client: SocketAddr) -> Self {
-        let started = worker.shared.clock.now().as_millis();
+    fn begin(worker: Rc<Worker>, app: AppId, port: u16, (client, arrived): (SocketAddr, Instant)) -> Self {
+        let began = i64::try_from(arrived.elapsed().as_millis()).unwrap_or_default();
+        let started = worker.shared.clock.now().as_millis().saturating_sub(began);
         let (instance, label, connected, end) = (None, None, None, None);
-        let (held, received, sent, arrived) = (false, 0, 0, Instant::now());
-        Self { worker, app, port, client, arrived, started, instance, label, held, connected, received, sent, end }
+        let (host, tls, held, received, sent) = (None, None, false, 0, 0);
+        Self {
+            worker,
+            app,
+            port,
+            client,
+            host,
+            tls,
+            arrived,
+            started,
+            instance,
+            label,
+            held,
+            connected,
+            received,
+            sent,
+            end,
+        }
     }
 
     fn failure(&self) -> Option<Failure> {
@@ -251,6 +339,14 @@ impl Passage {
             " protocol=tcp port={port} fwd=\"{client}\" dyno={dyno} connect={waited}ms service={served}ms received={} bytes={}",
             self.received, self.sent
         );
+        if let Some(host) = &self.host {
+            let _ = write!(line, " host={}", quoted(host.as_bytes()));
+        }
+        let _ = match self.tls {
+            None => Ok(()),
+            Some(PASSED_THROUGH) => write!(line, " tls={PASSED_THROUGH}"),
+            Some(version) => write!(line, " tls=true tls_version={version}"),
+        };
         if let Some(socket) = look.and_then(|look| look.socket) {
             let _ = write!(line, " sock={socket}");
         }

@@ -15,16 +15,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use model::{AppId, Hostname, TcpPorts, TcpRoute};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Wanted;
+use super::{Berth, Wanted};
 use crate::control::has_no_ipv6;
 use crate::seats::Seats;
 use crate::server;
 
 /// Pause before a port is tried again that could not be had.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is said that somebody wants what is not there.
+const COMPLAINS: Duration = Duration::from_secs(10);
 /// Each socket has a descriptor of its worker's and one here.
 const FILES: usize = 2;
 
@@ -33,6 +36,8 @@ const FILES: usize = 2;
 pub(crate) struct Ports {
     plan: ArcSwap<BTreeMap<u16, Port>>,
     state: Mutex<State>,
+    /// When it was last said that somebody wanted what is not there, and how many did since.
+    unknown: Mutex<(Option<Instant>, u64)>,
     /// There is or was a route to one.
     any: AtomicBool,
 }
@@ -45,6 +50,8 @@ pub(crate) struct Port {
     exact: HashMap<Hostname, AppId>,
     /// By what follows `*.`.
     wildcard: HashMap<Box<str>, (Hostname, AppId)>,
+    /// Whoever comes says by TLS whom they want.
+    is_tls: bool,
 }
 
 #[derive(Default)]
@@ -64,13 +71,15 @@ pub(crate) struct Stand {
     /// One of each worker.
     pub(crate) workers: Vec<mpsc::UnboundedSender<Landing>>,
     pub(crate) seats: Arc<Seats>,
+    /// What ends TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
     /// Of the router before.
     pub(crate) inherited: Vec<TcpListener>,
 }
 
 /// What a worker accepts connections from.
 pub(crate) struct Landing {
-    pub(crate) port: u16,
+    pub(crate) berth: Berth,
     pub(crate) listener: TcpListener,
     /// Cancelled when the port is shut.
     pub(crate) closed: CancellationToken,
@@ -177,6 +186,22 @@ impl Ports {
         Some((app, (port, host)))
     }
 
+    /// Whether whoever comes to this port says by TLS whom they want.
+    pub(crate) fn is_tls(&self, port: u16) -> bool {
+        self.plan.load().get(&port).is_some_and(|port| port.is_tls)
+    }
+
+    /// Says, now and then, that somebody wanted what is not there.
+    pub(crate) fn complain(&self, (port, host): (u16, Option<&str>), client: SocketAddr) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.1 += 1;
+        if unknown.0.is_none_or(|last| last.elapsed() >= COMPLAINS) {
+            let connections = std::mem::take(&mut unknown.1);
+            unknown.0 = Some(Instant::now());
+            tracing::info!(port, host, client = %client.ip(), connections, "connections to a TCP port want a host that no app has there");
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock, and what it guards is whole after every statement anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -187,6 +212,7 @@ fn plan(routes: &BTreeMap<AppId, Vec<TcpRoute>>) -> BTreeMap<u16, Port> {
     let mut plan: BTreeMap<u16, Port> = BTreeMap::new();
     for (app, route) in routes.iter().flat_map(|(app, routes)| routes.iter().map(|route| (*app, route))) {
         let port = plan.entry(route.port).or_default();
+        port.is_tls |= route.host.is_some() || route.terminate;
         match &route.host {
             // What two apps claim for a moment goes to one of them.
             None => port.rest = port.rest.or(Some(app)),
@@ -238,7 +264,7 @@ impl Stand {
             listeners.push(listener.try_clone().map_err(failed)?);
             if let Some(worker) = self.workers.get(worker) {
                 // One that is gone is stopping, as is the router.
-                let _ = worker.send(Landing { port, listener, closed: closed.clone() });
+                let _ = worker.send(Landing { berth: (port, self.tls.clone()), listener, closed: closed.clone() });
             }
         }
         self.seats.hold(listeners.len() * FILES);
