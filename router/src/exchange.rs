@@ -74,6 +74,8 @@ pub(crate) enum Left {
     Unseen(Upload),
     /// It was sent, but may be sent twice, and not a byte of an answer came.
     Sent(Upload),
+    /// The same, and the instance may have been about to close the connection, which it had others on before.
+    Crossed(Upload),
 }
 
 impl Exchange {
@@ -254,12 +256,17 @@ impl Exchange {
                     request = unseen;
                     search.broken_by(in_flight.instance(), failure);
                 }
+                Err(Missed(_, Left::Crossed(again))) if self.may_retry(app) => {
+                    // The same instance may have it, on a new connection.
+                    request = again;
+                    self.record.retries = 1;
+                }
                 Err(Missed(failure, Left::Sent(again))) if self.may_retry(app) => {
                     request = again;
                     search.broken_by(in_flight.instance(), failure);
                     broken = Some(Arc::clone(in_flight.instance()));
                 }
-                Err(Missed(failure, Left::Nothing | Left::Sent(_))) => return Err(failure),
+                Err(Missed(failure, Left::Nothing | Left::Sent(_) | Left::Crossed(_))) => return Err(failure),
             }
         }
     }
@@ -296,6 +303,7 @@ impl Exchange {
             self.record.request.arrived
         };
         while self.upgrade.is_none()
+            && self.record.retries == 0
             && let Some((upstream, rested)) = worker.pool.take(instance, now)
         {
             // An instance may close a connection in the moment in which a request is sent on it. A request that may be
@@ -309,6 +317,7 @@ impl Exchange {
                     request = again;
                     break;
                 }
+                Err(Missed(failure, Left::Sent(again))) => return Err(Missed(failure, Left::Crossed(again))),
                 result => return result,
             }
         }

@@ -104,7 +104,7 @@ async fn a_body_is_asked_for_only_when_there_is_an_app_to_take_it() {
 async fn a_client_of_http_1_0_is_spoken_to_as_it_understands() {
     let world = World::new(Timeouts::default()).await;
     let chunks = raw("chunks", |mut stream| async move {
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         stream.write_all(format!("{head}5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n").as_bytes()).await.expect("sent");
     })
     .await;

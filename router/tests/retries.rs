@@ -110,6 +110,37 @@ async fn it_is_sent_twice_at_most_and_only_while_there_is_another_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_closes_a_connection_after_an_answer_loses_no_request() {
+    let world = World::new(Timeouts::default()).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let forgetful = raw("forgetful", {
+        let asked = Arc::clone(&asked);
+        move |mut stream: TcpStream| {
+            let asked = Arc::clone(&asked);
+            async move {
+                asked.fetch_add(1, Ordering::SeqCst);
+                // It does not say that it is about to close.
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("sent");
+                let _ = stream.read_u8().await;
+            }
+        }
+    })
+    .await;
+    world.serve("shop", &[&forgetful]).await;
+    for _ in 0..3 {
+        let answer = get(world.address, "shop", "/").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "each had a connection of its own in the end");
+    world.logged(&["status=200", "retries=1"]).await;
+    let answer = send(world.address, &request("POST", "Content-Length: 0\r\n\r\n")).await;
+    assert!(answer.contains("H13"), "what may not come twice is not sent again: {answer}");
+    world.rule("shop", &[("retries", "off")]).await;
+    get(world.address, "shop", "/").await;
+    assert!(get(world.address, "shop", "/").await.contains("H13"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_says_that_nothing_is_sent_twice() {
     let world = World::new(Timeouts::default()).await;
     let (broken, asked) = closing("").await;
