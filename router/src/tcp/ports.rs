@@ -257,11 +257,12 @@ impl Stand {
                 Err(error) => return Err((*address, error)),
             }
         }
+        // Before anybody accepts: half of a port is none.
+        let listeners: io::Result<Vec<TcpListener>> =
+            sockets.iter().map(|(_, listener)| listener.try_clone()).collect();
+        let listeners = listeners.map_err(|error| (addresses[0], error))?;
         let closed = CancellationToken::new();
-        let failed = |error| (addresses[0], error);
-        let mut listeners = Vec::new();
         for (worker, listener) in sockets {
-            listeners.push(listener.try_clone().map_err(failed)?);
             if let Some(worker) = self.workers.get(worker) {
                 // One that is gone is stopping, as is the router.
                 let _ = worker.send(Landing { berth: (port, self.tls.clone()), listener, closed: closed.clone() });
