@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 pub use engine::details::{MINUTES, Minute};
 use model::routes::WorkloadId;
-use model::traffic::{CacheCounts, Detail, LATENCY_ENDS_MS, Outcome, PathCount, Place};
+use model::traffic::{CacheCounts, Detail, Dropped, LATENCY_ENDS_MS, Outcome, PathCount, Place};
 use model::{AppId, Timestamp};
 
 use crate::store::App;
@@ -98,7 +98,7 @@ impl Controller {
             let Some(labels) = labels(place, &names) else { continue };
             rows.entry(labels).or_default().add(&detail);
         }
-        Ok(exposition(&rows))
+        Ok(exposition(&rows, self.live.details.dropped()))
     }
 }
 
@@ -113,7 +113,7 @@ fn labels(place: Place, names: &HashMap<AppId, String>) -> Option<Labels> {
 }
 
 /// The text format of Prometheus, version 0.0.4.
-fn exposition(rows: &BTreeMap<Labels, Detail>) -> String {
+fn exposition(rows: &BTreeMap<Labels, Detail>, dropped: Dropped) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut say = |line: std::fmt::Arguments<'_>| {
@@ -171,6 +171,14 @@ fn exposition(rows: &BTreeMap<Labels, Detail>) -> String {
     for (labels, detail) in cached() {
         say(format_args!("{name}{{{labels}}} {}", detail.cache.bytes));
     }
+    let left_out =
+        [("log_lines", dropped.lines, "Lines of the access log that came faster than they could be written.")];
+    for (what, count, help) in left_out {
+        let name = format!("platform_router_dropped_{what}_total");
+        say(format_args!("# HELP {name} {help}"));
+        say(format_args!("# TYPE {name} counter"));
+        say(format_args!("{name} {count}"));
+    }
     text
 }
 
@@ -202,7 +210,7 @@ mod tests {
         detail.end(200, 0, 2);
         (detail.latency[0], detail.latency[11], detail.latency[23]) = (1, 1, 1);
         let labels = ["shop", "web", "v3", "web.1"].map(str::to_owned);
-        let text = exposition(&BTreeMap::from([(labels, detail)]));
+        let text = exposition(&BTreeMap::from([(labels, detail)]), Dropped { lines: 5, ..Dropped::default() });
         let place = r#"app="shop",process_type="web",release="v3",dyno="web.1""#;
         for line in [
             r#"platform_http_requests_total{PLACE,status="200",class="2xx",code=""} 2"#,
@@ -218,6 +226,7 @@ mod tests {
             r#"platform_http_cache_requests_total{PLACE,result="hit"} 4"#,
             r#"platform_http_cache_requests_total{PLACE,result="miss"} 3"#,
             "platform_http_cache_bytes_total{PLACE} 5",
+            "platform_router_dropped_log_lines_total 5",
         ] {
             let line = line.replace("PLACE", place);
             assert!(text.lines().any(|it| it == line), "{line} in {text}");

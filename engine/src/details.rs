@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::AppId;
-use model::traffic::{Detail, Outcome, PathCount, Place, percentile};
+use model::traffic::{Detail, Dropped, Outcome, PathCount, Place, percentile};
 use tokio::time::Instant;
 
 use crate::paths::Paths;
@@ -35,6 +35,8 @@ struct Book {
     rows: BTreeMap<Place, Row>,
     apps: HashMap<AppId, Minutes>,
     paths: Paths,
+    /// The latest word of each router's life on what it left out, and the sum of all.
+    dropped: (Vec<Dropped>, Dropped),
     swept: Instant,
 }
 
@@ -101,6 +103,18 @@ impl Details {
         self.lock().note_all(whole, rows, Instant::now());
     }
 
+    /// What routers left out since this process began to hear of them.
+    pub fn dropped(&self) -> Dropped {
+        self.lock().dropped.1
+    }
+
+    /// Takes what a router left out since it started.
+    pub fn note_dropped(&self, dropped: Dropped) {
+        if !dropped.is_none() {
+            self.lock().note_dropped(dropped);
+        }
+    }
+
     /// What came of an app's requests in the last hour, by path: those that took most time together first. Since when that is, see
     /// [`Details::of_last_hour`].
     pub fn paths(&self, app: AppId) -> Vec<PathCount> {
@@ -123,7 +137,24 @@ impl Details {
 
 impl Book {
     fn new(now: Instant) -> Self {
-        Self { began: now, rows: BTreeMap::new(), apps: HashMap::new(), paths: Paths::default(), swept: now }
+        Self {
+            began: now,
+            rows: BTreeMap::new(),
+            apps: HashMap::new(),
+            paths: Paths::default(),
+            dropped: <(Vec<Dropped>, Dropped)>::default(),
+            swept: now,
+        }
+    }
+
+    fn note_dropped(&mut self, dropped: Dropped) {
+        let (lives, total) = &mut self.dropped;
+        let known = lives.iter().position(|life| life.life == dropped.life).map(|index| lives.remove(index));
+        total.add(&dropped.since(&known.unwrap_or_default()));
+        lives.push(dropped);
+        if lives.len() > LIVES {
+            lives.remove(0);
+        }
     }
 
     fn totals(&self) -> Vec<(Place, Detail)> {
@@ -258,6 +289,15 @@ mod tests {
         detail.end(200, 0, requests);
         detail.latency[3] = requests;
         detail
+    }
+
+    #[test]
+    fn what_routers_left_out_adds_up() {
+        let details = Details::default();
+        for (life, lines) in [(1, 5), (1, 7), (2, 3), (1, 7), (2, 0)] {
+            details.note_dropped(Dropped { life, lines });
+        }
+        assert_eq!(details.dropped().lines, 10);
     }
 
     #[test]

@@ -309,7 +309,10 @@ where
             Ack::Holding(instances) => tell(&|follower| follower.holding.extend(instances.iter().cloned())),
             Ack::Drained(instance) => tell(&|follower| follower.drained.extend([instance.clone()])),
             Ack::Traffic(rows) => self.traffic.note(rows),
-            Ack::Details { whole, rows } => self.details.iter().for_each(|details| details.note(whole, &rows)),
+            Ack::Details { whole, rows, dropped } => self.details.iter().for_each(|details| {
+                details.note(whole, &rows);
+                details.note_dropped(dropped);
+            }),
             Ack::Paths(apps) => self.details.iter().for_each(|details| details.note_paths(&apps)),
             Ack::Wanted(workload) => self.traffic.want(workload),
             Ack::Rest { version, gone, busy } => tell(&|follower| {

@@ -17,7 +17,7 @@ use crate::id::AppId;
 use crate::name::{AppName, Hostname, PathPrefix};
 use crate::routing::RoutePolicy;
 use crate::tcp::TcpRoute;
-use crate::traffic::{self, Counts, Detail, PathCount};
+use crate::traffic::{self, Counts, Detail, Dropped, PathCount};
 
 /// Names one process type of one release of one app: `<app id>.v<version>.<process type>`. Also a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,6 +76,9 @@ pub enum Ack {
         whole: bool,
         /// What was counted in each place since the router started.
         rows: Vec<(traffic::Place, Detail)>,
+        /// What it left out since it started.
+        #[serde(default, skip_serializing_if = "Dropped::is_none")]
+        dropped: Dropped,
     },
     /// What came of requests by path since this was last said, to a publisher that asks for details.
     Paths(Vec<(AppId, Vec<PathCount>)>),

@@ -180,6 +180,34 @@ impl Detail {
     }
 }
 
+/// What a router left out since it started, because it came faster than somebody took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dropped {
+    /// See [`Counts::life`].
+    pub life: u64,
+    /// Lines of the access log.
+    pub lines: u64,
+}
+
+impl Dropped {
+    /// Nothing was left out.
+    pub fn is_none(&self) -> bool {
+        self.lines == 0
+    }
+
+    /// Adds what was left out besides.
+    pub fn add(&mut self, other: &Self) {
+        self.lines = self.lines.saturating_add(other.lines);
+    }
+
+    /// What was left out since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: &Self) -> Self {
+        Self { lines: self.lines.saturating_sub(earlier.lines), ..self }
+    }
+}
+
 /// What became of the requests for one path of an app, in some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathCount {

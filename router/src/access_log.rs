@@ -9,15 +9,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri};
+use model::traffic::Dropped;
 use model::{AppId, LogSink, LogSource, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
 use crate::failure::{Failure, Look};
 use crate::paths::Asked;
 use crate::socket::Activity;
 use crate::table::{Instance, Label};
-use crate::traffic::{Tally, Whose};
+use crate::traffic::{News, Tally, Whose};
 
 /// Lines that may wait for the writer; at 300 bytes each they take 20 MB.
 const WAITING_LIMIT: usize = 65_536;
@@ -71,8 +72,8 @@ impl AccessLog {
         self.wake.notify_one();
     }
 
-    /// Writes lines to `sink` until [`AccessLog::close`], and then what is left.
-    pub(crate) fn write_to(&self, sink: &dyn LogSink) {
+    /// Writes lines to `sink` until [`AccessLog::close`], and then what is left; says how many did not fit.
+    pub(crate) fn write_to(&self, sink: &dyn LogSink, news: &mpsc::UnboundedSender<News>) {
         let source = LogSource::platform("router");
         loop {
             let mut queue = self.lock();
@@ -84,6 +85,8 @@ impl AccessLog {
             drop(queue);
             if dropped > 0 {
                 tracing::warn!(lines.dropped = dropped, "router log lines came faster than they could be written");
+                // Whoever counts may be gone before the last line.
+                let _ = news.send(News::Dropped(Dropped { lines: dropped as u64, ..Dropped::default() }));
             }
             for batch in &batches {
                 sink.write_all(&source, &mut batch.iter());
@@ -419,7 +422,7 @@ mod tests {
         drop(record);
         log.close();
         let sink = Sink::default();
-        log.write_to(&sink);
+        log.write_to(&sink, &mpsc::unbounded_channel().0);
         let lines = sink.0.into_inner().expect("no panic");
         let (start, end) = lines[0].split_once(" dyno=").expect("a dyno");
         assert_eq!(
@@ -428,5 +431,20 @@ mod tests {
              host=shop.localhost request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 fwd=\"1.2.3.4%09%22 at=x\""
         );
         assert!(end.ends_with(" status=503 bytes=0 protocol=http1.1 tls=false"), "{end}");
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_counted_and_told() {
+        let log = AccessLog::default();
+        let app = "00000000-0000-4000-8000-000000000001".parse().expect("an id");
+        for count in [WAITING_LIMIT, 2, 1] {
+            log.push(Batch { text: String::new(), lines: vec![(app, Timestamp::from_millis(0), 0); count] });
+        }
+        log.close();
+        let (sender, mut news) = mpsc::unbounded_channel();
+        let sink = Sink::default();
+        log.write_to(&sink, &sender);
+        assert_eq!(sink.0.into_inner().expect("no panic").len(), WAITING_LIMIT);
+        assert_eq!(news.try_recv(), Ok(News::Dropped(Dropped { lines: 3, ..Dropped::default() })));
     }
 }

@@ -134,8 +134,8 @@ impl Router {
             workers.push(spawn("router-ssh", move || ssh::run(&runtime, door, &shared, &stop))?);
         }
         let log_writer = spawn("router-log", {
-            let (log, sink) = (Arc::clone(&log), Arc::clone(&settings.log));
-            move || log.write_to(sink.as_ref())
+            let (log, sink, news) = (Arc::clone(&log), Arc::clone(&settings.log), shared.news.clone());
+            move || log.write_to(sink.as_ref(), &news)
         })?;
         let runtime = runtime()?;
         let control = spawn("router-control", {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use model::AppId;
 use model::routes::{Ack, WorkloadId};
-use model::traffic::{Counts, Detail, PathCount, Place};
+use model::traffic::{Counts, Detail, Dropped, PathCount, Place};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -39,6 +39,8 @@ pub(crate) enum News {
     Counted(Vec<Counted>),
     /// What came of requests by path since it last said so.
     Asked(Vec<(AppId, Vec<PathCount>)>),
+    /// What was left out since this was last said.
+    Dropped(Dropped),
 }
 
 /// What became of the requests to one place.
@@ -145,6 +147,7 @@ impl Row {
 pub(crate) struct Totals {
     rows: HashMap<WorkloadId, Total<Counts>>,
     details: HashMap<Place, Total<Detail>>,
+    dropped: Dropped,
     next_life: u64,
     swept: Instant,
 }
@@ -157,7 +160,9 @@ struct Total<C> {
 impl Totals {
     /// None yet. Counts get numbers from `first_life` on, which no earlier router gave out.
     pub(crate) fn new(first_life: u64) -> Self {
-        Self { rows: HashMap::new(), details: HashMap::new(), next_life: first_life, swept: Instant::now() }
+        let dropped = Dropped { life: first_life, ..Dropped::default() };
+        let (rows, details) = (HashMap::new(), HashMap::new());
+        Self { rows, details, dropped, next_life: first_life.wrapping_add(1), swept: Instant::now() }
     }
 
     /// The answer is under which places what was counted is remembered.
@@ -248,7 +253,7 @@ impl Outbox {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.details.is_none() {
             let moved: HashSet<Place> = totals.borrow().details.keys().cloned().collect();
-            if !moved.is_empty() {
+            if !moved.is_empty() || !totals.borrow().dropped.is_none() {
                 waiting.since.get_or_insert_with(Instant::now);
             }
             waiting.details = Some(Details { is_whole: !moved.is_empty(), moved, paths: Vec::new() });
@@ -285,7 +290,8 @@ impl Outbox {
             if let Some(details) = &mut waiting.details {
                 let detail = |place: Place| totals.details.get(&place).map(|total| (place, total.counts.clone()));
                 let rows = std::mem::take(&mut details.moved).into_iter().filter_map(detail).collect();
-                acks.push(Ack::Details { whole: std::mem::take(&mut details.is_whole), rows });
+                let whole = std::mem::take(&mut details.is_whole);
+                acks.push(Ack::Details { whole, rows, dropped: totals.dropped });
                 let paths = std::mem::take(&mut details.paths);
                 acks.extend((!paths.is_empty()).then_some(Ack::Paths(paths)));
             }
@@ -318,6 +324,12 @@ pub(crate) async fn sort(
                         details.paths.extend(paths.iter().cloned());
                     }
                     waiting.since.get_or_insert_with(Instant::now);
+                }
+            }
+            News::Dropped(dropped) => {
+                totals.borrow_mut().dropped.add(&dropped);
+                for outbox in [names, addresses] {
+                    outbox.waiting.borrow_mut().since.get_or_insert_with(Instant::now);
                 }
             }
             News::Counted(counted) => {
