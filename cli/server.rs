@@ -22,7 +22,7 @@ use model::Clock;
 use model::clock::{SystemClock, SystemRandom};
 use nix::fcntl::{Flock, FlockArg};
 use router::tls::{Authority, AuthorityError};
-use router::{RouterSettings, SshEntrance, TcpEntrance, Timeouts, TlsEntrance};
+use router::{RouterSettings, SshEntrance, TcpEntrance, Timeouts, TlsEntrance, TracingSettings};
 
 use crate::error::{CliError, Result};
 use crate::settings::{Settings, SettingsError};
@@ -323,6 +323,8 @@ impl Places {
             proxy_protocol: self.settings.proxy_protocol.0.clone(),
             trusted_proxies: self.settings.trusted_proxies.0.clone(),
             cache_limit: self.settings.router_cache.0,
+            tracing: TracingSettings::from_environment(|name| std::env::var(name).ok())
+                .map_err(|error| CliError::failed("Cannot make trace spans").because(&error))?,
             workers: self.settings.router_workers,
             timeouts: Timeouts::default(),
             log: self.router_logs()?,

@@ -337,7 +337,7 @@ mod tests {
     fn the_reference_in_docs_is_this_file() {
         let mut text = String::from(
             "# Settings\n\nIn `/etc/platform/platform.toml` (or the file that `PLATFORM_CONFIG` names) as `key = value`, or in the environment \
-             as `PLATFORM_<KEY>`, which wins. A wrong one stops the start with its line and what is allowed.\n\n\
+             as `PLATFORM_<KEY>`, which wins. A wrong one stops the start with its line and what is allowed. Where trace spans go is in the variables of OpenTelemetry (`docs/tracing.md`).\n\n\
              | key | default | meaning |\n|---|---|---|\n",
         );
         for (key, default, meaning) in REFERENCE {

@@ -171,8 +171,10 @@ fn exposition(rows: &BTreeMap<Labels, Detail>, dropped: Dropped) -> String {
     for (labels, detail) in cached() {
         say(format_args!("{name}{{{labels}}} {}", detail.cache.bytes));
     }
-    let left_out =
-        [("log_lines", dropped.lines, "Lines of the access log that came faster than they could be written.")];
+    let left_out = [
+        ("log_lines", dropped.lines, "Lines of the access log that came faster than they could be written."),
+        ("spans", dropped.spans, "Trace spans that did not reach the collector."),
+    ];
     for (what, count, help) in left_out {
         let name = format!("platform_router_dropped_{what}_total");
         say(format_args!("# HELP {name} {help}"));
@@ -210,7 +212,8 @@ mod tests {
         detail.end(200, 0, 2);
         (detail.latency[0], detail.latency[11], detail.latency[23]) = (1, 1, 1);
         let labels = ["shop", "web", "v3", "web.1"].map(str::to_owned);
-        let text = exposition(&BTreeMap::from([(labels, detail)]), Dropped { lines: 5, ..Dropped::default() });
+        let text =
+            exposition(&BTreeMap::from([(labels, detail)]), Dropped { lines: 5, spans: 6, ..Dropped::default() });
         let place = r#"app="shop",process_type="web",release="v3",dyno="web.1""#;
         for line in [
             r#"platform_http_requests_total{PLACE,status="200",class="2xx",code=""} 2"#,
@@ -227,6 +230,7 @@ mod tests {
             r#"platform_http_cache_requests_total{PLACE,result="miss"} 3"#,
             "platform_http_cache_bytes_total{PLACE} 5",
             "platform_router_dropped_log_lines_total 5",
+            "platform_router_dropped_spans_total 6",
         ] {
             let line = line.replace("PLACE", place);
             assert!(text.lines().any(|it| it == line), "{line} in {text}");

@@ -295,7 +295,7 @@ mod tests {
     fn what_routers_left_out_adds_up() {
         let details = Details::default();
         for (life, lines) in [(1, 5), (1, 7), (2, 3), (1, 7), (2, 0)] {
-            details.note_dropped(Dropped { life, lines });
+            details.note_dropped(Dropped { life, lines, ..Dropped::default() });
         }
         assert_eq!(details.dropped().lines, 10);
     }

@@ -188,23 +188,27 @@ pub struct Dropped {
     pub life: u64,
     /// Lines of the access log.
     pub lines: u64,
+    /// Trace spans.
+    pub spans: u64,
 }
 
 impl Dropped {
     /// Nothing was left out.
     pub fn is_none(&self) -> bool {
-        self.lines == 0
+        self.lines == 0 && self.spans == 0
     }
 
     /// Adds what was left out besides.
     pub fn add(&mut self, other: &Self) {
         self.lines = self.lines.saturating_add(other.lines);
+        self.spans = self.spans.saturating_add(other.spans);
     }
 
     /// What was left out since `earlier`.
     #[must_use]
     pub fn since(self, earlier: &Self) -> Self {
-        Self { lines: self.lines.saturating_sub(earlier.lines), ..self }
+        let (lines, spans) = (self.lines.saturating_sub(earlier.lines), self.spans.saturating_sub(earlier.spans));
+        Self { lines, spans, ..self }
     }
 }
 

@@ -147,6 +147,7 @@ fn settings(
         proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
         cache_limit: 64 << 20,
+        tracing: None,
         certificates_socket: folder.join("certificates.sock"),
         certificates: folder.join("certificates"),
         workers,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::failure::{Failure, Look};
 use crate::paths::Asked;
 use crate::socket::Activity;
+use crate::spans::{Outcome, Pending};
 use crate::table::{Instance, Label};
 use crate::traffic::{News, Tally, Whose};
 
@@ -184,6 +185,8 @@ pub(crate) struct Record {
     pub(crate) incoming: Option<Arc<Activity>>,
     /// Bytes that came by a tunnel.
     pub(crate) tunneled: u64,
+    /// Its span, if its trace is sampled.
+    pub(crate) span: Option<Box<Pending>>,
     pub(crate) failure: Option<Failure>,
     /// What came of looking for a kept answer, if the app keeps any.
     pub(crate) cached: Option<Cached>,
@@ -255,6 +258,7 @@ impl Record {
             bytes: 0,
             incoming: None,
             tunneled: 0,
+            span: None,
             failure: None,
             cached: None,
             complete: false,
@@ -290,7 +294,7 @@ impl Record {
         let (instance, workload) = (self.instance.as_deref(), self.label.as_ref());
         let look = failure.map(Failure::look);
         let waited = self.answered.unwrap_or(now).saturating_duration_since(self.request.arrived);
-        let received = self.tunneled + self.incoming.as_ref().map_or(0, |activity| activity.taken());
+        let received = self.received();
         self.tally.count(Whose { app: self.request.app, instance, workload }, |counts, detail| {
             counts.requests += 1;
             counts.lost += u64::from(failure.is_some_and(Failure::is_loss));
@@ -316,6 +320,26 @@ impl Record {
             path: self.request.uri.path(),
             waited,
             failed: self.status >= 500 || failure.is_some_and(Failure::is_loss),
+        });
+    }
+
+    /// Bytes of its body, or that came by its tunnel.
+    fn received(&self) -> u64 {
+        self.tunneled + self.incoming.as_ref().map_or(0, |activity| activity.taken())
+    }
+
+    fn end_span(&self, span: Pending, failure: Option<Failure>, now: Instant) {
+        let look = failure.map(Failure::look);
+        span.end(&Outcome {
+            request: &self.request,
+            status: self.shown_status(look.as_ref()),
+            failure: look,
+            instance: self.instance.as_deref(),
+            label: self.label.as_deref(),
+            answered: self.answered.is_some().then_some(self.status),
+            received: self.received(),
+            sent: self.bytes,
+            now,
         });
     }
 
@@ -366,6 +390,9 @@ impl Drop for Record {
         let (now, failure) = (self.ended.unwrap_or_else(Instant::now), self.failure);
         let failure = failure.or(if self.complete { None } else { Some(Failure::ClientInterrupted) });
         self.count(failure, now);
+        if let Some(span) = self.span.take() {
+            self.end_span(*span, failure, now);
+        }
         let took = now.saturating_duration_since(self.request.arrived).as_millis();
         let time = self.request.started.saturating_add(i64::try_from(took).unwrap_or(i64::MAX));
         self.lines.write(self.request.app, Timestamp::from_millis(time), |line| self.write_line(line, failure, now));

@@ -29,6 +29,7 @@ use crate::on_demand::OnDemand;
 use crate::proxy::Shared;
 use crate::seats::Seats;
 use crate::server::{Entrance, Leave};
+use crate::spans::{Sending, Spans};
 use crate::ssh::Door;
 use crate::table::Table;
 use crate::takeover::{Offer, Taken};
@@ -76,6 +77,8 @@ pub struct Router {
     control: JoinHandle<()>,
     log: Arc<AccessLog>,
     log_writer: JoinHandle<()>,
+    /// Of trace spans.
+    sending: Option<JoinHandle<()>>,
 }
 
 impl Router {
@@ -87,6 +90,7 @@ impl Router {
         table.store.set_limit(settings.cache_limit);
         let kept = Kept::new(&settings.certificates);
         let shown = Arc::new(Shown::new(kept.load(), Arc::clone(&settings.clock)));
+        let (spans, sending) = settings.tracing.as_ref().map(|to| Spans::new(to, sender.clone())).unzip();
         let shared = Arc::new(Shared {
             table: Arc::clone(&table),
             shown: Arc::clone(&shown),
@@ -100,6 +104,7 @@ impl Router {
             pool_limit: pool_limit(workers(&settings)),
             clock: Arc::clone(&settings.clock),
             log: Arc::clone(&log),
+            spans,
             news: sender.clone(),
         });
         let mut life = [0; 8];
@@ -145,10 +150,11 @@ impl Router {
             let (leave, end) = (leave.clone(), end.clone());
             move || feeds.follow(&runtime, &settings.snapshot, offer, (&leave, &end))
         })?;
+        let sending = sending.map(|sending| send_spans(sending, end.clone())).transpose()?;
         if let Some(before) = before {
             before.serve();
         }
-        Ok(Self { addresses, tls_addresses, leave, end, workers, control, log, log_writer })
+        Ok(Self { addresses, tls_addresses, leave, end, workers, control, log, log_writer, sending })
     }
 
     /// Where it listens, in the order of the settings.
@@ -176,9 +182,16 @@ impl Router {
         }
         self.end.cancel();
         end(self.control);
+        self.sending.into_iter().for_each(end);
         self.log.close();
         end(self.log_writer);
     }
+}
+
+/// Sends trace spans on a thread of its own: a batch of them takes a while to be written.
+fn send_spans(sending: Sending, end: CancellationToken) -> Result<JoinHandle<()>, RouterError> {
+    let runtime = runtime()?;
+    spawn("router-spans", move || runtime.block_on(sending.work(end)))
 }
 
 fn end(thread: JoinHandle<()>) {

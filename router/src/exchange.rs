@@ -88,7 +88,11 @@ impl Exchange {
         let arrived = Instant::now();
         let upgrade = headers::upgrade_wanted(request.headers()).is_some().then(|| client.upgrade(&mut request));
         let started = worker.shared.clock.now().as_millis();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let span = worker.shared.spans.as_ref().and_then(|spans| {
+            let roll = || worker.dice.borrow_mut().roll();
+            spans.begin(&mut parts.headers, (&app.name, &client.hop), roll)
+        });
         let (seen, new_id) = ((&parts, mounted), || worker.new_request_id());
         // What may change to another protocol needs a connection of its own.
         let (stamp, head, stream) = if upgrade.is_none() && Rules::speak_h2c(app) {
@@ -127,7 +131,7 @@ impl Exchange {
             tls: client.hop.tls,
         };
         let mut record = Record::new(Rc::clone(&worker.lines), Rc::clone(&worker.tally), facts);
-        record.incoming = incoming;
+        (record.incoming, record.span) = (incoming, span);
         let headers = parts.headers;
         // It goes from hand to hand.
         let exchange = Self { worker, client, record, upgrade, headers, patience, mounted, visit: None, fetch: None };
@@ -246,7 +250,12 @@ impl Exchange {
                 self.judge(app, &broken);
             }
             self.record.instance = Some(Arc::clone(in_flight.instance()));
-            match self.attempt(in_flight.instance(), request).await {
+            self.begin_attempt(in_flight.instance(), &mut request);
+            let tried = self.attempt(in_flight.instance(), request).await;
+            if let (Some(span), Err(Missed(failure, _))) = (&mut self.record.span, &tried) {
+                span.missed(*failure);
+            }
+            match tried {
                 Ok(answer) => return Ok((answer, in_flight)),
                 Err(Missed(failure, Left::Unsent(unsent))) => {
                     request = unsent;
@@ -268,6 +277,15 @@ impl Exchange {
                 }
                 Err(Missed(failure, Left::Nothing | Left::Sent(_) | Left::Crossed(_))) => return Err(failure),
             }
+        }
+    }
+
+    /// Has the instance go on with a span of its own, if there is one of the request.
+    fn begin_attempt(&mut self, instance: &Arc<Instance>, request: &mut Upload) {
+        let Some(span) = &mut self.record.span else { return };
+        let roll = || self.worker.dice.borrow_mut().roll();
+        if let Some((before, now)) = span.attempt(instance, roll) {
+            request.rename(&before, &now);
         }
     }
 

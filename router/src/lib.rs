@@ -33,6 +33,7 @@ mod inbound;
 mod making;
 mod merge;
 mod on_demand;
+mod otlp;
 mod pack;
 mod paths;
 mod place;
@@ -51,6 +52,7 @@ mod server;
 mod snapshot;
 mod socket;
 mod source;
+mod spans;
 mod split;
 mod ssh;
 mod strict;
@@ -59,6 +61,7 @@ mod takeover;
 mod tcp;
 mod timer;
 pub mod tls;
+mod tracing_settings;
 mod traffic;
 mod trust;
 mod tunnel;
@@ -75,6 +78,7 @@ use ipnet::IpNet;
 use model::{Clock, Hostname, LogSink, Random, TcpPorts};
 
 pub use control::{Router, serve};
+pub use tracing_settings::{Sampler, TracingError, TracingSettings};
 
 /// Panics if an instance would read another request than the router does of what a client sends. For fuzzing.
 #[cfg(fuzzing)]
@@ -120,6 +124,8 @@ pub struct RouterSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Most bytes of answers that are kept for apps which want that, of all of them.
     pub cache_limit: u64,
+    /// Where trace spans go; without it none is made, and what clients say of their traces is the app's matter.
+    pub tracing: Option<TracingSettings>,
     /// Threads that serve requests; 0 is one a core.
     pub workers: usize,
     /// When to lose patience.

@@ -35,6 +35,7 @@ use crate::pool::Pool;
 use crate::reply::Reply;
 use crate::seats::Seats;
 use crate::socket::Activity;
+use crate::spans::Spans;
 use crate::strict::Refusal;
 use crate::table::{Instance, Nowhere, Table};
 use crate::tls::Shown;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) pool_limit: usize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) log: Arc<AccessLog>,
+    /// What becomes of trace spans, if any are made.
+    pub(crate) spans: Option<Arc<Spans>>,
     /// To the control thread.
     pub(crate) news: mpsc::UnboundedSender<News>,
 }

@@ -150,6 +150,24 @@ impl Upload {
         })
     }
 
+    /// Says something else in a place of its head, of the same length: of what is sent next, and again.
+    pub(crate) fn rename(&mut self, before: &[u8], now: &[u8]) {
+        let said = |head: &mut Bytes| {
+            if let Some(at) = memchr::memmem::rfind(head, before) {
+                let mut new = head.to_vec();
+                new[at..at + before.len()].copy_from_slice(now);
+                *head = new.into();
+            }
+        };
+        said(&mut self.head);
+        if let Some(kept) = &mut self.kept {
+            kept.head = self.head.clone();
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.rename(before, now);
+        }
+    }
+
     /// There is an answer: it is not sent again.
     pub(crate) fn forget(&mut self) {
         (self.kept, self.rest) = (None, None);

@@ -21,6 +21,7 @@ mod restart;
 mod retries;
 mod rules;
 mod sleep;
+mod spans;
 mod ssh;
 mod streams;
 mod swaps;

@@ -248,6 +248,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
         cache_limit: 64 << 20,
+        tracing: None,
         workers: 2,
         timeouts: Timeouts::default(),
         log: Arc::new(Lines::default()),

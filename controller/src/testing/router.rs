@@ -38,6 +38,7 @@ pub(crate) fn settings(folder: &Path) -> RouterSettings {
         takeover: None,
         proxy_protocol: Vec::new(),
         trusted_proxies: Vec::new(),
+        tracing: None,
         cache_limit: 0,
         workers: 2,
         timeouts: Timeouts::default(),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::SendStream;
 use http::Request;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 
 use super::{Framing, NO_TRAILERS, Stop, Upload};
 use crate::headers;
@@ -36,6 +36,14 @@ impl Stream {
         let may = |name| !NO_TRAILERS.contains(name) && !headers::is_hop_by_hop(name);
         let trailers = trailers.iter().filter(|(name, _)| may(name));
         self.trailers = Some(trailers.map(|(name, value)| (name.clone(), value.clone())).collect());
+    }
+
+    /// See [`Upload::rename`].
+    pub(super) fn rename(&mut self, before: &[u8], now: &[u8]) {
+        let Ok(now) = HeaderValue::from_bytes(now) else { return };
+        let mut request = Request::clone(&self.request);
+        request.headers_mut().values_mut().filter(|value| value.as_bytes() == before).for_each(|it| *it = now.clone());
+        self.request = Rc::new(request);
     }
 
     fn end(&mut self, sender: &mut SendStream<Bytes>) -> Result<(), Stop> {
